@@ -15,7 +15,7 @@ use crate::error::{AuthError, BoxError};
 use crate::identity::Identity;
 use crate::support::telemetry::{self, Outage};
 
-/// A caller with a valid token, as an [`AdmissionCheck`] sees it.
+/// The input of an [`AdmissionCheck`]: a caller with a valid token.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct AdmissionRequest<'r> {
@@ -26,7 +26,7 @@ pub struct AdmissionRequest<'r> {
 }
 
 impl<'r> AdmissionRequest<'r> {
-    /// Makes the input of a check, for tests.
+    /// Creates the input of a check, for tests.
     ///
     /// ```
     /// use std::time::SystemTime;
@@ -44,37 +44,39 @@ impl<'r> AdmissionRequest<'r> {
     }
 }
 
-/// The answer of an [`AdmissionCheck`].
+/// The decision of an [`AdmissionCheck`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Admission {
     /// The request proceeds.
     Allow,
-    /// The request is refused with this error and its challenge.
-    /// [`InvalidToken::Revoked`](crate::error::InvalidToken::Revoked) is 401 `invalid_token`: the client must sign in
-    /// again.
+    /// The request is refused with this error, including the challenges and headers of the error.
+    /// [`InvalidToken::Revoked`](crate::error::InvalidToken::Revoked) is 401 `invalid_token`: the client must
+    /// sign in again.
     Deny(AuthError),
 }
 
-/// A check of each request with a valid token, such as a deny list of ended sessions.
+/// A check that runs on each request with a valid token, such as a deny list of ended sessions.
 ///
 /// Pass it to [`AuthBuilder::admission`](crate::AuthBuilder::admission); the default is none. It runs for
-/// *each request*, also when the token is in the cache of verified tokens. It runs after the token and its
-/// [proof](crate::proof), and before the tenant:
+/// *each request*, even if the token is in the cache of verified tokens. It runs after the verification of
+/// the token and its [proof](crate::proof), and before the tenant lookup:
 ///
 /// - in the layer, in [`Auth::authenticate`](crate::Auth::authenticate), and in the endpoints that
 ///   authenticate their caller;
-/// - for tokens that are introspected;
-/// - at a sign-in, before a session begins or tokens are issued (unless this service does not accept the
-///   access token).
+/// - in the introspection endpoint, on the introspected token;
+/// - in the sign-in endpoints, before a session begins or tokens are returned.
+///
+/// At a sign-in, there is no identity to check if this service does not accept the provider's access token: a
+/// sign-in with a session fails, and a sign-in without one returns the tokens unchecked.
 ///
 /// It does *not* run for a connection that is already open, such as a web socket; for foreign tokens that
 /// workloads exchange; or before the endpoints issue tokens for a password or a refresh token.
 ///
-/// Harmless mistakes: denying too much; being slow or failing, which is answered with 503. Mistakes that let
-/// an attacker in: returning `Allow` when the store is unavailable; looking up `sid` or `jti` without the
-/// issuer, although they are unique only within an issuer; looking up only `sid`, although the issuer puts none
-/// into access tokens.
+/// Harmless mistakes: denying too much; failing or taking longer than 2 s (the request gets 503). Security
+/// holes: returning `Allow` when the store is unavailable; looking up `sid` or `jti` without the issuer,
+/// although they are unique only within an issuer; looking up only `sid`, although the issuer puts none into
+/// access tokens.
 ///
 /// ```
 /// use std::collections::HashSet;
@@ -96,7 +98,7 @@ pub enum Admission {
 ///
 ///     /// Looks up both ids of the caller. A list that cannot be read is an error, never `Allow`.
 ///     fn look_up(&self, identity: &Identity) -> Result<Admission, BoxError> {
-///         let denied = self.0.read().map_err(|_| "the list is broken")?;
+///         let denied = self.0.read().map_err(|_| "the lock of the deny list is poisoned")?;
 ///         let is_denied = |id: &str| denied.contains(&(identity.issuer().to_owned(), id.to_owned()));
 ///         let ids = [identity.session_id(), identity.token_id()];
 ///         Ok(match ids.into_iter().flatten().any(is_denied) {
@@ -130,19 +132,19 @@ pub enum Admission {
 /// ```
 #[async_trait]
 pub trait AdmissionCheck: fmt::Debug + Send + Sync + 'static {
-    /// Decides if that is possible without waiting, else returns `None`. A decision here saves the request an
-    /// allocation. It may be called twice for one request, so it must not count or change anything. The
-    /// default returns `None`.
+    /// Decides if that is possible without waiting, else returns `None`. Returning a decision here avoids a
+    /// heap allocation for the request. It may be called twice for one request, so it must not count or change
+    /// anything. The default returns `None`.
     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {
         let _ = request;
         None
     }
 
-    /// Decides. It is called after [`try_admit`](Self::try_admit) returned `None`. After 2 s of real time the
-    /// call is dropped and counts as an error.
+    /// Decides whether to admit the request. It is called only after [`try_admit`](Self::try_admit) returned
+    /// `None`. After 2 s of real time the call is dropped and counts as an error.
     ///
     /// # Errors
-    /// When the check cannot decide. The request is answered with 503 and `Retry-After`. The failure and the
+    /// If the check cannot decide. The request is answered with 503 and `Retry-After`. The failure and the
     /// recovery are logged once each.
     async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError>;
 }
@@ -158,7 +160,7 @@ impl<C: AdmissionCheck + ?Sized> AdmissionCheck for Arc<C> {
     }
 }
 
-/// A check, and the outage of its store that has been logged.
+/// A check, with the state that makes it log each outage of its store only once.
 #[derive(Debug)]
 pub(crate) struct MonitoredCheck {
     check: Arc<dyn AdmissionCheck>,
@@ -171,8 +173,8 @@ pub(crate) struct AdmissionChecks(Vec<MonitoredCheck>);
 
 impl AdmissionChecks {
     pub(crate) fn new(checks: Vec<Arc<dyn AdmissionCheck>>) -> Self {
-        let logged = |check| MonitoredCheck { check, outage: Outage::default() };
-        Self(checks.into_iter().map(logged).collect())
+        let monitored = |check| MonitoredCheck { check, outage: Outage::default() };
+        Self(checks.into_iter().map(monitored).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -185,9 +187,9 @@ impl AdmissionChecks {
         request: &AdmissionRequest<'_>,
         elapsed: impl Fn() -> Duration,
     ) -> Result<Option<()>, AuthError> {
-        for logged in &self.0 {
-            let Some(answer) = logged.check.try_admit(request) else { return Ok(None) };
-            logged.decide(answer, &elapsed)?;
+        for monitored in &self.0 {
+            let Some(result) = monitored.check.try_admit(request) else { return Ok(None) };
+            monitored.decide(result, &elapsed)?;
         }
         Ok(Some(()))
     }
@@ -197,27 +199,28 @@ impl AdmissionChecks {
         request: &AdmissionRequest<'_>,
         elapsed: impl Fn() -> Duration,
     ) -> Result<(), AuthError> {
-        for logged in &self.0 {
-            let answer = match logged.check.try_admit(request) {
-                Some(answer) => answer,
-                None => with_timeout(CHECK_TIMEOUT, logged.check.admit(request))
+        for monitored in &self.0 {
+            let result = match monitored.check.try_admit(request) {
+                Some(result) => result,
+                None => with_timeout(CHECK_TIMEOUT, monitored.check.admit(request))
                     .await
-                    .unwrap_or_else(|| Err("no answer in time".into())),
+                    .unwrap_or_else(|| Err("the check did not finish within 2 s".into())),
             };
-            logged.decide(answer, &elapsed)?;
+            monitored.decide(result, &elapsed)?;
         }
         Ok(())
     }
 }
 
 impl MonitoredCheck {
-    /// Turns an answer into a decision. Logs the failure and the recovery of the store once each.
+    /// Converts the result of the check into a decision. Logs the failure and the recovery of the store once
+    /// each.
     fn decide(
         &self,
-        answer: Result<Admission, BoxError>,
+        result: Result<Admission, BoxError>,
         elapsed: &impl Fn() -> Duration,
     ) -> Result<(), AuthError> {
-        let error = match answer {
+        let error = match result {
             Ok(admission) => {
                 if self.outage.ends(elapsed) {
                     telemetry::store_recovered("admission check");

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant, SystemTime};
 ///
 /// A slow clock accepts expired tokens; a fast clock refuses good ones.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Returns the wall-clock time, which `exp`, `nbf` and `iat` are compared with.
+    /// Returns the wall-clock time. `exp`, `nbf` and `iat` are compared with it.
     fn now(&self) -> SystemTime;
 
-    /// Returns the time since a fixed moment. It never goes back. Lifetimes and back-off use it, because
-    /// they must not jump when the wall clock is set.
+    /// Returns the time since a fixed moment. It is monotonic. Lifetimes and back-off use it, because they
+    /// must not jump when the wall clock is set.
     fn elapsed(&self) -> Duration;
 }
 
@@ -51,7 +51,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Returns the seconds since the Unix epoch, or 0 for a time before it.
+/// Returns the seconds since the Unix epoch, or 0 for an earlier time.
 pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -61,9 +61,9 @@ pub(crate) fn unix_time(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Drops `work` and returns `None` after `limit` of real time. The [`Clock`] is ignored, because a peer
-/// hangs in real time. Outside of a tokio runtime there is no timer, hence no deadline; no peer is called
-/// there either.
+/// Runs `work` for at most `limit` of real time. After that, drops it and returns `None`. The [`Clock`] does
+/// not apply, because a slow peer is slow in real time. Outside a tokio runtime there is no timer, so there is
+/// no limit; no peer is called there either.
 pub(crate) async fn with_timeout<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::time::timeout(limit, work).await.ok(),
@@ -71,20 +71,20 @@ pub(crate) async fn with_timeout<F: Future>(limit: Duration, work: F) -> Option<
     }
 }
 
-/// The deadline for a check that the service supplies, [in real time](with_timeout). A busy store answers sooner,
-/// and callers wait longer. [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline) has the same
-/// default.
+/// The timeout of a check that the service supplies, [in real time](with_timeout). A shorter timeout would
+/// treat a slow store as failed; a longer one would keep callers waiting while the store hangs.
+/// [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline) has the same default.
 pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sleeps for `period` of real time. Outside of a tokio runtime it returns immediately.
+/// Sleeps for `period` of real time. Outside a tokio runtime, returns immediately.
 pub(crate) async fn sleep(period: Duration) {
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::time::sleep(period).await;
     }
 }
 
-/// Returns `period` changed by a random amount of up to `share` of it, so that processes that started
-/// together do not call their provider together.
+/// Returns `period`, made longer or shorter by a random fraction of up to `share`, so that processes that
+/// started together do not all call their provider at the same time.
 pub(crate) fn jittered(period: Duration, share: f64) -> Duration {
     period.mul_f64(1.0 + share * (2.0 * random_fraction() - 1.0))
 }

@@ -1,9 +1,9 @@
-//! Refusals: their reasons and the format of their answers.
+//! Refusals: the reasons, and the format of the responses.
 //!
 //! [`AuthError`], the reason for a refusal, is at the root of the crate. This module has [`InvalidToken`],
 //! the reasons that concern the token, and the response formats for `respond_with` of the layers:
-//! [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`], or your own [`ErrorResponse`]. A
-//! refusal may carry a [`Challenge`] for a scheme other than `Bearer` ([`AuthError::with_challenge`]) and
+//! [`ProblemJson`] (the default), [`Envelope`], [`EmptyBody`], [`Grpc`], or your own [`ErrorResponse`]. An
+//! error may carry a [`Challenge`] for a scheme other than `Bearer` ([`AuthError::with_challenge`]) and
 //! additional headers ([`AuthError::with_header`]).
 //!
 //! See also: [manual::request](crate::manual::request).

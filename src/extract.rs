@@ -1,16 +1,16 @@
 //! Extractors for axum 0.8 handlers (feature `axum`, on by default).
 //!
-//! | argument | value | without a token, if tokens are optional |
-//! |---|---|---|
-//! | [`AuthContext`] | identity and tenant | 401 |
-//! | [`Identity`] | the caller | 401 |
-//! | [`Tenant`] | the tenant of the request | 401 |
-//! | [`Claims<T>`] | the claims, deserialised into your type | 401 |
-//! | [`TenantRow<T>`] | the tenant's row in the tenant store | 401 |
-//! | `Option<…>` of the first three | the same, or `None` | `None` |
+//! | extractor | value | no token (optional layer, preflight) | token, but no value |
+//! |---|---|---|---|
+//! | [`AuthContext`] | identity and tenant | 401 | – |
+//! | [`Identity`] | the caller | 401 | – |
+//! | [`Tenant`] | the tenant of the request | 401 | 403 |
+//! | [`Claims<T>`] | the claims, deserialised into your type | 401 | 401 `token_invalid` |
+//! | [`TenantRow<T>`] | the tenant's row in the tenant store | 401 | 500 |
+//! | `Option<…>` of the first three | the same, or `None` | `None` | `None` |
 //!
-//! On a route without an [`AuthLayer`](crate::AuthLayer), all of them answer 500 and log that it is
-//! missing.
+//! On a route without an [`AuthLayer`](crate::AuthLayer), every extractor answers 500 and logs that
+//! the layer is missing.
 //!
 //! See also: [manual::request](crate::manual::request).
 
@@ -23,19 +23,20 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::auth::AuthContext;
+use crate::auth::{Auth, AuthContext};
 use crate::error::{AuthError, Challenge, ErrorResponse, InvalidToken, ProblemJson, Refusal};
 use crate::identity::Identity;
 use crate::layer::{RequestHead, Unauthenticated, refuse};
 use crate::support::telemetry;
 use crate::tenant::Tenant;
 
-/// The claims of the token, deserialised into your type.
+/// The claims of the token, deserialised into your type. If they do not fit the type, the extractor
+/// answers 401.
 #[derive(Debug, Clone)]
 pub struct Claims<T>(pub T);
 
-/// The row that the tenant store attached to the tenant. Answers 500 if there is no row of this
-/// type.
+/// The row that the tenant store attached to the tenant. The extractor answers 500 without a
+/// body if there is no row of this type, or no tenant.
 #[derive(Debug, Clone)]
 pub struct TenantRow<T>(pub T);
 
@@ -55,21 +56,30 @@ impl<T> Deref for TenantRow<T> {
     }
 }
 
-/// The refusal of an extractor. As a response, it equals the refusal of the layer.
+/// The rejection of an extractor. Its response has the status, challenges and headers of the
+/// layer's refusals, but its format is always [`ProblemJson`], also if the layer has another.
 #[derive(Debug)]
 pub struct Rejection(Box<Response>);
 
 impl Rejection {
     fn new(parts: &Parts, error: AuthError) -> Self {
         let grpc = RequestHead::of_parts(parts).is_grpc();
-        let response = match parts.extensions.get::<Unauthenticated>() {
-            Some(Unauthenticated::Anonymous(auth)) => {
-                refuse(auth, &ProblemJson, &error, grpc).map(Body::from)
-            }
-            _ => response_without_layer(error, grpc),
+        let response = match layer_auth(parts) {
+            Some(auth) => refuse(auth, &ProblemJson, &error, grpc).map(Body::from),
+            None => response_without_layer(error, grpc),
         };
         Self(Box::new(response))
     }
+}
+
+/// Returns the [`Auth`] of the layer that the request passed through.
+fn layer_auth(parts: &Parts) -> Option<&Auth> {
+    if let Some(context) = parts.extensions.get::<AuthContext>() {
+        return Some(context.auth());
+    }
+    let (Unauthenticated::Anonymous(auth) | Unauthenticated::Preflight(auth)) =
+        parts.extensions.get::<Unauthenticated>()?;
+    Some(&auth.0)
 }
 
 impl IntoResponse for Rejection {
@@ -78,10 +88,9 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// For handlers that return an [`AuthError`]. Prefer a guard if possible, because this response
-/// lacks the `Bearer` challenge, which needs the realm of the layer. It has the error's own
-/// [challenges](AuthError::with_challenge) and headers, `Retry-After` and `Cache-Control`, as in
-/// the layer's responses.
+/// Converts the error of a handler into a response. Prefer a guard: this response lacks the
+/// `Bearer` challenge, because the handler does not know the realm of the layer. It has the error's
+/// own [challenges](AuthError::with_challenge) and headers, `Retry-After` and `Cache-Control`.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         response_without_layer(self, false)

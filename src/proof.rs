@@ -1,6 +1,6 @@
 //! Proof of possession: the sender of a key-bound token proves that it has the key.
 //!
-//! The claim `cnf` names the key that a token is bound to
+//! The claim `cnf` identifies the key that a token is bound to
 //! ([`Identity::confirmation`](crate::Identity::confirmation)). A [`ProofVerifier`] verifies the proof that
 //! comes with each request.
 //!
@@ -19,8 +19,8 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::Confirmation;
 use crate::support::request_head::RequestHead;
 
-/// A request with a key-bound token, as a [`ProofVerifier`] sees it. `Debug` prints neither the token nor
-/// headers.
+/// The input of a [`ProofVerifier`]: a request with a key-bound token. `Debug` prints neither the token nor
+/// the headers.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ProofRequest<'r> {
@@ -28,17 +28,18 @@ pub struct ProofRequest<'r> {
     pub confirmation: &'r Confirmation,
     /// The token, already verified.
     pub token: &'r str,
-    /// The method, the target and the headers. A router outside of the layer may have stripped a prefix of the
-    /// target; axum keeps the full target in the extensions (`OriginalUri`).
+    /// The method, the URI and the headers. A router outside the layer may have removed a prefix from the path;
+    /// axum keeps the full URI in the extensions (`OriginalUri`).
     pub head: RequestHead<'r>,
-    /// The extensions. A server puts facts about the connection here, such as the client's certificate.
+    /// The extensions. A server may put data about the connection here, such as the client's certificate.
     pub extensions: &'r Extensions,
     /// The current time, by the layer's clock.
     pub now: SystemTime,
 }
 
 impl<'r> ProofRequest<'r> {
-    /// Makes the input of a verifier, for tests: `token` came with `request` and is bound to `confirmation`.
+    /// Creates the input of a verifier, for tests. `token` is the token of `request`; it is bound to
+    /// `confirmation`.
     pub fn new<B>(
         request: &'r Request<B>,
         confirmation: &'r Confirmation,
@@ -59,13 +60,13 @@ impl fmt::Debug for ProofRequest<'_> {
     }
 }
 
-/// The result of an accepted proof. It has no fields yet.
+/// The result of a successful verification. It has no fields yet; later versions may add some.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proven {}
 
 impl Proven {
-    /// Returns the result for an accepted proof.
+    /// Creates the result of a successful verification.
     pub fn new() -> Self {
         Self::default()
     }
@@ -73,19 +74,20 @@ impl Proven {
 
 /// A verifier of proofs of possession, for tokens that are bound to a key (`cnf`, RFC 7800 §3.1).
 ///
-/// Pass it to [`AuthBuilder::proof_verifier`](crate::AuthBuilder::proof_verifier). Without a verifier, bound
-/// tokens are refused. It runs for each request with a bound token whose confirmation it
-/// [accepts](Self::accepts), also when the token is in the cache of verified tokens. It does not run for
-/// unbound tokens. A token without an HTTP request ([`Auth::authenticate`](crate::Auth::authenticate),
-/// introspection, a sign-in) has no proof and is refused.
+/// Pass it to [`AuthBuilder::proof_verifier`](crate::AuthBuilder::proof_verifier). Without one, bound tokens
+/// are refused. A verifier runs for each request with a bound token whose confirmation it
+/// [accepts](Self::accepts), even if the token is in the cache of verified tokens. It does not run for
+/// unbound tokens. A bound token that does not come with an HTTP request
+/// ([`Auth::authenticate`](crate::Auth::authenticate), introspection, a sign-in) has no proof and is refused.
 ///
-/// The token is verified first. Tenant, [admission](crate::admission) and guards follow. If one of them
-/// refuses the request, a single-use proof is nevertheless used up, and the client makes a new one.
+/// The token is verified first. The [admission](crate::admission) checks, the tenant lookup and the guards
+/// follow. If one of them refuses the request, a single-use proof still counts as used, and the client must
+/// send a new one.
 ///
-/// Harmless mistake: refusing good proofs. Mistakes that let an attacker in: comparing the proof with
-/// something other than [`ProofRequest::confirmation`]; accepting a proof for another request, another token
-/// or another time; accepting a proof twice; trusting a header that the client may have sent itself, such as
-/// one with a certificate.
+/// Harmless mistake: refusing good proofs. Security holes: comparing the proof with something other than
+/// [`ProofRequest::confirmation`]; accepting a proof for another request, another token or another time;
+/// accepting a proof twice; trusting a header that the client may have sent itself, such as one with a
+/// certificate.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -122,27 +124,28 @@ impl Proven {
 /// ```
 #[async_trait]
 pub trait ProofVerifier: fmt::Debug + Send + Sync + 'static {
-    /// Returns whether this verifier handles such a confirmation. The first verifier that does decides alone.
+    /// Returns whether this verifier supports this kind of confirmation. Only the first verifier that returns
+    /// `true` verifies the proof.
     fn accepts(&self, confirmation: &Confirmation) -> bool;
 
-    /// Verifies the proof if that is possible without waiting, else returns `None`. It may be called twice
-    /// for one request, so it must not use up anything when it returns `None`. The default returns `None`.
+    /// Verifies the proof if that is possible without waiting, else returns `None`. It may be called twice for
+    /// one request, so it must not record a proof as used when it returns `None`. The default returns `None`.
     fn try_verify(&self, request: &ProofRequest<'_>) -> Option<Result<Proven, AuthError>> {
         let _ = request;
         None
     }
 
     /// Verifies the proof. It is called only after [`try_verify`](Self::try_verify) returned `None`, and may
-    /// wait, for example for a [log](crate::replay::ReplayLog) of used proofs. Ask the log last, so that a
-    /// request refused for another reason uses up no proof. The head of the request is copied before the
-    /// call. After 2 s of real time the call is dropped, and the request is answered with 503.
+    /// wait, for example for a [log](crate::replay::ReplayLog) of used proofs. Query the log last, so that a
+    /// proof that is wrong for another reason is not recorded as used. Calling this method copies the head of
+    /// the request. After 2 s of real time the call is dropped, and the request gets 503.
     ///
-    /// A refusal may carry its own [challenge](AuthError::with_challenge) and
+    /// An error may have its own [challenge](AuthError::with_challenge) and
     /// [headers](AuthError::with_header), such as a nonce for the next proof.
     ///
     /// # Errors
-    /// [`InvalidToken::Unproven`] when the proof is missing or wrong; [`AuthError::Unavailable`] when it
-    /// cannot be verified now.
+    /// [`InvalidToken::Unproven`] if the proof is missing or wrong; [`AuthError::Unavailable`] if it cannot be
+    /// verified now.
     async fn verify(&self, request: &ProofRequest<'_>) -> Result<Proven, AuthError>;
 }
 
@@ -161,7 +164,7 @@ impl<V: ProofVerifier + ?Sized> ProofVerifier for Arc<V> {
     }
 }
 
-/// The part of a request that a proof is made for.
+/// The part of a request that a proof covers.
 #[derive(Clone, Copy)]
 pub(crate) struct ProofHead<'r> {
     pub(crate) head: RequestHead<'r>,
@@ -173,7 +176,7 @@ impl<'r> ProofHead<'r> {
         Self { head: RequestHead::of_parts(parts), extensions: &parts.extensions }
     }
 
-    /// Returns a copy for a verification that waits while another owner has the request.
+    /// Returns an owned copy, for a verification that outlives the borrow of the request.
     pub(crate) fn to_parts(self) -> Box<Parts> {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = self.head.method.clone();
@@ -217,7 +220,11 @@ impl ProofVerifiers {
             Some(result) => result,
             None => {
                 with_timeout(CHECK_TIMEOUT, verifier.verify(request)).await.unwrap_or_else(|| {
-                    Err(AuthError::unavailable("proof verifier", None, "no answer in time"))
+                    Err(AuthError::unavailable(
+                        "proof verifier",
+                        None,
+                        "the proof verifier did not finish within 2 s",
+                    ))
                 })
             }
         }

@@ -1,10 +1,10 @@
 //! Replay protection: a [`ReplayLog`] reports whether a token is used for the first time.
 //!
-//! Some tokens, proofs and codes must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1). A log remembers
-//! each from its first use until it expires. [`MemoryReplayLog`] serves one process;
+//! Some tokens, proofs and codes must work only once (RFC 7519 §4.1.7, RFC 9449 §11.1). A log keeps each from
+//! its first use until it expires. [`MemoryReplayLog`] serves one process;
 //! [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) serves several.
-//! [`TrustEvaluator`](crate::trust::TrustEvaluator) uses a log for foreign tokens with `single_use_jti` (feature
-//! `trust`). For your own checks, make keys with [`ReplayKey::new`]:
+//! [`TrustEvaluator`](crate::trust::TrustEvaluator) uses a log for foreign tokens with `single_use_jti`
+//! (feature `trust`). For your own checks, create keys with [`ReplayKey::new`]:
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -34,23 +34,24 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::support::crypto;
 
-/// The key of a single-use token in a [`ReplayLog`]: a SHA-256 over its purpose and its parts.
+/// The key of a single-use token in a [`ReplayLog`]: the SHA-256 digest of its purpose and its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
-    /// Makes the key of `parts` for one `purpose`, such as `"invitation"`. Two keys are equal only if their
-    /// purposes and all their parts are equal. The boundaries between parts count.
+    /// Creates the key of `parts` for one `purpose`, such as `"invitation"`. Two keys are equal only if the
+    /// purposes and all parts are equal: `["ab", "c"]` and `["a", "bc"]` give different keys.
     ///
     /// The parts must identify exactly one token. Two issuers may choose the same `jti`, so a key with a
     /// `jti` also needs the issuer (RFC 7519 §4.1.7).
     pub fn new<'a>(purpose: &'a str, parts: impl IntoIterator<Item = &'a str>) -> Self {
-        // The empty part separates these keys from those of trusts, which begin with the id of the trust.
+        // The empty part separates these keys from the keys of foreign tokens, which begin with the id of a
+        // trust.
         Self(crypto::sha256_of_parts(["", purpose].into_iter().chain(parts)))
     }
 
-    /// Makes the key of a foreign token. Its value must not change between versions, because processes of
-    /// two versions may share a log.
+    /// Creates the key of a foreign token. The result must be the same in all versions of this crate, because
+    /// processes of two versions may share a log.
     #[cfg(feature = "trust")]
     pub(crate) fn of_foreign_token(trust: &str, issuer: &str, jti: &str) -> Self {
         Self(crypto::sha256_of_parts([trust, issuer, jti]))
@@ -62,7 +63,7 @@ impl ReplayKey {
     }
 }
 
-/// In hexadecimal.
+/// Writes the digest in hexadecimal.
 impl fmt::Display for ReplayKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&crypto::hex(&self.0))
@@ -77,26 +78,27 @@ impl fmt::Debug for ReplayKey {
 
 /// A log of used tokens.
 ///
-/// [`MemoryReplayLog`] serves one process. If several processes serve one name, they need a shared log, or
-/// each would accept a token once. [`RedisCache`](crate::exchange::RedisCache) (feature `redis`) is one.
+/// [`MemoryReplayLog`] serves one process. If a service runs in several processes, they need a shared log;
+/// otherwise each process would accept a token once. [`RedisCache`](crate::exchange::RedisCache) (feature
+/// `redis`) is a shared log.
 /// The conformance suite is [`testing::conformance::replay_log`](crate::testing::conformance::replay_log)
 /// (feature `testing`).
 ///
-/// Harmless mistakes: reporting an unused token as used; remembering for longer than asked; failing, which
-/// denies the token. Mistakes that let an attacker in: looking up and inserting in two steps, so that two
-/// callers can pass at the same moment; forgetting before `until`; reporting a first use when the store is
-/// unavailable.
+/// Harmless mistakes: reporting an unused token as used; keeping a key for longer than `until`; failing, which
+/// denies the token. Security holes: looking up and inserting in two steps, so that two callers can pass at
+/// the same moment; removing a key before `until`; reporting a first use when the store is unavailable.
 #[async_trait]
 pub trait ReplayLog: fmt::Debug + Send + Sync + 'static {
-    /// Records the use of `key` until `until`, and returns whether it is the first use. If several callers
-    /// ask at the same moment, exactly one gets `true`. If `until` has passed, the answer is `false`.
+    /// Records the use of `key`, and keeps the record until the time `until`. Returns whether this is the
+    /// first use. If several callers ask at the same moment, exactly one gets `true`. If `until` has passed,
+    /// it returns `false`.
     ///
     /// # Errors
-    /// When the log cannot answer. The token is then denied.
+    /// If the log is unavailable. The token is then denied.
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError>;
 }
 
-/// A bounded log in memory. It forgets no token before it expires.
+/// A bounded log in memory. It keeps every token until the token expires.
 ///
 /// When it is full of unexpired tokens, it fails, and further tokens are denied. Evicting an entry instead
 /// would allow its token to be used again. 100,000 entries take about 15 MB.
@@ -114,7 +116,7 @@ struct Entries {
     queue: BinaryHeap<Reverse<(Duration, ReplayKey)>>,
 }
 
-/// The log is full of unexpired tokens.
+/// The error of a log that is full of unexpired tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the replay log is full: raise its capacity, or have the issuer shorten the lifetime of its tokens"
@@ -122,12 +124,12 @@ struct Entries {
 pub struct ReplayLogFull;
 
 impl MemoryReplayLog {
-    /// Returns a log for up to `capacity` unexpired tokens, on the system's clock.
+    /// Creates a log for up to `capacity` unexpired tokens, with the [`SystemClock`].
     pub fn new(capacity: usize) -> Self {
         Self::with_clock(capacity, Arc::new(SystemClock::default()))
     }
 
-    /// As [`new`](Self::new), with the given clock.
+    /// Creates a log as [`new`](Self::new) does, but with the given clock.
     pub fn with_clock(capacity: usize, clock: Arc<dyn Clock>) -> Self {
         Self { clock, capacity, entries: Mutex::default() }
     }
@@ -143,8 +145,8 @@ impl MemoryReplayLog {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
-        // Poisoning is harmless: only a failed allocation could stop between the two collections, and that
-        // aborts the process.
+        // Poisoning is harmless: no panic is possible between the changes of the two collections, because only
+        // an allocation could fail there, and that aborts the process.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,15 +169,15 @@ impl MemoryReplayLog {
 }
 
 impl Default for MemoryReplayLog {
-    /// Returns a log for 100,000 tokens.
+    /// Creates a log for 100,000 tokens.
     fn default() -> Self {
         Self::new(100_000)
     }
 }
 
 impl Entries {
-    /// Removes the entries that have expired by both clocks. One clock would not do: if the wall clock is
-    /// set forward and back, a removed token would be valid again.
+    /// Removes the entries that have expired by both clocks. The wall clock alone is not enough: if it is set
+    /// forward and then back, a removed token would be accepted again.
     fn remove_expired(&mut self, now: SystemTime, elapsed: Duration) {
         while let Some(Reverse((due, key))) = self.queue.peek().copied() {
             let is_expired = self.expiry.get(&key).is_none_or(|until| *until <= now);

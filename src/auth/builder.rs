@@ -15,7 +15,7 @@ use crate::tenant::{AnyTenant, TenantResolver};
 use crate::tenant::{CachedTenants, SqlTenants};
 use crate::validator::{JwksValidator, SyntaxChecked, TokenValidator};
 
-/// A builder for [`Auth`]. `build` reports all faults together and does no I/O.
+/// A builder for [`Auth`]. [`build`](Self::build) does no I/O.
 #[derive(Debug)]
 #[must_use = "nothing is protected before `build()`"]
 pub struct AuthBuilder {
@@ -46,7 +46,7 @@ impl AuthBuilder {
         }
     }
 
-    /// Sets the mode, which selects the built-in validators. Default [`AuthMode::ScaiKey`].
+    /// Sets the mode, which selects the built-in validators. Default: [`AuthMode::ScaiKey`].
     pub fn mode(mut self, mode: AuthMode) -> Self {
         self.config.mode = mode;
         self
@@ -58,8 +58,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Trusts one issuer per tenant, found by `resolver`. The placeholder `{tenant_id}` in the
-    /// template's `iss` is replaced by the tenant's id.
+    /// Trusts one issuer per tenant. `resolver` finds the issuer of a tenant. The placeholder
+    /// `{tenant_id}` in the template's `iss` is replaced by the tenant's id.
     pub fn tenant_issuers(
         mut self,
         template: impl Into<IssuerConfig>,
@@ -78,13 +78,14 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the `realm` of challenges. Default: the first audience.
+    /// Sets the `realm` of challenges. Default: the first audience of the service, or else of the
+    /// first issuer, or else `scaikey`.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         self.config.realm = Some(realm.into());
         self
     }
 
-    /// Adds a challenge for another scheme than `Bearer`, such as the API keys that a
+    /// Adds a challenge for a scheme other than `Bearer`, such as the API keys that a
     /// [`TokenSource::Custom`](crate::layer::TokenSource::Custom) reads. May be repeated. Every 401
     /// response has this challenge in a separate `WWW-Authenticate` header (RFC 9110 §11.6.1).
     /// Default: none.
@@ -100,15 +101,17 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the public URL of this service. Challenges then name the URL of its metadata
-    /// (RFC 9728 §5.1), and the [`endpoints`](Auth::endpoints) publish the metadata.
+    /// Sets the public URL of this service. Challenges then contain the URL of the service's
+    /// metadata (`resource_metadata`, RFC 9728 §5.1), and the [`endpoints`](Auth::endpoints)
+    /// publish the metadata.
     pub fn resource(mut self, url: impl Into<String>) -> Self {
         self.config.resource = Some(url.into());
         self
     }
 
     /// Sets the scopes that this service publishes in its metadata (`scopes_supported`, RFC 9728
-    /// §2). Default: none. The scopes that a sign-in requests are a different setting.
+    /// §2), separated by spaces. [`build`](Self::build) reports an invalid scope. Default: none.
+    /// The scopes that a sign-in requests are a different setting.
     pub fn resource_scopes(mut self, scopes: &str) -> Self {
         match scopes.parse() {
             Ok(scopes) => self.config.resource_scopes = scopes,
@@ -120,10 +123,15 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the tenant store. Default [`AnyTenant`], which accepts every tenant that a verified
-    /// token names. If an issuer contains `{tenant_id}` and has no list of tenants, there is no
-    /// default: set the store here, even if it is [`AnyTenant`]. Wrap a store in
-    /// [`CachedTenants`](crate::tenant::CachedTenants), unless it returns without waiting.
+    /// Sets the tenant store. Wrap a store in [`CachedTenants`](crate::tenant::CachedTenants),
+    /// unless it returns without waiting.
+    ///
+    /// Default: with `database_url` in the configuration, `SqlTenants` in a
+    /// [`CachedTenants`](crate::tenant::CachedTenants); otherwise [`AnyTenant`], which accepts
+    /// every tenant that a verified token names. If the URL of an issuer contains `{tenant_id}`,
+    /// and the issuer has neither a list of tenants nor a resolver, [`AnyTenant`] is not the
+    /// default, and [`build`](Self::build) fails. To accept all tenants, set [`AnyTenant`]
+    /// explicitly.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
@@ -135,27 +143,29 @@ impl AuthBuilder {
         self
     }
 
-    /// Answers 404 instead of 403 if the tenant does not exist.
+    /// Answers 404 instead of 403 if the tenant of the token does not exist. Default: 403.
     pub fn unknown_tenant_is_not_found(mut self) -> Self {
         self.config.unknown_tenant_is_not_found = true;
         self
     }
 
-    /// Sets the size of the [cache of verified tokens](crate::validator::VerifiedTokens), in bytes.
-    /// Default 16 MiB, for about 15,000 tokens. With 0, every request verifies its token.
+    /// Sets the maximum size of the [cache of verified tokens](crate::validator::VerifiedTokens),
+    /// in bytes. Default: 16 MiB, for about 15,000 tokens. With 0, every request verifies its
+    /// token.
     pub fn verified_tokens_bytes(mut self, limit: usize) -> Self {
         self.config.verified_tokens_bytes = limit;
         self
     }
 
-    /// Adds a validator for tokens of another kind. It comes before the built-in validators: it
-    /// gets each token that it [accepts](TokenValidator::accepts).
+    /// Adds a validator, for example for opaque tokens. It runs before the built-in validators, on
+    /// each token that it [accepts](TokenValidator::accepts). May be repeated: the first validator
+    /// that accepts a token decides.
     pub fn validator(mut self, validator: impl TokenValidator) -> Self {
         self.validators.push(Arc::new(SyntaxChecked(validator)));
         self
     }
 
-    /// Accepts tokens that are bound to a key, if this verifier accepts the request's proof of
+    /// Accepts tokens that are bound to a key, if this verifier verifies the request's proof of
     /// possession. May be repeated, for keys of different kinds. Default: none, so bound tokens are
     /// refused.
     pub fn proof_verifier(mut self, verifier: impl ProofVerifier) -> Self {
@@ -163,38 +173,43 @@ impl AuthBuilder {
         self
     }
 
-    /// Adds a check of each request with a valid token, before the tenant lookup. May be repeated:
-    /// all checks must allow the request. Default: none. A check that waits costs each request an
-    /// allocation.
+    /// Adds a check that runs on each request with a valid token, before the tenant lookup. May be
+    /// repeated: all checks must allow the request. Default: none. A check that does not decide in
+    /// [`try_admit`](AdmissionCheck::try_admit) costs each request a heap allocation.
     pub fn admission(mut self, check: impl AdmissionCheck) -> Self {
         self.admission.push(Arc::new(check));
         self
     }
 
-    /// Sets the mock user.
+    /// Sets the user that every caller becomes in mock mode, and every caller with a mock token in
+    /// hybrid mode. Default: [`MockUser::default`].
     pub fn mock_user(mut self, user: MockUser) -> Self {
         self.config.mock = user;
         self
     }
 
-    /// Allows mock and hybrid mode everywhere: in release builds without a marker, in Kubernetes,
-    /// and where a marker says production. Every caller can then sign in with any token.
+    /// Allows mock and hybrid mode in every environment. Without it, [`build`](Self::build) refuses
+    /// these modes in Kubernetes; if an environment variable such as `APP_ENV` names an environment
+    /// other than development, test, staging or local; and in a release build, unless such a
+    /// variable is set. With it, every caller is signed in (mock mode), or every caller can be the
+    /// mock user (hybrid mode).
     pub fn insecure_allow_mock_in_production(mut self) -> Self {
         self.config.insecure_allow_mock_in_production = true;
         self
     }
 
-    /// Sets the clock. Default [`SystemClock`].
+    /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Checks the configuration and builds the [`Auth`]. Does no I/O: the keys are fetched for the
-    /// first token, or by [`Auth::ready`].
+    /// Checks the configuration and builds the [`Auth`]. Does no I/O: [`Auth::ready`] fetches the
+    /// keys, or else the first token causes the fetch.
     ///
     /// # Errors
-    /// All faults of the configuration together.
+    /// All faults of the configuration together. If there are none: an invalid template of
+    /// [`tenant_issuers`](Self::tenant_issuers), an invalid realm, or an unusable `database_url`.
     pub fn build(self) -> Result<Auth, ConfigError> {
         let Self { mut config, mut validators, proofs, admission, tenant_issuers, .. } = self;
         let (tenants, challenges, clock) = (self.tenants, self.challenges, self.clock);

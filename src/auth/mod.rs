@@ -21,14 +21,17 @@ use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
 use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AuthContext {
     identity: Identity,
     tenant: Option<Tenant>,
     token: Option<IncomingToken>,
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
+    auth: Auth,
 }
 
-/// The caller's token: a shared header value, from byte `start` on.
+/// The caller's token. It begins at byte `start` of a header value, which is shared instead of
+/// copied.
 #[derive(Clone)]
 pub(crate) struct IncomingToken {
     pub(crate) value: HeaderValue,
@@ -51,26 +54,39 @@ impl std::fmt::Debug for IncomingToken {
     }
 }
 
-impl AuthContext {
-    fn new(identity: Identity, tenant: Option<Tenant>) -> Self {
-        Self { identity, tenant, token: None }
+impl std::fmt::Debug for AuthContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthContext")
+            .field("identity", &self.identity)
+            .field("tenant", &self.tenant)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
+}
 
+impl AuthContext {
     /// Returns the identity of the caller.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Returns the tenant of the request. `None` only if tenants are optional.
+    /// Returns the tenant of the request. It is `None` only for a token without a tenant, if
+    /// [`tenant_optional`](AuthBuilder::tenant_optional) is set.
     pub fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
     }
 
-    /// Returns the caller's token, to exchange or forward it. Each use is a place where it can
-    /// leak. `None` for a mock identity, which has no real token.
+    /// Returns the caller's token, to exchange or forward it. Handle it with care: it is a
+    /// credential. Returns `None` for a mock identity, which has no real token.
     pub fn token(&self) -> Option<&str> {
         let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
         std::str::from_utf8(token.bytes()).ok()
+    }
+
+    /// Returns the [`Auth`] that authenticated the caller, for the challenges of extractors.
+    #[cfg(feature = "axum")]
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.auth
     }
 
     #[inline]
@@ -80,7 +96,8 @@ impl AuthContext {
     }
 }
 
-/// The authentication of a service. Cheap to clone: clones share all state.
+/// The configured authentication of a service: issuers, validators, checks and the tenant store.
+/// Cloning is cheap: clones share all state.
 ///
 /// [`layer`](Self::layer) protects routes, [`require`](Self::require) guards single routes, and
 /// [`authenticate`](Self::authenticate) checks tokens that do not come with an HTTP request.
@@ -106,17 +123,19 @@ struct Inner {
     clock: Arc<dyn Clock>,
 }
 
-/// A check whether an identity may act in a tenant other than its own.
+/// A function that decides whether an identity may act in a tenant other than its own.
 pub(crate) type TenantAuthoriser = Arc<dyn Fn(&Identity, &Tenant) -> bool + Send + Sync>;
 
-/// The tenant that a request names outside of its token, by one source or several.
+/// The tenant that a request names in addition to its token. One or more
+/// [`TenantSource`](crate::layer::TenantSource)s found it.
 #[derive(Clone)]
 pub(crate) struct RequestedTenant {
     /// `None` if the request names no valid tenant.
     pub(crate) id: Option<TenantId>,
     /// The authorisers of all sources that name it.
     pub(crate) authorisers: Vec<TenantAuthoriser>,
-    /// Whether a source that names it has no authoriser. Then it must be the token's own tenant.
+    /// Whether at least one of these sources has no authoriser, so that only the token's own tenant
+    /// is allowed.
     pub(crate) own_only: bool,
 }
 
@@ -138,7 +157,7 @@ pub(crate) struct AuthRequest<'r> {
 }
 
 impl<'r> AuthRequest<'r> {
-    /// Makes a request of a token alone.
+    /// Creates a request that consists of a token only.
     pub(crate) fn token_only(credentials: Credentials<'r>) -> Self {
         Self { credentials, tenant: None, head: None }
     }
@@ -147,7 +166,7 @@ impl<'r> AuthRequest<'r> {
 /// The result of an attempt to authenticate without waiting.
 pub(crate) enum Attempt {
     Done(Result<AuthContext, AuthError>),
-    /// The token is valid, but this step must wait.
+    /// The token is valid. This step, the next one, cannot be completed without waiting.
     Validated(Identity, Step),
     /// The validation of the token must wait.
     Unvalidated,
@@ -178,13 +197,13 @@ impl Auth {
         Self::from_config(AuthConfig::from_env(prefix))
     }
 
-    /// Authenticates a bearer token and resolves its tenant, as the layer does. For web sockets,
-    /// queues and other tokens that do not come with an HTTP request. A token that is bound to a
-    /// key is refused, because there is no request with a proof.
-    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal) makes the layer's response from an error.
+    /// Authenticates a bearer token and resolves its tenant, as the layer does. Use it for tokens
+    /// that do not come in the headers of an HTTP request, such as those of web sockets and queues.
+    /// A token that is bound to a key is refused, because there is no request with a proof.
+    /// [`AuthLayer::refusal`](crate::AuthLayer::refusal) builds the layer's response to an error.
     ///
     /// # Errors
-    /// Every reason for which the layer refuses a request.
+    /// The errors with which the layer refuses a request with this token.
     pub async fn authenticate(&self, token: &str) -> Result<AuthContext, AuthError> {
         let request = AuthRequest::token_only(Credentials::bearer(token));
         let context = self.finish(self.try_authenticate(request), request).await?;
@@ -204,7 +223,7 @@ impl Auth {
         &self.0.verified_tokens
     }
 
-    /// Returns the mode.
+    /// Returns the authentication mode.
     pub fn mode(&self) -> AuthMode {
         self.0.mode
     }
@@ -213,8 +232,8 @@ impl Auth {
     /// 503 responses to the first requests. Returns immediately in mock mode.
     ///
     /// # Errors
-    /// If a provider is unreachable or asks to wait (429, or 503 with `Retry-After`). The service
-    /// may start nevertheless, because a token that needs keys fetches them.
+    /// If a provider is unreachable, or answers with 429 or with 503 and `Retry-After`. The service
+    /// may start nevertheless, because the keys are fetched when a token needs them.
     pub async fn ready(&self) -> Result<(), AuthError> {
         self.0.issuers.ready().await
     }
@@ -241,13 +260,13 @@ impl Auth {
             return Ok(Attempt::Validated(identity, Step::Admission));
         }
         let Some(target) = self.target_tenant(&identity, request.tenant)? else {
-            return Ok(Attempt::Done(Ok(AuthContext::new(identity, None))));
+            return Ok(Attempt::Done(Ok(self.context(identity, None))));
         };
         let Some(answer) = self.0.tenants.try_resolve(target) else {
             return Ok(Attempt::Validated(identity, Step::Tenant));
         };
         let tenant = self.check_tenant(answer, &identity, target, request.tenant)?;
-        Ok(Attempt::Done(Ok(AuthContext::new(identity, tenant))))
+        Ok(Attempt::Done(Ok(self.context(identity, tenant))))
     }
 
     /// Completes an attempt, waiting where necessary.
@@ -274,15 +293,20 @@ impl Auth {
             self.admit(&identity).await?;
         }
         let Some(target) = self.target_tenant(&identity, request.tenant)? else {
-            return Ok(AuthContext::new(identity, None));
+            return Ok(self.context(identity, None));
         };
         let answer = self.0.tenants.resolve(target).await;
         let tenant = self.check_tenant(answer, &identity, target, request.tenant)?;
-        Ok(AuthContext::new(identity, tenant))
+        Ok(self.context(identity, tenant))
     }
 
-    /// Validates a token without looking at its tenant or admission. Refuses a bound token of any
-    /// validator, because there is no proof that its sender has the key.
+    #[inline]
+    fn context(&self, identity: Identity, tenant: Option<Tenant>) -> AuthContext {
+        AuthContext { identity, tenant, token: None, auth: self.clone() }
+    }
+
+    /// Validates a token, but does not check its tenant or run the admission checks. Refuses a
+    /// bound token of any validator, because there is no proof that its sender has the key.
     pub(crate) async fn validate(&self, token: &str) -> Result<Identity, AuthError> {
         let presented = Credentials::raw(token.as_bytes());
         let identity = self.validator_for(&presented)?.validate(&presented).await?;
@@ -337,13 +361,13 @@ impl Auth {
         Ok(Some(head.request(confirmation, token, self.now())))
     }
 
-    /// Returns the request for the admission checks, if there are any.
+    /// Returns the input of the admission checks, or `None` if there are no checks.
     #[inline]
     fn admission_request<'r>(&self, identity: &'r Identity) -> Option<AdmissionRequest<'r>> {
         (!self.0.admission.is_empty()).then(|| AdmissionRequest { identity, now: self.now() })
     }
 
-    /// Checks the tenant store's answer about `target`. A caller that requests another tenant than
+    /// Checks the tenant store's answer about `target`. A caller that requests a tenant other than
     /// its own does not learn whether that tenant exists.
     fn check_tenant(
         &self,

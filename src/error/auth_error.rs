@@ -1,4 +1,4 @@
-//! [`AuthError`]: the reasons for refusing a request, and the answers to them.
+//! [`AuthError`]: the reasons for refusing a request, and their responses.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use http::StatusCode;
 use super::extended::ExtendedError;
 use super::public::{self, PublicResponse};
 
-/// An error of a store or provider, as implementations of this crate's traits return it.
+/// The error that implementations of this crate's traits return if their store or provider fails.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The reason for refusing a request.
 ///
-/// The variants are grouped by the party that must act: the caller
-/// ([`MissingCredentials`](Self::MissingCredentials) to [`TenantMismatch`](Self::TenantMismatch)), the
-/// operator of the service or of its provider ([`Unavailable`](Self::Unavailable)), or the author of the
-/// service ([`MissingLayer`](Self::MissingLayer)). The log has [`reason`](Self::reason). The answer has
-/// [`public_reason`](Self::public_reason), which reveals less.
+/// Most errors are for the caller to correct. [`Unavailable`](Self::Unavailable) is for the operator of the
+/// service or of its provider, and [`MissingLayer`](Self::MissingLayer) for the author of the service.
+///
+/// The log contains [`reason`](Self::reason). The response contains [`public_reason`](Self::public_reason),
+/// which reveals less. Each variant names the HTTP status and, in code font, the `error` parameter of the
+/// `Bearer` challenge.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
@@ -51,55 +52,56 @@ pub enum AuthError {
         /// The maximum age of the authentication.
         max_age: Duration,
     },
-    /// A state-changing request with a session cookie came from a page of another origin, or did not state
-    /// its origin. 403.
+    /// A state-changing request with a session cookie came from a page of another origin, or has no
+    /// origin. 403.
     #[error("the request does not come from the service's own pages")]
     ForeignOrigin,
-    /// The token names no tenant. 403. A refreshed token does not help; the caller needs another one.
+    /// The token names no tenant. 403. Refreshing the token does not help: the caller must sign in to a tenant.
     #[error("the token names no tenant")]
     TenantMissing,
-    /// The tenant does not exist. 403, or 404 when configured.
+    /// The tenant does not exist. 403, or 404 with
+    /// [`unknown_tenant_is_not_found`](crate::AuthBuilder::unknown_tenant_is_not_found).
     #[error("unknown tenant")]
     UnknownTenant,
     /// The tenant exists but is suspended. 403.
     #[error("the tenant is suspended")]
     TenantSuspended,
-    /// The request names a tenant other than the token's, and the caller has no right to it. 403.
+    /// The request names a tenant other than the token's, and the caller may not act in it. 403.
     #[error("the token does not belong to the tenant of the request")]
     TenantMismatch,
     /// A component that the decision needs is unavailable. The token may be good. 503 with `Retry-After`.
-    /// The answer names the component, for the values of [`what`](Self::Unavailable::what) that this crate
-    /// uses.
+    /// The message of the response depends on `what`.
     #[error("{what} unavailable")]
     Unavailable {
-        /// The component: `"keys"`, `"issuer"`, `"admission check"`, `"tenant store"`,
-        /// `"store of participants"` or `"identity provider"`. Your own validators may use other names.
+        /// The component: `"keys"`, `"issuer"`, `"proof verifier"`, `"admission check"`, `"tenant store"`,
+        /// `"store of participants"`, `"identity provider"` or `"token store"`. Your own validators and
+        /// proof verifiers may use other names.
         what: &'static str,
-        /// The time after which a retry makes sense. If it is `None`, the answer says 1 s.
+        /// The time to wait before a retry. `None` means 1 s.
         retry_after: Option<Duration>,
         /// The cause, for the log.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// A request to one of the crate's own endpoints is malformed. 400.
+    /// A request to one of this crate's endpoints is malformed. 400.
     #[error("malformed request: {0}")]
     MalformedRequest(&'static str),
     /// The caller sent too many requests. 429 with `Retry-After`.
     #[error("too many requests")]
     TooManyRequests {
-        /// The time after which a retry makes sense.
+        /// The time to wait before a retry.
         retry_after: Duration,
     },
     /// The identity is valid but can never be registered. 422.
     #[error("cannot be registered: {0}")]
     Unregistrable(String),
-    /// A guard or extractor ran on a request that no authentication layer has seen. 500: the service is
-    /// assembled wrongly.
+    /// A guard or extractor ran on a request that did not pass through an
+    /// [`AuthLayer`](crate::AuthLayer). 500: the service is assembled wrongly.
     #[error(
-        "no authentication layer has seen this request: wrap the route with `.layer(auth.layer())`, outside of the guard or handler that needs the identity"
+        "this request did not pass through an authentication layer: add `.layer(auth.layer())` outside the guard or handler that needs the identity"
     )]
     MissingLayer,
-    /// A refusal with additional challenges or headers, made by [`with_challenge`](Self::with_challenge) and
-    /// [`with_header`](Self::with_header). The answer is otherwise that of the inner refusal, which
+    /// An error with additional challenges or headers, made by [`with_challenge`](Self::with_challenge) and
+    /// [`with_header`](Self::with_header). Otherwise the response is that of the error that
     /// [`plain`](Self::plain) returns.
     #[error(transparent)]
     Extended(ExtendedError),
@@ -112,13 +114,14 @@ pub enum InvalidToken {
     /// The token is not a well-formed JWT, or exceeds a limit (RFC 7519 §7.2).
     #[error("malformed: {0}")]
     Malformed(&'static str),
-    /// The header's `alg` is unknown, not allowed for the issuer, or not the key's (RFC 8725 §3.1).
+    /// The header's `alg` is unknown, not allowed for the issuer, or not the algorithm of the key
+    /// (RFC 8725 §3.1).
     #[error("algorithm not allowed")]
     Algorithm,
     /// The header's `typ` is not that of an access token (RFC 8725 §3.11).
     #[error("not an access token")]
     Type,
-    /// `iss` is none of the configured issuers.
+    /// `iss` is not a configured issuer.
     #[error("unknown issuer")]
     Issuer,
     /// `aud` does not name this service.
@@ -130,29 +133,30 @@ pub enum InvalidToken {
     /// The token is not valid yet: `nbf` or `iat` is in the future.
     #[error("not yet valid")]
     NotYetValid,
-    /// A claim that the profile requires is absent.
+    /// A claim that the issuer's [`TokenProfile`](crate::config::TokenProfile) requires is missing.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
     /// A claim has the wrong JSON type or an impossible value.
     #[error("claim `{0}` is malformed")]
     MalformedClaim(&'static str),
-    /// The issuer publishes no such key.
+    /// The issuer's key set has no key with the token's `kid`.
     #[error("unknown key")]
     Key,
     /// The signature does not verify.
     #[error("bad signature")]
     Signature,
-    /// The token is bound to a key (`cnf`, RFC 7800 §3.1), and the sender did not prove possession; or this
-    /// crate does not know that kind of binding.
+    /// The token is bound to a key (`cnf`, RFC 7800 §3.1). The sender did not prove possession of the key, or
+    /// this kind of binding is not supported.
     #[error("bound to a key that was not proven")]
     Unproven,
-    /// An admission check says that the token, its session or its user was revoked. The answer says so.
+    /// An admission check says that the token, its session or its user was revoked. The response says so
+    /// (`token_revoked`).
     #[error("revoked")]
     Revoked,
     /// The tenant in `iss` differs from the tenant claim.
     #[error("tenant does not belong to the issuer")]
     IssuerTenant,
-    /// No validator accepts tokens of this form.
+    /// No validator accepts this kind of token.
     #[error("not a token this service accepts")]
     Unrecognised,
 }
@@ -179,7 +183,7 @@ impl InvalidToken {
         }
     }
 
-    /// Returns the claim or header parameter that is wrong, for the log; empty if there is none.
+    /// Returns the name of the wrong claim or header parameter, for the log, or `""` if there is none.
     pub(crate) fn claim(&self) -> &'static str {
         match self {
             Self::MissingClaim(name) | Self::MalformedClaim(name) => name,
@@ -187,7 +191,7 @@ impl InvalidToken {
             Self::Issuer => "iss",
             Self::Expired => "exp",
             Self::NotYetValid => "nbf or iat",
-            Self::IssuerTenant => "tenant of iss",
+            Self::IssuerTenant => "tenant in iss",
             Self::Unproven => "cnf",
             Self::Algorithm => "alg",
             Self::Type => "typ",
@@ -221,31 +225,31 @@ impl AuthError {
         }
     }
 
-    /// Returns the name in the answer. For invalid tokens it distinguishes only expired tokens, which the
-    /// client can refresh, and revoked ones, after which it must sign in again. It gives an attacker no other
-    /// detail.
+    /// Returns the name in the response. Of the invalid tokens, it distinguishes only expired tokens, which the
+    /// client can refresh, and revoked tokens, which require a new sign-in. It reveals no other detail to an
+    /// attacker.
     pub fn public_reason(&self) -> &'static str {
         self.public().reason
     }
 
-    /// Returns the HTTP status of the answer.
+    /// Returns the HTTP status of the response.
     pub fn status(&self) -> StatusCode {
         self.public().status
     }
 
-    /// Returns a fixed sentence for the answer. It contains nothing from the request.
+    /// Returns a fixed sentence for the response. It contains nothing from the request.
     pub fn public_message(&self) -> &'static str {
         self.public().message
     }
 
-    /// Returns the gRPC status code of the answer.
+    /// Returns the gRPC status code of the response.
     ///
-    /// In a tonic service, make the `Status` from [`AuthLayer::refusal`](crate::AuthLayer::refusal)
-    /// (`Status::from_header_map`). It includes the challenge and `Retry-After`, and it is logged and counted.
+    /// In a tonic service, convert the response of [`AuthLayer::refusal`](crate::AuthLayer::refusal) with
+    /// `Status::from_header_map`. It includes the challenge and `Retry-After`, and it is logged and counted.
     /// A `Status` made from this code and [`public_message`](Self::public_message) has none of these; use it
     /// only where there is no layer.
     ///
-    /// | status | code |
+    /// | HTTP status | gRPC code |
     /// |---|---|
     /// | 400 | 3 `INVALID_ARGUMENT` |
     /// | 401 | 16 `UNAUTHENTICATED` |
@@ -299,7 +303,8 @@ impl AuthError {
         }
     }
 
-    /// Returns the time after which the caller should retry, if a retry helps.
+    /// Returns the time to wait before a retry, or `None` if a retry does not help. It is 1 s for an
+    /// [`Unavailable`](Self::Unavailable) without a time.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => {
@@ -311,7 +316,7 @@ impl AuthError {
         }
     }
 
-    /// Makes an `Unavailable` with its cause.
+    /// Creates an [`Unavailable`](Self::Unavailable) error with its cause.
     pub(crate) fn unavailable(
         what: &'static str,
         retry_after: Option<Duration>,
@@ -333,7 +338,7 @@ mod tests {
     use crate::error::Challenge;
 
     #[test]
-    fn grpc_codes_are_those_of_the_protocol() {
+    fn grpc_codes_match_the_http_statuses() {
         let unavailable = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
         for (error, code) in [
             (AuthError::MalformedCredentials("x"), 3),
@@ -355,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn extended_refusal_answers_like_plain_one() {
+    fn extended_error_behaves_like_plain_error() {
         let refusal = || AuthError::unavailable("keys", Some(Duration::from_secs(7)), "the cause");
         let extended =
             refusal().with_challenge(Challenge::new("X")).with_challenge(Challenge::new("Y"));

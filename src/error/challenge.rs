@@ -9,7 +9,7 @@ use super::{AuthError, InvalidToken};
 /// A challenge: an authentication scheme and its parameters (RFC 9110 §11.3).
 ///
 /// Use it for schemes other than `Bearer`; the layer writes the `Bearer` challenge itself.
-/// [`AuthError::with_challenge`] adds a challenge to one refusal,
+/// [`AuthError::with_challenge`] adds a challenge to one error,
 /// [`AuthBuilder::challenge`](crate::AuthBuilder::challenge) to every 401.
 ///
 /// ```
@@ -27,7 +27,7 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// Makes a challenge without parameters. The scheme is a token (RFC 9110 §5.6.2); other characters are
+    /// Creates a challenge without parameters. Characters that a scheme cannot contain (RFC 9110 §5.6.2) are
     /// dropped.
     pub fn new(scheme: &'static str) -> Self {
         let text: String = scheme.chars().filter(is_token_character).collect();
@@ -35,8 +35,8 @@ impl Challenge {
     }
 
     /// Adds a parameter as a quoted string. Quotes and backslashes in the value are escaped, and characters
-    /// outside printable ASCII become `?`, so the value may come from a request. The name is a token, like
-    /// the scheme.
+    /// outside printable ASCII become `?`, so the value may come from a request. Characters that a name
+    /// cannot contain are dropped, as in the scheme.
     #[must_use]
     pub fn param(mut self, name: &'static str, value: &str) -> Self {
         self.has_error_parameter |= name.eq_ignore_ascii_case("error");
@@ -75,8 +75,8 @@ fn is_token_character(character: &char) -> bool {
     character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(*character)
 }
 
-/// A writer of challenges for one realm. The common ones are prepared, so that a flood of bad requests formats
-/// nothing.
+/// A writer of challenges for one realm. The common challenges are built in advance, so that a flood of bad
+/// requests costs no formatting.
 #[derive(Debug)]
 pub(crate) struct Challenger {
     /// `Bearer realm="…"[, resource_metadata="…"]`. It always has the realm, because RFC 6750 §3 requires a
@@ -92,7 +92,8 @@ pub(crate) struct Challenger {
 }
 
 impl Challenger {
-    /// Returns `None` if the realm or the metadata URL has characters that a header cannot have.
+    /// Creates a writer. Returns `None` if the realm or the metadata URL has characters that a header cannot
+    /// contain.
     pub(crate) fn new(realm: &str, resource_metadata: Option<&str>) -> Option<Self> {
         let mut prefix = format!("Bearer realm={}", quoted(realm)?);
         if let Some(url) = resource_metadata {
@@ -117,12 +118,13 @@ impl Challenger {
         self
     }
 
-    /// Returns the challenges for `error`, each for a separate field line (RFC 9110 §11.6.1). There are none
-    /// if another token of the same caller would not help, or if the caller is not at fault.
+    /// Returns the challenges for `error`, each for a separate header line (RFC 9110 §11.6.1). Tenant errors,
+    /// outages and other errors for which RFC 6750 and RFC 9470 define no error code have only the challenges
+    /// that were added to them.
     ///
-    /// A challenge of the error replaces the configured one of the same scheme. If it has a parameter `error`,
-    /// the `Bearer` challenge has none (RFC 9449 §7.2); otherwise the client could not know which of its
-    /// credentials is wrong.
+    /// A challenge of the error replaces the configured one of the same scheme. If any challenge of the error
+    /// has a parameter `error`, the `Bearer` challenge has none (RFC 9449 §7.2); otherwise the client could not
+    /// know which of its credentials is wrong.
     pub(crate) fn challenges<'a>(
         &'a self,
         error: &'a AuthError,
@@ -164,7 +166,7 @@ impl Challenger {
     }
 }
 
-/// Makes a quoted-string (RFC 9110 §5.6.4). Returns `None` for text outside printable ASCII.
+/// Returns `text` as a quoted-string (RFC 9110 §5.6.4), or `None` if it is not printable ASCII.
 fn quoted(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn challenge_is_escaped_but_never_injected() {
+    fn challenge_text_cannot_inject_headers() {
         let challenge = Challenge::new("X\r\n-Y z").param("a b=\"", "\"\\\r\né, Basic");
         assert_eq!(challenge.as_str(), r#"X-Yz ab="\"\\???, Basic""#);
         assert_eq!(challenge.to_header().unwrap(), challenge.as_str());

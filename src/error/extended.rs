@@ -1,4 +1,4 @@
-//! [`ExtendedError`]: a refusal with additional challenges and headers.
+//! [`ExtendedError`]: an error with additional challenges and headers.
 
 use std::error::Error;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::{AuthError, Challenge};
 const LAYER_HEADERS: [HeaderName; 3] =
     [header::CACHE_CONTROL, header::RETRY_AFTER, header::WWW_AUTHENTICATE];
 
-/// A refusal with additional challenges and headers, as [`AuthError::Extended`] holds it. `Debug` prints the
+/// An error with additional challenges and headers: the content of [`AuthError::Extended`]. `Debug` prints the
 /// names of the headers without their values.
 #[derive(Clone)]
 pub struct ExtendedError(Arc<Inner>);
@@ -70,9 +70,10 @@ impl Error for ExtendedError {
 }
 
 impl AuthError {
-    /// Adds a challenge for a scheme other than `Bearer`. The answer has it in a separate `WWW-Authenticate`
-    /// line, beside the one for `Bearer`. It has no effect if the status of the answer is not 400, 401 or 403,
-    /// or if the [`ErrorResponse`](super::ErrorResponse) wrote a challenge itself.
+    /// Adds a challenge for a scheme other than `Bearer`. The response contains it in a separate
+    /// `WWW-Authenticate` header, next to the `Bearer` challenge. It has no effect if the status of the
+    /// response is not 400, 401 or 403, or if the [`ErrorResponse`](super::ErrorResponse) wrote a challenge
+    /// itself.
     ///
     /// If the challenge has a parameter `error`, the `Bearer` challenge has none.
     ///
@@ -93,17 +94,17 @@ impl AuthError {
         ExtendedError::of(self).change(|inner| inner.challenges.push(challenge))
     }
 
-    /// Adds a header to the answer, such as `DPoP-Nonce` (RFC 9449 §8). It also applies to gRPC answers. The
-    /// last header of a name wins. The layer sets `Cache-Control`, `Retry-After` and `WWW-Authenticate`; they
-    /// have no effect here.
+    /// Adds a header to the response, including a gRPC response, such as `DPoP-Nonce` (RFC 9449 §8). If a name
+    /// is added twice, the last value wins. `Cache-Control`, `Retry-After` and `WWW-Authenticate` have no
+    /// effect here, because the layer sets them.
     ///
-    /// Do not use it for headers about the body, its length or the connection.
+    /// Do not add `Content-*`, `Transfer-Encoding` or `Connection` headers.
     #[must_use]
     pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         ExtendedError::of(self).change(|inner| inner.headers.push((name, value)))
     }
 
-    /// Returns the refusal without additional challenges and headers. Match on this one.
+    /// Returns the error without the additional challenges and headers. Use it in a `match`.
     pub fn plain(&self) -> &Self {
         match self {
             Self::Extended(extended) => extended.plain(),
@@ -111,7 +112,7 @@ impl AuthError {
         }
     }
 
-    /// Returns whether the decision failed because a component is unavailable.
+    /// Returns whether the cause is an unavailable component.
     pub(crate) fn is_unavailable(&self) -> bool {
         matches!(self.plain(), Self::Unavailable { .. })
     }
@@ -124,8 +125,8 @@ impl AuthError {
         }
     }
 
-    /// Writes the required headers: the additional ones, `Cache-Control`, `Retry-After` for a 429 or 503, and
-    /// the `challenges` for a 400, 401 or 403 that has none yet.
+    /// Writes the headers of a refusal: the additional ones of the error, `Cache-Control`, `Retry-After` for a
+    /// 429 or 503, and the `challenges` for a 400, 401 or 403 that has none yet.
     pub(crate) fn write_headers<I: IntoIterator<Item = HeaderValue>>(
         &self,
         response: &mut Response<Bytes>,

@@ -1,4 +1,4 @@
-//! The public part of each refusal, one row per answer, built at compile time.
+//! The public part of each refusal, one row per response, built at compile time.
 
 use http::StatusCode;
 
@@ -7,11 +7,11 @@ pub(super) struct PublicResponse {
     pub(super) reason: &'static str,
     pub(super) status: StatusCode,
     pub(super) message: &'static str,
-    /// The RFC 9457 document. It is prepared, so that a flood of refusals formats nothing.
+    /// The RFC 9457 document, built at compile time, so that a flood of refusals costs no formatting.
     pub(super) problem: &'static str,
 }
 
-macro_rules! answers {
+macro_rules! responses {
     ($($name:ident = $reason:literal, $status:literal $title:literal, $message:literal;)*) => {$(
         pub(super) static $name: PublicResponse = PublicResponse {
             reason: $reason,
@@ -28,7 +28,7 @@ macro_rules! answers {
     )*};
 }
 
-answers! {
+responses! {
     CREDENTIALS_MISSING = "credentials_missing", 401 "Unauthorized", "This resource needs a bearer token.";
     CREDENTIALS_MALFORMED = "credentials_malformed", 400 "Bad Request", "The request must carry exactly one well-formed bearer token.";
     TOKEN_EXPIRED = "token_expired", 401 "Unauthorized", "The token has expired.";
@@ -54,7 +54,7 @@ answers! {
     LAYER_MISSING = "layer_missing", 500 "Internal Server Error", "The service is misconfigured.";
 }
 
-/// Returns the answer for an unavailable component.
+/// Returns the public part of the refusal for an unavailable component.
 pub(super) fn unavailable(what: &str) -> &'static PublicResponse {
     match what {
         "keys" | "issuer" => &UNAVAILABLE_KEYS,

@@ -7,17 +7,17 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::AuthError;
 
-/// A refusal that is about to be answered.
+/// The input of an [`ErrorResponse`]: the error, and the status of the response.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Refusal<'a> {
-    /// The reason. It is never [`Extended`](AuthError::Extended); the layer adds the challenges and headers
-    /// of those.
+    /// The reason. It is never [`Extended`](AuthError::Extended): the layer adds the additional challenges and
+    /// headers after the response is built.
     pub error: &'a AuthError,
     /// Whether the request is gRPC: `POST` with the content type `application/grpc`, alone or followed
-    /// by `+` or `;`.
+    /// by `+` or `;`. gRPC-Web is not included.
     pub grpc: bool,
-    /// The status of the answer: [`AuthError::status`], unless the layer is configured otherwise (for
+    /// The status of the response: [`AuthError::status`], unless the layer is configured otherwise (for
     /// example, 404 for an unknown tenant).
     pub status: StatusCode,
 }
@@ -47,12 +47,11 @@ impl<'a> Refusal<'a> {
 /// # }
 /// ```
 ///
-/// Afterwards the layer adds `WWW-Authenticate` to a 400, 401 or 403, `Retry-After` to a 429 or 503, and
-/// `Cache-Control: no-store` to all, so an implementation cannot forget them. Harmless mistake: an ugly
-/// body. Dangerous mistake: a 2xx status for anything but gRPC, which makes the client believe that the
-/// request succeeded.
+/// The layer then adds `Cache-Control: no-store`, `Retry-After` to a 429 or 503, and `WWW-Authenticate` to a
+/// 400, 401 or 403 that has none. Harmless mistake: an ugly body. Security hole: a 2xx status for a request
+/// other than gRPC, which makes the client believe that the request succeeded.
 pub trait ErrorResponse: Send + Sync + 'static {
-    /// Builds the answer.
+    /// Builds the response.
     fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes>;
 }
 
@@ -86,11 +85,12 @@ impl ErrorResponse for ProblemJson {
             _ if status == error.status() => Bytes::from_static(error.public().problem.as_bytes()),
             _ => problem(error, status, String::new()),
         };
-        answer(status, PROBLEM, body)
+        response(status, PROBLEM, body)
     }
 }
 
-/// Formats an RFC 9457 document that is not prepared: one with an extension member or another status.
+/// Formats an RFC 9457 document that was not built at compile time: one with an extension member or another
+/// status.
 fn problem(error: &AuthError, status: StatusCode, extension: String) -> Bytes {
     let (reason, message) = (error.public_reason(), text(error.public_message()));
     let title = status.canonical_reason().unwrap_or("Refused");
@@ -102,15 +102,15 @@ fn problem(error: &AuthError, status: StatusCode, extension: String) -> Bytes {
 
 /// A JSON envelope: `{"error":{"code":"…","message":"…"}}`.
 ///
-/// The code is the prefix and [`AuthError::public_reason`] in capitals. With the prefix `SW_AUTH_`, an expired
-/// token is `SW_AUTH_TOKEN_EXPIRED`. For your own codes, use a closure.
+/// The code is the prefix, followed by [`AuthError::public_reason`] in capitals. With the prefix `SW_AUTH_`, an
+/// expired token is `SW_AUTH_TOKEN_EXPIRED`. For your own codes, use a closure.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     prefix: String,
 }
 
 impl Envelope {
-    /// Makes an envelope whose codes begin with `prefix`.
+    /// Creates an envelope whose codes begin with `prefix`.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into() }
     }
@@ -127,11 +127,11 @@ impl ErrorResponse for Envelope {
             text(&code),
             text(refusal.error.public_message())
         );
-        answer(refusal.status, JSON, Bytes::from(body))
+        response(refusal.status, JSON, Bytes::from(body))
     }
 }
 
-/// An answer without a body: the status and its headers only.
+/// A response without a body: only the status and the headers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EmptyBody;
 
@@ -147,11 +147,11 @@ impl ErrorResponse for EmptyBody {
     }
 }
 
-/// A gRPC status without messages ("trailers-only"), for every request.
+/// A gRPC status without messages ("trailers-only") for every request, gRPC or not.
 ///
-/// It is rarely needed, because every [`ErrorResponse`] of this crate answers a gRPC request
-/// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)) with a gRPC status. This type gives that
-/// answer also to requests that are not recognised as gRPC.
+/// You rarely need it: the other formats of this crate already answer gRPC requests
+/// ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)) with a gRPC status. Use it if clients send
+/// gRPC requests that are not recognised as such.
 ///
 /// The status is [`AuthError::grpc_code`], such as 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED` or
 /// 14 `UNAVAILABLE`.
@@ -167,10 +167,10 @@ impl ErrorResponse for Grpc {
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Makes a gRPC answer: HTTP status 200, with the result in `grpc-status`. Without a body, the headers serve as
-/// the trailers.
+/// Builds a gRPC response: HTTP status 200, with the result in `grpc-status`. There is no body, so the headers
+/// serve as the trailers.
 fn trailers_only(error: &AuthError) -> Response<Bytes> {
-    let mut response = answer(StatusCode::OK, GRPC, Bytes::new());
+    let mut response = self::response(StatusCode::OK, GRPC, Bytes::new());
     let headers = response.headers_mut();
     headers.insert(GRPC_STATUS, HeaderValue::from(error.grpc_code()));
     // The fixed sentences are ASCII without `%`, so they need no percent-encoding.
@@ -178,8 +178,8 @@ fn trailers_only(error: &AuthError) -> Response<Bytes> {
     response
 }
 
-/// Caches must store no refusal. By default they may store a 404 (RFC 9110 §15.1), and a gRPC status, because
-/// it comes with 200.
+/// The `Cache-Control` of every refusal. Without it, caches may store a 404 (RFC 9110 §15.1), and a gRPC
+/// status, because its HTTP status is 200.
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Formats a `Retry-After`: whole seconds, rounded up, at least 1.
@@ -192,7 +192,7 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Bytes> {
+fn response(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -200,7 +200,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
     response
 }
 
-/// Makes a JSON string.
+/// Returns `value` as a JSON string.
 fn text(value: &str) -> serde_json::Value {
     serde_json::Value::from(value)
 }

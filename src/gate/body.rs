@@ -9,11 +9,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The response body of this crate's layers: the inner service's body, or a short body of the
-    /// layer, such as a refusal.
+    /// The response body of this crate's layers: either the body of the inner service, or the short
+    /// body of a refusal.
     ///
-    /// With this type the layers work anywhere in a tower stack: the inner body may have any type,
-    /// and need not be constructible from bytes. The inner body is passed on frame by frame, with
+    /// With this type the layers work anywhere in a tower stack: the inner body may have any type
+    /// whose `Data` can be made from [`Bytes`]. The inner body is passed on frame by frame, with
     /// its trailers and its size hint. You rarely need to name the type, because frameworks accept
     /// every [`Body`]. Its `Data` type is that of the inner body, in most cases [`Bytes`].
     ///
@@ -41,8 +41,8 @@ pin_project! {
     /// }
     /// ```
     ///
-    /// [`Default`] is an empty body. Outer layers need it for their responses (tower-http's
-    /// timeout, tonic's interceptors).
+    /// [`Default`] creates an empty body, which outer layers need for their own responses (for
+    /// example tower-http's timeout and tonic's interceptors).
     #[derive(Debug, Clone)]
     pub struct ResponseBody<B> {
         #[pin]
@@ -58,7 +58,7 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // Emptied when sent.
+        // Empty once it has been sent.
         Own {
             bytes: Bytes,
         },

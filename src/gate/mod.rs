@@ -1,4 +1,5 @@
-//! [`Gated`]: the tower service of all layers that admit, delay or refuse requests by a [`Gate`].
+//! [`Gated`]: the tower service behind this crate's layers. A [`Gate`] decides whether a request
+//! passes, waits or is refused.
 
 mod body;
 
@@ -15,19 +16,22 @@ use tower_service::Service;
 
 pub use body::ResponseBody;
 
-/// A boxed future of this crate. It holds no part of the inner service, which need not be `Send`.
+/// A boxed future of this crate. It never contains the inner service, so the inner service need not
+/// be `Send`.
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The decision of a layer about each request. `Err` is a refusal.
+/// The rule by which a layer lets each request pass, wait, or be refused. An `Err` is the response
+/// of a refusal.
 #[expect(
     clippy::result_large_err,
     reason = "the refusal is moved into the future; a box would cost an allocation per refusal"
 )]
 pub trait Gate<Q>: Clone {
-    /// The work left after the service has responded. The default is none.
+    /// The value that [`finish`](Self::finish) needs after the service has responded. The default
+    /// means that there is nothing to do.
     type After: Default;
 
-    /// The value that a waiting request waits for.
+    /// The result of the future that a request waits for.
     type Awaited;
 
     /// Decides as far as possible without waiting.
@@ -43,8 +47,8 @@ pub trait Gate<Q>: Clone {
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>>;
 
-    /// Completes a response; does nothing unless overridden. If the response must wait, returns a
-    /// future of the remaining work.
+    /// Completes a response. Returns a future if the response must wait for more work. The default
+    /// does nothing.
     fn finish<B>(
         _after: Self::After,
         _response: &mut Response<ResponseBody<B>>,
@@ -61,7 +65,7 @@ pub enum Decision<A, V> {
     Wait(BoxFuture<V>),
 }
 
-/// A service behind one of this crate's layers, `G`.
+/// A service `S` behind one of this crate's layers (`G`).
 #[derive(Debug, Clone)]
 pub struct Gated<S, G> {
     inner: S,
@@ -235,8 +239,8 @@ mod tests {
 
     const AFTER: &str = "after";
 
-    /// A service that is not `Send`. It counts its ready instances, and panics if an instance is
-    /// called that is not ready.
+    /// A service that is not `Send`. It counts its ready instances. Calling an instance that is not
+    /// ready panics.
     struct Reserving {
         ready: Rc<Cell<usize>>,
         is_ready: bool,
@@ -279,11 +283,11 @@ mod tests {
         }
     }
 
-    /// A gate that is not `Send` and takes its decision from the request body.
+    /// A gate that is not `Send` and decides by the request body.
     #[derive(Clone)]
     struct ScriptedGate(Rc<RefCell<Vec<&'static str>>>);
 
-    /// Returns `result` at the second poll.
+    /// Returns `result` on the second poll.
     async fn later<T>(result: T) -> T {
         let mut is_first = true;
         poll_fn(|context| {

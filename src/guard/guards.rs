@@ -15,21 +15,21 @@ use crate::layer::RequestHead;
 /// A condition on an authenticated request.
 ///
 /// Ready-made guards: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`mfa_within`], [`verified_token`]. Any `Fn(&AuthContext) -> Result<(), AuthError>` is a guard too,
-/// and [`guard_fn`] makes one from a closure that sees the request. Combine guards with
-/// [`and`](GuardExt::and) and [`or`](GuardExt::or).
+/// [`mfa_within`], [`verified_token`]. Every `Fn(&AuthContext) -> Result<(), AuthError>` is also a
+/// guard, and [`guard_fn`] creates one from a closure that sees the head of the request. Combine
+/// guards with [`and`](GuardExt::and) and [`or`](GuardExt::or).
 ///
-/// A guard is called for each request, cannot wait, and does not see the body. Harmless mistake: to
-/// refuse too much. Attacks: to admit a request that the guard has no rule for, such as an unknown
-/// method; to decide by a path that a client can write in another way (`/admin`, `/%61dmin`,
-/// `/admin/`) while the router treats both as one route.
+/// A guard is called for each request, cannot wait, and does not see the body. Harmless mistake:
+/// refusing too much. Security holes: admitting a request that the guard has no rule for, such as
+/// an unknown method; deciding by a path that a client can spell in another way (`/admin`,
+/// `/%61dmin`, `/admin/`) while the router treats all spellings as one route.
 ///
 /// ```
 /// use axum::http::Method;
 /// use scaikey_auth::AuthError;
 /// use scaikey_auth::guard::{Guard, GuardRequest};
 ///
-/// /// Lets every caller read, but only editors write.
+/// /// Lets every caller send `GET` requests, and only editors send others.
 /// struct EditorsWrite;
 ///
 /// impl Guard for EditorsWrite {
@@ -50,12 +50,12 @@ pub trait Guard: Send + Sync + 'static {
     fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError>;
 }
 
-/// A request in front of a [`Guard`].
+/// The input of a [`Guard`]: a request and its caller.
 ///
 /// # The path that a guard sees
 ///
-/// It depends on the position of the guard, because `axum`'s `Router::nest` strips its prefix
-/// before the nested routes:
+/// It depends on the position of the guard, because axum's `Router::nest` removes its prefix from
+/// the path that the nested routes see:
 ///
 /// | the guard is added | `GET /v1/docs/7` under `nest("/v1", …)` is |
 /// |---|---|
@@ -66,7 +66,7 @@ pub trait Guard: Send + Sync + 'static {
 /// `route_layer`, `MatchedPath` (`/v1/docs/{id}`). Prefer `MatchedPath` for rules about routes,
 /// because it has only one spelling.
 ///
-/// `Debug` prints neither headers, the query nor extensions.
+/// `Debug` omits the headers, the query and the extensions.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct GuardRequest<'r> {
@@ -91,7 +91,7 @@ impl fmt::Debug for GuardRequest<'_> {
 }
 
 impl<'r> GuardRequest<'r> {
-    /// Makes a request for a guard, to test it or to call it without its layer.
+    /// Creates the input of a guard, to test the guard or to call it without its layer.
     pub fn new<B>(request: &'r Request<B>, context: &'r AuthContext, now: SystemTime) -> Self {
         let head = RequestHead::of(request);
         Self { context, head, extensions: request.extensions(), now }
@@ -112,7 +112,7 @@ where
     }
 }
 
-/// Makes a guard from a closure that sees the whole request, not only the caller.
+/// Creates a guard from a closure that sees the head of the request, not only the caller.
 ///
 /// ```
 /// use axum::http::Method;
@@ -161,7 +161,8 @@ where
 /// # Ok(()) }
 /// ```
 pub trait GuardExt: Guard + Sized {
-    /// Returns a guard that admits if both admit. Its refusal is the first one.
+    /// Returns a guard that admits a request if both guards admit it. `other` is checked only if
+    /// `self` admits the request.
     fn and(self, other: impl Guard) -> impl Guard {
         guard_fn(move |request| {
             self.check(request)?;
@@ -169,7 +170,8 @@ pub trait GuardExt: Guard + Sized {
         })
     }
 
-    /// Returns a guard that admits if one of them admits. Its refusal is that of `self`.
+    /// Returns a guard that admits a request if `self` or `other` admits it. If neither does, the
+    /// refusal is that of `self`.
     fn or(self, other: impl Guard) -> impl Guard {
         guard_fn(move |request| {
             self.check(request).or_else(|refusal| other.check(request).map_err(|_| refusal))
@@ -180,8 +182,8 @@ pub trait GuardExt: Guard + Sized {
 impl<G: Guard> GuardExt for G {}
 
 /// Requires all of these scopes, separated by spaces: `scope("docs:read docs:write")`. A refusal
-/// names all of them. Scopes must match exactly. An invalid scope (RFC 6749 §3.3) refuses every
-/// request.
+/// names all of them. Scopes must match exactly. If `required` is empty or not valid (RFC 6749
+/// §3.3), the guard refuses every request.
 pub fn scope(required: &str) -> impl Guard {
     let scopes: Option<Scopes> = required.parse().ok().filter(|scopes: &Scopes| !scopes.is_empty());
     let required: Arc<str> = required.into();
@@ -194,7 +196,8 @@ pub fn scope(required: &str) -> impl Guard {
     }
 }
 
-/// Requires at least one of these scopes, separated by spaces. A refusal names all of them.
+/// Requires at least one of these scopes, separated by spaces. A refusal names all of them. If
+/// `accepted` is empty, the guard refuses every request.
 pub fn any_scope(accepted: &str) -> impl Guard {
     let accepted: Arc<str> = accepted.into();
     move |context: &AuthContext| {
@@ -206,32 +209,34 @@ pub fn any_scope(accepted: &str) -> impl Guard {
     }
 }
 
-/// Requires this role.
+/// Requires this role. Otherwise the request gets 403.
 pub fn role(required: impl Into<String>) -> impl Guard {
     any_role([required])
 }
 
-/// Requires at least one of these roles.
+/// Requires at least one of these roles. Otherwise the request gets 403.
 pub fn any_role<T: Into<String>>(accepted: impl IntoIterator<Item = T>) -> impl Guard {
     let accepted: Vec<String> = accepted.into_iter().map(Into::into).collect();
     let refusal = forbidden("role", &accepted.join(" or "));
     only(refusal, move |identity| accepted.iter().any(|role| identity.has_role(role)))
 }
 
-/// Requires this group.
+/// Requires this group. Otherwise the request gets 403.
 pub fn group(required: impl Into<String>) -> impl Guard {
     let required = required.into();
     only(forbidden("group", &required), move |identity| identity.in_group(&required))
 }
 
-/// Requires this kind of identity, such as users or service accounts.
+/// Requires this kind of identity, such as users or service accounts. Otherwise the request gets
+/// 403.
 pub fn kind(required: IdentityKind) -> impl Guard {
     only(forbidden("kind", required.as_str()), move |identity| identity.kind() == required)
 }
 
-/// Requires a multi-factor authentication within the last `max_age`. A refusal asks the client for
-/// a new one (RFC 9470), also if the token has no time of authentication
-/// ([`Identity::mfa_verified_at`]). A time more than 60 s in the future is refused too.
+/// Requires a multi-factor authentication within the last `max_age`. Otherwise the request gets 401
+/// `insufficient_user_authentication` (RFC 9470), even if the token does not say when the user
+/// authenticated ([`Identity::mfa_verified_at`]). A time more than 60 s in the future is refused
+/// too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -253,8 +258,8 @@ pub fn mfa_within(max_age: Duration) -> impl Guard {
 }
 
 /// Returns whether `time` is at most `max_age` ago. A time in the future is accepted only within
-/// the clock skew: otherwise an issuer that writes milliseconds would authenticate its users for
-/// ever.
+/// the clock skew of 60 s: otherwise the users of an issuer that writes milliseconds would stay
+/// recently authenticated forever.
 fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
     const SKEW: Duration = Duration::from_secs(60);
     match now.duration_since(time) {
@@ -263,15 +268,14 @@ fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
     }
 }
 
-/// Requires an identity whose token this service verified: neither a mock nor an introspected
-/// opaque token.
+/// Requires an identity whose token this service verified itself. Refuses mock identities and
+/// introspected opaque tokens with 403.
 pub fn verified_token() -> impl Guard {
     let refusal = forbidden("provenance", Provenance::Verified.as_str());
     only(refusal, |identity| identity.provenance() == Provenance::Verified)
 }
 
-/// Makes a guard that admits the identities that `admits` selects, and refuses all others with
-/// `refusal`.
+/// Creates a guard that refuses an identity with `refusal` unless `admits` returns `true`.
 fn only(
     refusal: AuthError,
     admits: impl Fn(&Identity) -> bool + Send + Sync + 'static,

@@ -1,10 +1,10 @@
-//! Guards: conditions that a route sets on authenticated requests.
+//! Guards: conditions that authenticated requests to a route must meet.
 //!
-//! `Auth::require` makes a layer of a guard: `auth.require(scope("admin"))`. The most common
+//! `Auth::require` creates a layer from a guard: `auth.require(scope("admin"))`. The most common
 //! guards, [`scope`] and [`role`](crate::role), are at the root of the crate. This module has the
-//! others ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified_token`]) and
-//! [`GuardExt`] to combine them. Write your own as a [`Guard`], which sees the head of the request
-//! ([`GuardRequest`]), or from a closure with [`guard_fn`].
+//! others ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified_token`])
+//! and [`GuardExt`] to combine them. Write your own as a [`Guard`], which sees the head of the
+//! request ([`GuardRequest`]), or from a closure with [`guard_fn`].
 //!
 //! See also: [manual::request](crate::manual::request).
 
@@ -22,8 +22,9 @@ pub(crate) use guards::scope;
 use crate::auth::Auth;
 
 impl Auth {
-    /// Returns a layer that admits only the requests that `guard` admits:
-    /// `auth.require(scope("admin"))`. The routes must be inside of [`layer`](Self::layer).
+    /// Returns a layer that refuses the requests that `guard` refuses:
+    /// `auth.require(scope("admin"))`. Add it inside [`layer`](Self::layer): on a route without
+    /// that layer it answers 500.
     pub fn require<G: Guard>(&self, guard: G) -> RequireLayer {
         RequireLayer::new(self.clone(), guard)
     }

@@ -14,14 +14,14 @@ use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::gate::{Decision, Gate, Gated};
 use crate::layer::{RequestHead, Unauthenticated, refuse};
 
-/// A layer that admits only the requests that its guard admits. Made by [`Auth::require`].
+/// A layer that refuses the requests that its guard refuses. Created by [`Auth::require`].
 #[derive(Clone)]
 pub struct RequireLayer {
     auth: Auth,
     options: Arc<Options>,
 }
 
-/// The shared options. The layer is cloned for each request.
+/// The options, shared because the layer is cloned for each request.
 #[derive(Clone)]
 struct Options {
     guard: Arc<dyn Guard>,
@@ -34,7 +34,7 @@ impl RequireLayer {
         Self { auth, options: Arc::new(options) }
     }
 
-    /// Sets the format of refusals. Default [`ProblemJson`].
+    /// Sets the format of refusals. Default: [`ProblemJson`].
     #[must_use]
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         Arc::make_mut(&mut self.options).respond = Arc::new(respond);
@@ -49,7 +49,7 @@ impl RequireLayer {
         }
         match extensions.get::<Unauthenticated>() {
             Some(Unauthenticated::Anonymous(_)) => Err(AuthError::MissingCredentials),
-            Some(Unauthenticated::Preflight) => Ok(()),
+            Some(Unauthenticated::Preflight(_)) => Ok(()),
             None => Err(AuthError::MissingLayer),
         }
     }

@@ -16,12 +16,15 @@ use crate::gate::Gated;
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
 ///
-/// It works anywhere in a tower stack, around every service of `http::Request`s whose bodies are an
-/// `http_body::Body`: axum, plain hyper, tonic (refusals of gRPC requests have a gRPC status). The
-/// body of its responses is a [`ResponseBody`](crate::layer::ResponseBody): the service's, or a
-/// refusal's. A refused request does not reach the service, and its body is not read. CORS
-/// preflights, which cannot carry credentials, pass without an identity. A request with a body is
-/// never treated as a preflight.
+/// It works anywhere in a tower stack: around every `Clone` service that takes `http::Request`s and
+/// returns `http::Response`s, both with `http_body::Body` bodies. Examples are axum, plain hyper
+/// and tonic (refused gRPC requests get a gRPC status). The response body is a
+/// [`ResponseBody`](crate::layer::ResponseBody): the body of the service, or that of a refusal.
+///
+/// A refused request does not reach the service, and its body is not read. CORS preflights cannot
+/// carry credentials, so they pass without an identity, unless
+/// [`refuse_preflights`](Self::refuse_preflights) is set. A request with a body is never treated as
+/// a preflight.
 #[derive(Clone)]
 pub struct AuthLayer {
     pub(super) auth: Auth,
@@ -52,14 +55,14 @@ impl AuthLayer {
         Self { auth, options: Arc::new(options) }
     }
 
-    /// Admits requests without a token, without an identity. An invalid token is still refused.
+    /// Lets requests without a token pass. They have no identity. An invalid token is still
+    /// refused.
     #[must_use]
     pub fn optional(self) -> Self {
         self.with_options(|options| options.optional = true)
     }
 
-    /// Refuses CORS preflights like all other requests without a token. Use it if an outer layer
-    /// answers them.
+    /// Treats CORS preflights like all other requests. Use it if an outer layer answers preflights.
     #[must_use]
     pub fn refuse_preflights(self) -> Self {
         self.with_options(|options| options.preflights_pass = false)
@@ -73,15 +76,16 @@ impl AuthLayer {
         self.with_options(|options| options.tokens = sources)
     }
 
-    /// Lets requests name their tenant outside of the token. May be repeated, in any order: all
-    /// sources that name a tenant must agree, and each must [allow](TenantSource::authorised_by) a
-    /// tenant other than the token's.
+    /// Lets requests name their tenant in addition to the token. May be repeated; the order does
+    /// not matter. All sources that name a tenant must agree, and each must
+    /// [allow](TenantSource::authorised_by) a tenant other than the token's. Otherwise the request
+    /// gets 403.
     #[must_use]
     pub fn tenant_from(self, source: TenantSource) -> Self {
         self.with_options(|options| options.tenants.push(source))
     }
 
-    /// Sets the format of refusals. Default [`ProblemJson`].
+    /// Sets the format of refusals. Default: [`ProblemJson`].
     #[must_use]
     pub fn respond_with(self, respond: impl ErrorResponse) -> Self {
         self.with_options(|options| options.respond = Arc::new(respond))
@@ -89,14 +93,14 @@ impl AuthLayer {
 
     /// Returns this layer's response to a request that is refused with `error`: status, body
     /// ([`respond_with`](Self::respond_with)), `WWW-Authenticate`, `Retry-After` and
-    /// `Cache-Control`. Updates the log and the metrics, as the layer does.
+    /// `Cache-Control`. Logs and counts the refusal, as the layer does.
     ///
-    /// For code that authenticates without the layer: after the upgrade to a web socket, in one
-    /// method of a gRPC service, in a framework without tower. `grpc` says whether the client uses
-    /// gRPC ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)): then the response has
-    /// the status 200 and a `grpc-status`, which any other client would read as success.
+    /// Use it in code that authenticates without the layer: before the upgrade to a web socket, in
+    /// one method of a gRPC service, in a framework without tower. Set `grpc` only if the client
+    /// uses gRPC ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)): the response then
+    /// has the status 200 and a `grpc-status`, which any other client would read as success.
     ///
-    /// A web page cannot set the headers of a web socket, but it can name protocols:
+    /// A web page cannot set the headers of a web socket request, but it can offer subprotocols:
     ///
     /// ```
     /// use axum::{body::Body, response::Response};
@@ -127,7 +131,7 @@ impl AuthLayer {
     /// }
     /// ```
     ///
-    /// A method of a tonic service returns a `Status`. The status read from the headers keeps the
+    /// A method of a tonic service returns a `Status`. `Status::from_header_map` keeps the
     /// challenge and `Retry-After` in its metadata:
     ///
     /// ```

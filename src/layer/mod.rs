@@ -1,6 +1,6 @@
-//! The tower layer that protects a service: its sources of tokens and tenants, and its service.
+//! The tower layer that protects a service, with its sources of tokens and tenants.
 //!
-//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` makes one. This module has its
+//! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` creates one. This module has its
 //! options ([`TokenSource`] for tokens in other headers or in cookies, but never in queries;
 //! [`TenantSource`] for tenants in headers and paths), and the associated types of tower's traits:
 //! [`AuthService`], [`ResponseFuture`] and [`ResponseBody`].
@@ -22,13 +22,13 @@ pub(crate) use source::bearer;
 
 use crate::auth::Auth;
 
-/// The header of responses to mock identities, with the value `mock`.
+/// The response header that marks a mock identity. Its value is `mock`.
 pub const PROVENANCE_HEADER: http::HeaderName = http::HeaderName::from_static("x-auth-provenance");
 
 impl Auth {
     /// Returns the layer that admits only authenticated requests.
     ///
-    /// Add it outside of all services that need an identity, and inside of CORS and tracing layers.
+    /// Add it outside all services that need an identity, and inside CORS and tracing layers.
     pub fn layer(&self) -> AuthLayer {
         AuthLayer::new(self.clone())
     }

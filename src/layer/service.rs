@@ -17,24 +17,28 @@ use crate::proof::ProofHead;
 use crate::support::request_head::RequestHead;
 use crate::support::telemetry;
 
-/// The mark of a request that passes without an identity. Guards and extractors find it in the
-/// extensions, and thus distinguish an anonymous caller from a missing layer.
+/// Marks a request that passes without an identity. Guards and extractors read it from the
+/// extensions, to distinguish an anonymous caller from a missing layer.
 #[derive(Clone)]
 pub(crate) enum Unauthenticated {
-    /// The request has no token and needs none. The extractors make challenges from the [`Auth`].
-    Anonymous(
-        #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
-        Auth,
-    ),
+    /// The request has no token and needs none.
+    Anonymous(ExtractorAuth),
     /// A CORS preflight.
-    Preflight,
+    Preflight(ExtractorAuth),
 }
+
+/// The [`Auth`] of the layer, for the challenges of extractors.
+#[derive(Clone)]
+pub(crate) struct ExtractorAuth(
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
+    pub(crate) Auth,
+);
 
 /// The result of authenticating a request.
 type AuthResult = Result<AuthContext, AuthError>;
 
 impl<Q: Body> Gate<Q> for AuthLayer {
-    /// Whether the identity is a mock, which a response header must say.
+    /// Whether the identity is a mock, so that the response must be marked.
     type After = bool;
     type Awaited = AuthResult;
 
@@ -78,14 +82,14 @@ impl AuthLayer {
         body: &impl Body,
         extensions: &mut Extensions,
     ) -> Result<Decision<bool, AuthResult>, AuthError> {
-        // The context of an outer layer does not replace the checks of this one.
+        // An identity from an outer layer must not pass without the checks of this layer.
         extensions.remove::<AuthContext>();
         if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
-            extensions.insert(Unauthenticated::Preflight);
+            extensions.insert(Unauthenticated::Preflight(ExtractorAuth(self.auth.clone())));
             return Ok(Decision::Pass(false));
         }
-        // Only a missing token makes a caller anonymous. A check of a token that returns
-        // `MissingCredentials` does not.
+        // Only a missing token makes a caller anonymous, not a validator or check that returns
+        // `MissingCredentials`.
         let found = TokenSource::read_all(&self.options.tokens, head);
         let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
         match found {
@@ -94,7 +98,7 @@ impl AuthLayer {
                 if self.options.optional
                     && matches!(error.plain(), AuthError::MissingCredentials) =>
             {
-                extensions.insert(Unauthenticated::Anonymous(self.auth.clone()));
+                extensions.insert(Unauthenticated::Anonymous(ExtractorAuth(self.auth.clone())));
                 Ok(Decision::Pass(false))
             }
             Err(error) => Err(error),
@@ -138,8 +142,8 @@ impl AuthLayer {
     }
 }
 
-/// Returns whether the body is empty. The headers alone are not enough, because HTTP/2 needs no
-/// length.
+/// Returns whether the body is empty. The headers alone are not enough, because HTTP/2 requests
+/// need no `Content-Length`.
 fn is_empty(body: &impl Body) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
@@ -161,7 +165,7 @@ pub(crate) fn mark_mock<B>(is_mock: bool, response: &mut Response<B>) {
     }
 }
 
-/// Builds a refusal and adds the headers that every implementation of [`ErrorResponse`] needs.
+/// Builds the response of a refusal, and adds the headers that every refusal has.
 pub(crate) fn refuse(
     auth: &Auth,
     respond: &dyn ErrorResponse,

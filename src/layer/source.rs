@@ -14,7 +14,7 @@ use crate::tenant::Tenant;
 
 const SCHEME: &[u8] = b"bearer";
 
-/// A source of tokens in a request.
+/// The place in a request where the layer looks for the token.
 ///
 /// The query is not a source (RFC 9700 §4.3.2), because queries end up in logs.
 #[derive(Clone)]
@@ -26,13 +26,14 @@ pub enum TokenSource {
     /// A header that contains only the token, such as `x-forwarded-access-token`. Use it only
     /// behind a proxy that removes this header from client requests.
     Header(HeaderName),
-    /// Any other source. The function is called for every request. It returns the token, or `None`
-    /// if there is none.
+    /// A function that finds the token. It is called for every request. It returns the token,
+    /// `None` if there is none, or an error, with which the request is refused.
     ///
-    /// Attacks: to return one of several tokens, because an attacker may have added it; to read a
-    /// cookie without checking the origin of requests that change state, because a browser sends
-    /// its cookies with requests of foreign pages too. [`Sessions`](crate::session::Sessions)
-    /// checks the origin. This example does not, so it fits only a service without side effects:
+    /// Security holes: returning one of several tokens, because an attacker may have added it;
+    /// reading a cookie without checking the origin of requests that change state, because a
+    /// browser sends its cookies with requests of foreign pages too.
+    /// [`Sessions`](crate::session::Sessions) checks the origin. This example does not check it, so
+    /// it is only for a service whose requests change nothing:
     ///
     /// ```
     /// use std::sync::Arc;
@@ -79,8 +80,8 @@ impl fmt::Debug for TokenSource {
 }
 
 impl TokenSource {
-    /// Returns the token from one of `sources`, not yet checked. Refuses a request with several
-    /// tokens (RFC 6750 §2), because an attacker may have added one of them.
+    /// Reads all `sources`, and returns the token that one of them has, not yet checked. Refuses a
+    /// request with several tokens (RFC 6750 §2), because an attacker may have added one of them.
     pub(super) fn read_all(
         sources: &[Self],
         head: RequestHead<'_>,
@@ -113,8 +114,8 @@ impl TokenSource {
 const TWO_TOKENS: AuthError =
     AuthError::MalformedCredentials("The request carries more than one token.");
 
-/// Returns the only value of a header. Refuses several values, which are ambiguous (RFC 9110
-/// §11.6.2).
+/// Returns the value of a header that may occur at most once. Refuses a request with several values
+/// (RFC 9110 §11.6.2).
 #[inline]
 fn single<'r>(
     headers: &'r HeaderMap,
@@ -128,8 +129,8 @@ fn single<'r>(
     Ok(first)
 }
 
-/// Returns the offset of the token, if the scheme is `Bearer` in any case (RFC 9110 §11.1). Another
-/// scheme counts as no credentials.
+/// Returns the offset of the token if the scheme is `Bearer`, ignoring case (RFC 9110 §11.1).
+/// Returns `None` for another scheme.
 #[inline]
 fn after_bearer(value: &[u8]) -> Option<usize> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
@@ -146,7 +147,7 @@ pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// A source of the tenant in a request, in addition to the token.
+/// The place in a request, other than the token, where the layer looks for the tenant.
 ///
 /// The tenant must be the token's own, unless an authoriser lets the caller act in another. If
 /// several sources name a tenant, each must allow it; a source without an authoriser allows only
@@ -166,29 +167,32 @@ enum TenantLocation {
 }
 
 impl TenantSource {
-    /// Reads the tenant from a header, such as `x-tenant-id`.
+    /// Creates a source that reads the tenant from a header, such as `x-tenant-id`. A request with
+    /// several values, or with an invalid one, gets 403.
     pub fn header(name: HeaderName) -> Self {
         Self::new(TenantLocation::Header(name))
     }
 
-    /// Reads the tenant from the path segment `{tenant_id}` of a pattern: `/v1/t/{tenant_id}/`. A
-    /// path that does not begin with the pattern names no tenant. The segment is not
+    /// Creates a source that reads the tenant from the path segment `{tenant_id}` of a pattern,
+    /// such as `/v1/t/{tenant_id}/`. A path that does not begin with the pattern names no tenant.
+    /// If the pattern has no `{tenant_id}`, the tenant is the segment after it. The segment is not
     /// percent-decoded.
     pub fn path(pattern: &str) -> Self {
         let (before, after) = pattern.split_once("{tenant_id}").unwrap_or((pattern, ""));
         Self::new(TenantLocation::Path(before.into(), after.into()))
     }
 
-    /// Reads the tenant with a function, for example from a subdomain.
+    /// Creates a source that reads the tenant with a function, for example from a subdomain. `None`
+    /// means that the request names no tenant.
     pub fn custom(
         read: impl Fn(RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         Self::new(TenantLocation::Custom(Arc::new(read)))
     }
 
-    /// Lets callers act in another tenant than their token's if `allows` returns `true`, such as
-    /// administrators of a partner in the partner's tenants. `allows` gets the tenant from the
-    /// tenant store. If it allows too much, callers can act in every tenant.
+    /// Lets a caller act in a tenant other than its token's if `allows` returns `true`, for example
+    /// an administrator of a partner in the partner's tenants. `allows` receives the tenant from
+    /// the tenant store. If it is too permissive, callers can act in every tenant.
     #[must_use]
     pub fn authorised_by(
         mut self,
@@ -202,8 +206,8 @@ impl TenantSource {
         Self { location, authoriser: None }
     }
 
-    /// Returns the tenant that the request names, if any of `sources` finds one. If they disagree,
-    /// or find an invalid id, the result has no id and no caller may act in it.
+    /// Returns the tenant that the request names, or `None` if no source finds one. If the sources
+    /// disagree, or find an invalid id, the result has no id, and the request is refused.
     #[inline]
     pub(super) fn requested(sources: &[Self], head: RequestHead<'_>) -> Option<RequestedTenant> {
         let mut found: Option<RequestedTenant> = None;
@@ -227,7 +231,8 @@ impl TenantSource {
         found
     }
 
-    /// Returns the value at the location, or `Some(None)` if it cannot be read.
+    /// Returns the value at the location, `None` if there is none, or `Some(None)` if it is
+    /// invalid.
     fn read<'r>(&self, head: RequestHead<'r>) -> Option<Option<Cow<'r, str>>> {
         match &self.location {
             TenantLocation::Header(name) => {

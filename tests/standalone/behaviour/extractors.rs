@@ -1,13 +1,14 @@
 //! Extractors of axum handlers.
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{any, get};
+use scaikey_auth::error::Challenge;
 use scaikey_auth::extract::{Claims, TenantRow};
 use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
 use scaikey_auth::{AuthContext, AuthError, Identity, Tenant};
 use serde::Deserialize;
 
-use crate::support::{Server, World, tenant_id};
+use crate::support::{Server, World, request, tenant_id};
 
 #[derive(Debug, Clone, Deserialize)]
 struct UserClaims {
@@ -60,6 +61,26 @@ async fn extractors_return_their_values() {
     assert_eq!(server.get_as("/row", &token).await.status, 500);
     let answer = server.get_as("/error", &token).await;
     assert_eq!((answer.status, answer.json()["status"].as_u64()), (403, Some(403)));
+}
+
+/// RFC 9110 §15.5.2: every 401 has a challenge, also one of an extractor behind the layer.
+#[tokio::test]
+async fn each_401_of_extractors_has_challenge() {
+    let world = World::new().await;
+    let auth = world.auth().challenge(Challenge::new("ApiKey")).build().unwrap();
+    let server = Server::axum(app().layer(auth.layer())).await;
+    let token = world.provider.token().claim("level", 700).sign();
+    let answer = server.get_as("/claims", &token).await;
+    assert_eq!(answer.status, 401);
+    let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+    assert_eq!(challenges, [r#"Bearer realm="scaiwave", error="invalid_token""#, "ApiKey"]);
+    let any_method = Router::new().fallback(any(|_: Identity| async {}));
+    let server = Server::axum(any_method.layer(auth.layer())).await;
+    let preflight = [("origin", "https://app.example"), ("access-control-request-method", "POST")];
+    let answer = server.send(request("OPTIONS", "/", &preflight)).await;
+    assert_eq!(answer.status, 401);
+    let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+    assert_eq!(challenges, [r#"Bearer realm="scaiwave""#, "ApiKey"]);
 }
 
 #[tokio::test]
