@@ -57,7 +57,7 @@ impl<T> Deref for TenantRow<T> {
 }
 
 /// The rejection of an extractor. Its response has the status, challenges and headers of the
-/// layer's refusals, but its format is always [`ProblemJson`], also if the layer has another.
+/// layer's refusals, but its format is always [`ProblemJson`], even if the layer has another.
 #[derive(Debug)]
 pub struct Rejection(Box<Response>);
 
