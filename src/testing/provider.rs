@@ -286,7 +286,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn tenant_urls_use_slug_and_tokens_use_id() {
+    async fn tenant_urls_use_slug_tokens_use_id() {
         let provider = Provider::start().await;
         let acme = provider.tenant("tnt_acme", "acme");
         let metadata = get(&acme.discovery_url()).await.unwrap();
