@@ -1,8 +1,8 @@
-//! Token validation: the types that [`TokenValidator`] works with.
+//! Token validation: the input of a [`TokenValidator`], and the cache of verified tokens.
 //!
-//! The trait [`TokenValidator`] and its implementation for signed JWTs, [`JwksValidator`], are at the root
-//! of the crate. This module has [`Credentials`], the input of a custom validator, and [`VerifiedTokens`],
-//! the cache of verified tokens with its statistics and flushes.
+//! The trait [`TokenValidator`] and its implementation for signed JWTs, [`JwksValidator`], are at the root of
+//! the crate. This module has [`Credentials`], the input of a custom validator, and [`VerifiedTokens`], the
+//! cache of verified tokens. [`insecure_decode_claims`] decodes a token without verifying it, for debugging.
 //!
 //! See also: [manual::request](crate::manual::request).
 

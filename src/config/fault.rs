@@ -70,6 +70,6 @@ impl std::error::Error for ConfigError {}
 
 impl From<InvalidSealingKeys> for ConfigError {
     fn from(why: InvalidSealingKeys) -> Self {
-        Self::one(Fault::new("sealing_keys", why.to_string()))
+        Self::one(Fault::new("sealing_keys", why.problem()))
     }
 }

@@ -265,7 +265,7 @@ impl EndpointsBuilder {
         {
             let client = client.clone();
             let sessions = SealingKeys::parse(keys)
-                .map_err(|why| ConfigError::one(Fault::new("session_keys", why.to_string())))
+                .map_err(|why| ConfigError::one(Fault::new("session_keys", why.problem())))
                 .and_then(|keys| Sessions::builder(&self.inner.auth, client, keys).build());
             self.inner.sessions = self.collect_faults(sessions);
         }

@@ -83,7 +83,7 @@ impl Transaction {
     ) -> Option<Self> {
         let name = cookie_name(prefix, state)?;
         let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
-        let plain = keys.open_until(Purpose::SignIn, &name, sealed, clock.now())?;
+        let plain = keys.open_unexpired(Purpose::SignIn, &name, sealed, clock.now())?;
         let found: Self = serde_json::from_slice(&plain).ok()?;
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }

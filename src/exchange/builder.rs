@@ -116,7 +116,7 @@ impl TokenExchangeBuilder {
         }
         match client.cache_keys.as_ref().map(SealingKeys::parse).transpose() {
             Ok(keys) => builder.cache_keys = keys,
-            Err(error) => builder.faults.push(Fault::new("cache_keys", error.to_string())),
+            Err(error) => builder.faults.push(Fault::new("cache_keys", error.problem())),
         }
         match client.redis_url.as_ref().map(redis_cache).transpose() {
             Ok(cache) => builder.cache = cache,

@@ -1,4 +1,5 @@
-//! [`Attempts`]: the outcome of past fetches of a document, and the earliest time of the next one.
+//! [`Attempts`]: the outcome of past fetches of a key set or of metadata, and the earliest time of the next
+//! fetch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +9,12 @@ use super::cached_key_set::NotRefreshed;
 use super::source::FetchFault;
 use crate::support::retry::Backoff;
 
-/// Upper limits of an honoured `Retry-After`, with and without keys. Without keys the service refuses every
-/// request, so it asks the provider again sooner.
+/// The longest `Retry-After` that is obeyed: first while there are keys, then without keys. Without keys the
+/// service refuses every request, so it asks the provider again sooner.
 const MAX_RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(60));
 
-/// A time of the monotonic clock, in milliseconds, that is read without a lock. A thread that reads a value
-/// also sees all writes that came before it.
+/// A time of the monotonic clock, in milliseconds, that can be read without a lock. A thread that reads a
+/// value also sees all writes that came before it.
 #[derive(Debug, Default)]
 pub(super) struct AtomicInstant(AtomicU64);
 
@@ -36,6 +37,7 @@ pub(super) struct Attempts {
     pub(super) next: Duration,
     /// The end of the time for which the provider asked not to be called (`Retry-After`).
     pub(super) blocked_until: Duration,
+    /// The start of the last fetch.
     pub(super) last: Option<SystemTime>,
     pub(super) last_fault: Option<Arc<FetchFault>>,
 }
@@ -47,10 +49,10 @@ impl Attempts {
 
     /// Records a failure. `Retry-After` blocks every fetch, up to [`MAX_RETRY_AFTER`]. A 429 without
     /// `Retry-After` blocks for the back-off.
-    pub(super) fn failed(&mut self, fault: Arc<FetchFault>, holds_keys: bool, now: Duration) {
+    pub(super) fn failed(&mut self, fault: Arc<FetchFault>, has_keys: bool, now: Duration) {
         let pause = Backoff::PROVIDER.wait(self.failures);
         let (with_keys, without) = MAX_RETRY_AFTER;
-        let longest = if holds_keys { with_keys } else { without };
+        let longest = if has_keys { with_keys } else { without };
         let default = if fault.is_too_many_requests() { pause } else { Duration::ZERO };
         let blocked_for = fault.retry_after().unwrap_or(default).min(longest);
         self.blocked_until = now + blocked_for;
@@ -63,14 +65,14 @@ impl Attempts {
         self.failures > 0
     }
 
-    /// Returns the time until a fetch is allowed while there is no document. An urgent fetch ignores the
-    /// back-off, but not the provider's `Retry-After`.
+    /// Returns the time until the next fetch is allowed, if there are no usable keys or no metadata. An
+    /// urgent fetch ignores the back-off, but not the provider's `Retry-After`.
     pub(super) fn wait(&self, is_urgent: bool, now: Duration) -> Duration {
         let next = if is_urgent { Duration::ZERO } else { self.next };
         next.max(self.blocked_until).saturating_sub(now)
     }
 
-    /// Creates the error for a document that is not available.
+    /// Creates the error for keys or metadata that are not available.
     pub(super) fn unavailable(
         &self,
         fault: Option<Arc<FetchFault>>,

@@ -1,10 +1,12 @@
 //! [`CachedKeySet`]: the life cycle of a key set. It is fetched, used, refreshed, kept through outages, and
-//! finally given up.
+//! discarded when it is too old (dead).
 //!
 //! ```text
 //! Never ──fetched──▶ Fresh ──TTL──▶ Due ──fetch failed──▶ Stale ──max_stale──▶ Dead
 //!                      ▲              └────────fetched───────┴───────────────────┘
 //! ```
+//! A purge returns every state to Never. A set that is not fetched at all goes from Due to Dead.
+//!
 //! A request whose key is cached reads only the set and the clock. Fetches run in their own tasks, one at a
 //! time per set. A request waits for a fetch only if no cached key fits.
 
@@ -31,29 +33,30 @@ use crate::support::retry::{Rate, TokenBucket};
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry::{self, Outage};
 
-/// Limits of the TTL that the provider's `Cache-Control` may set.
+/// The limits of the TTL that the provider's `Cache-Control` may set.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
-/// Upper limit of durations in the settings, so that adding them to a time cannot overflow. Users may write
-/// `Duration::MAX` for "never".
+/// The upper limit of durations in the settings, so that adding them to a time cannot overflow. Users may
+/// write `Duration::MAX` for "never".
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Maximum number of keys tried for one token, among keys with the same `kid` or with none. Each costs 20
-/// to 70 µs, even for a forged token.
+/// The maximum number of keys tried for one token. Several keys can fit if they share a `kid`, or if the
+/// token or the keys have none. Each costs 20 to 70 µs, even for a forged token.
 pub(super) const MAX_CANDIDATES: usize = 8;
 
 /// The result of verifying a signature with the cached keys.
 #[derive(Debug)]
 pub(crate) enum SignatureCheck {
-    /// The signature is good. The key's lease, and the key's expiry, if it has one.
+    /// The signature is valid. The fields are the lease of the key, and the key's expiry, if it has one.
     Verified(KeyLease, Option<SystemTime>),
-    /// The signature does not verify with the named key. The issuer may have published another key under
-    /// this name since.
+    /// The signature does not verify with the key that the token names. The issuer may have published another
+    /// key with this key id since.
     BadSignature(KeySetVersion),
-    /// The named key is for other algorithms. The issuer may have published another key under this name since.
+    /// The key that the token names is for other algorithms. The issuer may have published another key with
+    /// this key id since.
     WrongAlgorithm(KeySetVersion),
-    /// There is no usable set; or the set does not have the named key; or the token names no key and none
-    /// verifies.
+    /// No key fits: there is no usable set, the set lacks the key that the token names, or the token names
+    /// none and no key verifies it.
     NoKey(KeySetVersion),
 }
 
@@ -62,7 +65,7 @@ pub(crate) enum SignatureCheck {
 pub(crate) struct KeySetVersion {
     /// `None` if the set's URL was not known yet.
     pub(super) set: Option<Arc<CachedKeySet>>,
-    /// [`CachedKeySet::version`] at that time.
+    /// [`CachedKeySet::version`] when the signature was checked.
     pub(super) version: u64,
 }
 
@@ -75,12 +78,12 @@ pub(crate) enum Refreshed {
     ByEarlierFetch,
 }
 
-/// Why there are no newer keys.
+/// The reason why no newer keys are available.
 #[derive(Debug, Clone)]
 pub(crate) enum NotRefreshed {
-    /// The set is known, and may not be fetched again yet.
+    /// The set is known, and the budgets do not allow another fetch yet.
     RateLimited,
-    /// The provider did not answer, so the token may be good.
+    /// The keys could not be fetched, or not in time, so the token may be valid.
     Unavailable { retry_after: Duration, fault: Option<Arc<FetchFault>> },
 }
 
@@ -113,23 +116,24 @@ type Fetched = Result<(), Arc<FetchFault>>;
 #[derive(Debug)]
 pub(crate) struct CachedKeySet {
     id: KeySetId,
-    /// The set's label in logs and metrics: the first issuer that used it, or that issuer's template.
-    series: Box<str>,
+    /// The label of the set in logs and metrics: the first issuer that used it, or the template of that
+    /// issuer.
+    label: Box<str>,
     settings: JwksSettings,
     http: Arc<Http>,
     clock: Arc<dyn Clock>,
     current: ArcSwapOption<Current>,
-    /// Number of successful fetches so far.
+    /// The number of successful fetches so far.
     version: AtomicU64,
     /// The time of the next background refresh.
     due: AtomicInstant,
     /// The start of the last fetch.
-    fetched_at: AtomicInstant,
+    fetch_began_at: AtomicInstant,
     /// The time of the last failed fetch; zero after a success.
     failed_at: AtomicInstant,
-    /// The time until which verified tokens may stay cached: the set is then due for a refresh, or dead.
+    /// The time up to which verified tokens stay cached: when the set becomes due for a refresh, or dead.
     valid_until: Arc<AtomicInstant>,
-    /// Whether the log has the warning that some keys are not tried.
+    /// Whether the warning about keys that are not tried was logged.
     has_logged_key_limit: AtomicBool,
     /// Logs when fetches begin to fail, and when they succeed again.
     outage: Outage,
@@ -150,36 +154,36 @@ struct Current {
 #[derive(Debug, Default)]
 struct History {
     attempts: Attempts,
-    /// Number of purges. The result of a fetch that began before a purge is discarded.
+    /// The number of purges. The result of a fetch that began before a purge is discarded.
     purges: u64,
     /// The budget for fetches that unknown key ids cause.
-    misses: TokenBucket,
+    extra_fetches: TokenBucket,
 }
 
 impl CachedKeySet {
-    pub(super) fn new(id: KeySetId, series: &str, key_sets: &KeySets) -> Self {
+    pub(super) fn new(id: KeySetId, label: &str, key_sets: &KeySets) -> Self {
         Self {
             settings: with_finite_durations(&id.settings),
             current: ArcSwapOption::empty(),
             version: AtomicU64::new(0),
             due: AtomicInstant::default(),
-            fetched_at: AtomicInstant::default(),
+            fetch_began_at: AtomicInstant::default(),
             failed_at: AtomicInstant::default(),
             valid_until: Arc::default(),
             has_logged_key_limit: AtomicBool::new(false),
             outage: Outage::default(),
-            template_outage: key_sets.outage_of_template("keys", series),
+            template_outage: key_sets.outage_of_template("keys", label),
             history: Mutex::default(),
             single_flight: SingleFlight::default(),
             id,
-            series: series.into(),
+            label: label.into(),
             http: key_sets.http.clone(),
             clock: key_sets.clock.clone(),
         }
     }
 
-    /// Returns whether a cached key made the signature. Each key tried takes one of `tries`. Takes no lock
-    /// and starts no fetch.
+    /// Returns whether a cached key made the signature. Subtracts the number of keys tried from `tries`.
+    /// Needs no lock, and starts no fetch.
     pub(super) fn has_signed(
         &self,
         query: &KeyQuery<'_>,
@@ -201,7 +205,7 @@ impl CachedKeySet {
         false
     }
 
-    /// Verifies a signature with the cached keys. Takes no lock and starts no fetch.
+    /// Verifies a signature with the cached keys. Needs no lock, and starts no fetch.
     pub(crate) fn verify(
         self: &Arc<Self>,
         query: &KeyQuery<'_>,
@@ -210,7 +214,8 @@ impl CachedKeySet {
         signature: &[u8],
     ) -> SignatureCheck {
         let now = self.clock.elapsed();
-        // Read before the set: if a newer set arrives in between, the caller checks again.
+        // Read before the set. If a newer set arrives in between, `refresh` sees the old version, and the
+        // caller checks again.
         let version = self.version();
         let tried = || KeySetVersion { set: Some(self.clone()), version };
         let current = self.current.load();
@@ -246,12 +251,12 @@ impl CachedKeySet {
 
     fn log_key_limit(&self) {
         if !self.has_logged_key_limit.swap(true, Ordering::Relaxed) {
-            telemetry::too_many_candidate_keys(&self.series, MAX_CANDIDATES);
+            telemetry::too_many_candidate_keys(&self.label, MAX_CANDIDATES);
         }
     }
 
-    /// Waits for the running fetch, or for a new one if that is allowed. Returns immediately if the set is
-    /// newer than `version`.
+    /// Waits for the running fetch, or starts one if that is allowed, and waits for it up to `settings.wait`.
+    /// Returns immediately if the set is newer than `version`, or if no fetch is allowed.
     pub(crate) async fn refresh(
         self: &Arc<Self>,
         version: u64,
@@ -340,8 +345,8 @@ impl CachedKeySet {
     }
 
     /// Returns the start of the last fetch.
-    pub(super) fn fetched_at(&self) -> Duration {
-        self.fetched_at.get()
+    pub(super) fn fetch_began_at(&self) -> Duration {
+        self.fetch_began_at.get()
     }
 
     /// Returns the time of the last failed fetch; zero after a success.
@@ -402,8 +407,8 @@ impl CachedKeySet {
         }
     }
 
-    /// Returns why [`refresh`](Self::refresh) would bring no newer keys, if that is certain without
-    /// waiting. This keeps a flood of unknown key ids cheap.
+    /// Returns the reason why [`refresh`](Self::refresh) would bring no newer keys; `None` if that is not
+    /// certain without waiting. This keeps a flood of unknown key ids cheap.
     pub(crate) fn refusal_to_refresh(
         self: &Arc<Self>,
         version: u64,
@@ -418,14 +423,14 @@ impl CachedKeySet {
         }
         let now = self.clock.elapsed();
         let may_fetch = !self.is_blocked(now)
-            && self.has_misses_left(now)
-            && quota.is_none_or(|quota| quota.has_left(self, now));
+            && self.has_extra_fetch_left(now)
+            && quota.is_none_or(|quota| quota.has_left_or_queue(self, now));
         if may_fetch { None } else { Some(self.not_fetched(now)) }
     }
 
-    /// Decides whether a request may cause a fetch. Without keys, it may after the back-off. With keys, the
-    /// budgets for unknown key ids must allow it, the set's and its template's. The budgets are charged
-    /// before the fetch, so a failed or abandoned fetch counts, too.
+    /// Decides whether a request may cause a fetch. If there are no keys, the back-off must be over. If there
+    /// are keys, both budgets for unknown key ids must allow it: that of the set, and that of its template.
+    /// The budgets are charged before the fetch, so a failed or abandoned fetch counts, too.
     fn permit_fetch(
         self: &Arc<Self>,
         quota: Option<&Quota>,
@@ -436,9 +441,9 @@ impl CachedKeySet {
         }
         let now = self.clock.elapsed();
         let permitted = !self.is_blocked(now)
-            && self.has_misses_left(now)
+            && self.has_extra_fetch_left(now)
             && quota.is_none_or(|quota| quota.take(self, now, others));
-        match permitted && self.take_miss(now) {
+        match permitted && self.take_extra_fetch(now) {
             true => Ok(()),
             false => Err(self.not_fetched(now)),
         }
@@ -456,7 +461,7 @@ impl CachedKeySet {
         }
     }
 
-    /// Returns why a usable set is not fetched again.
+    /// Returns the reason why a usable set is not fetched again.
     fn not_fetched(&self, now: Duration) -> NotRefreshed {
         let attempts = &self.history().attempts;
         match &attempts.last_fault {
@@ -475,17 +480,17 @@ impl CachedKeySet {
     }
 
     /// Returns whether the budget allows a fetch for an unknown key id.
-    pub(super) fn has_misses_left(&self, now: Duration) -> bool {
-        self.history().misses.has_one(self.miss_rate(), now)
+    pub(super) fn has_extra_fetch_left(&self, now: Duration) -> bool {
+        self.history().extra_fetches.has_one(self.extra_fetch_rate(), now)
     }
 
     /// Charges the budget for unknown key ids. Returns whether it had one fetch left.
-    pub(super) fn take_miss(&self, now: Duration) -> bool {
-        self.history().misses.take(self.miss_rate(), now).is_ok()
+    pub(super) fn take_extra_fetch(&self, now: Duration) -> bool {
+        self.history().extra_fetches.take(self.extra_fetch_rate(), now).is_ok()
     }
 
-    fn miss_rate(&self) -> Rate {
-        Rate::new(Rate::MISS_BURST, self.settings.cooldown)
+    fn extra_fetch_rate(&self) -> Rate {
+        Rate::new(Rate::EXTRA_FETCH_BURST, self.settings.cooldown)
     }
 
     pub(super) fn start_fetch(self: &Arc<Self>) -> Waiter<Fetched> {
@@ -512,8 +517,8 @@ impl CachedKeySet {
         let mut history = self.history();
         let now = self.clock.elapsed();
         history.attempts.last = Some(self.clock.now());
-        self.fetched_at.set(now);
-        // If this task dies, another fetch becomes due.
+        self.fetch_began_at.set(now);
+        // If this task panics or is dropped, another fetch becomes due.
         self.set_due(now + self.settings.timeout * 4);
         history.purges
     }
@@ -544,9 +549,9 @@ impl CachedKeySet {
         let before = self.current.load_full();
         let fetched = match outcome {
             Ok((set, ttl)) => {
-                telemetry::keys_refreshed(&self.series, &self.series, set.all.len());
+                telemetry::keys_refreshed(&self.label, &self.label, set.all.len());
                 if self.outage().ends(|| now) {
-                    telemetry::keys_recovered(&self.series);
+                    telemetry::keys_recovered(&self.label);
                 }
                 self.log_unusable_keys(&set, before.as_deref().map(|before| &before.set));
                 let current = self.successor(now, set, ttl, before.as_deref());
@@ -557,9 +562,9 @@ impl CachedKeySet {
                 Ok(())
             }
             Err(fault) => {
-                let (series, has_keys) = (&self.series, before.is_some());
+                let (label, has_keys) = (&self.label, before.is_some());
                 let is_new = self.outage().begins(&fault, now);
-                telemetry::keys_not_refreshed(series, series, &fault, has_keys, is_new);
+                telemetry::keys_not_refreshed(label, label, &fault, has_keys, is_new);
                 history.attempts.failed(fault.clone(), has_keys, now);
                 self.failed_at.set(now.max(Duration::from_millis(1)));
                 Err(fault)
@@ -569,8 +574,8 @@ impl CachedKeySet {
         Some(fetched)
     }
 
-    /// Creates the state that replaces `before`. It is due at the latest when it dies, even if the TTL with
-    /// its jitter is longer.
+    /// Creates the state that replaces `before`. It becomes due no later than it becomes dead, even if the
+    /// TTL with its jitter is longer.
     fn successor(
         &self,
         now: Duration,
@@ -601,10 +606,10 @@ impl CachedKeySet {
         let (broken, other): (Vec<_>, Vec<_>) =
             now.unusable.iter().cloned().partition(|key| key.is_fault);
         if !broken.is_empty() {
-            telemetry::keys_broken(&self.series, &list(&broken));
+            telemetry::keys_broken(&self.label, &list(&broken));
         }
         if !other.is_empty() {
-            telemetry::keys_unused(&self.series, &list(&other));
+            telemetry::keys_unused(&self.label, &list(&other));
         }
     }
 
@@ -638,7 +643,7 @@ mod tests {
     use crate::config::KeyAccess;
 
     #[tokio::test]
-    async fn refresh_uses_set_fetched_since_check() {
+    async fn refresh_uses_a_set_fetched_after_the_check() {
         // No server listens there: a fetch would fail.
         let id = KeySetId {
             source: Source::at("http://127.0.0.1:1".parse().unwrap(), KeyAccess::default()),

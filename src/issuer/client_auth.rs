@@ -13,7 +13,7 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::secret::Secret;
 
-/// Lifetime of a client assertion, in seconds.
+/// The lifetime of a client assertion, in seconds.
 const ASSERTION_LIFETIME: u64 = 60;
 
 const ASSERTION_TYPE: &str = "client-authentication+jwt";
@@ -24,10 +24,10 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SecretSource {
-    /// This text.
+    /// The text itself.
     Value(Secret),
-    /// A small local file. It is read for every request to the provider, so a new secret on disk is used
-    /// immediately. White space at its end is ignored.
+    /// A file. It is read synchronously for every request to the provider, so it must be small and local; a
+    /// new secret in it is used immediately. White space at its end is ignored.
     File(PathBuf),
 }
 
@@ -49,7 +49,7 @@ impl<S: Into<Secret>> From<S> for SecretSource {
     }
 }
 
-/// Why client authentication failed.
+/// The error for credentials that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct ClientAuthError(String);
@@ -70,21 +70,22 @@ enum Method {
 }
 
 impl ClientAuth {
-    /// Authenticates by `client_secret_basic`: HTTP Basic with form-encoded id and secret (RFC 6749
-    /// §2.3.1). The right choice unless the provider requires another method.
+    /// Creates a client that authenticates with `client_secret_basic`: HTTP Basic with the form-encoded id
+    /// and secret (RFC 6749 §2.3.1). Use this method unless the provider requires another one.
     pub fn basic(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
         Self { id: id.into(), method: Method::Basic(secret.into()) }
     }
 
-    /// Authenticates by `client_secret_post`: the secret is a form member. For providers without support
-    /// for HTTP Basic.
+    /// Creates a client that authenticates with `client_secret_post`: the secret is a form parameter. Use it
+    /// for providers without HTTP Basic.
     pub fn post(id: impl Into<String>, secret: impl Into<SecretSource>) -> Self {
         Self { id: id.into(), method: Method::Post(secret.into()) }
     }
 
-    /// Authenticates by `private_key_jwt`: a signed assertion instead of a secret. Its `aud` is the issuer
-    /// only, it expires after 60 seconds, and each is used once. `pem` is an unencrypted PKCS #8 key
-    /// (`BEGIN PRIVATE KEY`) for this algorithm. `key_id` is the key's `kid` at the provider.
+    /// Creates a client that authenticates with `private_key_jwt`: a signed assertion instead of a secret.
+    /// Each assertion is used once, expires after 60 seconds, and has the issuer as its only `aud`. `pem` is
+    /// an unencrypted PKCS #8 key (`BEGIN PRIVATE KEY`) for `algorithm`. `key_id` is the key's `kid` at the
+    /// provider; `None` sends no `kid`.
     ///
     /// ```
     /// use scaikey_auth::config::Algorithm;
@@ -104,9 +105,9 @@ impl ClientAuth {
         Self { id: id.into(), method: Method::Key(key, None) }
     }
 
-    /// Sets the `aud` of assertions for [`private_key_jwt`](Self::private_key_jwt). Default: the issuer, as
-    /// it should be. For providers that require their token endpoint instead. Risk: two providers with the
-    /// same `aud` can use each other's assertions.
+    /// Sets the `aud` of assertions for [`private_key_jwt`](Self::private_key_jwt). Other methods ignore it.
+    /// The default is the issuer, which is the safe choice: two providers with the same `aud` could use each
+    /// other's assertions. Set it only for a provider that requires the URL of its token endpoint.
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         if let Method::Key(_, aud) = &mut self.method {
             *aud = Some(audience.into());
@@ -114,7 +115,7 @@ impl ClientAuth {
         self
     }
 
-    /// Creates a public client, which has no credentials. It cannot get tokens for itself.
+    /// Creates a public client, which has no credentials. It cannot use the client credentials grant.
     pub fn none(id: impl Into<String>) -> Self {
         Self { id: id.into(), method: Method::None }
     }
@@ -128,21 +129,21 @@ impl ClientAuth {
         matches!(self.method, Method::None)
     }
 
-    /// Checks credentials that are given as a value. Files are not checked, because they may be created later.
+    /// Checks credentials that are values. Files are not checked, because they may be created later.
     pub(crate) fn check(&self) -> Result<(), String> {
         match &self.method {
             Method::Basic(SecretSource::Value(secret))
             | Method::Post(SecretSource::Value(secret))
                 if secret.expose().is_empty() =>
             {
-                Err("has an empty secret: give one, or say that the client has none".to_owned())
+                Err("has an empty secret: give one, or make the client public (`none`)".to_owned())
             }
             Method::Key(key, _) => key.check(),
             _ => Ok(()),
         }
     }
 
-    /// Adds the credentials to a request: a header, or form members.
+    /// Adds the credentials to a request: returns a header, or adds form parameters.
     pub(crate) fn authenticate(
         &self,
         form: &mut Serializer<'_, String>,
@@ -173,7 +174,8 @@ impl ClientAuth {
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let pair = format!("{}:{}", encoded(&self.id), encoded(secret.expose()));
         let value = format!("Basic {}", base64url::encode_standard(pair));
-        let mut value = HeaderValue::try_from(value).map_err(|_| failed("bad secret"))?;
+        let mut value = HeaderValue::try_from(value)
+            .map_err(|_| failed("the client id and secret cannot be sent in a header"))?;
         value.set_sensitive(true);
         Ok(value)
     }

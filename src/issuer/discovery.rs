@@ -17,7 +17,7 @@ use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry::{self, Outage};
 
-/// How long metadata are used before they are fetched again.
+/// The age at which metadata is fetched again.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
 pub(super) type DiscoveryResult = Result<(), Arc<FetchFault>>;
@@ -29,22 +29,23 @@ pub(super) struct Discovery {
     /// The possible URLs of the metadata.
     urls: Box<[Url]>,
     allow_loopback_http: bool,
-    /// The parts of the key set's id, without its URL.
+    // The id of the key set consists of its URL, `access`, `algorithms` and `settings`.
     access: KeyAccess,
     algorithms: Vec<Algorithm>,
     pub(super) settings: JwksSettings,
     key_sets: Arc<KeySets>,
-    /// Whether to keep the other endpoints for the service's own client.
+    /// Whether to keep the URLs of the token, authorization and revocation endpoints, which the service's own
+    /// client needs.
     keeps_endpoints: bool,
     pub(super) single_flight: SingleFlight<(), DiscoveryResult>,
     /// The time of the next fetch.
     due: AtomicInstant,
     /// The time of the last successful fetch.
     fetched_at: AtomicInstant,
-    /// Whether the last fetched metadata were invalid.
+    /// Whether the metadata fetched last was invalid.
     has_bad_metadata: AtomicBool,
     history: Mutex<History>,
-    /// One outage for all tenants of a template whose metadata were never fetched.
+    /// One outage for all tenants of a template whose metadata was never fetched.
     template_outage: Option<Arc<Outage>>,
 }
 
@@ -63,10 +64,10 @@ pub(super) struct Metadata {
 }
 
 impl Discovery {
-    /// Returns `None` if the key set's URL is configured.
+    /// Creates the discovery of an issuer. Returns `None` if the keys or their URL are configured.
     pub(super) fn new(
         issuer: &Arc<str>,
-        series: &str,
+        label: &str,
         config: &IssuerConfig,
         key_sets: &Arc<KeySets>,
         keeps_endpoints: bool,
@@ -90,12 +91,12 @@ impl Discovery {
             fetched_at: AtomicInstant::default(),
             has_bad_metadata: AtomicBool::new(false),
             history: Mutex::default(),
-            template_outage: key_sets.outage_of_template("metadata", series),
+            template_outage: key_sets.outage_of_template("metadata", label),
         }))
     }
 
     /// Returns whether this discovery uses the same URLs and the same rule for loopback addresses.
-    pub(super) fn is_at(&self, urls: &[Url], allow_loopback_http: bool) -> bool {
+    pub(super) fn uses(&self, urls: &[Url], allow_loopback_http: bool) -> bool {
         self.allow_loopback_http == allow_loopback_http && *self.urls == *urls
     }
 
@@ -119,23 +120,23 @@ impl Discovery {
         now >= self.due.get()
     }
 
-    /// Returns whether a fetch is allowed while there are no metadata. An urgent fetch ignores the back-off
+    /// Returns whether a fetch is allowed while there is no metadata. An urgent fetch ignores the back-off
     /// after a failure, but not the provider's `Retry-After`.
     pub(super) fn may_fetch(&self, is_urgent: bool) -> bool {
         self.history().attempts.wait(is_urgent, self.now()).is_zero()
     }
 
-    /// Returns whether the metadata are older than a failed fetch of the keys: the keys may have moved since.
+    /// Returns whether the metadata is older than a failed fetch of the keys: the keys may have moved since.
     pub(super) fn is_older_than(&self, failure: Duration) -> bool {
         failure > self.fetched_at.get()
     }
 
-    /// Returns whether the last fetched metadata were invalid.
+    /// Returns whether the metadata fetched last was invalid.
     pub(super) fn has_bad_metadata(&self) -> bool {
         self.has_bad_metadata.load(Ordering::Relaxed)
     }
 
-    /// Creates the error for metadata that are not available.
+    /// Creates the error for metadata that is not available.
     pub(super) fn unavailable(&self) -> NotRefreshed {
         let attempts = &self.history().attempts;
         attempts.unavailable(attempts.last_fault.clone(), self.now())
@@ -156,7 +157,7 @@ impl Discovery {
         }
     }
 
-    /// Returns the endpoints in the metadata, unless the metadata are too old.
+    /// Returns the endpoints in the metadata, unless the metadata is too old.
     pub(super) fn endpoints(&self) -> Option<Arc<Endpoints>> {
         let is_old = self.now().saturating_sub(self.fetched_at.get()) >= METADATA_TTL;
         self.history().endpoints.clone().filter(|_| !is_old)
@@ -167,7 +168,7 @@ impl Discovery {
         let last_answered = {
             let mut history = self.history();
             history.attempts.last = Some(self.key_sets.clock.now());
-            // If this task dies, another fetch becomes due.
+            // If this task panics or is dropped, another fetch becomes due.
             history.attempts.next = self.now() + self.settings.timeout.saturating_mul(4);
             self.due.set(history.attempts.next);
             history.last_answered
@@ -175,7 +176,7 @@ impl Discovery {
         self.fetch_first(last_answered).await
     }
 
-    /// Records that the metadata are in use.
+    /// Records that the metadata was fetched and is now used.
     pub(super) fn succeeded(&self, metadata: Metadata) {
         let now = self.now();
         let mut history = self.history();
@@ -190,7 +191,8 @@ impl Discovery {
         self.due.set(history.attempts.next);
     }
 
-    /// Records a failure. Returns whether it begins an outage.
+    /// Records a failure. `is_bad`: the metadata was fetched, but is invalid. Returns whether an outage
+    /// begins with it.
     pub(super) fn failed(&self, fault: Arc<FetchFault>, is_bad: bool, has_keys: bool) -> bool {
         let now = self.now();
         let mut history = self.history();
@@ -208,18 +210,18 @@ impl Discovery {
     async fn fetch_first(&self, last_answered: Option<usize>) -> Result<Metadata, FetchFault> {
         let mut urls: Vec<_> = self.urls.iter().enumerate().collect();
         urls.sort_by_key(|(nth, _)| Some(*nth) != last_answered);
-        let mut first_fault = None;
+        let mut best_fault = None;
         for (nth, url) in urls {
             match self.fetch_from(nth, url).await {
                 Ok(metadata) => return Ok(metadata),
                 // The other URLs are on the same host.
                 Err(fault) if fault.concerns_host() => return Err(fault),
                 // A wrong document explains more than a missing one.
-                Err(fault @ FetchFault::Metadata { .. }) => first_fault = Some(fault),
-                Err(fault) => first_fault = first_fault.or(Some(fault)),
+                Err(fault @ FetchFault::Metadata { .. }) => best_fault = Some(fault),
+                Err(fault) => best_fault = best_fault.or(Some(fault)),
             }
         }
-        Err(first_fault.unwrap_or(FetchFault::NotAKeySet))
+        Err(best_fault.unwrap_or(FetchFault::NotAKeySet))
     }
 
     async fn fetch_from(&self, nth: usize, url: &Url) -> Result<Metadata, FetchFault> {

@@ -29,11 +29,11 @@ pub enum KeyState {
 pub struct IssuerHealth {
     /// `iss` of the issuer's tokens.
     pub issuer: String,
-    /// The state of its key set.
+    /// The state of the issuer's key set.
     pub state: KeyState,
-    /// Number of usable keys.
+    /// The number of usable keys.
     pub keys: usize,
-    /// Number of published keys that are unusable and ignored.
+    /// The number of published keys that cannot be used, and are ignored: the length of `unusable`.
     pub unusable_keys: usize,
     /// The unusable keys with their reasons, in the order of the key set.
     pub unusable: Vec<UnusableKey>,
@@ -51,12 +51,12 @@ pub struct IssuerHealth {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct UnusableKey {
-    /// Its `kid`, if it has a readable one.
+    /// The key's `kid`, if it has one of at most 256 bytes.
     pub kid: Option<String>,
     /// The reason, one of a fixed set of texts.
     pub reason: &'static str,
-    /// Whether the provider should fix the key. `false` for a good key that this service does not use: a
-    /// key of another type or algorithm, a key for encryption, or a revoked key.
+    /// Whether the provider should fix the key. `false` for a key that is correct, but not for this service:
+    /// one of another type or algorithm, one for encryption, or a revoked one.
     pub is_fault: bool,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for UnusableKey {
     }
 }
 
-/// Maximum number of keys in one log line.
+/// The maximum number of keys in one log line.
 const MAX_LISTED: usize = 10;
 
 /// Lists keys with their reasons in one line, after a colon. Returns an empty text if there are none.

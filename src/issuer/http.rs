@@ -1,5 +1,5 @@
-//! The HTTP client, and the only module that uses the network. Requests are limited in time and size, and
-//! unexpected destinations are refused.
+//! The HTTP client. The crate sends all its HTTP requests here (except the `testing` module), within limits
+//! of time and size, and only to expected destinations.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -11,18 +11,18 @@ use url::Url;
 use crate::config::{JwksSettings, is_loopback};
 use crate::support::telemetry::Causes;
 
-/// Timeout for connecting, within the deadline of the whole request.
+/// The timeout for connecting, within the deadline of the whole request.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// Value of `Accept`. Key sets have a media type (RFC 7517 §8.5), but plain web servers serve files with
+/// The value of `Accept`. Key sets have a media type (RFC 7517 §8.5), but plain web servers serve files with
 /// any type.
 const ACCEPT: &str = "application/json, application/jwk-set+json, */*;q=0.1";
 
-/// Value of `Accept-Encoding`. The client never decompresses, because a short answer could become a very
+/// The value of `Accept-Encoding`. The client never decompresses, because a short answer could become a very
 /// long one. Without this header, a server may compress (RFC 9110 §12.5.3).
 const ACCEPT_ENCODING: &str = "identity";
 
-/// Maximum number of redirects, all within one origin.
+/// The maximum number of redirects, all within one origin.
 const MAX_REDIRECTS: usize = 3;
 
 /// The limits of a request.
@@ -38,7 +38,7 @@ impl Limits {
     }
 }
 
-/// An answer with status 200.
+/// The body of an answer with status 200, or of inline keys.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
@@ -48,7 +48,7 @@ pub(crate) struct Answer {
     pub(crate) is_inline: bool,
 }
 
-/// Why a request failed. Contains nothing from the server's answer but its status.
+/// The error of a request. It contains nothing of the server's answer except the status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("answered {status}")]
@@ -58,7 +58,7 @@ pub(crate) enum FetchError {
         retry_after: Option<Duration>,
     },
     #[error(
-        "answered with the content coding {0}, but only `identity` was requested: disable compression there"
+        "answered with the content coding {0}, although only `identity` was requested: disable compression at that URL"
     )]
     Encoded(&'static str),
     #[error("answered with more than {0} bytes")]
@@ -70,6 +70,8 @@ pub(crate) enum FetchError {
     /// The connection failed, so nothing was sent.
     #[error("could not be reached: {0}")]
     Unconnected(String),
+    #[error("was not requested: the CA certificates cannot be parsed")]
+    InvalidCa,
     #[error("is not allowed: {0}")]
     Forbidden(&'static str),
 }
@@ -146,8 +148,8 @@ impl Http {
     }
 }
 
-/// Returns the client for `url`. Loopback addresses have their own client, which ignores proxies:
-/// unencrypted keys must not travel through another machine.
+/// Returns the client for `url`. Loopback addresses have their own client, which ignores proxies, because
+/// another machine could change keys that are sent without TLS.
 fn client<'c>(
     [remote, loopback]: &'c [Client; 2],
     url: &Url,
@@ -191,7 +193,7 @@ async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8
         }
         body.extend_from_slice(&chunk);
     }
-    // Some servers of compressed files omit `Content-Encoding`. JSON never begins like this.
+    // Some servers send compressed files without `Content-Encoding`. JSON never begins like this.
     match body.starts_with(&GZIP) {
         true => Err(FetchError::Encoded("gzip")),
         false => Ok(body),
@@ -209,7 +211,7 @@ fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
     let mut codings = codings.map(<[u8]>::trim_ascii);
     let used = codings.find(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity"))?;
     let name = NAMES.into_iter().find(|name| used.eq_ignore_ascii_case(name.as_bytes()));
-    Some(name.unwrap_or("of another name"))
+    Some(name.unwrap_or("(unknown)"))
 }
 
 fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
@@ -251,10 +253,10 @@ fn within_origin() -> redirect::Policy {
 /// Creates a client that trusts only these certificates. It ignores proxies, because a server with a
 /// private CA is in the internal network.
 fn client_with_ca(ca: &[u8]) -> Result<reqwest::Client, FetchError> {
-    let unusable = || FetchError::Unreachable("the CA certificates cannot be parsed".into());
-    let certificates = reqwest::Certificate::from_pem_bundle(ca).map_err(|_| unusable())?;
+    let certificates =
+        reqwest::Certificate::from_pem_bundle(ca).map_err(|_| FetchError::InvalidCa)?;
     if certificates.is_empty() {
-        return Err(unusable());
+        return Err(FetchError::InvalidCa);
     }
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only(certificates);
     build(builder, within_origin())
@@ -279,20 +281,21 @@ fn build(
         .map_err(|error| FetchError::Unreachable(Causes(&error).to_string()))
 }
 
-/// Checks a URL from provider metadata (RFC 8725 §3.10). It must be `https`, or a loopback address where
-/// that is allowed. An address of a private network must be the host of the metadata. A host *name* that
-/// resolves to a private address passes, because providers inside a company have such names.
-pub(crate) fn check_learned_url(
+/// Checks a URL from provider metadata (RFC 8725 §3.10). It must be `https`, or a loopback address where that
+/// is allowed. If its host is an address in a private network, it must be the same host as that of the
+/// metadata. A host *name* that resolves to a private address passes, because providers inside a company have
+/// such names.
+pub(crate) fn check_metadata_url(
     url: &Url,
-    learned_from: &Url,
+    metadata_url: &Url,
     allow_loopback_http: bool,
 ) -> Result<(), FetchError> {
     let plain = url.scheme() == "http" && allow_loopback_http && is_loopback(url);
     if url.scheme() != "https" && !plain {
-        return Err(FetchError::Forbidden("jwks_uri is not https"));
+        return Err(FetchError::Forbidden("it names a URL that is not https"));
     }
-    if is_private_address(url) && url.host() != learned_from.host() {
-        return Err(FetchError::Forbidden("jwks_uri is an address of a private network"));
+    if is_private_address(url) && url.host() != metadata_url.host() {
+        return Err(FetchError::Forbidden("it names an address in a private network"));
     }
     Ok(())
 }
@@ -335,9 +338,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_cannot_name_private_addresses() {
+    fn metadata_cannot_name_insecure_or_private_urls() {
         let from: Url = "https://scaikey.example/.well-known/openid-configuration".parse().unwrap();
-        let check = |url: &str, from: &Url| check_learned_url(&url.parse().unwrap(), from, true);
+        let check = |url: &str, from: &Url| check_metadata_url(&url.parse().unwrap(), from, true);
         for url in ["https://keys.example/jwks", "https://scaikey.example:8443/jwks"] {
             assert_eq!(check(url, &from), Ok(()), "{url}");
         }
@@ -356,7 +359,7 @@ mod tests {
         }
         let local: Url = "http://127.0.0.1:8080/".parse().unwrap();
         assert_eq!(check("http://127.0.0.1:8080/jwks", &local), Ok(()));
-        assert!(check_learned_url(&local, &local, false).is_err());
+        assert!(check_metadata_url(&local, &local, false).is_err());
     }
 
     #[test]
@@ -394,7 +397,7 @@ mod tests {
         assert_eq!(read(&["GZIP"]), Some("gzip"));
         assert_eq!(read(&["identity, br"]), Some("br"));
         assert_eq!(read(&["identity", "zstd"]), Some("zstd"));
-        assert_eq!(read(&["rot13"]), Some("of another name"));
+        assert_eq!(read(&["rot13"]), Some("(unknown)"));
     }
 
     #[test]

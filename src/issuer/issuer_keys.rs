@@ -22,24 +22,24 @@ use crate::support::telemetry;
 /// The keys of an issuer: a key set, which other issuers may share, and the discovery of its URL.
 #[derive(Debug)]
 pub(crate) struct IssuerKeys {
-    /// The issuer's label in metrics.
-    series: Arc<str>,
+    /// The label of the issuer in logs and metrics: its name, or that of its template.
+    label: Arc<str>,
     key_sets: Arc<KeySets>,
     /// `None` until discovery has found the set's URL.
     set: ArcSwapOption<CachedKeySet>,
     /// `None` if the set's URL is configured.
     discovery: Option<Box<Discovery>>,
-    /// Limits that all issuers of a template share.
+    /// The fetch limits that all issuers from one [template](super::IssuerTemplate) share.
     quota: Option<Arc<Quota>>,
-    /// Bumped when discovery finds another set: tokens verified with the previous set must be verified
-    /// again, even if that set lives on for other issuers.
+    /// Begins a new generation when discovery finds another set: tokens verified with the previous set must
+    /// be verified again, even if other issuers still use that set.
     generation: Generation,
 }
 
 impl IssuerKeys {
     pub(super) fn new(
         issuer: &Arc<str>,
-        series: Arc<str>,
+        label: Arc<str>,
         config: &IssuerConfig,
         key_sets: Arc<KeySets>,
         quota: Option<Arc<Quota>>,
@@ -55,11 +55,11 @@ impl IssuerKeys {
             (None, Some(url)) => Some(id(Source::at(url.parse()?, config.key_access.clone()))),
             (None, None) => None,
         };
-        let discovery = Discovery::new(issuer, &series, config, &key_sets, quota.is_none())?;
+        let discovery = Discovery::new(issuer, &label, config, &key_sets, quota.is_none())?;
         Ok(Self {
-            set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &series))),
+            set: ArcSwapOption::new(fixed.map(|id| key_sets.get(id, &label))),
             discovery: discovery.map(Box::new),
-            series,
+            label,
             key_sets,
             quota,
             generation,
@@ -88,7 +88,8 @@ impl IssuerKeys {
         self.set.load_full()
     }
 
-    /// Waits for newer keys than those `tried`, if a fetch is allowed, and returns which fetch returned them.
+    /// Waits for keys newer than those in `tried`, if a fetch is allowed. Returns whether a fetch that began
+    /// after the call brought them.
     pub(crate) async fn refresh(
         self: &Arc<Self>,
         tried: &KeySetVersion,
@@ -104,12 +105,13 @@ impl IssuerKeys {
             true => Refreshed::ByEarlierFetch,
             false => set.refresh(version, self.quota.as_deref()).await?,
         };
-        // The fetch that follows a discovery of this call is new, too.
-        let is_new = has_discovered && set.fetched_at().as_millis() >= called_at.as_millis();
+        // If this call started the discovery, the fetch that followed it is new, too.
+        let is_new = has_discovered && set.fetch_began_at().as_millis() >= called_at.as_millis();
         Ok(if is_new { Refreshed::ByNewFetch } else { refreshed })
     }
 
-    /// Returns why [`refresh`](Self::refresh) would bring no newer keys, if that is certain without waiting.
+    /// Returns the reason why [`refresh`](Self::refresh) would bring no newer keys; `None` if that is not
+    /// certain without waiting.
     pub(crate) fn refusal_to_refresh(&self, tried: &KeySetVersion) -> Option<NotRefreshed> {
         if let Some(discovery) = self.discovery.as_deref() {
             if discovery.single_flight.is_running(&()) {
@@ -140,8 +142,8 @@ impl IssuerKeys {
         set.wait_until_usable(is_urgent).await.map(drop)
     }
 
-    /// Returns the endpoints in the metadata. Waits for the metadata if they are being fetched, or due.
-    /// Returns `None` if this issuer keeps no endpoints.
+    /// Returns the endpoints in the metadata. Waits for the metadata if it is being fetched, or due. Returns
+    /// `None` if this issuer keeps no endpoints.
     pub(super) async fn endpoints(self: &Arc<Self>) -> Option<Arc<Endpoints>> {
         let discovery = self.discovery.as_deref()?;
         if let Some(endpoints) = discovery.endpoints() {
@@ -156,7 +158,7 @@ impl IssuerKeys {
     /// Returns whether discovery uses these metadata URLs and the same rule for loopback addresses.
     pub(super) fn is_discovered_at(&self, urls: &[url::Url], allow_loopback_http: bool) -> bool {
         let discovery = self.discovery.as_deref();
-        discovery.is_some_and(|discovery| discovery.is_at(urls, allow_loopback_http))
+        discovery.is_some_and(|discovery| discovery.uses(urls, allow_loopback_http))
     }
 
     /// Discards the key set, for all issuers that share it. Every token then waits for a new fetch.
@@ -196,8 +198,8 @@ impl IssuerKeys {
         self.key_sets.clock.elapsed()
     }
 
-    /// Starts fetches that are due, in the background. Metadata are fetched before keys, because the keys
-    /// may have moved.
+    /// Starts fetches that are due, in the background. Metadata is fetched before keys, because the keys may
+    /// have moved.
     fn refresh_if_due(self: &Arc<Self>, set: &Arc<CachedKeySet>) {
         let now = self.now();
         match self.discovery.as_deref() {
@@ -206,7 +208,7 @@ impl IssuerKeys {
             {
                 drop(self.start_discovery(discovery, true));
             }
-            // The metadata are wrong now, so the key set's URL may be wrong, too.
+            // The metadata is invalid now, so the URL of the key set may be wrong, too.
             Some(discovery) if discovery.has_bad_metadata() => {}
             // The keys are fetched after the discovery.
             Some(discovery) if set.is_due(now) && discovery.single_flight.is_running(&()) => {}
@@ -214,19 +216,19 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns whether the metadata must be fetched: they are old, or the keys were not found at their URL.
+    /// Returns whether the metadata must be fetched: it is old, or the last fetch of the keys failed.
     fn needs_discovery(&self, discovery: &Discovery, set: &CachedKeySet, now: Duration) -> bool {
-        let has_lost_keys = || set.is_due(now) && discovery.is_older_than(set.failed_at());
-        discovery.is_due(now) || has_lost_keys()
+        let may_have_moved = || set.is_due(now) && discovery.is_older_than(set.failed_at());
+        discovery.is_due(now) || may_have_moved()
     }
 
     fn may_discover(&self, now: Duration) -> bool {
         self.quota.as_ref().is_none_or(|quota| quota.take_metadata(now))
     }
 
-    /// Waits for the metadata if there is no key set yet, if they are being fetched, or if the set is
-    /// unusable and newer metadata may help. Returns whether this call started the discovery. A fetch of
-    /// the keys follows, even if the caller stops waiting.
+    /// Waits for the metadata if there is no key set yet, if it is being fetched, or if the set is unusable
+    /// and newer metadata may help. Returns whether this call started the discovery. A fetch of the keys
+    /// follows, even if the caller stops waiting.
     async fn discover_if_needed(self: &Arc<Self>) -> Result<bool, NotRefreshed> {
         let Some(discovery) = self.discovery.as_deref() else { return Ok(false) };
         let mut is_new = false;
@@ -289,7 +291,7 @@ impl IssuerKeys {
             Err(fault) => return self.discovery_failed(discovery, fault, before.is_some()),
         };
         let id = discovery.key_set_at(metadata.jwks_uri.clone());
-        let set = self.key_sets.get(id, &self.series);
+        let set = self.key_sets.get(id, &self.label);
         match before {
             None => self.set.store(Some(set)),
             Some(before) if Arc::ptr_eq(&before, &set) => {}
@@ -322,7 +324,7 @@ impl IssuerKeys {
         let is_new = discovery.failed(fault.clone(), is_bad, has_keys);
         if is_new || !has_keys {
             let issuer = &discovery.issuer;
-            telemetry::keys_not_refreshed(issuer, &self.series, &fault, has_keys, is_new);
+            telemetry::keys_not_refreshed(issuer, &self.label, &fault, has_keys, is_new);
         }
         if has_keys && is_unreachable { Ok(()) } else { Err(fault) }
     }

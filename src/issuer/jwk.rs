@@ -13,13 +13,13 @@ use crate::identity::numeric_date;
 use crate::support::base64url;
 use crate::support::json::Value;
 
-/// Maximum length of a key id, in bytes. Real ones are much shorter.
+/// The maximum length of a key id, in bytes. Providers use much shorter ones.
 pub(crate) const MAX_KID: usize = 256;
 
 /// The tenant placeholder of Entra ID in a JWK's `issuer`.
 const ENTRA_PLACEHOLDER: &str = "{tenantid}";
 
-/// The criteria for the key of a token.
+/// A query for the keys that may have signed a token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyQuery<'q> {
     /// The token's `kid`.
@@ -29,14 +29,14 @@ pub(crate) struct KeyQuery<'q> {
     /// The token's `iss`.
     pub(crate) issuer: &'q str,
     pub(crate) now: SystemTime,
-    /// The permitted difference between clocks.
+    /// The accepted clock difference.
     pub(crate) leeway: Duration,
 }
 
-/// The hashes that name a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8), still encoded.
+/// The hashes that identify a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8), in base64url.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CertificateHash {
-    /// `x5t`, a SHA-1 hash. It serves as a name only, so weak SHA-1 is no risk.
+    /// `x5t`, a SHA-1 hash. It only selects a key, so the weakness of SHA-1 does not matter.
     pub(crate) sha1: Option<Box<str>>,
     /// `x5t#S256`.
     pub(crate) sha256: Option<Box<str>>,
@@ -90,7 +90,7 @@ impl Validity {
         Ok(Self { issuer, not_before: date("nbf")?, expires: date("exp")? })
     }
 
-    fn includes(&self, query: &KeyQuery<'_>) -> bool {
+    fn permits(&self, query: &KeyQuery<'_>) -> bool {
         let (now, leeway) = (unix_time(query.now), query.leeway.as_secs_f64());
         self.issuer.as_deref().is_none_or(|published| matches_issuer(published, query.issuer))
             && self.not_before.is_none_or(|begins| begins <= now + leeway)
@@ -137,21 +137,22 @@ impl Verifier {
     }
 }
 
-/// Why a JWK cannot be used.
+/// The reason why a JWK cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
-    /// Not an object, or a member has the wrong type or length.
+    /// The JWK is not an object, or a member is missing or has the wrong type or length.
     Malformed,
     /// The type or curve is not supported.
-    Type,
+    UnsupportedType,
     /// `use` or `key_ops` do not allow verification.
-    Purpose,
+    NotForVerification,
     /// None of its algorithms is allowed for the issuer.
-    Algorithm,
+    AlgorithmNotAllowed,
     /// Its `alg` does not fit its type.
-    Mismatch,
-    /// RSA below 2048 bits or above 8192, a point off the curve, or an impossible exponent.
-    Weak,
+    AlgorithmMismatch,
+    /// An RSA key of less than 2048 or more than 8192 bits, an impossible RSA exponent, or a point that is
+    /// not on the curve.
+    Unsafe,
     /// A symmetric or private key: every reader of the set could sign tokens.
     Secret,
     /// Marked as revoked by the provider.
@@ -162,22 +163,25 @@ impl Unusable {
     /// Returns the fixed text for logs and health reports.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::Malformed => "a member is missing, or has the wrong type or length",
-            Self::Type => "its type or curve is not supported",
-            Self::Purpose => "`use` or `key_ops` do not allow verification",
-            Self::Algorithm => "its algorithm is not allowed for this issuer",
-            Self::Mismatch => "its `alg` does not fit its type",
-            Self::Weak => {
-                "RSA below 2048 or above 8192 bits, an impossible exponent, or a point off its curve"
+            Self::Malformed => {
+                "it is not a JSON object, or a member is missing or has the wrong type or length"
+            }
+            Self::UnsupportedType => "its type or curve is not supported",
+            Self::NotForVerification => "`use` or `key_ops` do not allow verification",
+            Self::AlgorithmNotAllowed => "its algorithm is not allowed for this issuer",
+            Self::AlgorithmMismatch => "its `alg` does not fit its type",
+            Self::Unsafe => {
+                "its RSA modulus has less than 2048 or more than 8192 bits, its exponent is impossible, or its point is not on the curve"
             }
             Self::Secret => "it is a private or symmetric key, which must not be published",
             Self::Revoked => "it is marked as revoked",
         }
     }
 
-    /// Returns whether the provider should fix the key. Other keys are good, but not for this service.
+    /// Returns whether the provider should fix the key. Other keys are correct, but revoked or not for this
+    /// service.
     pub(crate) fn is_fault(self) -> bool {
-        matches!(self, Self::Malformed | Self::Mismatch | Self::Weak | Self::Secret)
+        matches!(self, Self::Malformed | Self::AlgorithmMismatch | Self::Unsafe | Self::Secret)
     }
 }
 
@@ -196,9 +200,9 @@ impl Key {
         let validity = Validity::parse(jwk)?;
         let certificate = CertificateHash::parse(jwk)?;
         let stated = text(jwk, "alg")?.map(str::parse::<Algorithm>).transpose();
-        let stated = stated.map_err(|_| Unusable::Algorithm)?;
+        let stated = stated.map_err(|_| Unusable::AlgorithmNotAllowed)?;
         if stated.is_some_and(|stated| !material.algorithms().contains(&stated)) {
-            return Err(Unusable::Mismatch);
+            return Err(Unusable::AlgorithmMismatch);
         }
         let usable = |algorithm: &&Algorithm| {
             allowed.contains(algorithm) && stated.is_none_or(|stated| stated == **algorithm)
@@ -207,9 +211,9 @@ impl Key {
         let verifiers: Box<[_]> = algorithms
             .map(|&algorithm| material.verifier(algorithm))
             .collect::<Option<_>>()
-            .ok_or(Unusable::Weak)?;
+            .ok_or(Unusable::Unsafe)?;
         if verifiers.is_empty() {
-            return Err(Unusable::Algorithm);
+            return Err(Unusable::AlgorithmNotAllowed);
         }
         Ok(Self {
             kid: kid.map(Box::from),
@@ -227,11 +231,11 @@ impl Key {
 
     /// Returns whether the key is valid for the token's issuer at this time.
     pub(crate) fn is_valid_for(&self, query: &KeyQuery<'_>) -> bool {
-        self.validity.includes(query)
+        self.validity.permits(query)
     }
 
-    /// Returns whether `certificate` may name this key. It may always name a key without a certificate.
-    pub(crate) fn may_have(&self, certificate: &CertificateHash) -> bool {
+    /// Returns whether `certificate` may refer to this key. To a key without a certificate, it always may.
+    pub(crate) fn may_match(&self, certificate: &CertificateHash) -> bool {
         self.certificate.agrees_with(certificate)
     }
 
@@ -241,7 +245,8 @@ impl Key {
         SystemTime::UNIX_EPOCH.checked_add(expires.saturating_add(leeway))
     }
 
-    /// Returns whether `other` is the same key: name, material, algorithms, validity and certificate are equal.
+    /// Returns whether `other` is the same key: `kid`, material, algorithms, validity and certificate are
+    /// equal.
     pub(crate) fn is_same_as(&self, other: &Key) -> bool {
         let algorithms =
             |key: &Key| key.verifiers.iter().map(|it| it.algorithm).collect::<Vec<_>>();
@@ -275,20 +280,20 @@ fn text<'j>(jwk: Value<'j>, name: &str) -> Result<Option<&'j str>, Unusable> {
 
 fn check_purpose(jwk: Value<'_>) -> Result<(), Unusable> {
     if jwk.get("use").is_some_and(|usage| usage.as_str() != Some("sig")) {
-        return Err(Unusable::Purpose);
+        return Err(Unusable::NotForVerification);
     }
     if let Some(operations) = jwk.get("key_ops") {
         let verifies = operations.is_list()
             && operations.children().any(|operation| operation.as_str() == Some("verify"));
         if !verifies {
-            return Err(Unusable::Purpose);
+            return Err(Unusable::NotForVerification);
         }
     }
     Ok(())
 }
 
-/// Members of private and symmetric keys (RFC 7518 §6, RFC 9964). Each reveals the key; a prime does as
-/// well as `d`.
+/// The members of private and symmetric keys (RFC 7518 §6, RFC 9964). Each of them reveals the key: from a
+/// prime, `d` can be computed.
 const SECRET_MEMBERS: [&str; 9] = ["d", "k", "p", "q", "dp", "dq", "qi", "oth", "priv"];
 
 fn without_leading_zeros(mut number: Vec<u8>) -> Vec<u8> {
@@ -297,7 +302,7 @@ fn without_leading_zeros(mut number: Vec<u8>) -> Vec<u8> {
     number
 }
 
-/// The parameters of a key.
+/// The key material: the numbers of a public key.
 #[derive(Debug, PartialEq)]
 enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
@@ -335,13 +340,16 @@ impl Material {
                 let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
                 let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
                 if !(2048..=8192).contains(&bits) || !odd(&n) || !odd(&e) || e == [1] {
-                    return Err(Unusable::Weak);
+                    return Err(Unusable::Unsafe);
                 }
                 Ok(Self::Rsa { n, e })
             }
             "EC" => {
                 let name = text("crv")?;
-                let curve = CURVES.iter().find(|curve| curve.name == name).ok_or(Unusable::Type)?;
+                let curve = CURVES
+                    .iter()
+                    .find(|curve| curve.name == name)
+                    .ok_or(Unusable::UnsupportedType)?;
                 let (x, y) = (bytes("x")?, bytes("y")?);
                 if x.len() != curve.coordinate || y.len() != curve.coordinate {
                     return Err(Unusable::Malformed);
@@ -352,7 +360,7 @@ impl Material {
                 let x = bytes("x")?;
                 if x.len() == 32 { Ok(Self::Ed25519 { x }) } else { Err(Unusable::Malformed) }
             }
-            _ => Err(Unusable::Type),
+            _ => Err(Unusable::UnsupportedType),
         }
     }
 
@@ -365,7 +373,8 @@ impl Material {
         }
     }
 
-    /// Returns `None` if the library refuses the key, for example for a point off its curve.
+    /// Parses the key for one algorithm. Returns `None` if the crypto library refuses it, for example because
+    /// its point is not on the curve.
     fn verifier(&self, algorithm: Algorithm) -> Option<Verifier> {
         let key = match self {
             Self::Rsa { n, e } => {
@@ -435,12 +444,12 @@ mod tests {
     fn unusable_keys_are_detected() {
         let with = |jwk: &str, member: &str| jwk.replace('}', &format!(",{member}}}"));
         let table = [
-            (with(P256, r#""use":"enc""#), Unusable::Purpose),
-            (with(P256, r#""use":7"#), Unusable::Purpose),
-            (with(P256, r#""key_ops":["sign"]"#), Unusable::Purpose),
-            (with(P256, r#""key_ops":"verify""#), Unusable::Purpose),
-            (with(P256, r#""alg":"RS256""#), Unusable::Mismatch),
-            (with(P256, r#""alg":"ECDH-ES""#), Unusable::Algorithm),
+            (with(P256, r#""use":"enc""#), Unusable::NotForVerification),
+            (with(P256, r#""use":7"#), Unusable::NotForVerification),
+            (with(P256, r#""key_ops":["sign"]"#), Unusable::NotForVerification),
+            (with(P256, r#""key_ops":"verify""#), Unusable::NotForVerification),
+            (with(P256, r#""alg":"RS256""#), Unusable::AlgorithmMismatch),
+            (with(P256, r#""alg":"ECDH-ES""#), Unusable::AlgorithmNotAllowed),
             (with(P256, r#""alg":7"#), Unusable::Malformed),
             (with(P256, r#""kid":7"#), Unusable::Malformed),
             (with(P256, r#""kid":null"#), Unusable::Malformed),
@@ -450,16 +459,16 @@ mod tests {
                 Unusable::Secret,
             ),
             (r#"{"kty":"oct","k":"c2VjcmV0"}"#.to_owned(), Unusable::Secret),
-            (r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AA"}"#.to_owned(), Unusable::Type),
-            (P256.replace("P-256", "secp256k1"), Unusable::Type),
+            (r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AA"}"#.to_owned(), Unusable::UnsupportedType),
+            (P256.replace("P-256", "secp256k1"), Unusable::UnsupportedType),
             (P256.replace("P-256", "P-384"), Unusable::Malformed),
-            (P256.replace("MKBC", "MKBD"), Unusable::Weak),
-            (RFC8037.replace("Ed25519", "Ed448"), Unusable::Type),
+            (P256.replace("MKBC", "MKBD"), Unusable::Unsafe),
+            (RFC8037.replace("Ed25519", "Ed448"), Unusable::UnsupportedType),
             (RFC8037.replace("11qY", "11q"), Unusable::Malformed),
-            (RFC7638.replace("AQAB", "AQ"), Unusable::Weak),
-            (RFC7638.replace("AQAB", "AAAAAQ"), Unusable::Weak),
-            (RFC7638.replace("AQAB", "AAAA"), Unusable::Weak),
-            (RFC7638.replace("AQAB", "AQAA"), Unusable::Weak),
+            (RFC7638.replace("AQAB", "AQ"), Unusable::Unsafe),
+            (RFC7638.replace("AQAB", "AAAAAQ"), Unusable::Unsafe),
+            (RFC7638.replace("AQAB", "AAAA"), Unusable::Unsafe),
+            (RFC7638.replace("AQAB", "AQAA"), Unusable::Unsafe),
             (with(RFC7638, r#""p":"AQ""#), Unusable::Secret),
             (with(P256, r#""priv":"AQ""#), Unusable::Secret),
             (with(P256, r#""revoked":{"revoked_at":1}"#), Unusable::Revoked),
@@ -468,7 +477,7 @@ mod tests {
             (with(P256, r#""nbf":null"#), Unusable::Malformed),
             (with(P256, r#""issuer":["https://a.example"]"#), Unusable::Malformed),
             (with(P256, r#""x5t":7"#), Unusable::Malformed),
-            (r#"{"kty":"RSA","n":"3Q","e":"AQAB"}"#.to_owned(), Unusable::Weak),
+            (r#"{"kty":"RSA","n":"3Q","e":"AQAB"}"#.to_owned(), Unusable::Unsafe),
             (r#"{"kty":"RSA","e":"AQAB"}"#.to_owned(), Unusable::Malformed),
             (r#"{"kid":"x"}"#.to_owned(), Unusable::Malformed),
         ];
@@ -477,7 +486,11 @@ mod tests {
         }
         let only_es256 =
             Key::parse(Document::parse(RFC7638.as_bytes()).unwrap().root(), &[Algorithm::ES256]);
-        assert_eq!(only_es256.err(), Some(Unusable::Algorithm), "not allowed for the issuer");
+        assert_eq!(
+            only_es256.err(),
+            Some(Unusable::AlgorithmNotAllowed),
+            "not allowed for the issuer"
+        );
     }
 
     #[test]
@@ -494,7 +507,7 @@ mod tests {
         }
         // Leading zeros do not count towards the key's length.
         let short = format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, spelt(200, "3d3d3Q"));
-        assert_eq!(parse(&short).err(), Some(Unusable::Weak));
+        assert_eq!(parse(&short).err(), Some(Unusable::Unsafe));
     }
 
     fn query<'q>(issuer: &'q str, now: u64, certificate: &'q CertificateHash) -> KeyQuery<'q> {
@@ -590,9 +603,9 @@ mod tests {
         }
     }
 
-    /// One number in 256 begins with a zero byte, and its DER encoding is shorter.
+    /// Signs often enough to get numbers that begin with a zero byte: about one in 256.
     #[test]
-    fn all_ecdsa_signatures_verify_and_changed_fail() {
+    fn ecdsa_signatures_verify_and_changed_ones_do_not() {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
         let table = [

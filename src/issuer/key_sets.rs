@@ -10,7 +10,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, JwksSettings, TENANT_PLACEHOLDER};
 use crate::support::telemetry::Outage;
 
-/// The identity of a key set: its source with the access to it, the allowed algorithms, and the cache settings.
+/// The identity of a key set: its source (with the files needed to fetch it), the allowed algorithms, and the
+/// cache settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct KeySetId {
     pub(crate) source: Source,
@@ -29,14 +30,14 @@ pub(crate) struct KeySets {
     outages: Mutex<Outages>,
 }
 
-/// By kind of document and template.
+/// The outages, by kind of document (`keys` or `metadata`) and template.
 type Outages = HashMap<(&'static str, Box<str>), Arc<Outage>>;
 
 #[derive(Debug, Default)]
 struct Sets {
     by_id: HashMap<KeySetId, Weak<CachedKeySet>>,
-    /// Number of entries after the last removal of dropped sets.
-    after_sweep: usize,
+    /// The number of entries after the last removal of dropped sets.
+    count_after_sweep: usize,
 }
 
 impl Default for KeySets {
@@ -51,36 +52,36 @@ impl KeySets {
         Self { http, clock, sets, outages }
     }
 
-    /// Returns the common outage of a template's tenants for this kind of document, or `None` if `series`
-    /// is no template. An attacker can invent tenants; one warning for each would fill the log.
+    /// Returns the outage that all tenants of a template share for this kind of document; `None` if `label`
+    /// is not a template. An attacker can invent tenants; one warning for each would fill the log.
     pub(crate) fn outage_of_template(
         &self,
         document: &'static str,
-        series: &str,
+        label: &str,
     ) -> Option<Arc<Outage>> {
-        if !series.contains(TENANT_PLACEHOLDER) {
+        if !label.contains(TENANT_PLACEHOLDER) {
             return None;
         }
         let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(outages.entry((document, series.into())).or_default().clone())
+        Some(outages.entry((document, label.into())).or_default().clone())
     }
 
-    /// Returns the set with this id, and creates an empty one if there is none. `series` is the label of a
-    /// new set in metrics.
-    pub(crate) fn get(&self, id: KeySetId, series: &str) -> Arc<CachedKeySet> {
+    /// Returns the set with this id. Creates it, without keys, if it does not exist. `label` is the label of
+    /// a new set in logs and metrics.
+    pub(crate) fn get(&self, id: KeySetId, label: &str) -> Arc<CachedKeySet> {
         // Only whole entries are written, so a panic cannot leave the map half written.
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keys) = sets.by_id.get(&id).and_then(Weak::upgrade) {
-            return keys;
+        if let Some(set) = sets.by_id.get(&id).and_then(Weak::upgrade) {
+            return set;
         }
         // The map must double before the next sweep, so a new set costs constant time on average.
-        if sets.by_id.len() > 2 * sets.after_sweep + 16 {
-            sets.by_id.retain(|_, keys| keys.strong_count() > 0);
-            sets.after_sweep = sets.by_id.len();
+        if sets.by_id.len() > 2 * sets.count_after_sweep + 16 {
+            sets.by_id.retain(|_, set| set.strong_count() > 0);
+            sets.count_after_sweep = sets.by_id.len();
         }
-        let keys = Arc::new(CachedKeySet::new(id.clone(), series, self));
-        sets.by_id.insert(id, Arc::downgrade(&keys));
-        keys
+        let set = Arc::new(CachedKeySet::new(id.clone(), label, self));
+        sets.by_id.insert(id, Arc::downgrade(&set));
+        set
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`KeyLease`]: how long a verified signature may be trusted without another verification.
+//! [`KeyLease`]: the condition under which a verified signature may be trusted without another verification.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::attempts::AtomicInstant;
 
-/// A flag that the issuer no longer publishes a key. It is set once and never cleared. The key and all
-/// leases on it share the flag.
+/// A flag that records that the issuer no longer publishes a key. It is set once and never cleared. The key
+/// and all leases on it share the flag.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Removed(Arc<AtomicBool>);
 
@@ -23,7 +23,8 @@ impl Removed {
     }
 }
 
-/// A lease on the key that verified a token. While it is valid, the same signature verifies again.
+/// A lease on the key that verified a token. While it is valid, another verification of the same signature
+/// would succeed.
 ///
 /// A lease is two pointers. A cached token therefore keeps no key and no issuer alive.
 #[derive(Debug, Clone)]
@@ -42,8 +43,9 @@ impl KeyLease {
         now < self.valid_until.get() && !self.removed.is_set()
     }
 
-    /// Returns whether the lease is over for good. A key that is published again gets a new lease.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns whether the issuer no longer publishes the key. The lease is then never valid again. A key
+    /// that is published again gets a new lease.
+    pub(crate) fn is_removed(&self) -> bool {
         self.removed.is_set()
     }
 }

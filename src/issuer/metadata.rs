@@ -2,19 +2,21 @@
 
 use url::Url;
 
-use super::http::{FetchError, Http, Limits, check_learned_url};
+use super::http::{FetchError, Http, Limits, check_metadata_url};
 use crate::support::json::{Document, Fault, Value};
 
-/// Why a metadata document is not used.
+/// The reason why metadata is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MetadataError {
     #[error("is not a JSON object")]
     Syntax,
-    #[error("has more members or is deeper than the limit")]
+    #[error("has too many members, or is nested too deeply")]
     Limit,
     #[error("has a duplicate member")]
     Duplicate,
-    #[error("is for another issuer than `{expected}`; if that is intended, set expected_issuer")]
+    #[error(
+        "is not for the issuer `{expected}`; if the provider's `iss` differs from its URL, set expected_issuer"
+    )]
     Issuer { expected: String },
     #[error("has no usable {0}")]
     Lacks(&'static str),
@@ -39,7 +41,7 @@ fn text<'d>(document: &'d Document, name: &str) -> Option<&'d str> {
     document.root().get(name).and_then(Value::as_str)
 }
 
-/// Returns the key set's URL according to the document from the URL `from`.
+/// Returns the URL of the key set that the metadata `body`, fetched from `from`, names.
 pub(crate) fn jwks_uri(
     body: &[u8],
     from: &Url,
@@ -49,7 +51,7 @@ pub(crate) fn jwks_uri(
     let document = parse(body, issuer)?;
     let jwks_uri = text(&document, "jwks_uri").and_then(|uri| Url::parse(uri).ok());
     let jwks_uri = jwks_uri.ok_or(MetadataError::Lacks("jwks_uri"))?;
-    check_learned_url(&jwks_uri, from, allow_loopback_http)?;
+    check_metadata_url(&jwks_uri, from, allow_loopback_http)?;
     Ok(jwks_uri)
 }
 
@@ -61,7 +63,7 @@ pub(crate) struct Endpoints {
     pub(crate) authorization: Option<Url>,
     /// Whether authorization responses have `iss` (RFC 9207 §3).
     pub(crate) supports_iss_parameter: bool,
-    /// Whether the metadata list the supported code challenges, and S256 is not among them.
+    /// Whether the metadata lists the supported code challenge methods without S256.
     pub(crate) lacks_s256: bool,
 }
 
@@ -70,13 +72,13 @@ impl Endpoints {
         body: &[u8],
         from: &Url,
         issuer: &str,
-        loopback: bool,
+        allow_loopback_http: bool,
     ) -> Result<Self, MetadataError> {
         let document = parse(body, issuer)?;
         let endpoint = |name: &str| {
             let url = Url::parse(text(&document, name)?).ok()?;
             // Credentials are sent there, so the rules are at least as strict as for keys.
-            check_learned_url(&url, from, loopback).ok().map(|()| url)
+            check_metadata_url(&url, from, allow_loopback_http).ok().map(|()| url)
         };
         let member = |name: &str| document.root().get(name);
         let supports_iss_parameter = member("authorization_response_iss_parameter_supported");
@@ -95,18 +97,19 @@ impl Endpoints {
 }
 
 impl Http {
-    /// Fetches the metadata of `issuer` from the first URL that has it, and returns its endpoints.
+    /// Fetches the metadata of `issuer` from the first of `urls` that has valid metadata, and returns the
+    /// endpoints in it. The error is that of the last URL.
     pub(crate) async fn endpoints(
         &self,
         urls: &[Url],
         issuer: &str,
-        loopback: bool,
+        allow_loopback_http: bool,
         limits: Limits,
     ) -> Result<Endpoints, String> {
-        let mut problem = "there is no metadata URL to learn the endpoint from".to_owned();
+        let mut problem = "the issuer has no metadata URL, so its endpoints are unknown".to_owned();
         for url in urls {
             let found = match self.get(url, limits).await {
-                Ok(answer) => Endpoints::parse(&answer.body, url, issuer, loopback),
+                Ok(answer) => Endpoints::parse(&answer.body, url, issuer, allow_loopback_http),
                 Err(error) => Err(error.into()),
             };
             match found {
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_another_issuer_are_refused() {
+    fn metadata_of_another_issuer_is_refused() {
         let from: Url = "https://a.example/d".parse().unwrap();
         let parse = |body: &str| jwks_uri(body.as_bytes(), &from, "https://a.example", false);
         let good = r#"{"issuer":"https://a.example","jwks_uri":"https://a.example/k","x":{"y":1}}"#;
@@ -180,7 +183,7 @@ mod tests {
         }
     }
 
-    /// URLs of all kinds, of which some are acceptable.
+    /// Generates URLs of all kinds, some of which are acceptable.
     fn url() -> impl Strategy<Value = String> {
         let scheme = prop::sample::select(vec!["https", "HTTPS", "http", "ftp", "file", ""]);
         let host = prop::sample::select(vec![

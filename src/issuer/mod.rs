@@ -64,11 +64,11 @@ pub(crate) struct Issuer {
     pub(crate) keys: Arc<IssuerKeys>,
     /// The only tenant of its tokens, if the issuer belongs to a tenant.
     pub(crate) tenant: Option<TenantId>,
-    /// The template that caches this issuer after the first verified token.
+    /// The template to add this issuer to, when one of its tokens is verified.
     cache_in: Option<Arc<IssuerTemplate>>,
 }
 
-/// The rules for tokens of an issuer. All tenants of a template share them.
+/// The rules for tokens of an issuer. The tenants of a template usually share them.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Rules {
     pub(crate) config: IssuerConfig,
@@ -76,8 +76,8 @@ pub(crate) struct Rules {
 }
 
 impl Issuer {
-    /// Notes that a signature of the issuer was verified, so the tenant in `iss` is not invented.
-    pub(crate) fn token_was_verified(&self) {
+    /// Records that the issuer signed a token: its tenant exists, and the template may cache the issuer.
+    pub(crate) fn record_verified_token(&self) {
         if let Some(template) = &self.cache_in {
             template.insert(self);
         }
@@ -91,15 +91,16 @@ impl Issuer {
 /// The result of looking up an `iss`.
 pub(crate) enum IssuerLookup {
     Found(Arc<Issuer>),
-    /// `iss` matches a template, but the tenant's issuer is not open yet.
+    /// `iss` matches a template, but the tenant's issuer is not open: it was not resolved yet, or its keys
+    /// were not fetched.
     NotOpen(Arc<IssuerTemplate>, TenantId),
     Unknown,
 }
 
 /// The trusted issuers of a service. A handle: clones share the list.
 ///
-/// Issuers can be added and removed while requests run. `iss` must equal the issuer's name exactly; the
-/// comparison happens before any other check and without network traffic.
+/// Issuers can be added and removed while requests run. `iss` must equal the issuer's name exactly. The
+/// comparison needs no network traffic.
 #[derive(Debug, Clone)]
 pub struct Issuers(Arc<Inner>);
 
@@ -109,8 +110,8 @@ struct Inner {
     factory: Arc<IssuerFactory>,
 }
 
-/// The generation of the issuers: the number of changes after which an `iss` may have other keys or rules.
-/// Clones share the number.
+/// The generation of the issuers: a number that grows with every change of the keys or rules of an existing
+/// `iss`. Clones share the number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Generation(Arc<AtomicU64>);
 
@@ -135,7 +136,7 @@ impl Issuers {
     /// Creates the issuers of a configuration.
     ///
     /// # Errors
-    /// If an issuer has no audience or an unusable URL.
+    /// If the configuration is invalid. The error lists all faults.
     pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
         Self::with_clock(config, Arc::new(SystemClock::default()))
     }
@@ -158,7 +159,7 @@ impl Issuers {
             key_sets,
             audience: config.audience.clone(),
             generation: Generation::default(),
-            any_tenant: config.any_tenant || config.database_url.is_some(),
+            needs_no_tenant_list: config.any_tenant || config.database_url.is_some(),
         };
         let issuers =
             Self(Arc::new(Inner { list: ArcSwap::default(), factory: Arc::new(factory) }));
@@ -166,11 +167,11 @@ impl Issuers {
         Ok(issuers)
     }
 
-    /// Adds an issuer, or replaces the one with the same `iss`. Its keys are fetched when its first token
-    /// arrives.
+    /// Adds an issuer, or replaces the one with the same `iss`. If `iss` contains `{tenant_id}`, adds one
+    /// issuer per tenant. Keys are fetched when the first token arrives.
     ///
     /// # Errors
-    /// If the issuer has no audience or an unusable URL.
+    /// If the configuration of the issuer is invalid. The error lists all faults.
     pub fn add(&self, issuer: impl Into<IssuerConfig>) -> Result<(), ConfigError> {
         let config = issuer.into();
         if config.is_per_tenant() {
@@ -187,7 +188,7 @@ impl Issuers {
         Ok(())
     }
 
-    /// Adds issuers of which each tenant has one, and which `resolver` finds. `template` is their common
+    /// Adds one issuer per tenant. `resolver` finds the issuer of each tenant. `template` is their common
     /// configuration; its `iss` contains `{tenant_id}`.
     ///
     /// # Errors
@@ -200,8 +201,9 @@ impl Issuers {
         self.add_template(template.into(), Some(resolver))
     }
 
-    /// Removes the issuer whose `iss` is `name`. For issuers of tenants, `name` is the template. The next
-    /// request with one of its tokens is refused.
+    /// Removes the issuer whose `iss` is `name`. For per-tenant issuers, `name` contains `{tenant_id}`, and
+    /// all of them are removed. The next request with one of their tokens is refused. An unknown name removes
+    /// nothing.
     pub fn remove(&self, name: &str) {
         self.edit(|list| {
             list.by_name.remove(name);
@@ -210,8 +212,10 @@ impl Issuers {
         self.bump_generation();
     }
 
-    /// Discards the keys of an issuer, for example after a key was compromised. Its tokens wait for a newly
-    /// fetched key set. This affects all issuers that use the same key set.
+    /// Discards the keys of the issuer whose `iss` is `name`, for example after a key was compromised. For
+    /// per-tenant issuers, `name` is the `iss` of one tenant. The issuer's tokens then wait for a newly
+    /// fetched key set, and get 503 if it cannot be fetched. This affects all issuers that use the same key
+    /// set.
     pub fn purge(&self, name: &str) {
         let list = self.0.list.load();
         if let Some(issuer) = list.by_name.get(name) {
@@ -221,8 +225,9 @@ impl Issuers {
         self.bump_generation();
     }
 
-    /// Reports the state of each issuer's keys, sorted by issuer. Of the issuers of tenants, the open ones
-    /// are included. Starts fetches that are due, so a readiness probe keeps an idle service ready.
+    /// Reports the state of each issuer's keys, sorted by issuer. A per-tenant issuer is included after the
+    /// keys for the first token of its tenant were fetched. Starts fetches that are due, so a readiness probe
+    /// keeps an idle service ready.
     pub fn health(&self) -> Vec<IssuerHealth> {
         let mut health = Vec::new();
         self.each(|issuer| health.push(issuer.health()));
@@ -230,7 +235,9 @@ impl Issuers {
         health
     }
 
-    /// Waits until every issuer has keys. Issuers of tenants are not included.
+    /// Waits until every issuer has keys. Per-tenant issuers are not included. The keys are fetched one
+    /// issuer after the other, and the first failure ends the wait. Each request to a provider may take
+    /// `jwks.timeout`, 5 s by default.
     ///
     /// # Errors
     /// If a provider cannot be reached. The service still works then: keys are fetched when needed.
@@ -244,7 +251,7 @@ impl Issuers {
         Ok(())
     }
 
-    /// Returns the names of the issuers, without those of tenants.
+    /// Returns the names of the issuers, sorted and without per-tenant issuers.
     pub(crate) fn names(&self) -> Vec<String> {
         let list = self.0.list.load();
         let mut names: Vec<_> = list.by_name.keys().map(|name| name.to_string()).collect();
@@ -314,8 +321,8 @@ impl Issuers {
         })
     }
 
-    /// Returns the current generation. A token that was verified with the issuer from [`find`](Self::find)
-    /// stays verified while the generation is the one read before `find`.
+    /// Returns the current generation. Read it before [`find`](Self::find): a token verified with that issuer
+    /// stays valid only while the generation does not change.
     pub(crate) fn generation(&self) -> u64 {
         self.0.factory.generation.current()
     }
@@ -345,7 +352,7 @@ fn check(config: &AuthConfig) -> Result<(), ConfigError> {
     ConfigError::from_faults(faults).map_err(|error| error.named(config.prefix.as_deref()))
 }
 
-/// Checks inline keys of a configuration or a policy. The error says what is wrong and what to do.
+/// Checks inline keys of a configuration or a policy. The error contains the problem and the remedy.
 pub(crate) fn inspect_keys(
     keys: &str,
     allowed: &[Algorithm],
@@ -370,23 +377,24 @@ pub(crate) fn inspect_keys(
 const HAS_SECRET: &str =
     "has a private or symmetric key: keep only public keys here, and replace the exposed key";
 
-const NO_KEYS: &str = "is neither a key set or JWK in JSON (RFC 7517) nor PEM with public keys or certificates: give the text itself, not a path or URL; a shared secret cannot be used";
+const NO_KEYS: &str = "contains no keys: give a key set or a JWK in JSON (RFC 7517), or public keys or certificates in PEM, as text and not as a path or URL; a shared secret cannot be used";
 
-/// Creates issuers from their configurations.
+/// A factory of issuers, with everything that they share.
 #[derive(Debug)]
 pub(crate) struct IssuerFactory {
     key_sets: Arc<KeySets>,
     /// The audience of issuers that configure none.
     audience: Vec<String>,
     generation: Generation,
-    /// Whether the configuration accepts every tenant, or has a tenant store that decides.
-    any_tenant: bool,
+    /// Whether per-tenant issuers need no list of tenants: the configuration accepts every tenant, or a
+    /// tenant store decides.
+    needs_no_tenant_list: bool,
 }
 
 impl IssuerFactory {
     fn check(&self, config: &IssuerConfig) -> Result<(), ConfigError> {
         let config = AuthConfig::of_issuer(config, &self.audience);
-        check(&AuthConfig { any_tenant: self.any_tenant, ..config })
+        check(&AuthConfig { any_tenant: self.needs_no_tenant_list, ..config })
     }
 
     fn rules(&self, config: IssuerConfig) -> Rules {
@@ -402,18 +410,18 @@ impl IssuerFactory {
         Ok(Issuer { name, rules, keys: Arc::new(keys), tenant: None, cache_in: None })
     }
 
-    /// `series` is the issuer's label in metrics. For the issuer of a tenant it is the template, because
-    /// labels must not depend on the contents of tokens.
+    /// Creates the keys of an issuer. `label` names them in logs and metrics. For a per-tenant issuer it is
+    /// the template's `iss`, because labels must not depend on the contents of tokens.
     fn keys(
         &self,
         name: &Arc<str>,
-        series: Arc<str>,
+        label: Arc<str>,
         config: &IssuerConfig,
         quota: Option<Arc<quota::Quota>>,
     ) -> Result<IssuerKeys, ConfigError> {
         let (key_sets, generation) = (self.key_sets.clone(), self.generation.clone());
-        let keys = IssuerKeys::new(name, series, config, key_sets, quota, generation);
-        let unusable = |_| Fault::new(name.as_ref(), "has a URL that cannot be used");
+        let keys = IssuerKeys::new(name, label, config, key_sets, quota, generation);
+        let unusable = |_| Fault::new("issuer", "has a URL that cannot be parsed");
         keys.map_err(unusable).map_err(ConfigError::one)
     }
 }
@@ -423,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_change_but_new_issuer_bumps_generation() {
+    fn every_change_except_a_new_issuer_begins_a_generation() {
         let mut config = AuthConfig::default();
         config.audience.push("me".to_owned());
         config.issuers.push("https://one.example".into());

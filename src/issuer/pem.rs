@@ -36,8 +36,8 @@ pub(super) fn is_pem(text: &str) -> bool {
     !text.trim_start().starts_with('{') && text.contains(BEGIN)
 }
 
-/// Converts `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks to a key set without key ids. The key
-/// of a certificate also has `x5c`. *Not* checked: the issuer and the expiry of a certificate.
+/// Converts `PUBLIC KEY`, `RSA PUBLIC KEY` and `CERTIFICATE` blocks to a key set without key ids. The key of
+/// a certificate also has `x5c`. The issuer and the expiry of a certificate are *not* checked.
 pub(super) fn to_key_set(text: &str) -> Result<String, &'static str> {
     // Checked first, because a refused block may precede a private key.
     let labels = text.split(BEGIN).skip(1).filter_map(|block| block.split(DASHES).next());
@@ -114,7 +114,7 @@ fn ec(curve: &[u8], point: &[u8]) -> Option<Value> {
     Some(json!({ "kty": "EC", "crv": name, "x": x, "y": y }))
 }
 
-/// The rest of a DER encoding.
+/// The part of a DER encoding that is not read yet.
 struct Der<'d>(&'d [u8]);
 
 impl<'d> Der<'d> {
@@ -140,7 +140,8 @@ impl<'d> Der<'d> {
     }
 }
 
-/// Reads a length up to 64 KiB. Returns it with the rest.
+/// Reads a length of at most 65,535 and returns it with the rest. Returns `None` for a longer or indefinite
+/// length.
 fn length(der: &[u8]) -> Option<(usize, &[u8])> {
     match *der {
         [short @ ..=0x7f, ref rest @ ..] => Some((usize::from(short), rest)),

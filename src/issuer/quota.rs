@@ -1,4 +1,4 @@
-//! [`Quota`]: the limit on fetches of all key sets of one template together.
+//! [`Quota`]: the limit that all key sets of one template share for their fetches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,18 +7,18 @@ use std::time::Duration;
 use super::cached_key_set::CachedKeySet;
 use crate::support::retry::{Rate, TokenBucket};
 
-/// How long a refused set stays in line for a fetch. A set that is still needed is requested again within
-/// this time; requests of a flood are forgotten soon after it.
+/// The time for which a refused set stays in the queue for a fetch. A set that is still needed is requested
+/// again within this time. After a flood of unknown key ids, the queue is soon empty.
 const REFUSAL_TTL: Duration = Duration::from_secs(5);
 
-/// Limits that all issuers of one template share.
+/// The limits that all issuers of one template share.
 #[derive(Debug, Default)]
 pub(crate) struct Quota(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     /// The budget for fetches that unknown key ids cause.
-    misses: TokenBucket,
+    extra_fetches: TokenBucket,
     /// The budget for fetching metadata again.
     metadata: TokenBucket,
     /// The sets whose fetch was refused, by their address.
@@ -28,24 +28,26 @@ struct State {
 #[derive(Debug)]
 struct RefusedSet {
     set: Weak<CachedKeySet>,
-    /// The set's last fetch at the time of the refusal. If it was fetched since, it leaves the line.
-    fetched_at: Duration,
+    /// The start of the set's last fetch at the time of the refusal. If the set was fetched again since, it
+    /// leaves the queue.
+    fetch_began_at: Duration,
     refused_at: Duration,
 }
 
 impl Quota {
-    /// Returns whether the budget allows a fetch for an unknown key id. If not, `set` is put in line.
-    pub(crate) fn has_left(&self, set: &Arc<CachedKeySet>, now: Duration) -> bool {
+    /// Returns whether the budget allows a fetch for an unknown key id. If it does not, adds `set` to the
+    /// queue.
+    pub(crate) fn has_left_or_queue(&self, set: &Arc<CachedKeySet>, now: Duration) -> bool {
         let mut state = self.state();
-        let has_left = state.misses.has_one(Rate::TEMPLATE, now);
+        let has_left = state.extra_fetches.has_one(Rate::TEMPLATE, now);
         if !has_left {
-            state.put_in_line(set, now);
+            state.enqueue(set, now);
         }
         has_left
     }
 
     /// Charges the budget for a fetch that an unknown key id causes. Returns whether `set` may be fetched.
-    /// Sets in line whose last fetch is older go first: they are added to `others`, and the caller fetches
+    /// Queued sets that were fetched longer ago go first: they are added to `others`, and the caller fetches
     /// them. If the budget allows several fetches, the last one is for `set`.
     pub(crate) fn take(
         &self,
@@ -54,8 +56,8 @@ impl Quota {
         others: &mut Vec<Arc<CachedKeySet>>,
     ) -> bool {
         let mut state = self.state();
-        while state.misses.take(Rate::TEMPLATE, now).is_ok() {
-            let is_last = !others.is_empty() && !state.misses.has_one(Rate::TEMPLATE, now);
+        while state.extra_fetches.take(Rate::TEMPLATE, now).is_ok() {
+            let is_last = !others.is_empty() && !state.extra_fetches.has_one(Rate::TEMPLATE, now);
             let other = if is_last { None } else { state.take_older_than(set, now) };
             match other {
                 None => {
@@ -65,11 +67,11 @@ impl Quota {
                 Some(other) => others.push(other),
             }
         }
-        state.put_in_line(set, now);
+        state.enqueue(set, now);
         false
     }
 
-    /// Charges the budget for metadata. Returns whether they may be fetched.
+    /// Charges the budget for metadata. Returns whether the metadata may be fetched.
     pub(crate) fn take_metadata(&self, now: Duration) -> bool {
         self.state().metadata.take(Rate::TEMPLATE, now).is_ok()
     }
@@ -81,13 +83,14 @@ impl Quota {
 }
 
 impl State {
-    fn put_in_line(&mut self, set: &Arc<CachedKeySet>, now: Duration) {
-        let (fetched_at, weak) = (set.fetched_at(), Arc::downgrade(set));
-        let refused = RefusedSet { set: weak, fetched_at, refused_at: now };
+    fn enqueue(&mut self, set: &Arc<CachedKeySet>, now: Duration) {
+        let (fetch_began_at, weak) = (set.fetch_began_at(), Arc::downgrade(set));
+        let refused = RefusedSet { set: weak, fetch_began_at, refused_at: now };
         self.refused.insert(address(set), refused);
     }
 
-    /// Takes the set with the oldest fetch out of the line, if that fetch is older than the one of `set`.
+    /// Removes the set that was fetched longest ago from the queue and returns it, if `set` was fetched
+    /// later.
     fn take_older_than(
         &mut self,
         set: &Arc<CachedKeySet>,
@@ -95,12 +98,13 @@ impl State {
     ) -> Option<Arc<CachedKeySet>> {
         self.refused.retain(|_, it| {
             now.saturating_sub(it.refused_at) < REFUSAL_TTL
-                && it.set.upgrade().is_some_and(|set| set.fetched_at() == it.fetched_at)
+                && it.set.upgrade().is_some_and(|set| set.fetch_began_at() == it.fetch_began_at)
         });
-        let older = self.refused.values().filter(|it| it.fetched_at < set.fetched_at());
+        let older = self.refused.values().filter(|it| it.fetch_began_at < set.fetch_began_at());
         let older = older.filter_map(|it| it.set.upgrade());
-        let oldest = older.filter(|it| it.has_misses_left(now)).min_by_key(|it| it.fetched_at())?;
-        oldest.take_miss(now);
+        let oldest =
+            older.filter(|it| it.has_extra_fetch_left(now)).min_by_key(|it| it.fetch_began_at())?;
+        oldest.take_extra_fetch(now);
         self.refused.remove(&address(&oldest));
         Some(oldest)
     }

@@ -12,19 +12,19 @@ use super::source::FetchFault;
 use crate::config::Algorithm;
 use crate::support::json::Document;
 
-/// The usable keys of an issuer, at least one.
+/// The keys of a key set, of which at least one is usable.
 #[derive(Debug)]
 pub(crate) struct KeySet {
     by_kid: HashMap<Box<str>, Vec<Arc<Key>>>,
     pub(crate) all: Vec<Arc<Key>>,
     /// The published keys that cannot be used.
     pub(crate) unusable: Vec<UnusableKey>,
-    /// Whether the keys have no names (PEM). A token's `kid` then matches every key.
-    is_nameless: bool,
+    /// Whether the keys have no `kid`, because they come from PEM. A token's `kid` then matches every key.
+    has_no_kids: bool,
 }
 
 impl KeySet {
-    /// Parses a set. An unusable key is skipped. A set that is too large, or has no usable key, is refused.
+    /// Parses a set. An unusable key is skipped. A set that is too large, or has no usable key, is rejected.
     pub(crate) fn parse(
         body: &[u8],
         allowed: &[Algorithm],
@@ -46,7 +46,7 @@ impl KeySet {
             (true, true) => return Err(FetchFault::Empty),
             (true, false) => return Err(FetchFault::NoUsableKey(unusable)),
         }
-        Ok(Self { by_kid: by_kid(&all), all, unusable, is_nameless: false })
+        Ok(Self { by_kid: by_kid(&all), all, unusable, has_no_kids: false })
     }
 
     /// Parses inline keys of a configuration: a key set, a single JWK, or PEM with public keys and
@@ -59,7 +59,7 @@ impl KeySet {
         if pem::is_pem(text) {
             let set = pem::to_key_set(text).map_err(FetchFault::Pem)?;
             let set = Self::parse(set.as_bytes(), allowed, max_keys)?;
-            return Ok(Self { is_nameless: true, ..set });
+            return Ok(Self { has_no_kids: true, ..set });
         }
         let document = Document::parse(text.as_bytes()).ok();
         let is_single = document
@@ -76,13 +76,13 @@ impl KeySet {
         &'s self,
         query: &KeyQuery<'_>,
     ) -> impl Iterator<Item = &'s Arc<Key>> {
-        let kid = query.kid.filter(|_| !self.is_nameless);
+        let kid = query.kid.filter(|_| !self.has_no_kids);
         let candidates = match kid {
             None => self.all.as_slice(),
             Some(kid) => self.by_kid.get(kid).map_or(&[][..], Vec::as_slice),
         };
         candidates.iter().filter(move |key| {
-            key.is_valid_for(query) && (kid.is_some() || key.may_have(query.certificate))
+            key.is_valid_for(query) && (kid.is_some() || key.may_match(query.certificate))
         })
     }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_key_does_not_spoil_the_set() {
+    fn unusable_key_does_not_invalidate_the_set() {
         let unusable = [
             r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AA","kid":"b"}"#,
             r#"{"kty":"OKP","kty":"OKP","crv":"Ed25519","x":"AA"}"#,
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(reported, [(Some("r"), true), (Some("p\n"), false)]);
         let list = super::super::health::list(&set.unusable);
         assert!(
-            list.starts_with(r#": "r": RSA below 2048"#) && list.contains(r#""p\n": its type"#),
+            list.starts_with(r#": "r": its RSA modulus"#) && list.contains(r#""p\n": its type"#),
             "{list}"
         );
         let error = parse(r#"{"keys":[{"kty":"oct","k":"AA"}]}"#).unwrap_err().to_string();
@@ -242,7 +242,7 @@ mod tests {
         assert!(!before.all[0].removed().is_set() && before.all[1].removed().is_set());
     }
 
-    /// JSON objects with the member names of a JWK and arbitrary values.
+    /// Generates JSON objects with the member names of a JWK and arbitrary values.
     fn almost_jwk() -> impl Strategy<Value = String> {
         let name = prop::sample::select(vec![
             "kty", "crv", "x", "y", "n", "e", "d", "k", "kid", "use", "alg", "key_ops", "issuer",
@@ -281,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_key_does_not_spoil_another(arbitrary in almost_jwk()) {
+        fn arbitrary_key_does_not_invalidate_another(arbitrary in almost_jwk()) {
             let set = parse(&format!(r#"{{"keys":[{arbitrary},{KEY}]}}"#)).unwrap();
             prop_assert_eq!(set.all.len() + set.unusable.len(), 2);
             prop_assert!(!candidates(&set, Some("a")).is_empty());

@@ -42,11 +42,11 @@ impl SigningKey {
         Ok(self)
     }
 
-    /// Checks that a key that is given as a value can sign.
+    /// Checks that the key can sign, if it is a value and not a file.
     pub(super) fn check(&self) -> Result<(), String> {
         match &self.pem {
             SecretSource::Value(_) => self.sign("JWT", &json!({})).map(drop).map_err(|error| {
-                format!("cannot be used: {error} (PKCS #8 in PEM, `BEGIN PRIVATE KEY`)")
+                format!("cannot be used: {error}; give an unencrypted PKCS #8 key in PEM (`BEGIN PRIVATE KEY`)")
             }),
             SecretSource::File(_) => Ok(()),
         }
@@ -62,7 +62,7 @@ impl SigningKey {
         let signed = format!("{}.{}", part(&header), part(claims));
         let der = self.der()?;
         let signature = signature(self.algorithm, &der, signed.as_bytes())
-            .ok_or_else(|| failed(format!("the key cannot sign {}", self.algorithm)))?;
+            .ok_or_else(|| failed(format!("the key is not a key for {}", self.algorithm)))?;
         Ok(format!("{signed}.{}", base64url::encode(signature)))
     }
 
@@ -72,7 +72,7 @@ impl SigningKey {
         let der = self.der()?;
         let jwk = public(self.algorithm, &der);
         let mut jwk =
-            jwk.ok_or_else(|| failed(format!("the key cannot sign {}", self.algorithm)))?;
+            jwk.ok_or_else(|| failed(format!("the key is not a key for {}", self.algorithm)))?;
         if let Some(members) = jwk.as_object_mut() {
             members.insert("alg".to_owned(), self.algorithm.as_str().into());
             members.insert("use".to_owned(), "sig".into());

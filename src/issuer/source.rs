@@ -1,4 +1,4 @@
-//! [`Source`]: the place of a key set, and the fetch from there.
+//! [`Source`]: the source of a key set, and its fetch.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::http::{Answer, FetchError, Http, Limits};
 use super::metadata::MetadataError;
 use crate::config::{JwksSettings, KeyAccess};
 
-/// Why a key set could not be fetched or used.
+/// The reason why a key set or metadata could not be fetched or used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchFault {
     #[error("{url} {error}")]
@@ -30,7 +30,7 @@ pub(crate) enum FetchFault {
     NoUsableKey(Vec<UnusableKey>),
     #[error("the key set has more than {0} keys")]
     TooManyKeys(usize),
-    /// The task that fetched the set died.
+    /// The task that fetched the set panicked or was dropped.
     #[error("the fetch of the key set was interrupted")]
     Lost,
     /// Inline keys are invalid PEM.
@@ -54,7 +54,7 @@ impl FetchFault {
     }
 }
 
-/// The place of a key set. Equal sources return the same set.
+/// The source of a key set. Equal sources name the same set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     Url {
@@ -108,7 +108,8 @@ fn bearer(file: &Path) -> Result<HeaderValue, FetchFault> {
     let mut header = Zeroizing::new(b"Bearer ".to_vec());
     header.extend_from_slice(token.trim_ascii());
     let value = HeaderValue::from_bytes(&header);
-    let mut value = value.map_err(|_| unusable(file, "it has no bearer token"))?;
+    let mut value =
+        value.map_err(|_| unusable(file, "it contains characters that a header cannot have"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -1,5 +1,17 @@
-//! [`IssuerTemplate`]: the issuers of a provider with one issuer per tenant. Each is opened when its first
-//! token arrives.
+//! [`IssuerTemplate`]: the issuers of a provider with one issuer per tenant.
+//!
+//! - To *open* a tenant's issuer is to ask the resolver for its URLs and to fetch its keys. This happens when
+//!   the first token of the tenant arrives. An *open* issuer is in the cache.
+//! - An *invented* tenant is one that the provider does not have. An attacker can put any tenant into `iss`.
+//! - A *known* tenant is certainly not invented: it is listed in the configuration, the resolver knows it, or
+//!   its issuer was opened before.
+//! - A key set *vouches* for a tenant if one of its keys made the signature of the tenant's token. It is a
+//!   key set of another tenant of the provider: the provider issued the token, so the tenant is not invented.
+//! - The *budget* limits how many issuers of other tenants are opened per second (`Rate::OPENING`). Known
+//!   tenants and those with a vouching key set need none of it.
+//! - The *quota* limits the fetches of keys and metadata of all open issuers together ([`Quota`]).
+//! - The *pattern* is the template's `iss`, with `{tenant_id}` in it. It is also the label in logs and
+//!   metrics, because labels must not depend on the contents of tokens.
 
 use std::fmt::Debug;
 use std::hash::RandomState;
@@ -24,49 +36,52 @@ use crate::support::retry::{Rate, TokenBucket};
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry::{self, Causes, Outage};
 
-/// Maximum number of open issuers, and of cached refusals. Entries without a second use are evicted first.
+/// The maximum number of open issuers, and of cached refusals. Entries that were used only once are evicted
+/// first.
 const MAX_OPEN: usize = 10_000;
 
-/// How long a tenant without an issuer is refused without another call of the resolver. A new tenant may be
-/// refused for this time.
+/// The time for which a tenant without an issuer is refused without another call of the resolver. A new
+/// tenant may be refused for this time.
 const UNKNOWN_TTL: Duration = Duration::from_secs(10);
 
-/// Maximum number of tenants that are known because their issuer was opened before.
+/// The maximum number of tenants that are known because their issuer was opened before.
 const MAX_KNOWN: usize = 5 * MAX_OPEN;
 
-/// Maximum number of issuers that are opened at the same time. Issuers of known tenants have the same
-/// number of their own slots, so they do not wait behind invented tenants.
+/// The maximum number of issuers that are opened at the same time. There are as many further slots for known
+/// tenants, so that these do not wait behind invented ones.
 const MAX_OPENING: usize = 64;
 
-/// Maximum number of requests that wait for the budget.
+/// The maximum number of requests that wait until the budget allows another opening.
 const MAX_QUEUE: usize = 4096;
 
-/// Maximum number of key sets that may vouch for a tenant.
+/// The maximum number of key sets that may vouch for a tenant: those of the issuers opened last.
 const MAX_VOUCHING: usize = 4;
 
-/// Timeout of the resolver.
+/// The timeout of the resolver.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Finds the issuer of each tenant, for providers whose URLs do not follow from the tenant's id.
+/// A resolver of the issuer of each tenant, for providers whose URLs cannot be built from the tenant's id.
 ///
-/// Example: ScaiKey issues tokens as `{scaikey}/tenants/{tenant_id}`, but publishes the keys under the
-/// tenant's *slug*.
+/// Example: the `iss` of ScaiKey is `https://scaikey.example/tenants/{tenant_id}`, but the keys are published
+/// under the tenant's *slug*.
 ///
-/// Harmless mistake: failing, which the caller sees as 503. Attack: returning an issuer with another
-/// tenant's keys. The expected `iss` does not come from the answer, and the tenant in the token must be the
-/// tenant that was resolved.
+/// # Security
+/// An implementation that fails is harmless: the request is answered with 503. It must never return an issuer
+/// with another tenant's keys: that tenant could then issue tokens for this one. The crate does not take the
+/// expected `iss` from the returned configuration, and the tenant in the token must be the tenant that was
+/// resolved.
 #[async_trait]
 pub trait TenantIssuers: Debug + Send + Sync + 'static {
-    /// Returns the issuer of `tenant`, based on the template, or `None` if there is no such tenant. `None`
-    /// is cached for 10 s. In the answer's URLs, `{tenant_id}` is replaced by the id.
+    /// Returns `template` with the URLs of `tenant`, or `None` if there is no such tenant. `None` is cached
+    /// for 10 s. `{tenant_id}` in the returned URLs is replaced by the id.
     ///
-    /// Called when the tenant's first token arrives, and again when its keys could not be fetched for
-    /// `max_stale`. The token has already passed the rules of the template, without its signature. The
-    /// answer may have stricter rules. It must not relax any: later tokens of the tenant are checked only by
-    /// the rules of the answer.
+    /// It is called when the first token of the tenant arrives, and again if the tenant's keys could not be
+    /// fetched for `max_stale`. It is cancelled after 2 s. The token has already passed the rules of the
+    /// template, without its signature. The returned configuration may have stricter rules. It must not relax
+    /// any: later tokens of the tenant are checked only by its rules.
     ///
     /// # Errors
-    /// If the issuer cannot be determined now.
+    /// If the issuer cannot be determined now. The request is answered with 503, and the failure is logged.
     async fn resolve(
         &self,
         tenant: &TenantId,
@@ -77,9 +92,9 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
     /// unknown.
     ///
     /// An attacker can invent tenants. [`resolve`](Self::resolve) is therefore limited to a burst of 200
-    /// calls and then 20 per second for unknown tenants; further requests wait briefly or get 503. A tenant
-    /// with `Some(true)` is resolved without this limit; a tenant with `Some(false)` is refused without a
-    /// call of `resolve`.
+    /// calls and then 20 per second for unknown tenants. Further requests wait for up to half of `jwks.wait`,
+    /// 1 s by default, and then get 503. A tenant with `Some(true)` is resolved without this limit; a tenant
+    /// with `Some(false)` is refused without a call of `resolve`.
     fn knows(&self, tenant: &TenantId) -> Option<bool> {
         let _ = tenant;
         None
@@ -90,7 +105,7 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct IssuerTemplate {
     rules: Arc<Rules>,
-    series: Arc<str>,
+    pattern: Arc<str>,
     resolver: Arc<dyn TenantIssuers>,
     /// Logs when the resolver begins to fail, and when it answers again.
     outage: Outage,
@@ -99,8 +114,8 @@ pub(crate) struct IssuerTemplate {
     /// The common keys of all tenants, if the template has one key set URL and no resolver. Such issuers
     /// need not be opened.
     common_keys: Option<Arc<IssuerKeys>>,
-    /// The open issuers. An invented tenant has no keys, so its issuer is never opened.
-    open: Bounded<TenantId, Arc<Issuer>, RandomState>,
+    /// The open issuers. An invented tenant has no keys, so its issuer is never opened successfully.
+    open_issuers: Bounded<TenantId, Arc<Issuer>, RandomState>,
     /// Tenants whose issuer was opened before, so they are not invented.
     known: Bounded<TenantId, (), RandomState>,
     opening: SingleFlight<TenantId, Result<(), AuthError>>,
@@ -114,11 +129,12 @@ pub(crate) struct IssuerTemplate {
     first_keys: Notify,
     /// The key sets of the issuers opened last, newest first.
     sets: Mutex<Vec<Weak<CachedKeySet>>>,
+    /// The number of purges, to notice one that happens while an issuer is opened.
     purges: AtomicU64,
 }
 
-/// Why an issuer is not opened now.
-enum Denied {
+/// The reason why a call does not start to open the issuer.
+enum NotStarted {
     /// There is a result already.
     Finished(Result<(), AuthError>),
     /// The budget is exhausted.
@@ -144,23 +160,24 @@ impl IssuerTemplate {
             return Err(ConfigError::one(Fault::new("issuer", problem)));
         }
         factory.check(&template)?;
-        let series = Arc::from(template.expected());
+        let pattern = Arc::from(template.expected());
         let quota = Arc::new(Quota::default());
         let common_keys = match (&resolver, has_common_keys(&template)) {
             (None, true) => {
-                let keys = factory.keys(&series, series.clone(), &template, Some(quota.clone()))?;
+                let keys =
+                    factory.keys(&pattern, pattern.clone(), &template, Some(quota.clone()))?;
                 Some(Arc::new(keys))
             }
             _ => None,
         };
         Ok(Self {
             rules: Arc::new(factory.rules(template)),
-            series,
+            pattern,
             resolver: resolver.unwrap_or_else(|| Arc::new(ByTemplate)),
             outage: Outage::default(),
             quota,
             common_keys,
-            open: bounded(MAX_OPEN),
+            open_issuers: bounded(MAX_OPEN),
             known: bounded(MAX_KNOWN),
             opening: SingleFlight::default(),
             slots: Semaphore::new(MAX_OPENING),
@@ -177,7 +194,7 @@ impl IssuerTemplate {
 
     /// Returns the template's `iss`, with `{tenant_id}` in it.
     pub(super) fn pattern(&self) -> &str {
-        &self.series
+        &self.pattern
     }
 
     /// Returns the rules for tokens of all tenants.
@@ -200,7 +217,7 @@ impl IssuerTemplate {
     /// Returns the tenant's issuer, if it is open or need not be opened. An issuer with dead keys may have
     /// moved, and must be opened again.
     pub(super) fn get(self: &Arc<Self>, tenant: &TenantId) -> Option<Arc<Issuer>> {
-        let open = self.open.get(tenant);
+        let open = self.open_issuers.get(tenant);
         match &self.common_keys {
             None => open.filter(|issuer| !issuer.keys.is_dead()),
             Some(keys) => Some(open.unwrap_or_else(|| {
@@ -219,12 +236,12 @@ impl IssuerTemplate {
     pub(super) fn insert(&self, issuer: &Issuer) {
         if let Some(tenant) = &issuer.tenant {
             let issuer = Issuer { cache_in: None, ..issuer.clone() };
-            self.open.insert(tenant.clone(), Arc::new(issuer));
+            self.open_issuers.insert(tenant.clone(), Arc::new(issuer));
         }
     }
 
     pub(super) fn open_issuers(&self) -> Vec<Arc<Issuer>> {
-        self.open.iter().map(|(_, issuer)| issuer).collect()
+        self.open_issuers.iter().map(|(_, issuer)| issuer).collect()
     }
 
     /// Discards the keys of the issuer `name`, even if it is being opened.
@@ -237,10 +254,10 @@ impl IssuerTemplate {
         }
     }
 
-    /// Returns whether a key of another tenant made this signature. Then the provider issued the token, so
-    /// the tenant is not invented. This does not verify the token: only the tenant's own issuer can tell
-    /// whether the key is valid for the tenant. No key is tried if the result would not matter, and all
-    /// sets together have the same limit of keys as one token of an open issuer.
+    /// Returns whether a key of another tenant of this provider made the signature, so that the tenant is not
+    /// invented. The token is still not verified: only the tenant's own issuer can decide whether the key is
+    /// valid for the tenant. Tries no key if the result would not matter, and at most [`MAX_CANDIDATES`] keys
+    /// in all sets together.
     pub(crate) fn vouches(
         &self,
         tenant: &TenantId,
@@ -271,9 +288,9 @@ impl IssuerTemplate {
         Some(self.refused.get(tenant).filter(|refusal| now < refusal.until)?.error)
     }
 
-    /// Opens the tenant's issuer, once for all waiting requests. `is_vouched`: whether a signature vouches
-    /// for the tenant. If the call waits for the budget and the first keys arrive, `check_again` computes
-    /// `is_vouched` again.
+    /// Opens the tenant's issuer, once for all waiting requests. `is_vouched` is the result of
+    /// [`vouches`](Self::vouches), which is false while there is no key set to try. If the first key set
+    /// arrives while the call waits for the budget, `check_again` computes the result again.
     pub(crate) async fn open(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -281,20 +298,20 @@ impl IssuerTemplate {
         check_again: impl Fn() -> bool,
     ) -> Result<(), AuthError> {
         let wait = self.rules.config.jwks.wait;
-        // Half of the time, so that the other half is left to open the issuer.
+        // At most half of `wait` for the budget. Opening the issuer may then take another `wait`.
         let started =
             clock::with_timeout(wait / 2, self.start_open(tenant, is_vouched, check_again));
         let waiter = match started.await {
             Some(Ok(waiter)) => waiter,
-            Some(Err(Denied::Finished(result))) => return result,
-            Some(Err(Denied::OverBudget)) | None => {
-                return Err(unavailable("too many tenants' issuers are being opened"));
+            Some(Err(NotStarted::Finished(result))) => return result,
+            Some(Err(NotStarted::OverBudget)) | None => {
+                return Err(unavailable("there are too many new tenants at the same time"));
             }
         };
         match clock::with_timeout(wait, waiter.wait()).await {
             Some(Some(outcome)) => outcome,
-            Some(None) => Err(unavailable("opening the tenant's issuer was interrupted")),
-            None => Err(unavailable("the tenant's issuer is still being opened")),
+            Some(None) => Err(unavailable("the fetch of the tenant's keys was interrupted")),
+            None => Err(unavailable("the tenant's keys were not fetched in time")),
         }
     }
 
@@ -305,7 +322,7 @@ impl IssuerTemplate {
         tenant: TenantId,
         mut is_vouched: bool,
         check_again: impl Fn() -> bool,
-    ) -> Result<Waiter<Result<(), AuthError>>, Denied> {
+    ) -> Result<Waiter<Result<(), AuthError>>, NotStarted> {
         let (mut queue_permit, mut has_checked) = (None, is_vouched);
         loop {
             // Created before the check, so that no notification is missed in between.
@@ -314,7 +331,7 @@ impl IssuerTemplate {
             let work = move || async move { template.open_in_slot(id, is_vouched).await };
             let permit = || self.permit(&tenant, is_vouched);
             match self.opening.run_if(tenant.clone(), permit, work) {
-                Err(Denied::OverBudget) => {}
+                Err(NotStarted::OverBudget) => {}
                 other => return other,
             }
             if !has_checked && !self.sets().is_empty() {
@@ -323,29 +340,29 @@ impl IssuerTemplate {
             }
             if queue_permit.is_none() {
                 let permit = self.queue.try_acquire();
-                queue_permit = Some(permit.map_err(|_| Denied::OverBudget)?);
+                queue_permit = Some(permit.map_err(|_| NotStarted::OverBudget)?);
             }
             clock::with_timeout(Rate::OPENING.period, first_keys).await;
         }
     }
 
     /// Decides whether the tenant's issuer may be opened now.
-    fn permit(self: &Arc<Self>, tenant: &TenantId, is_vouched: bool) -> Result<(), Denied> {
+    fn permit(self: &Arc<Self>, tenant: &TenantId, is_vouched: bool) -> Result<(), NotStarted> {
         if self.get(tenant).is_some() {
-            return Err(Denied::Finished(Ok(())));
+            return Err(NotStarted::Finished(Ok(())));
         }
         if let Some(error) = self.refusal(tenant) {
-            return Err(Denied::Finished(Err(error)));
+            return Err(NotStarted::Finished(Err(error)));
         }
         let is_known = match self.knows(tenant) {
-            Some(false) => return Err(Denied::Finished(Err(InvalidToken::Issuer.into()))),
+            Some(false) => return Err(NotStarted::Finished(Err(InvalidToken::Issuer.into()))),
             Some(true) => true,
             None => is_vouched,
         };
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         match is_known || budget.take(Rate::OPENING, self.now()).is_ok() {
             true => Ok(()),
-            false => Err(Denied::OverBudget),
+            false => Err(NotStarted::OverBudget),
         }
     }
 
@@ -398,9 +415,9 @@ impl IssuerTemplate {
         let now = || self.now();
         match &answer {
             Err(why) if self.outage.begins(&Causes(why.as_ref()), now()) => {
-                telemetry::resolver_failed(&self.series, why.as_ref());
+                telemetry::resolver_failed(&self.pattern, why.as_ref());
             }
-            Ok(_) if self.outage.ends(now) => telemetry::resolver_recovered(&self.series),
+            Ok(_) if self.outage.ends(now) => telemetry::resolver_recovered(&self.pattern),
             _ => {}
         }
         answer.map_err(unavailable)
@@ -419,14 +436,15 @@ impl IssuerTemplate {
             *url = expand(url, tenant);
         }
         self.factory.check(&config).map_err(unavailable)?;
-        let keys = self.factory.keys(&name, self.series.clone(), &config, Some(self.quota.clone()));
+        let keys =
+            self.factory.keys(&name, self.pattern.clone(), &config, Some(self.quota.clone()));
         let keys = Arc::new(keys.map_err(unavailable)?);
         let purges = self.purges.load(Ordering::SeqCst);
         keys.wait_until_usable(false).await?;
         keys.set().iter().for_each(|set| self.add_set(set));
         let (rules, own) = (self.rules_of(config), Some(tenant.clone()));
         let issuer = Arc::new(Issuer { name, rules, keys, tenant: own, cache_in: None });
-        self.open.insert(tenant.clone(), issuer.clone());
+        self.open_issuers.insert(tenant.clone(), issuer.clone());
         self.known.insert(tenant.clone(), ());
         // A concurrent purge may not have seen this issuer.
         if self.purges.load(Ordering::SeqCst) != purges {
@@ -459,7 +477,8 @@ fn unavailable(why: impl Into<BoxError>) -> AuthError {
     AuthError::unavailable("issuer", None, why)
 }
 
-/// Resolves the issuer by inserting the tenant's id into the template's URLs.
+/// The resolver of a template without one. It returns the template, into whose URLs the caller inserts the
+/// tenant's id.
 #[derive(Debug)]
 struct ByTemplate;
 
@@ -489,8 +508,8 @@ mod tests {
     use crate::config::JwksSettings;
     use crate::testing::SigningKey;
 
-    /// Returns the second key set for tenants that begin with `b`, and the first one for others. Knows
-    /// tenants that begin with `k`.
+    /// A resolver that returns the second key set for tenants whose id begins with `b`, and the first one for
+    /// others. It knows tenants whose id begins with `k`.
     #[derive(Debug)]
     struct TwoKeySets([String; 2]);
 
@@ -536,7 +555,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn known_tenants_do_not_wait_behind_invented() {
+    async fn known_tenants_do_not_wait_behind_invented_ones() {
         let one = keys(1);
         let template = template([&one, &one]);
         let _taken = template.slots.acquire_many(MAX_OPENING as u32).await.unwrap();

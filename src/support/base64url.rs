@@ -1,5 +1,5 @@
-//! base64url as in JOSE (RFC 7515 §2): no padding, no other alphabet, no trailing bits set. So every byte
-//! string has exactly one encoding.
+//! base64url as in JOSE (RFC 7515 §2), without padding, and standard base64 with padding. Only canonical text
+//! is decoded, so every byte string has exactly one encoding of each kind.
 
 use base64_simd::{STANDARD, URL_SAFE_NO_PAD};
 

@@ -8,22 +8,23 @@ use quick_cache::{OptionsBuilder, UnitWeighter, Weighter};
 /// A concurrent map with a limited number of entries.
 ///
 /// An insertion always succeeds. In a full map it evicts an entry: the oldest one that was never read, or the
-/// least recently read one. At least half of the capacity is for the latest entries, so an entry survives about
-/// as many insertions as half the capacity. The other half is for entries that were read again; a flood of
-/// entries that are never read evicts none of these.
+/// least recently read one. At least half of the capacity is for the latest entries: an entry that is never
+/// read is evicted after about `capacity / 2` insertions. The other half is for entries that were read again;
+/// a flood of entries that are never read evicts none of these.
 ///
 /// Entries do not expire. An outdated entry stays until it is replaced, removed or evicted, so the reader must
 /// compare its expiry with the clock.
 pub(crate) type Bounded<K, V, S> = Cache<K, V, UnitWeighter, S>;
 
-/// The least number of entries per shard. Keys do not spread evenly: with shards of 600 entries, a map of 10,000
-/// has some full shards when it is 93 % full.
+/// The minimum number of entries per shard. Keys are not spread evenly: with shards of 600 entries, a map of
+/// 10,000 has some full shards when it is 93 % full.
 const MIN_PER_SHARD: usize = 512;
 
-/// More shards do not reduce contention measurably.
+/// The maximum number of shards. More of them do not reduce contention measurably.
 const MAX_SHARDS: usize = 64;
 
-/// Returns an empty map for `capacity` entries: exactly for less than 1,024, approximately for more.
+/// Returns an empty map for `capacity` entries. The limit is exact below 1,024, and approximate from 1,024
+/// on.
 pub(crate) fn bounded<K, V, S>(capacity: usize) -> Bounded<K, V, S>
 where
     K: Eq + Hash,
@@ -33,9 +34,9 @@ where
     weighed(capacity / MIN_PER_SHARD, capacity, capacity as u64, UnitWeighter)
 }
 
-/// Returns an empty map whose entries weigh at most `capacity` together. `shards` and `entries` are approximate
-/// numbers. Each shard has a lock and an equal part of the capacity. An entry that weighs more than half of that
-/// part is not inserted.
+/// Returns an empty map whose entries weigh at most `capacity` together. `shards` is the approximate number
+/// of shards, `entries` the expected number of entries. Each shard has a lock and an equal part of the
+/// capacity. An entry that weighs more than half of that part is not inserted.
 pub(crate) fn weighed<K, V, W, S>(
     shards: usize,
     entries: usize,

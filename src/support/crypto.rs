@@ -4,15 +4,15 @@ use aws_lc_rs::{constant_time, digest};
 
 use crate::support::base64url;
 
-/// The error for an operating system without random numbers.
+/// The error if the operating system cannot supply random bytes.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the system has no random numbers")]
+#[error("the operating system cannot supply random bytes")]
 pub(crate) struct NoRandomness;
 
 /// Returns random bytes from the operating system.
 ///
-/// The crypto library's own generator is not used, because seeding it takes 60 ms at the first use. The library
-/// still uses it to sign.
+/// The generator of the crypto library is not used, because its first use takes 60 ms for seeding. (Signing
+/// in the library still uses it.)
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
@@ -29,7 +29,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     fixed(&digest::digest(&digest::SHA256, bytes))
 }
 
-/// Returns the SHA-256 of several texts, each preceded by its length, so that their boundaries count.
+/// Returns the SHA-256 of several texts. Each is preceded by its length, so that `["a", "bc"]` and `["ab",
+/// "c"]` differ.
 pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
@@ -55,7 +56,7 @@ fn fixed(digest: &digest::Digest) -> [u8; 32] {
     *digest.as_ref().first_chunk().expect("the digest has 32 bytes")
 }
 
-/// Compares two byte strings of the same length in constant time.
+/// Returns whether two byte strings are equal. For equal lengths, the time does not depend on the contents.
 pub(crate) fn equal(one: &[u8], other: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(one, other).is_ok()
 }

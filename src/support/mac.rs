@@ -11,9 +11,9 @@ use crate::support::crypto;
 /// The AES-GMAC of some bytes under a random key of this process. Nothing is encrypted, all bytes are
 /// associated data, and the nonce is fixed.
 ///
-/// With a fixed nonce it is a keyed universal hash: two texts of up to 16 KiB that an attacker chooses collide
-/// with a probability of about 2⁻¹¹⁸, as long as no MAC leaves the process. It takes a sixth of the time of
-/// HMAC-SHA-256. See `manual/threats.md`.
+/// With a fixed nonce it is a keyed universal hash: two texts of up to 16 KiB, even chosen by an attacker,
+/// have the same MAC with a probability below 2⁻¹¹⁷, as long as no MAC leaves the process. It takes a sixth
+/// of the time of HMAC-SHA-256. See [manual::threats](crate::manual::threats).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mac([u8; 16]);
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_and_the_length_count() {
+    fn mac_depends_on_every_byte_and_length() {
         for length in [0, 1, 15, 16, 17, 800, 16 * 1024] {
             let text = vec![b'a'; length];
             let mut macs = HashSet::from([Mac::of(&text)]);

@@ -1,4 +1,5 @@
-//! General tools that do not depend on tokens. Each module imports only from those declared above it.
+//! Tools that the other modules share. Each module here imports only from those declared above it, and from
+//! `clock`.
 
 pub(crate) mod telemetry;
 

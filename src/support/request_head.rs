@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
 const GRPC: &[u8] = b"application/grpc";
 
-/// The method, URI and headers of a request, for custom sources and guards. `Debug` prints neither headers
-/// nor the query, because they may contain tokens.
+/// The method, URI and headers of a request: the input of custom token sources, tenant sources and guards.
+/// `Debug` prints neither headers nor the query, because they may contain tokens.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'r> {
@@ -30,7 +30,7 @@ impl fmt::Debug for RequestHead<'_> {
 }
 
 impl<'r> RequestHead<'r> {
-    /// Makes the head of a request.
+    /// Returns the head of a request.
     pub fn of<B>(request: &'r Request<B>) -> Self {
         Self { method: request.method(), uri: request.uri(), headers: request.headers() }
     }
@@ -39,9 +39,9 @@ impl<'r> RequestHead<'r> {
         Self { method: &parts.method, uri: &parts.uri, headers: &parts.headers }
     }
 
-    /// Returns whether the request is a gRPC request: `POST` of `application/grpc`, optionally with a message
-    /// format or parameters (gRPC over HTTP/2, Requests). Only gRPC clients understand a refusal with
-    /// status 200.
+    /// Returns whether this is a gRPC request: `POST` with the content type `application/grpc`, optionally
+    /// followed by a format (`+proto`) or parameters (gRPC over HTTP/2, section "Requests"). Only gRPC
+    /// clients understand a refusal with status 200.
     pub fn is_grpc(&self) -> bool {
         let content_type = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let parts = content_type.and_then(|value| value.split_at_checked(GRPC.len()));

@@ -7,12 +7,12 @@ use crate::clock::random_fraction;
 /// The longest period of a [`Rate`], so that sums of durations do not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The waits after consecutive failures. They have full jitter, so that processes that failed together do not
-/// retry together.
+/// The waits after consecutive failures. They are random, so that processes that failed together do not retry
+/// together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     /// The number of consecutive failures without a wait.
-    free: u32,
+    failures_without_wait: u32,
     base: Duration,
     pub(crate) cap: Duration,
 }
@@ -27,19 +27,27 @@ impl Backoff {
     /// For token endpoints. Unlike [`PROVIDER`](Self::PROVIDER) it allows two failures without a wait, because
     /// users sign in there.
     pub(crate) const ENDPOINT: Self = Self::new(2, 1_000, 60_000);
-    /// For Redis and tenant stores. They are near, and a failover takes a few seconds.
+    /// For Redis and tenant stores. They are in the same network as the service, and a failover takes a few
+    /// seconds.
     pub(crate) const STORE: Self = Self::new(0, 250, 5_000);
     /// For the second attempt of one token request. It is short, because the caller waits.
     pub(crate) const REPEAT: Self = Self::new(0, 100, 200);
 
-    const fn new(free: u32, base: u64, cap: u64) -> Self {
-        Self { free, base: Duration::from_millis(base), cap: Duration::from_millis(cap) }
+    const fn new(failures_without_wait: u32, base: u64, cap: u64) -> Self {
+        Self {
+            failures_without_wait,
+            base: Duration::from_millis(base),
+            cap: Duration::from_millis(cap),
+        }
     }
 
-    /// Returns the wait after a failure that followed `failures` others: a random part of `base · 2^failures`, at
-    /// least `base / 2` and at most `cap`.
+    /// Returns the wait after a failure that followed `failures` others. It is zero for the first
+    /// `failures_without_wait` failures. Then it is a random part of `base`, doubled for each further
+    /// failure: at least `base / 2` and at most `cap`.
     pub(crate) fn wait(self, failures: u32) -> Duration {
-        let Some(doublings) = failures.checked_sub(self.free) else { return Duration::ZERO };
+        let Some(doublings) = failures.checked_sub(self.failures_without_wait) else {
+            return Duration::ZERO;
+        };
         let ceiling = self.base.saturating_mul(1 << doublings.min(16)).min(self.cap);
         ceiling.mul_f64(random_fraction()).max(self.base / 2)
     }
@@ -53,8 +61,8 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure and returns the following wait. A `Retry-After` is obeyed from the first failure on, up to
-    /// the cap.
+    /// Counts a failure and returns the wait after it. `Retry-After` is obeyed from the first failure on, up
+    /// to the cap.
     pub(crate) fn add(
         &mut self,
         backoff: Backoff,
@@ -62,7 +70,7 @@ impl Failures {
         now: Duration,
     ) -> Duration {
         if retry_after.is_some() {
-            self.count = self.count.max(backoff.free);
+            self.count = self.count.max(backoff.failures_without_wait);
         }
         let wait = retry_after.map_or_else(|| backoff.wait(self.count), |it| it.min(backoff.cap));
         self.count = self.count.saturating_add(1);
@@ -73,9 +81,10 @@ impl Failures {
         wait
     }
 
-    /// Returns whether the wait after the last failure was not zero.
+    /// Returns whether there were more failures than are allowed without a wait. A failure with `Retry-After`
+    /// always counts as one too many.
     pub(crate) fn are_too_many(&self, backoff: Backoff) -> bool {
-        self.count > backoff.free
+        self.count > backoff.failures_without_wait
     }
 }
 
@@ -89,12 +98,14 @@ pub(crate) struct Rate {
 impl Rate {
     /// The burst of key-set fetches for unknown key ids; their period is configured. It allows two rotations in a
     /// row.
-    pub(crate) const MISS_BURST: u32 = 2;
-    /// For fetches of all key sets and metadata of one template. One provider answers that many easily.
+    pub(crate) const EXTRA_FETCH_BURST: u32 = 2;
+    /// For fetches of all key sets and metadata of one template. They allow 20 fetches immediately, and then
+    /// 2 per second.
     pub(crate) const TEMPLATE: Self = Self::new(20, Duration::from_millis(500));
-    /// For opening issuers of tenants that may be invented. At the start, 200 tenants need not wait.
+    /// For fetching the issuers of tenants that an attacker may have invented. After a start, 200 tenants
+    /// need not wait.
     pub(crate) const OPENING: Self = Self::new(200, Duration::from_millis(50));
-    /// For attempts from one address. It allows a fast user, or an office behind NAT.
+    /// For attempts from one address. It is high enough for an office behind NAT.
     pub(crate) const ADDRESS: Self = Self::new(60, Duration::from_secs(1));
     /// For attempts on one account. It allows typing errors, and 2,880 guesses a day.
     pub(crate) const ACCOUNT: Self = Self::new(10, Duration::from_secs(30));
@@ -156,7 +167,7 @@ mod tests {
         for backoff in [Backoff::PROVIDER, Backoff::ENDPOINT, Backoff::STORE, Backoff::REPEAT] {
             for failures in 0..100 {
                 let wait = backoff.wait(failures);
-                let (least, most) = match failures < backoff.free {
+                let (least, most) = match failures < backoff.failures_without_wait {
                     true => (Duration::ZERO, Duration::ZERO),
                     false => (backoff.base / 2, backoff.cap),
                 };

@@ -20,38 +20,47 @@ const VERSION: u8 = 1;
 const HEADER: usize = 1 + KEY_ID + 8;
 const KEY_ID: usize = 4;
 
-/// The least length of a secret, in bytes. A shorter one could be guessed.
+/// The minimum length of a key, in bytes. A shorter one could be guessed.
 const MIN_KEY: usize = 32;
 
-/// The secret that seals cached tokens and cookies, or two secrets during a replacement. All processes of a
-/// service share it.
+/// The keys that seal (encrypt and authenticate) cached tokens and cookies: one key, or two while it is
+/// replaced. All processes of a service share them.
 ///
-/// Each use has a separate key, derived from the secret with HKDF under a label, so one secret may serve both
-/// uses. The cipher is AES-256-GCM.
+/// For each use, a separate key is derived with HKDF under a label, so one key may serve both uses. The
+/// cipher is AES-256-GCM.
 ///
-/// A replacement has three steps. Finish each on all servers before the next:
+/// To replace a key, take three steps. Finish each step on all servers before the next one:
 ///
-/// - *For a cache:* `old,new`, then `new,old`, then `new`. Tokens are stored under both secrets and looked up
-///   under the first. After the second step, a token that was stored before the first is found only in memory.
-///   Otherwise it costs a request. To avoid such requests, wait for the lifetime of a token before the second
-///   step.
+/// - *For a cache:* `old,new`, then `new,old`, then `new`. Tokens are stored under both keys, and looked up
+///   under the first. Tokens that were stored before the first step exist only under `old`, so after the
+///   second step a process without a copy in memory requests them again. To avoid that, wait for the lifetime
+///   of a token between the first and the second step.
 /// - *For sessions:* `old,new`, then `new,old`, then, after the longest session has ended, `new`. Cookies are
-///   sealed under the first secret and opened under either. Without the first step, a server that does not have
-///   the new secret yet ignores the cookies of the others.
+///   sealed under the first key and opened under either. Without the first step, a server that does not have
+///   the new key yet ignores the cookies of the others.
 #[derive(Clone)]
 pub struct SealingKeys(Vec<Arc<SealingKey>>);
 
-/// The error of making [`SealingKeys`]. It reveals nothing about the secrets.
+/// The error for text that is not a valid set of keys, or for missing random bytes. It reveals nothing about
+/// the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("the value of the sealing keys {0}")]
 pub struct InvalidSealingKeys(&'static str);
+
+impl InvalidSealingKeys {
+    /// Returns the problem, for a fault that names the setting.
+    pub(crate) fn problem(self) -> &'static str {
+        self.0
+    }
+}
 
 /// The purpose of sealed bytes, with their owner. Bytes sealed for one purpose cannot be opened for another.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
     /// Cached tokens of the user whose token has this digest.
     UserTokens(&'a [u8]),
-    /// Cached tokens of the service itself in this tenant; empty without a tenant.
+    /// Cached tokens of the service itself, for the tenant with this id; the id is empty if there is no
+    /// tenant.
     ServiceTokens(&'a [u8]),
     /// The cookies of a session.
     Session,
@@ -60,11 +69,12 @@ pub(crate) enum Purpose<'a> {
 }
 
 impl SealingKeys {
-    /// Parses one secret, or two separated by a comma. Each has at least 32 bytes in base64 or base64url.
-    /// `P_CACHE_KEYS` and `P_SESSION_KEYS` have this format. `openssl rand -base64 32` makes a secret.
+    /// Parses one key, or two separated by a comma. Each has at least 32 bytes in base64 or base64url:
+    /// `openssl rand -base64 32` prints one. The variables `…_CACHE_KEYS` and `…_SESSION_KEYS` have this
+    /// format.
     ///
     /// # Errors
-    /// When there is no secret, or more than two, or one is not base64 or is too short.
+    /// If there is no key or more than two, or if a key is not base64 or has less than 32 bytes.
     pub fn parse(keys: &Secret) -> Result<Self, InvalidSealingKeys> {
         let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
         match keys.ok_or(InvalidSealingKeys(NOT_BASE64))? {
@@ -76,13 +86,15 @@ impl SealingKeys {
         }
     }
 
-    /// Makes a random secret for this process: for tests, and for sessions that only this process serves and that
-    /// may end with it.
+    /// Creates a random key for this process: for tests, and for sessions that only this process serves and
+    /// that may end with it.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// If the operating system cannot supply random bytes.
     pub fn random() -> Result<Self, InvalidSealingKeys> {
-        let failed = |_| InvalidSealingKeys("need random numbers");
+        let failed = |_| {
+            InvalidSealingKeys("cannot be created: the operating system cannot supply random bytes")
+        };
         let key = Zeroizing::new(crypto::random::<MIN_KEY>().map_err(failed)?);
         Ok(Self(vec![Arc::new(SealingKey::new(&*key))]))
     }
@@ -91,21 +103,21 @@ impl SealingKeys {
         self.0.iter().map(|key| &**key)
     }
 
-    /// Seals `plain` under the first key as the text of the cookie of this name. The text includes the expiry
-    /// `ends`.
+    /// Seals `plain` under the first key, and returns it as the value of the cookie named `cookie`. The value
+    /// includes the expiry `expires`.
     pub(crate) fn seal(
         &self,
         purpose: Purpose<'_>,
         cookie: &str,
         plain: &[u8],
-        ends: SystemTime,
+        expires: SystemTime,
     ) -> Option<String> {
         let key = self.iter().next()?;
-        key.seal(purpose, cookie.as_bytes(), milliseconds(ends), plain).map(base64url::encode)
+        key.seal(purpose, cookie.as_bytes(), milliseconds(expires), plain).map(base64url::encode)
     }
 
     /// Opens a text that was sealed for the cookie of this name, unless it has expired at `now`.
-    pub(crate) fn open_until(
+    pub(crate) fn open_unexpired(
         &self,
         purpose: Purpose<'_>,
         cookie: &str,
@@ -114,24 +126,24 @@ impl SealingKeys {
     ) -> Option<Zeroizing<Vec<u8>>> {
         let sealed = base64url::decode(sealed)?;
         let mut opened = self.iter().map(|key| key.open(purpose, cookie.as_bytes(), &sealed));
-        let (plain, ends) = opened.find_map(|opened| opened)?;
-        (milliseconds(now) < ends).then_some(plain)
+        let (plain, expires) = opened.find_map(|opened| opened)?;
+        (milliseconds(now) < expires).then_some(plain)
     }
 
-    /// Opens a text as [`open_until`](Self::open_until) does, even if it has expired.
+    /// Opens a text as [`open_unexpired`](Self::open_unexpired) does, even if it has expired.
     pub(crate) fn open(
         &self,
         purpose: Purpose<'_>,
         cookie: &str,
         sealed: &str,
     ) -> Option<Zeroizing<Vec<u8>>> {
-        self.open_until(purpose, cookie, sealed, SystemTime::UNIX_EPOCH)
+        self.open_unexpired(purpose, cookie, sealed, SystemTime::UNIX_EPOCH)
     }
 }
 
-const NOT_BASE64: &str =
-    "is not base64, with a comma between two keys: make one with `openssl rand -base64 32`";
-const TOO_SHORT: &str = "has a key of less than 32 bytes: make one with `openssl rand -base64 32`";
+const NOT_BASE64: &str = "is not base64 (or two base64 texts with a comma between them): create a key with `openssl rand -base64 32`";
+const TOO_SHORT: &str =
+    "has a key of less than 32 bytes: create one with `openssl rand -base64 32`";
 
 impl fmt::Debug for SealingKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,8 +165,8 @@ fn milliseconds(at: SystemTime) -> u64 {
 pub(crate) struct SealingKey {
     id: [u8; KEY_ID],
     index: hmac::Key,
-    /// The pseudorandom key of HKDF. The library's HKDF would extract it for each derivation, which takes twice the
-    /// time.
+    /// The pseudorandom key of HKDF. It is kept, because the library's HKDF would compute it for each
+    /// derivation, which takes twice as long.
     sealing: hmac::Key,
 }
 
@@ -179,7 +191,8 @@ impl SealingKey {
         Self { id: [a, b, c, d], index, sealing }
     }
 
-    /// Returns the name of a cache entry. Without the secret it cannot be distinguished from random bytes.
+    /// Returns the name of the cache entry for `request`. Without the key, it cannot be distinguished from
+    /// random bytes.
     pub(crate) fn index(&self, request: &[u8]) -> hmac::Tag {
         hmac::sign(&self.index, request)
     }
@@ -285,7 +298,7 @@ mod tests {
         }
     }
 
-    /// Other versions must find and open the entries of this one.
+    /// Later versions of this crate must find and open what this version sealed.
     #[test]
     fn derived_keys_match_hkdf() {
         use aws_lc_rs::hkdf;
@@ -312,7 +325,7 @@ mod tests {
         let sealed = keys(&old).seal(Purpose::SignIn, "a", b"plain", ends).unwrap();
         let before = ends - Duration::from_secs(1);
         let opened = |keys: SealingKeys, name: &str, now| {
-            let opened = keys.open_until(Purpose::SignIn, name, &sealed, now);
+            let opened = keys.open_unexpired(Purpose::SignIn, name, &sealed, now);
             opened.map(|plain| plain.to_vec())
         };
         let both = format!("{new},{old}");

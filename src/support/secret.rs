@@ -1,4 +1,4 @@
-//! [`Secret`]: text that must not appear in logs, errors or dumps.
+//! [`Secret`]: text that must not appear in logs and errors.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 /// A token, password or connection string.
 ///
-/// `Debug` prints `[redacted]`. There is no `Display` and no `Serialize`. The memory is wiped on drop.
-/// *Not* covered: copies that the caller of [`expose`](Secret::expose) makes.
+/// `Debug` prints `[redacted]`, and neither `Display` nor `Serialize` is implemented. The memory is wiped on
+/// drop, except for copies that the caller of [`expose`](Secret::expose) makes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 

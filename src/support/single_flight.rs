@@ -1,7 +1,7 @@
 //! [`SingleFlight`]: concurrent callers with the same key share one run of the work.
 //!
 //! The work runs as a separate task, and callers wait for its outcome. A dropped caller does not cancel the
-//! work, not even the caller that started it. If the work panics, all callers learn it immediately, and the
+//! work, not even the caller that started it. If the work panics, all callers get `None` immediately, and the
 //! next caller starts the work again.
 
 use std::collections::HashMap;
@@ -145,7 +145,7 @@ impl<T: Clone> Waiter<T> {
     }
 }
 
-/// Removes the key from the map when the task ends, also by a panic.
+/// A guard that removes the key from the map when the task ends, even by a panic.
 struct Entry<K: Eq + Hash, T> {
     running: Running<K, T>,
     key: K,
@@ -216,15 +216,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropped_leader_does_not_cancel_the_work() {
+    async fn dropped_starter_does_not_cancel_the_work() {
         let (single_flight, gate) = (SingleFlight::default(), Arc::new(Notify::new()));
         let work = || {
             let gate = gate.clone();
             async move { gate.notified().await }
         };
-        let leader = single_flight.run("key", work);
+        let starter = single_flight.run("key", work);
         let follower = single_flight.run("key", work);
-        drop(leader);
+        drop(starter);
         gate.notify_one();
         assert_eq!(follower.wait().await, Some(()));
     }

@@ -1,4 +1,4 @@
-//! [`Pool`]: connections to SQLite or PostgreSQL, for the stores of this crate; [`SqlError`].
+//! [`Pool`] and [`SqlError`]: connections to SQLite or PostgreSQL for the stores of this crate.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoo
 use crate::clock::sleep;
 use crate::support::secret::Secret;
 
-/// Default timeout for a connection. It is shorter than the 2 s of a lookup or a registration, so the error
-/// names the connection. A pool from the service has its own setting.
+/// The default timeout for getting a connection. It is shorter than the 2 s that a lookup or a registration
+/// may take, so that the error says that no connection was free. A pool from the service has its own setting.
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Maximum number of connections of a pool.
+/// The maximum number of connections of a pool.
 const CONNECTIONS: u32 = 8;
 
-/// Pause between two attempts to switch a file to WAL mode.
+/// The pause between two attempts to switch a file to WAL mode.
 #[cfg(feature = "sqlite")]
-const RETRY_AFTER: Duration = Duration::from_millis(10);
+const WAL_RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// A pool of connections. Clones share the connections.
 #[derive(Clone)]
@@ -51,10 +51,10 @@ pub enum SqlError {
     /// The tables of the registrar are missing or outdated, and could not be migrated.
     #[error(
         "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
-         if this database role must not, call `migrate` once with a role that may"
+         if this database role is not allowed to do so, call `migrate` once with a role that is"
     )]
     Migration(#[source] BoxedError),
-    /// A query returned a row with another key. The table was not created by
+    /// A query for one key returned the row of another key. The table was not created by
     /// [`SqlRegistrar::migrate`](crate::registrar::SqlRegistrar::migrate), and its comparison ignores case,
     /// accents or the end of long texts.
     #[error(
@@ -87,8 +87,8 @@ impl From<sqlx::Error> for SqlError {
     }
 }
 
-/// Runs `$work` on a connection of either database; both understand `$1`. An error returns from the calling
-/// function by `?`.
+/// Runs `$work` on a connection of either database; both accept `$1` as a parameter. `?` returns errors from
+/// the calling function.
 ///
 /// In PostgreSQL, the work runs in a transaction, even if it is one statement, and statements must be
 /// [`unnamed!`]. Behind a pooler such as PgBouncer in transaction mode, each transaction may get another
@@ -131,8 +131,8 @@ macro_rules! in_transaction {
             }
             #[cfg(feature = "postgres")]
             $crate::support::sql::Pool::Postgres(pool) => {
-                // Overrides the pool's level: with a stricter one, the row that ON CONFLICT met would be
-                // invisible.
+                // Overrides the isolation level of the pool: at a higher level, the row that caused ON
+                // CONFLICT would be invisible.
                 let mut transaction =
                     pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                 let $connection = &mut *transaction;
@@ -165,13 +165,14 @@ macro_rules! sql_constructors {
             /// Creates a store from a connection string, such as `sqlite:///var/lib/app/app.db?mode=rwc`,
             /// `sqlite::memory:` or `postgres://app@db.example/app`. It connects on first use.
             ///
-            /// The service can therefore start before its database. The store uses at most 8 connections,
-            /// and a call waits up to 1.5 s for one. SQLite files are switched to WAL mode, so that a
-            /// writer does not block readers, unless the connection string has `mode=ro` or `immutable`.
+            /// The service can therefore start before its database. The store uses at most 8 connections, and
+            /// a call waits up to 1.5 s for one, and then fails. SQLite files are switched to WAL mode, so
+            /// that a writer does not block readers, unless the connection string has `mode=ro` or
+            /// `immutable`.
             ///
             /// # Errors
-            /// If the connection string is malformed or needs a feature that is not enabled, or outside of
-            /// a tokio runtime.
+            /// If the connection string is malformed, if it needs a feature that is not enabled, or if no
+            /// tokio runtime is running.
             pub fn connect_lazy(url: &$crate::support::secret::Secret) -> Result<Self, SqlError> {
                 Self::connect_lazy_with_timeout(url, $crate::support::sql::ACQUIRE_TIMEOUT)
             }
@@ -301,8 +302,9 @@ fn sqlite(url: &Secret, acquire_timeout: Duration) -> Result<Pool, SqlError> {
     Ok(Pool::Sqlite(pool.connect_lazy_with(options)))
 }
 
-/// Switches the file to WAL mode. If several connections do so concurrently, SQLite refuses some
-/// immediately and ignores the busy timeout, so this tries again until the pool's timeout for a connection.
+/// Switches the file to WAL mode. If several connections do so concurrently, SQLite refuses some immediately,
+/// in spite of the busy timeout. This function then tries again. The pool's timeout for a connection limits
+/// the number of attempts.
 ///
 /// Other errors are ignored here, because the first statement reports them.
 #[cfg(feature = "sqlite")]
@@ -311,7 +313,7 @@ async fn enable_wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error
     loop {
         match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(BUSY) => {
-                sleep(RETRY_AFTER).await;
+                sleep(WAL_RETRY_PAUSE).await;
             }
             _ => return Ok(()),
         }

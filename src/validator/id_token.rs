@@ -16,13 +16,14 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::Value;
 
-/// Maximum age of an ID token. The provider issues it during the sign-in, so an older one was not made for it.
+/// The maximum age of an ID token. The provider issues it during the sign-in, so an older token is from an
+/// earlier sign-in.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The expected contents of an ID token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IdTokenRules<'a> {
-    /// The provider that the client asked.
+    /// The `iss` of the provider that the sign-in was started at.
     pub(crate) issuer: &'a str,
     /// The client, which must be the only audience.
     pub(crate) client_id: &'a str,
@@ -32,7 +33,7 @@ pub(crate) struct IdTokenRules<'a> {
     pub(crate) access_token: &'a str,
 }
 
-/// Verifies the ID token of a sign-in and returns its `sub`. May wait for keys.
+/// Verifies the ID token of a sign-in and returns its `sub`. Waits for the issuer or its keys if necessary.
 pub(crate) async fn verify_id_token(
     issuers: &Issuers,
     clock: &dyn Clock,
@@ -61,7 +62,7 @@ fn verify(
     }
     let issuer = match issuers.find(expected.issuer) {
         IssuerLookup::Found(issuer) => issuer,
-        // The token came from the provider directly, so the tenant is not invented.
+        // The token came from the provider directly, so the tenant exists.
         IssuerLookup::NotOpen(template, tenant) => {
             return Ok(Verification::NeedsIssuer { template, tenant, is_vouched: true });
         }
@@ -76,7 +77,7 @@ fn verify(
     let query = header.key_query(&issuer.name, &issuer.rules, clock.now());
     match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
         SignatureCheck::Verified(..) => {
-            issuer.token_was_verified();
+            issuer.record_verified_token();
             let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
             let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
             Ok(Verification::Done(Ok(subject.to_owned())))

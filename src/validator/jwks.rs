@@ -18,25 +18,27 @@ use crate::issuer::{Issuer, IssuerLookup, IssuerTemplate, Issuers, KeySets, Sign
 #[cfg(feature = "trust")]
 use crate::support::json::Document;
 
-/// Verifies signed JWTs (RFC 7519) against the published keys of their issuers (RFC 7517).
+/// A validator of signed JWTs (RFC 7519), with the keys that their issuers publish (RFC 7517).
 ///
-/// The validator also works on its own, without the layer or tenants. It checks a token in this order,
-/// cheap rules first:
+/// The validator can be used on its own, without the layer and without a tenant store. It checks a token in
+/// this order, cheap rules first:
 ///
 /// 1. size and shape;
-/// 2. the header: algorithm, `typ`, no `crit`;
-/// 3. `iss` is a configured issuer;
+/// 2. the header: a known algorithm, no `crit`;
+/// 3. `iss` is a configured issuer, which allows the algorithm and `typ`;
 /// 4. `aud` names this service;
-/// 5. `exp`, `nbf`, `iat`;
-/// 6. the token is no ID or refresh token, and not bound to a key, unless [allowed](Credentials::allow_bound);
-/// 7. the tenant belongs to the issuer;
+/// 5. `exp`, `nbf`, `iat`, and the maximum lifetime;
+/// 6. the token is not an ID, refresh or logout token; if it is bound to a key, bound tokens are
+///    [allowed](Credentials::allow_bound);
+/// 7. the claims that the [profile](crate::config::TokenProfile) requires; the tenant belongs to the issuer;
 /// 8. the signature;
 /// 9. the types of all claims that are read.
 ///
 /// A token that passed is [cached](VerifiedTokens). When it is presented again, only the time, its key and
 /// its issuer are checked.
 ///
-/// *Not* checked: whether the token was revoked before it expired, and whether the tenant exists.
+/// The validator does *not* check whether the token was revoked before it expired, or whether the tenant
+/// exists.
 #[derive(Debug, Clone)]
 pub struct JwksValidator {
     issuers: Issuers,
@@ -50,8 +52,8 @@ impl JwksValidator {
     /// Creates a validator for the issuers of `config`. Does no I/O.
     ///
     /// # Errors
-    /// All faults of the configuration in one error. The configuration must name at least one issuer and
-    /// one audience.
+    /// If the configuration is invalid; the error lists all faults. It must name at least one issuer and one
+    /// audience.
     pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
         Self::with_clock(config, Arc::new(SystemClock::default()))
     }
@@ -91,12 +93,13 @@ impl JwksValidator {
     }
 
     /// Verifies a token with the cached keys.
-    fn verify(&self, presented: &Credentials<'_>) -> Verification<Identity> {
-        let error = match self.check(presented) {
+    fn verify(&self, credentials: &Credentials<'_>) -> Verification<Identity> {
+        let error = match self.check(credentials) {
             Ok(verification) => return verification,
-            // The characters are checked only now: a token that parses has no invalid one. The exception is
-            // the signature of a token whose claims are refused, which is not decoded.
-            Err(fault @ InvalidToken::Malformed(_)) => match presented.check() {
+            // Invalid characters are searched for only here: a token with one cannot be parsed. (If the
+            // claims are refused, the signature is never decoded, and an invalid character in it is not
+            // reported.)
+            Err(fault @ InvalidToken::Malformed(_)) => match credentials.check() {
                 Err(bad_syntax) => bad_syntax,
                 Ok(()) => fault.into(),
             },
@@ -107,15 +110,15 @@ impl JwksValidator {
 
     /// Applies all rules. A rule whose result may change over time must also be part of the check of a
     /// cached token, in [`VerifiedTokens`].
-    fn check(&self, presented: &Credentials<'_>) -> Result<Verification<Identity>, InvalidToken> {
-        let (token, allows_bound) = (presented.token_bytes(), presented.allows_bound());
-        // Before the MAC of the cache lookup: its cost grows with the length.
+    fn check(&self, credentials: &Credentials<'_>) -> Result<Verification<Identity>, InvalidToken> {
+        let (token, allows_bound) = (credentials.token_bytes(), credentials.allows_bound());
+        // Checked before the cache lookup, whose MAC costs more for a longer token.
         if token.len() > self.max_token_bytes {
-            return Err(InvalidToken::Malformed("longer than the limit"));
+            return Err(InvalidToken::Malformed("the token is too long"));
         }
         let generation = self.issuers.generation();
         let miss = match self.verified_tokens.get(token, generation, &*self.clock) {
-            // Another caller, which verifies proofs, may have presented the token before.
+            // It may be in the cache because it was validated with bound tokens allowed.
             Ok(bound) if bound.confirmation().is_some() && !allows_bound => {
                 return Err(InvalidToken::Unproven);
             }
@@ -130,7 +133,7 @@ impl JwksValidator {
         let issuer = match self.issuers.find(rules::issuer(claims)?) {
             IssuerLookup::Found(issuer) => issuer,
             IssuerLookup::NotOpen(template, tenant) => {
-                // Checked first: only a token without other faults may cause an issuer to be opened.
+                // Checked first: only a token without other faults may cause a call of the resolver.
                 rules::check(claims, &header, template.rules(), Some(&tenant), now, allows_bound)?;
                 let is_vouched = is_vouched(&template, &tenant, jws, &header, now)?;
                 return Ok(Verification::NeedsIssuer { template, tenant, is_vouched });
@@ -142,7 +145,7 @@ impl JwksValidator {
         let lifetime = rules::check(claims, &header, rules, own_tenant, now, allows_bound)?;
         let (lease, key_expiry) = match verify_signature(&issuer, jws, &header, now)? {
             SignatureCheck::Verified(lease, key_expiry) => (lease, key_expiry),
-            // The issuer may have replaced the named key by another one.
+            // The issuer may have published another key with this key id.
             SignatureCheck::BadSignature(tried) => {
                 return Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Signature));
             }
@@ -153,7 +156,7 @@ impl JwksValidator {
                 return Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Key));
             }
         };
-        issuer.token_was_verified();
+        issuer.record_verified_token();
         // When the key expires, the cached token is verified again, and refused.
         let lifetime = lifetime.at_most(key_expiry);
         self.headers.insert(jws, &header);
@@ -180,7 +183,8 @@ fn verify_signature(
     Ok(issuer.keys.verify(&query, header.algorithm, jws.signed, &signature))
 }
 
-/// Returns whether the signature shows that the tenant is not invented, though its issuer is not open.
+/// Returns whether a known key of the provider made the signature, so that the tenant exists although its
+/// issuer is not open.
 fn is_vouched(
     template: &IssuerTemplate,
     tenant: &TenantId,
@@ -195,7 +199,7 @@ fn is_vouched(
 
 #[async_trait]
 impl TokenValidator for JwksValidator {
-    /// Accepts every token of three parts; `iss` names its issuer.
+    /// Returns whether the token has three parts. Its `iss` is checked later.
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
         presented.is_jws_shaped()
     }
@@ -219,10 +223,12 @@ pub(crate) fn unverified_claims(token: &str) -> Result<Document, InvalidToken> {
 /// can write such a token: never base a decision on the result.
 ///
 /// # Errors
-/// If the token does not have three parts, or its payload does not fit `T`.
+/// If the token does not have three parts, if its header is too long, or if its payload is not base64url or
+/// does not fit `T`.
 pub fn insecure_decode_claims<T: serde::de::DeserializeOwned>(
     token: &str,
 ) -> Result<T, InvalidToken> {
     let payload = Jws::split(token.as_bytes(), usize::MAX)?.payload()?;
-    serde_json::from_slice(&payload).map_err(|_| InvalidToken::Malformed("claims"))
+    serde_json::from_slice(&payload)
+        .map_err(|_| InvalidToken::Malformed("the claims have the wrong type"))
 }

@@ -25,14 +25,14 @@ impl<'t> Jws<'t> {
     /// Splits a token in compact serialisation. Refuses any other form.
     pub(crate) fn split(token: &'t [u8], max_bytes: usize) -> Result<Self, InvalidToken> {
         if token.len() > max_bytes {
-            return Err(InvalidToken::Malformed("longer than the limit"));
+            return Err(InvalidToken::Malformed("the token is too long"));
         }
         let mut dots = memchr::memchr_iter(b'.', token);
         let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
-            return Err(InvalidToken::Malformed("not of three parts"));
+            return Err(InvalidToken::Malformed("the token does not have three parts"));
         };
         if first > MAX_HEADER {
-            return Err(InvalidToken::Malformed("header longer than the limit"));
+            return Err(InvalidToken::Malformed("the header is too long"));
         }
         let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
         Ok(Self {
@@ -48,18 +48,20 @@ impl<'t> Jws<'t> {
     }
 
     pub(crate) fn header(&self) -> Result<Header, InvalidToken> {
-        let text =
-            base64url::decode(self.header).ok_or(InvalidToken::Malformed("header encoding"))?;
+        let text = base64url::decode(self.header)
+            .ok_or(InvalidToken::Malformed("the header is not base64url"))?;
         Header::read(document(text)?.root())
     }
 
     /// Decodes the claims. [`document`] parses them.
     pub(crate) fn payload(&self) -> Result<Vec<u8>, InvalidToken> {
-        base64url::decode(self.payload).ok_or(InvalidToken::Malformed("payload encoding"))
+        base64url::decode(self.payload)
+            .ok_or(InvalidToken::Malformed("the payload is not base64url"))
     }
 
     pub(crate) fn signature(&self) -> Result<Vec<u8>, InvalidToken> {
-        base64url::decode(self.signature).ok_or(InvalidToken::Malformed("signature encoding"))
+        base64url::decode(self.signature)
+            .ok_or(InvalidToken::Malformed("the signature is not base64url"))
     }
 }
 
@@ -67,14 +69,15 @@ impl<'t> Jws<'t> {
 pub(crate) fn document(text: impl Into<Vec<u8>>) -> Result<Document, InvalidToken> {
     Document::parse(text).map_err(|fault| {
         InvalidToken::Malformed(match fault {
-            Fault::Syntax => "not a JSON object",
-            Fault::Limit => "more members or deeper than the limit",
+            Fault::Syntax => "it is not a JSON object",
+            Fault::Limit => "it has too many members, or is nested too deeply",
             Fault::Duplicate => "a member name occurs twice",
         })
     })
 }
 
-/// The used members of a header. `jku`, `x5u` and `x5c` are ignored: keys come from the issuer only.
+/// The header members that this crate uses. `jku`, `x5u` and `x5c` are ignored: keys come from the issuer
+/// only.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) algorithm: Algorithm,
@@ -105,11 +108,13 @@ impl Header {
         let mut certificate = CertificateHash::default();
         let mut typ = Typ::Absent;
         for member in header.children() {
-            let text = || member.as_str().ok_or(InvalidToken::Malformed("header member type"));
+            let text = || {
+                member.as_str().ok_or(InvalidToken::Malformed("a header member has the wrong type"))
+            };
             match member.name() {
                 "alg" => algorithm = Some(text()?.parse().map_err(|_| InvalidToken::Algorithm)?),
                 "kid" if text()?.len() > MAX_KID => {
-                    return Err(InvalidToken::Malformed("kid longer than the limit"));
+                    return Err(InvalidToken::Malformed("kid is too long"));
                 }
                 "kid" => kid = Some(text()?.into()),
                 "x5t" => certificate.sha1 = Some(text()?.into()),
@@ -185,16 +190,16 @@ mod tests {
     fn malformed_json_has_distinct_reasons() {
         let deep = format!(r#"{{"alg":{}"#, "[".repeat(20));
         for (json, reason) in [
-            ("[]", "not a JSON object"),
+            ("[]", "it is not a JSON object"),
             (r#"{"alg":"ES256","alg":"ES256"}"#, "a member name occurs twice"),
-            (deep.as_str(), "more members or deeper than the limit"),
+            (deep.as_str(), "it has too many members, or is nested too deeply"),
         ] {
             assert_eq!(header(json), Err(InvalidToken::Malformed(reason)));
         }
     }
 
     #[test]
-    fn types_compare_as_media_types() {
+    fn typ_is_compared_as_a_media_type() {
         for (typ, read) in [
             ("JWT", Typ::Jwt),
             ("jwt", Typ::Jwt),
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn dangerous_headers_are_refused() {
+    fn unsupported_and_malformed_headers_are_refused() {
         for json in [
             r#"{}"#,
             r#"{"alg":"none"}"#,

@@ -13,13 +13,13 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::{ClaimsMapping, Identity, Provenance, Reading};
 use crate::support::json::Document;
 
-/// `iss` of mock identities. No provider can have it, because it is no URL.
+/// `iss` of mock identities. It differs from the `iss` of every OpenID provider, which is an https URL.
 const ISSUER: &str = "urn:scaikey-auth:mock";
 
-/// Lifetime of a mock identity, from each request on.
+/// The lifetime of a mock identity. It begins anew with each request.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Accepts tokens without verifying them.
+/// A validator that accepts tokens without verifying them.
 #[derive(Debug)]
 pub(crate) struct MockValidator {
     claims: Map<String, Value>,
@@ -48,7 +48,8 @@ impl MockValidator {
         claims.insert("exp".to_owned(), unix_seconds(now + LIFETIME).into());
         let payload = Value::Object(claims).to_string();
         let document = Document::parse(payload);
-        let document = document.map_err(|_| InvalidToken::Malformed("mock claims"))?;
+        let document =
+            document.map_err(|_| InvalidToken::Malformed("the mock claims are invalid"))?;
         let mapping = ClaimsMapping::default();
         let reading = Reading {
             issuer: ISSUER.into(),

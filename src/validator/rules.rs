@@ -17,8 +17,8 @@ pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
     }
 }
 
-/// Checks every rule that needs no key, cheapest first. For an unchanged issuer, the result depends on the
-/// time only, and holds within the returned [`Lifetime`].
+/// Checks every rule that needs no key, cheapest first. Unless the issuer changes, only the time can change
+/// the result: a token that passed stays valid during the returned [`Lifetime`].
 pub(super) fn check(
     claims: Value<'_>,
     header: &Header,
@@ -44,7 +44,8 @@ pub(super) fn check(
     Ok(lifetime)
 }
 
-/// The time in which a token is valid: from `begins` on and before `ends`, both including the leeway.
+/// The time in which a token is valid, extended by the leeway: from `begins` (inclusive) to `ends`
+/// (exclusive).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lifetime {
     begins: SystemTime,
@@ -125,6 +126,7 @@ fn times(
     let iat = numeric_date(claims.get("iat"), "iat")?;
     let begins = nbf.unwrap_or(0.0).max(iat.unwrap_or(0.0));
     let lifetime = Lifetime::between(begins, exp, leeway);
+    // The fault names `exp`, although `nbf` or `iat` may be the date that the clock cannot represent.
     let lifetime = lifetime.ok_or(InvalidToken::MalformedClaim("exp"))?;
     lifetime.check(now)?;
     match max_lifetime {
@@ -142,20 +144,23 @@ fn times(
 /// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not mark them
 /// by `typ`, but their claims differ from those of access tokens.
 fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
-    const FOREIGN_CLAIMS: [&str; 4] = ["at_hash", "c_hash", "s_hash", "events"];
-    const FOREIGN_KINDS: [(&str, &[&str]); 3] = [
+    const CLAIMS_OF_OTHER_TOKENS: [&str; 4] = ["at_hash", "c_hash", "s_hash", "events"];
+    const KINDS_OF_OTHER_TOKENS: [(&str, &[&str]); 3] = [
         ("typ", &["ID", "Refresh", "Offline", "Logout"]),
         ("token_use", &["id", "refresh"]),
         ("token_type", &["refresh", "refresh_token", "id_token"]),
     ];
     let has = |name: &&str| claims.get(name).is_some();
-    let kind = |(name, foreign): &(&str, &[&str])| {
-        claims.get(name).and_then(Value::as_str).is_some_and(|kind| foreign.contains(&kind))
+    let kind = |(name, kinds): &(&str, &[&str])| {
+        claims.get(name).and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind))
     };
     // `nonce` belongs to ID tokens. Some issuers copy it into access tokens, but those also have a scope or
     // a client.
     let bare_nonce = || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(has);
-    if FOREIGN_CLAIMS.iter().any(has) || FOREIGN_KINDS.iter().any(kind) || bare_nonce() {
+    if CLAIMS_OF_OTHER_TOKENS.iter().any(has)
+        || KINDS_OF_OTHER_TOKENS.iter().any(kind)
+        || bare_nonce()
+    {
         return Err(InvalidToken::Type);
     }
     Ok(())
@@ -182,7 +187,8 @@ fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
     }
 }
 
-/// Checks that the tenant belongs to the issuer: it must be the one in `iss`, or one of those configured.
+/// Checks that the tenant belongs to the issuer: it must equal the tenant in `iss`, if there is one, and be
+/// in the configured list, if there is one.
 fn tenant(
     claims: Value<'_>,
     config: &IssuerConfig,
@@ -193,13 +199,13 @@ fn tenant(
         return Ok(());
     }
     let claimed = read_tenant(claims, &config.claims)?;
-    let own = own.is_none() || claimed.as_ref() == own;
+    let matches_own = own.is_none() || claimed.as_ref() == own;
     let listed = match &claimed {
         Some(claimed) => allowed.is_empty() || allowed.contains(claimed),
         // A token without a tenant passes here. The layer decides whether a tenant is required.
         None => true,
     };
-    if own && listed { Ok(()) } else { Err(InvalidToken::IssuerTenant) }
+    if matches_own && listed { Ok(()) } else { Err(InvalidToken::IssuerTenant) }
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use crate::error::AuthError;
 use crate::identity::Identity;
 
-/// The bearer token of a request. `Debug` does not print it.
+/// The credentials of a request: its bearer token. `Debug` does not print the token.
 #[derive(Clone, Copy)]
 pub struct Credentials<'r> {
     token: &'r [u8],
-    /// Whether the token's characters were not checked yet.
-    is_unchecked: bool,
+    /// Whether the characters of the token were checked.
+    is_checked: bool,
     allows_bound: bool,
 }
 
@@ -21,13 +21,12 @@ impl<'r> Credentials<'r> {
     /// Creates credentials from a bearer token. A token that is bound to a key is refused, unless
     /// [allowed](Self::allow_bound).
     pub fn bearer(token: &'r str) -> Self {
-        Self { token: token.as_bytes(), is_unchecked: false, allows_bound: false }
+        Self { token: token.as_bytes(), is_checked: true, allows_bound: false }
     }
 
     /// Allows tokens that are bound to a key. The caller of the validator must then verify the proof of
-    /// possession, by [`Identity::confirmation`], before it uses the identity. Default: bound tokens are
-    /// refused. Attack: allowing them without verifying the proof, which makes a stolen token as good as
-    /// its key.
+    /// possession, with [`Identity::confirmation`], before it uses the identity. Otherwise a stolen token can
+    /// be used without its key. By default, bound tokens are refused.
     #[must_use]
     pub fn allow_bound(mut self) -> Self {
         self.allows_bound = true;
@@ -39,16 +38,16 @@ impl<'r> Credentials<'r> {
         self.allows_bound
     }
 
-    /// Creates credentials from unchecked bytes of a request. A validator [checks](Self::check) them before
-    /// it does anything but look them up in its cache.
+    /// Creates credentials from unchecked bytes of a request. A validator may look them up in its cache, and
+    /// must [check](Self::check) them before anything else.
     pub(crate) fn raw(token: &'r [u8]) -> Self {
-        Self { token, is_unchecked: true, allows_bound: false }
+        Self { token, is_checked: false, allows_bound: false }
     }
 
-    /// Refuses unchecked bytes that are no `b64token` (RFC 6750 §2.1): at least one character, padding only
-    /// at the end.
+    /// Refuses unchecked bytes that are not a `b64token` (RFC 6750 §2.1): at least one character, and padding
+    /// only at the end.
     pub(crate) fn check(&self) -> Result<(), AuthError> {
-        if !self.is_unchecked {
+        if self.is_checked {
             return Ok(());
         }
         let body = self.token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
@@ -57,7 +56,7 @@ impl<'r> Credentials<'r> {
         let allowed = body.iter().fold(true, |all, byte| all & is_b64token(*byte));
         if body.is_empty() || !allowed {
             return Err(AuthError::MalformedCredentials(
-                "The bearer token is empty or has characters it may not have.",
+                "The bearer token is empty or contains characters that are not allowed.",
             ));
         }
         Ok(())

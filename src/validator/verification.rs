@@ -1,4 +1,4 @@
-//! [`Verification`]: the result for a token, or the issuer or keys it must wait for first.
+//! [`Verification`]: the result for a token, or the issuer or keys that must be fetched first.
 
 use std::sync::Arc;
 
@@ -6,21 +6,22 @@ use crate::error::{AuthError, InvalidToken};
 use crate::identity::TenantId;
 use crate::issuer::{Issuer, IssuerKeys, IssuerTemplate, KeySetVersion, NotRefreshed, Refreshed};
 
-/// How often a token may wait for keys: once for a fetch that was already running, and once for a fetch
-/// that began after the token arrived.
+/// The number of times that a token may wait for keys: once for a fetch that was already running, and once
+/// for a fetch that began after the token arrived.
 const MAX_REFRESHES: usize = 2;
 
-/// One round for each thing that a token may wait for, and the final one.
+/// The maximum number of calls of `verify`: one for the issuer, one for each refresh, the final one, and one
+/// to spare, because the issuer may have to be opened again.
 const MAX_ROUNDS: usize = MAX_REFRESHES + 3;
 
 /// The state of a token's verification.
 pub(super) enum Verification<T> {
     Done(Result<T, AuthError>),
-    /// The issuer of the token's tenant must be opened first.
+    /// The issuer of the token's tenant must be resolved, and its keys fetched, first.
     NeedsIssuer {
         template: Arc<IssuerTemplate>,
         tenant: TenantId,
-        /// Whether a signature shows that the tenant is not invented.
+        /// Whether a known key of the provider made the signature, so that the tenant exists.
         is_vouched: bool,
     },
     /// No cached key verifies the token.
@@ -50,7 +51,8 @@ impl<T> Verification<T> {
     }
 }
 
-/// Calls `verify` until it is done. Waits between the calls for the issuer or keys it needs.
+/// Calls `verify` until it returns a result. Between the calls, waits for the issuer or the keys that are
+/// needed.
 pub(super) async fn finish<T>(verify: impl Fn() -> Verification<T>) -> Result<T, AuthError> {
     let mut refreshes = 0;
     let mut last_fault = InvalidToken::Key;
@@ -83,8 +85,8 @@ pub(super) async fn finish<T>(verify: impl Fn() -> Verification<T>) -> Result<T,
     Err(last_fault.into())
 }
 
-/// Returns the answer for a token when there are no newer keys. If its key is unknown, the token may be
-/// good, and `reason` decides; otherwise the known key decides.
+/// Returns the error for a token when there are no newer keys. If its key is unknown, the token may be valid,
+/// and the error is `reason`; otherwise the error is `fault`.
 fn rejection(reason: NotRefreshed, fault: InvalidToken) -> AuthError {
     match fault {
         InvalidToken::Key => reason.into(),

@@ -6,11 +6,13 @@
 //! never are. A cached token is accepted again if all of these hold:
 //!
 //! - it is the same token, by its MAC;
-//! - no issuer was removed, replaced or purged since its first lookup;
-//! - it was not flushed since its first lookup;
+//! - no issuer was removed, replaced or purged since the lookup that preceded its insertion;
+//! - it was not flushed since the lookup that preceded its insertion;
 //! - its [`KeyLease`] is valid: its key was not removed, and the key set is neither due for a refresh nor too
-//!   old. A service that sees only cached tokens therefore still learns of removed keys;
+//!   old;
 //! - the time is within its `nbf`, `iat` and `exp`, by the same rule as at first.
+//!
+//! A service that sees only cached tokens therefore still notices removed keys.
 //!
 //! All other rules (audience, issuer policy, token type, claims mapping) depend on the issuer's
 //! configuration, which is immutable: a change creates a new issuer.
@@ -34,33 +36,35 @@ use crate::support::telemetry;
 /// The cache of verified tokens of a validator. A handle: clones share the cache.
 /// [`Auth::verified_tokens`](crate::Auth::verified_tokens) returns it.
 ///
-/// The cache is on by default. [`AuthConfig::verified_tokens_bytes`](crate::AuthConfig::verified_tokens_bytes)
-/// limits its size. An entry becomes invalid immediately when its token expires, when its key is removed, or
-/// when its issuer is removed, replaced or purged. The memory of an invalid entry is freed when the token is
-/// presented again, when the cache evicts it, or by a flush; no task searches for invalid entries.
+/// The cache is on by default.
+/// [`AuthConfig::verified_tokens_bytes`](crate::AuthConfig::verified_tokens_bytes) limits its size. An entry
+/// becomes invalid as soon as its token expires, a fetched key set lacks its key, or its issuer is removed,
+/// replaced or purged. The memory of an invalid entry is freed when the token is presented again, when the
+/// cache evicts it, or by a flush; no task searches for invalid entries.
 ///
-/// Safety never requires a flush: the next request with a flushed token verifies it again, and accepts it if
-/// it is still good. Flush to free memory, or to hold less personal data of a tenant that left.
+/// A flush is never needed for security: the next request with a flushed token verifies it again, and accepts
+/// it if it is still valid. Flush to free memory, or to remove the personal data of a tenant that left from
+/// memory.
 #[derive(Clone)]
 pub struct VerifiedTokens(Option<Arc<Shared>>);
 
-/// Statistics of [`VerifiedTokens`]. Counters start at zero with the process.
+/// Statistics of [`VerifiedTokens`]. The counters start at zero when the validator is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct VerifiedTokensStats {
-    /// Number of entries, including invalid ones that were not freed yet.
+    /// The number of entries, including invalid ones that were not freed yet.
     pub tokens: usize,
-    /// Approximate memory of all entries, in bytes: their allocations and their slots in the table.
+    /// The approximate memory of all entries, in bytes: their allocations and their slots in the table.
     pub bytes: usize,
     /// The limit of `bytes`; 0 if the cache is off.
     pub max_bytes: usize,
-    /// Lookups that found a valid entry.
+    /// The number of lookups that found a valid entry.
     pub hits: u64,
-    /// Lookups that found none, for good and bad tokens. A token that waits for keys is looked up more than
-    /// once.
+    /// The number of lookups that found no valid entry, whether the token was valid or not. A token that
+    /// waits for keys is looked up more than once.
     pub misses: u64,
-    /// Valid entries that were evicted or not stored because the cache was full. If this grows as fast as
-    /// `misses`, raise the limit.
+    /// The number of valid entries that were evicted or not stored because the cache was full. If this grows
+    /// as fast as `misses`, raise the limit.
     pub evicted: u64,
 }
 
@@ -91,7 +95,7 @@ struct Entry {
     lease: KeyLease,
     /// [`Issuers::generation`](crate::issuer::Issuers::generation) before the issuer was looked up.
     generation: u64,
-    shard: u32,
+    tenant_group: u32,
     /// [`Flushes::count`] before the verification began.
     flushes: u64,
 }
@@ -112,7 +116,7 @@ impl Weighter<Mac, Arc<Entry>> for WeighBytes {
     }
 }
 
-/// Collects the entries that an insertion evicts.
+/// A lifecycle that collects the entries that an insertion evicts.
 #[derive(Debug, Clone)]
 struct CollectEvicted;
 
@@ -124,7 +128,7 @@ impl Lifecycle<Mac, Arc<Entry>> for CollectEvicted {
     }
 }
 
-/// A failed lookup: what [`VerifiedTokens::insert`] needs if the token turns out to be good.
+/// A failed lookup. [`VerifiedTokens::insert`] needs it if the token turns out to be valid.
 #[derive(Debug)]
 pub(super) struct Miss {
     mac: Mac,
@@ -160,7 +164,7 @@ impl VerifiedTokens {
     /// may be removed too; they are verified again.
     pub fn flush_tenant(&self, tenant: &TenantId) {
         if let Some(shared) = &self.0 {
-            shared.flushes.flush_shard(shared.flushes.shard_of(Some(tenant)));
+            shared.flushes.flush_group(shared.flushes.group_of(Some(tenant)));
             shared.entries.retain(|_, entry| entry.identity.tenant_id() != Some(tenant));
         }
     }
@@ -178,8 +182,9 @@ impl VerifiedTokens {
         }
     }
 
-    /// Returns the identity of a cached token that is still good, or the [`Miss`] to [insert](Self::insert) it
-    /// with. `generation` is the current one of the issuers.
+    /// Returns the identity of a cached token that is still valid. Otherwise returns a [`Miss`], with which
+    /// the token can be [inserted](Self::insert); `None` if the cache is off. `generation` is the current
+    /// generation of the issuers.
     pub(super) fn get(
         &self,
         token: &[u8],
@@ -198,8 +203,8 @@ impl VerifiedTokens {
             shared.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(entry.identity.clone());
         }
-        if let Some(dead) = entry.filter(|entry| shared.is_dead(entry, generation, clock)) {
-            shared.entries.remove_if(&mac, |stored| Arc::ptr_eq(stored, &dead));
+        if let Some(obsolete) = entry.filter(|entry| shared.is_obsolete(entry, generation, clock)) {
+            shared.entries.remove_if(&mac, |stored| Arc::ptr_eq(stored, &obsolete));
         }
         shared.misses.fetch_add(1, Ordering::Relaxed);
         Err(Some(Miss { mac, generation, flushes }))
@@ -217,15 +222,15 @@ impl VerifiedTokens {
         let (Some(shared), Some(miss)) = (&self.0, miss) else { return };
         let Miss { mac, generation, flushes } = miss;
         let (identity, bytes) = (identity.clone(), identity.footprint() + ENTRY_BYTES);
-        let shard = shared.flushes.shard_of(identity.tenant_id());
-        let entry = Entry { identity, bytes, shard, lifetime, lease, generation, flushes };
+        let tenant_group = shared.flushes.group_of(identity.tenant_id());
+        let entry = Entry { identity, bytes, tenant_group, lifetime, lease, generation, flushes };
         let mut evicted = Vec::new();
         shared.entries.insert_with_lifecycle(mac, Arc::new(entry), &mut evicted);
         // An entry that the same token replaced is not evicted. If the cache stored nothing, the entry in
         // `evicted` is the new one.
         let is_replaced = |other: &Mac| *other == mac && shared.entries.contains_key(&mac);
         let evicted = evicted.iter().filter(|(other, entry)| {
-            !is_replaced(other) && !shared.is_dead(entry, generation, clock)
+            !is_replaced(other) && !shared.is_obsolete(entry, generation, clock)
         });
         let evicted = evicted.count();
         if evicted > 0 {
@@ -242,15 +247,17 @@ impl fmt::Debug for VerifiedTokens {
 }
 
 impl Shared {
-    /// Returns whether neither the issuers changed nor a flush happened since the token's verification began.
+    /// Returns whether there was neither a change of the issuers nor a flush since the verification of the
+    /// token began.
     fn is_current(&self, entry: &Entry, generation: u64) -> bool {
-        entry.generation == generation && !self.flushes.is_flushed(entry.shard, entry.flushes)
+        entry.generation == generation
+            && !self.flushes.is_flushed(entry.tenant_group, entry.flushes)
     }
 
     /// Returns whether the entry can never be valid again.
-    fn is_dead(&self, entry: &Entry, generation: u64, clock: &dyn Clock) -> bool {
+    fn is_obsolete(&self, entry: &Entry, generation: u64, clock: &dyn Clock) -> bool {
         !self.is_current(entry, generation)
-            || entry.lease.is_over()
+            || entry.lease.is_removed()
             || entry.lifetime.is_over(clock.now())
     }
 }
@@ -262,16 +269,15 @@ impl Entry {
     }
 }
 
-/// Number of shards. Each costs eight bytes.
-const SHARDS: usize = 64;
+/// The number of groups of tenants. Each costs eight bytes.
+const TENANT_GROUPS: usize = 64;
 
-/// The times of the last flushes, by shard; a shard is a group of tenants. Time is the number of flushes so
-/// far. A token whose verification began before the last flush of its shard is flushed, whether it was in the
-/// table then or not.
+/// The last flush of each group of tenants, as its number: the first flush of the cache is 1. A token whose
+/// verification began before the last flush of its group is flushed, whether it was in the table then or not.
 #[derive(Debug)]
 struct Flushes {
     count: AtomicU64,
-    last: [AtomicU64; SHARDS],
+    last: [AtomicU64; TENANT_GROUPS],
     hasher: RandomState,
 }
 
@@ -286,17 +292,17 @@ impl Default for Flushes {
 }
 
 impl Flushes {
-    fn shard_of(&self, tenant: Option<&TenantId>) -> u32 {
-        (self.hasher.hash_one(tenant) % SHARDS as u64) as u32
+    fn group_of(&self, tenant: Option<&TenantId>) -> u32 {
+        (self.hasher.hash_one(tenant) % TENANT_GROUPS as u64) as u32
     }
 
     fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn flush_shard(&self, shard: u32) {
+    fn flush_group(&self, tenant_group: u32) {
         let now = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(last) = self.last.get(shard as usize) {
+        if let Some(last) = self.last.get(tenant_group as usize) {
             last.fetch_max(now, Ordering::Relaxed);
         }
     }
@@ -308,9 +314,10 @@ impl Flushes {
         }
     }
 
-    /// Returns whether a token of the shard was flushed whose verification began at `count`.
-    fn is_flushed(&self, shard: u32, count: u64) -> bool {
-        self.last.get(shard as usize).is_none_or(|last| count < last.load(Ordering::Relaxed))
+    /// Returns whether a token of the group was flushed, if its verification began when there had been
+    /// `count` flushes.
+    fn is_flushed(&self, tenant_group: u32, count: u64) -> bool {
+        self.last.get(tenant_group as usize).is_none_or(|last| count < last.load(Ordering::Relaxed))
     }
 }
 
@@ -330,7 +337,7 @@ mod tests {
     const BUDGET: usize = 1 << 20;
     const FOREVER: u64 = 1 << 40;
 
-    /// Seconds since 1970, and since the start.
+    /// A clock that counts seconds, both since 1970 and since the start.
     #[derive(Debug, Default)]
     struct Seconds(AtomicU64);
 
@@ -491,31 +498,31 @@ mod tests {
             let lifetime = Lifetime::until(40);
             cache.insert(miss, &identity("a"), lifetime, lease.clone(), &clock);
         };
-        let counts = |generation, at| {
+        let is_accepted = |generation, at| {
             clock.0.store(at, Ordering::SeqCst);
             cache.get(&token, generation, &clock).is_ok()
         };
         insert(&lease);
-        assert!(counts(7, 0) && counts(7, 39) && counts(7, 0));
-        assert!(!counts(7, 40));
+        assert!(is_accepted(7, 0) && is_accepted(7, 39) && is_accepted(7, 0));
+        assert!(!is_accepted(7, 40));
         insert(&lease);
-        assert!(counts(7, 0) && !counts(8, 0));
+        assert!(is_accepted(7, 0) && !is_accepted(8, 0));
         insert(&lease);
-        assert!(counts(7, 0) && !counts(6, 0));
+        assert!(is_accepted(7, 0) && !is_accepted(6, 0));
         insert(&lease);
-        assert!(counts(7, 0));
+        assert!(is_accepted(7, 0));
         cache.flush_tenant(&TenantId::new("acme").unwrap());
-        assert!(!counts(7, 0));
+        assert!(!is_accepted(7, 0));
         insert(&lease);
-        assert!(counts(7, 0));
+        assert!(is_accepted(7, 0));
         cache.flush();
-        assert!(!counts(7, 0));
+        assert!(!is_accepted(7, 0));
         insert(&lease);
-        assert!(counts(7, 0));
+        assert!(is_accepted(7, 0));
         remove_key();
-        assert!(!counts(7, 0));
+        assert!(!is_accepted(7, 0));
         insert(&KeyLease::until(Duration::from_secs(30)).0);
-        assert!(counts(7, 29) && !counts(7, 30), "its keys are due");
+        assert!(is_accepted(7, 29) && !is_accepted(7, 30), "its keys are due");
         let stats = cache.stats();
         assert_eq!((stats.tokens, stats.evicted), (1, 0));
     }
@@ -585,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_entry_is_removed_when_found() {
+    fn obsolete_entry_is_removed_when_found() {
         let (cache, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
         let token = token_of(&identity("a"));
         let miss = cache.get(&token, 0, &clock).unwrap_err();
@@ -596,7 +603,7 @@ mod tests {
         assert_eq!((stats.tokens, stats.bytes, stats.evicted), (0, 0, 0));
     }
 
-    /// Sets the flag that stops the other threads.
+    /// A guard that sets the flag that stops the other threads.
     struct End<'a>(&'a std::sync::atomic::AtomicBool);
 
     impl Drop for End<'_> {

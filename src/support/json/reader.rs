@@ -1,11 +1,11 @@
-//! The parser of RFC 8259.
+//! The JSON parser (RFC 8259; the sections below refer to it).
 //!
 //! It does not use `serde_json`, because another crate of the program may enable features that change how numbers
 //! are read (with `arbitrary_precision` a number becomes an object), and valid tokens would be refused.
 
 use super::{Fault, Kind, MAX_DEPTH, MAX_MEMBERS, MAX_PAIRWISE, Name, Span, Tree, tag};
 
-/// Reads one object. It records duplicate names in the tree.
+/// Reads one object. `has_duplicates` of the tree reports duplicate names.
 pub(super) fn read(text: &str) -> Result<Tree, Fault> {
     let mut reader = Reader { text, at: 0, tree: Tree::new(), is_over_limit: false };
     let is_object = reader.next() == Some(b'{');
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         Some(self.tree.push(name, kind))
     }
 
-    /// Stops reading if a limit is exceeded.
+    /// Returns `None`, which stops reading, if a limit is exceeded, and records that.
     fn stays_within(&mut self, is_within: bool) -> Option<()> {
         self.is_over_limit |= !is_within;
         is_within.then_some(())
@@ -137,8 +137,8 @@ impl<'a> Reader<'a> {
         is_there.then_some(kind)
     }
 
-    /// Reads the name of the next member of an object with `count` members so far. `tags` is a bit set of their
-    /// tags: a name with a new tag needs no comparison.
+    /// Reads the name of the next member. `count` is the number of members before it. `tags` is a bit set of
+    /// the hashes of their names: a name whose hash is new needs no comparison.
     fn name(&mut self, object: u32, count: u32, tags: &mut u128) -> Option<Name> {
         let span = self.string()?;
         let name = self.tree.string(self.text, span);
@@ -208,8 +208,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Skips plain characters and the following quotation mark or backslash, which it returns. A control character
-    /// is rejected.
+    /// Skips plain characters. Reads and returns the quotation mark or backslash that ends them. A control
+    /// character is rejected.
     fn plain(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.at..)?;
         let is_plain = |byte: &&u8| IS_PLAIN.get(usize::from(**byte)).is_some_and(|is| *is);
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads four hexadecimal digits.
+    /// Reads the four hexadecimal digits of a UTF-16 code unit.
     fn unit(&mut self) -> Option<u16> {
         let digits = self.text.get(self.at..self.at + 4)?;
         self.at += 4;

@@ -94,7 +94,7 @@ fn unusable_client_auth_is_rejected() {
     let key = SigningKey::generate(Algorithm::ES384).private_pem();
     for (auth, why) in [
         (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2"), "PKCS #8"),
-        (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, key), "cannot sign ES256"),
+        (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, key), "not a key for ES256"),
         (ClientAuth::basic("svc", ""), "empty secret"),
         (ClientAuth::post("svc", ""), "empty secret"),
     ] {

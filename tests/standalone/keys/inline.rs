@@ -34,7 +34,7 @@ fn unusable_inline_keys_are_refused() {
         json!({ "keys": [{ "kty": "RSA", "kid": "a", "n": "3Q", "e": "AQAB" }] }).to_string();
     let other = json!({ "keys": [SigningKey::generate(Algorithm::ES384).jwk()] }).to_string();
     for (keys, why) in [
-        ("garbage", "neither a key set"),
+        ("garbage", "contains no keys"),
         ("", "give the text itself"),
         ("/etc/ssl/pub.pem", "not a path or URL"),
         ("https://a.example/jwks.json", "not a path or URL"),

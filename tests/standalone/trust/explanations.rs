@@ -57,7 +57,7 @@ denied: the token is invalid: expired"
     );
     assert_eq!(
         explain("no token".to_owned(), None).await,
-        "denied: the token is invalid: malformed: not of three parts"
+        "denied: the token is invalid: malformed: the token does not have three parts"
     );
     let long = token().subject(&"s".repeat(500)).sign();
     let long = explain(long, None).await;
