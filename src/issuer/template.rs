@@ -541,7 +541,7 @@ mod tests {
             key_sets: Arc::new(KeySets::default()),
             audience: vec!["scaiwave".to_owned()],
             generation: Generation::default(),
-            any_tenant: true,
+            needs_no_tenant_list: true,
         };
         let mut template = IssuerConfig::new("https://scaikey.example/tenants/{tenant_id}");
         // Long enough for every request that gets a slot.

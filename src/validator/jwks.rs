@@ -52,8 +52,8 @@ impl JwksValidator {
     /// Creates a validator for the issuers of `config`. Does no I/O.
     ///
     /// # Errors
-    /// If the configuration is invalid; the error lists all faults. It must name at least one issuer and one
-    /// audience.
+    /// If the configuration is invalid. The error lists all faults. The configuration must name at least one
+    /// issuer and one audience.
     pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
         Self::with_clock(config, Arc::new(SystemClock::default()))
     }

@@ -12,8 +12,8 @@ use crate::identity::Identity;
 #[derive(Clone, Copy)]
 pub struct Credentials<'r> {
     token: &'r [u8],
-    /// Whether the characters of the token were checked.
-    is_checked: bool,
+    /// Whether [`check`](Self::check) must examine the token, because it comes from a request.
+    needs_check: bool,
     allows_bound: bool,
 }
 
@@ -21,7 +21,7 @@ impl<'r> Credentials<'r> {
     /// Creates credentials from a bearer token. A token that is bound to a key is refused, unless
     /// [allowed](Self::allow_bound).
     pub fn bearer(token: &'r str) -> Self {
-        Self { token: token.as_bytes(), is_checked: true, allows_bound: false }
+        Self { token: token.as_bytes(), needs_check: false, allows_bound: false }
     }
 
     /// Allows tokens that are bound to a key. The caller of the validator must then verify the proof of
@@ -41,13 +41,13 @@ impl<'r> Credentials<'r> {
     /// Creates credentials from unchecked bytes of a request. A validator may look them up in its cache, and
     /// must [check](Self::check) them before anything else.
     pub(crate) fn raw(token: &'r [u8]) -> Self {
-        Self { token, is_checked: false, allows_bound: false }
+        Self { token, needs_check: true, allows_bound: false }
     }
 
     /// Refuses unchecked bytes that are not a `b64token` (RFC 6750 §2.1): at least one character, and padding
     /// only at the end.
     pub(crate) fn check(&self) -> Result<(), AuthError> {
-        if self.is_checked {
+        if !self.needs_check {
             return Ok(());
         }
         let body = self.token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
