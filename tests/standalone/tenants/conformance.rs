@@ -154,7 +154,7 @@ async fn resolver_that_ignores_case_fails() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "rule broken: an answer has the requested id")]
+#[should_panic(expected = "rule broken: a found tenant has the requested id")]
 async fn resolver_that_returns_other_tenant_fails() {
     examine(str::to_lowercase, |found, _| Ok(found)).await;
 }
