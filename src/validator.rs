@@ -21,7 +21,7 @@ pub use jwks::insecure_decode_claims;
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
-pub(crate) use id_token::{IdTokenRules, verify_id_token};
+pub(crate) use id_token::{ExpectedIdToken, verify_id_token};
 pub(crate) use jwks::JwksValidator;
 #[cfg(feature = "trust")]
 pub(crate) use jwks::unverified_claims;

@@ -16,7 +16,7 @@ use crate::exchange::{
 use crate::session::{CurrentSession, revoke};
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
-use crate::validator::{IdTokenRules, verify_id_token};
+use crate::validator::{ExpectedIdToken, verify_id_token};
 
 /// Characters of an unverified error code that are logged.
 const MAX_ERROR_CHARS: usize = 64;
@@ -271,7 +271,7 @@ impl Inner {
             sign_in.refused_tokens.warn("ID token", None, now);
             return Err(Failure::OAuth("invalid_grant", "The provider gave no ID token."));
         };
-        let rules = IdTokenRules {
+        let rules = ExpectedIdToken {
             issuer: client.issuer(),
             client_id: client.client_id(),
             nonce,

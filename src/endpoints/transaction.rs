@@ -136,7 +136,8 @@ fn new_state(now: SystemTime) -> Result<String, Failure> {
 }
 
 fn random() -> Result<[u8; 32], Failure> {
-    crypto::random().map_err(|_| Failure::NotConfigured("the system has no random numbers"))
+    crypto::random()
+        .map_err(|_| Failure::NotConfigured("the operating system cannot supply random bytes"))
 }
 
 #[cfg(test)]

@@ -68,8 +68,9 @@ impl<'r> LockedFetch<'r> {
     ) -> Result<Self, ExchangeError> {
         let lock = |key| Some(Lock { key, fence: Fence::random().ok()?, may_be_held: false });
         let locks: Option<Vec<_>> = exchange.keys(request).map(lock).collect();
-        let mut locks =
-            locks.ok_or(ExchangeError::NotConfigured("the system has no random numbers"))?;
+        let mut locks = locks.ok_or(ExchangeError::NotConfigured(
+            "the operating system cannot supply random bytes",
+        ))?;
         locks.sort_unstable_by(|one, other| one.key.digest().cmp(other.key.digest()));
         let key = exchange.key(request)?;
         Ok(Self { exchange, rejected, key, locks, unwritten: None })

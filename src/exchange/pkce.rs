@@ -17,7 +17,7 @@ impl PkceVerifier {
     /// Returns a new random verifier.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// The operating system cannot supply random bytes.
     pub fn generate() -> Result<Self, ExchangeError> {
         let random = crypto::random::<32>();
         let random = random.map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;

@@ -45,9 +45,10 @@ impl SigningKey {
     /// Checks that the key can sign, if it is a value and not a file.
     pub(super) fn check(&self) -> Result<(), String> {
         match &self.pem {
-            SecretSource::Value(_) => self.sign("JWT", &json!({})).map(drop).map_err(|error| {
-                format!("cannot be used: {error}; give an unencrypted PKCS #8 key in PEM (`BEGIN PRIVATE KEY`)")
-            }),
+            SecretSource::Value(_) => self
+                .sign("JWT", &json!({}))
+                .map(drop)
+                .map_err(|error| format!("cannot be used: {error}")),
             SecretSource::File(_) => Ok(()),
         }
     }
@@ -61,7 +62,7 @@ impl SigningKey {
         let part = |json: &Value| base64url::encode(json.to_string());
         let signed = format!("{}.{}", part(&header), part(claims));
         let der = self.der()?;
-        let signature = signature(self.algorithm, &der, signed.as_bytes())
+        let signature = sign_with(self.algorithm, &der, signed.as_bytes())
             .ok_or_else(|| failed(format!("the key is not a key for {}", self.algorithm)))?;
         Ok(format!("{signed}.{}", base64url::encode(signature)))
     }
@@ -70,7 +71,7 @@ impl SigningKey {
     #[cfg(feature = "trust")]
     pub(crate) fn public_jwk(&self) -> Result<Value, ClientAuthError> {
         let der = self.der()?;
-        let jwk = public(self.algorithm, &der);
+        let jwk = public_jwk_of_der(self.algorithm, &der);
         let mut jwk =
             jwk.ok_or_else(|| failed(format!("the key is not a key for {}", self.algorithm)))?;
         if let Some(members) = jwk.as_object_mut() {
@@ -82,11 +83,13 @@ impl SigningKey {
     }
 
     fn der(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, ClientAuthError> {
-        der(&self.pem.read()?).ok_or_else(|| failed("the key is not PKCS #8 in PEM"))
+        pem_to_der(&self.pem.read()?).ok_or_else(|| {
+            failed("the text contains no unencrypted PKCS #8 key in PEM (`BEGIN PRIVATE KEY`)")
+        })
     }
 }
 
-fn der(pem: &Secret) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+fn pem_to_der(pem: &Secret) -> Option<zeroize::Zeroizing<Vec<u8>>> {
     let (_, rest) = pem.expose().split_once("-----BEGIN PRIVATE KEY-----")?;
     let (text, _) = rest.split_once("-----END PRIVATE KEY-----")?;
     let text: zeroize::Zeroizing<String> = text.split_ascii_whitespace().collect::<String>().into();
@@ -115,7 +118,7 @@ fn scheme(algorithm: Algorithm) -> Scheme {
     }
 }
 
-fn signature(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+fn sign_with(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
     match scheme(algorithm) {
         Scheme::Rsa(padding) => {
@@ -135,7 +138,7 @@ fn signature(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>
 }
 
 #[cfg(feature = "trust")]
-fn public(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
+fn public_jwk_of_der(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
     let info: PublicKeyX509Der<'_> = match scheme(algorithm) {
         Scheme::Rsa(_) => RsaKeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
         Scheme::Ecdsa(kind) => {

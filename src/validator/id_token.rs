@@ -22,7 +22,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The expected contents of an ID token.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct IdTokenRules<'a> {
+pub(crate) struct ExpectedIdToken<'a> {
     /// The `iss` of the provider that the sign-in was started at.
     pub(crate) issuer: &'a str,
     /// The client, which must be the only audience.
@@ -38,7 +38,7 @@ pub(crate) async fn verify_id_token(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
-    rules: &IdTokenRules<'_>,
+    rules: &ExpectedIdToken<'_>,
 ) -> Result<String, AuthError> {
     finish(|| match verify(issuers, clock, token, rules) {
         Ok(verification) => verification,
@@ -51,13 +51,13 @@ fn verify(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
-    expected: &IdTokenRules<'_>,
+    expected: &ExpectedIdToken<'_>,
 ) -> Result<Verification<String>, InvalidToken> {
     let jws = Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?;
     let header = jws.header()?;
     let document = document(jws.payload()?)?;
     let claims = document.root();
-    if rules::issuer(claims)? != expected.issuer {
+    if rules::issuer_of(claims)? != expected.issuer {
         return Err(InvalidToken::Issuer);
     }
     let issuer = match issuers.find(expected.issuer) {
@@ -98,7 +98,7 @@ fn verify(
 fn check(
     claims: Value<'_>,
     header: &Header,
-    expected: &IdTokenRules<'_>,
+    expected: &ExpectedIdToken<'_>,
     now: f64,
     leeway: f64,
 ) -> Result<(), InvalidToken> {
@@ -106,7 +106,7 @@ fn check(
     if !matches!(header.typ, Typ::Absent | Typ::Jwt) || claims.get("events").is_some() {
         return Err(InvalidToken::Type);
     }
-    audience(claims, expected.client_id)?;
+    check_audience(claims, expected.client_id)?;
     let date = |name| numeric_date(claims.get(name), name)?.ok_or(InvalidToken::MissingClaim(name));
     let (expires, issued) = (date("exp")?, date("iat")?);
     if now >= expires + leeway {
@@ -133,7 +133,7 @@ fn check(
 
 /// Checks that the client is the only audience: another audience could have requested the token for itself.
 /// `azp`, if present, must be the client, too.
-fn audience(claims: Value<'_>, client_id: &str) -> Result<(), InvalidToken> {
+fn check_audience(claims: Value<'_>, client_id: &str) -> Result<(), InvalidToken> {
     let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
     let is_client = |name: Value<'_>| name.as_str() == Some(client_id);
     let is_only_audience = match aud.is_list() {
@@ -191,7 +191,7 @@ mod tests {
             certificate: Default::default(),
             typ: Typ::Jwt,
         };
-        let expected = IdTokenRules {
+        let expected = ExpectedIdToken {
             issuer: "https://id.example",
             client_id: "app",
             nonce: Some("n-1"),

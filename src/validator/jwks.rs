@@ -130,7 +130,7 @@ impl JwksValidator {
         let header = self.headers.get(jws)?;
         let document = document(jws.payload()?)?;
         let claims = document.root();
-        let issuer = match self.issuers.find(rules::issuer(claims)?) {
+        let issuer = match self.issuers.find(rules::issuer_of(claims)?) {
             IssuerLookup::Found(issuer) => issuer,
             IssuerLookup::NotOpen(template, tenant) => {
                 // Checked first: only a token without other faults may cause a call of the resolver.

@@ -9,7 +9,7 @@ use crate::issuer::{CertificateHash, KeyQuery, MAX_KID, Rules};
 use crate::support::base64url;
 use crate::support::json::{Document, Fault, Value};
 
-/// Maximum length of an encoded header, in bytes. Usual headers have 40 to 200 bytes.
+/// The maximum length of an encoded header, in bytes. Usual headers have 40 to 200 bytes.
 const MAX_HEADER: usize = 4 * 1024;
 
 /// The parts of a token. Nothing is verified.

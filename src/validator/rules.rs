@@ -10,7 +10,7 @@ use crate::issuer::Rules;
 use crate::support::json::Value;
 
 /// Returns `iss`, which must be a string (RFC 7519 §4.1.1).
-pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
+pub(super) fn issuer_of(claims: Value<'_>) -> Result<&str, InvalidToken> {
     match claims.get("iss") {
         None => Err(InvalidToken::MissingClaim("iss")),
         Some(iss) => iss.as_str().ok_or(InvalidToken::MalformedClaim("iss")),
@@ -18,7 +18,7 @@ pub(super) fn issuer(claims: Value<'_>) -> Result<&str, InvalidToken> {
 }
 
 /// Checks every rule that needs no key, cheapest first. Unless the issuer changes, only the time can change
-/// the result: a token that passed stays valid during the returned [`Lifetime`].
+/// the result: a token that passed stays valid during the returned [`ValidityPeriod`].
 pub(super) fn check(
     claims: Value<'_>,
     header: &Header,
@@ -26,35 +26,35 @@ pub(super) fn check(
     own_tenant: Option<&TenantId>,
     now: SystemTime,
     allows_bound: bool,
-) -> Result<Lifetime, InvalidToken> {
+) -> Result<ValidityPeriod, InvalidToken> {
     let config = &rules.config;
     if !config.algorithms.contains(&header.algorithm) {
         return Err(InvalidToken::Algorithm);
     }
-    token_type(header.typ, config.profile)?;
-    audience(claims, &rules.audience)?;
-    let lifetime = times(claims, now, config.leeway, config.max_token_lifetime)?;
-    access_token(claims)?;
-    confirmation(claims, allows_bound)?;
+    check_type(header.typ, config.profile)?;
+    check_audience(claims, &rules.audience)?;
+    let lifetime = check_times(claims, now, config.leeway, config.max_token_lifetime)?;
+    check_token_kind(claims)?;
+    check_confirmation(claims, allows_bound)?;
     text(claims.get("jti"), "jti")?;
     if config.profile == TokenProfile::Rfc9068 {
-        rfc9068(claims)?;
+        check_rfc9068(claims)?;
     }
-    tenant(claims, config, own_tenant)?;
+    check_tenant(claims, config, own_tenant)?;
     Ok(lifetime)
 }
 
 /// The time in which a token is valid, extended by the leeway: from `begins` (inclusive) to `ends`
 /// (exclusive).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lifetime {
+pub(super) struct ValidityPeriod {
     begins: SystemTime,
     ends: SystemTime,
 }
 
-impl Lifetime {
-    /// Creates a lifetime from two NumericDates. Returns `None` if the system's clock cannot represent one
-    /// of them.
+impl ValidityPeriod {
+    /// Creates a period from two NumericDates. Returns `None` if the system's clock cannot represent one of
+    /// them.
     fn between(begins: f64, expires: f64, leeway: Duration) -> Option<Self> {
         let begins = Duration::try_from_secs_f64(begins).ok()?.saturating_sub(leeway);
         let ends = Duration::try_from_secs_f64(expires).ok()?.saturating_add(leeway);
@@ -89,7 +89,7 @@ impl Lifetime {
 }
 
 /// Checks `typ` (RFC 9068 §4). A stated type must be the expected one (RFC 8725 §3.11).
-fn token_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
+fn check_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
     match (typ, profile) {
         (Typ::AccessToken, _) | (Typ::Absent | Typ::Jwt, TokenProfile::Lenient) => Ok(()),
         _ => Err(InvalidToken::Type),
@@ -97,7 +97,7 @@ fn token_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
 }
 
 /// Checks `aud`: a string, or a list of strings, with an audience of this service (RFC 7519 §4.1.3).
-fn audience(claims: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken> {
+fn check_audience(claims: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken> {
     let is_expected = |name: &str| expected.iter().any(|own| **own == *name);
     let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
     let named = if let Some(single) = aud.as_str() {
@@ -115,17 +115,17 @@ fn audience(claims: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken
 }
 
 /// Checks `exp`, `nbf` and `iat` (RFC 7519 §4.1.4–4.1.6).
-fn times(
+fn check_times(
     claims: Value<'_>,
     now: SystemTime,
     leeway: Duration,
     max_lifetime: Option<Duration>,
-) -> Result<Lifetime, InvalidToken> {
+) -> Result<ValidityPeriod, InvalidToken> {
     let exp = numeric_date(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
     let nbf = numeric_date(claims.get("nbf"), "nbf")?;
     let iat = numeric_date(claims.get("iat"), "iat")?;
     let begins = nbf.unwrap_or(0.0).max(iat.unwrap_or(0.0));
-    let lifetime = Lifetime::between(begins, exp, leeway);
+    let lifetime = ValidityPeriod::between(begins, exp, leeway);
     // The fault names `exp`, although `nbf` or `iat` may be the date that the clock cannot represent.
     let lifetime = lifetime.ok_or(InvalidToken::MalformedClaim("exp"))?;
     lifetime.check(now)?;
@@ -143,7 +143,7 @@ fn times(
 
 /// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not mark them
 /// by `typ`, but their claims differ from those of access tokens.
-fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
+fn check_token_kind(claims: Value<'_>) -> Result<(), InvalidToken> {
     const CLAIMS_OF_OTHER_TOKENS: [&str; 4] = ["at_hash", "c_hash", "s_hash", "events"];
     const KINDS_OF_OTHER_TOKENS: [(&str, &[&str]); 3] = [
         ("typ", &["ID", "Refresh", "Offline", "Logout"]),
@@ -168,7 +168,7 @@ fn access_token(claims: Value<'_>) -> Result<(), InvalidToken> {
 
 /// Refuses a token that is bound to a key (RFC 9449 §7.2, RFC 8705 §3), unless the caller verifies the
 /// proof. This happens before the expensive signature check.
-fn confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToken> {
+fn check_confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToken> {
     match Confirmation::read(claims)? {
         Some(_) if !allows_bound => Err(InvalidToken::Unproven),
         _ => Ok(()),
@@ -176,7 +176,7 @@ fn confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToke
 }
 
 /// Checks the claims that RFC 9068 §2.2 requires and other profiles do not.
-fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
+fn check_rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
     for name in ["client_id", "jti"] {
         let claim = claims.get(name).ok_or(InvalidToken::MissingClaim(name))?;
         claim.as_str().ok_or(InvalidToken::MalformedClaim(name))?;
@@ -189,7 +189,7 @@ fn rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
 
 /// Checks that the tenant belongs to the issuer: it must equal the tenant in `iss`, if there is one, and be
 /// in the configured list, if there is one.
-fn tenant(
+fn check_tenant(
     claims: Value<'_>,
     config: &IssuerConfig,
     own: Option<&TenantId>,
@@ -236,7 +236,7 @@ mod tests {
             (r#"{"aud":{"me":1}}"#, Some(InvalidToken::MalformedClaim("aud"))),
         ];
         for (json, expected) in table {
-            assert_eq!(fault_of(json, |claims| audience(claims, &ours)), expected, "{json}");
+            assert_eq!(fault_of(json, |claims| check_audience(claims, &ours)), expected, "{json}");
         }
     }
 
@@ -264,14 +264,19 @@ mod tests {
         ];
         for (json, leeway, expected) in table {
             assert_eq!(
-                fault_of(json, |claims| times(claims, now, Duration::from_secs(leeway), None)),
+                fault_of(json, |claims| check_times(
+                    claims,
+                    now,
+                    Duration::from_secs(leeway),
+                    None
+                )),
                 expected,
                 "{json}"
             );
         }
         let limited = |json| {
             fault_of(json, |claims| {
-                times(claims, now, Duration::ZERO, Some(Duration::from_secs(3600)))
+                check_times(claims, now, Duration::ZERO, Some(Duration::from_secs(3600)))
             })
         };
         assert_eq!(limited(r#"{"exp":4600,"iat":1000}"#), None);
@@ -292,14 +297,14 @@ mod tests {
             r#"{"token_use":"id"}"#,
             r#"{"token_type":"refresh_token"}"#,
         ] {
-            assert_eq!(fault_of(json, access_token), Some(InvalidToken::Type), "{json}");
+            assert_eq!(fault_of(json, check_token_kind), Some(InvalidToken::Type), "{json}");
         }
         for json in [
             r#"{"nonce":"x","scope":"a"}"#,
             r#"{"typ":"Bearer"}"#,
             r#"{"token_type":"client_credentials"}"#,
         ] {
-            assert_eq!(fault_of(json, access_token), None, "{json}");
+            assert_eq!(fault_of(json, check_token_kind), None, "{json}");
         }
     }
 
@@ -314,7 +319,7 @@ mod tests {
             (r#"{"cnf":{"future":1}}"#, true, Some(InvalidToken::Unproven)),
             (r#"{"cnf":null}"#, true, Some(InvalidToken::MalformedClaim("cnf"))),
         ] {
-            let refusal = fault_of(json, |claims| confirmation(claims, allows_bound));
+            let refusal = fault_of(json, |claims| check_confirmation(claims, allows_bound));
             assert_eq!(refusal, expected, "{json} {allows_bound}");
         }
     }

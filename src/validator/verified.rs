@@ -26,7 +26,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 use serde::Serialize;
 
-use super::rules::Lifetime;
+use super::rules::ValidityPeriod;
 use crate::clock::Clock;
 use crate::identity::{Identity, TenantId};
 use crate::issuer::KeyLease;
@@ -91,7 +91,7 @@ struct Shared {
 struct Entry {
     identity: Identity,
     bytes: usize,
-    lifetime: Lifetime,
+    lifetime: ValidityPeriod,
     lease: KeyLease,
     /// [`Issuers::generation`](crate::issuer::Issuers::generation) before the issuer was looked up.
     generation: u64,
@@ -215,7 +215,7 @@ impl VerifiedTokens {
         &self,
         miss: Option<Miss>,
         identity: &Identity,
-        lifetime: Lifetime,
+        lifetime: ValidityPeriod,
         lease: KeyLease,
         clock: &dyn Clock,
     ) {
@@ -391,7 +391,7 @@ mod tests {
     fn insert(cache: &VerifiedTokens, token: &[u8], identity: &Identity, lease: KeyLease) {
         let clock = Seconds::default();
         if let Err(miss) = cache.get(token, 0, &clock) {
-            cache.insert(miss, identity, Lifetime::until(FOREVER), lease, &clock);
+            cache.insert(miss, identity, ValidityPeriod::until(FOREVER), lease, &clock);
         }
     }
 
@@ -495,7 +495,7 @@ mod tests {
         let token = token_of(&identity("a"));
         let insert = |lease: &KeyLease| {
             let miss = cache.get(&token, 7, &clock).unwrap_err();
-            let lifetime = Lifetime::until(40);
+            let lifetime = ValidityPeriod::until(40);
             cache.insert(miss, &identity("a"), lifetime, lease.clone(), &clock);
         };
         let is_accepted = |generation, at| {
@@ -549,7 +549,7 @@ mod tests {
             let (cache, token) = (VerifiedTokens::new(BUDGET), token_of(&identity("a")));
             let miss = cache.get(&token, 0, &clock).unwrap_err();
             flush(&cache);
-            let lifetime = Lifetime::until(FOREVER);
+            let lifetime = ValidityPeriod::until(FOREVER);
             cache.insert(miss, &identity("a"), lifetime, endless_lease(), &clock);
             assert_eq!(subject(&cache, &token), None);
             insert(&cache, &token, &identity("a"), endless_lease());
@@ -596,7 +596,7 @@ mod tests {
         let (cache, clock) = (VerifiedTokens::new(BUDGET), Seconds::default());
         let token = token_of(&identity("a"));
         let miss = cache.get(&token, 0, &clock).unwrap_err();
-        cache.insert(miss, &identity("a"), Lifetime::until(40), endless_lease(), &clock);
+        cache.insert(miss, &identity("a"), ValidityPeriod::until(40), endless_lease(), &clock);
         clock.0.store(40, Ordering::SeqCst);
         assert!(cache.get(&token, 0, &clock).is_err());
         let stats = cache.stats();
@@ -639,7 +639,7 @@ mod tests {
                     Err(miss) => miss,
                 };
                 flushes[round % 2](&cache);
-                let lifetime = Lifetime::until(FOREVER);
+                let lifetime = ValidityPeriod::until(FOREVER);
                 cache.insert(miss, &identity("a"), lifetime, endless_lease(), &clock);
                 assert_eq!(subject(&cache, &token), None, "round {round}");
             }
@@ -680,7 +680,7 @@ mod tests {
                     let exp = now + 1 + n % 3;
                     // The claims belong to the token; the issuer's name carries the round and the expiry.
                     let identity = identity_from(&format!("{round} {exp}"), &subject);
-                    let lifetime = Lifetime::until(exp);
+                    let lifetime = ValidityPeriod::until(exp);
                     cache.insert(miss, &identity, lifetime, lease, &clock);
                 }
             }

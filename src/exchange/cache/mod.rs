@@ -111,7 +111,7 @@ impl Fence {
     /// Returns a new random fence.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// The operating system cannot supply random bytes.
     pub fn random() -> Result<Self, BoxError> {
         Ok(Self(crypto::random_id()?))
     }

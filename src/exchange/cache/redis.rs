@@ -202,7 +202,8 @@ impl TokenCache for RedisCache {
         fence: Option<&Fence>,
     ) -> Result<(), BoxError> {
         let redis_key = self.redis_key(key);
-        let sealed = key.seal(token, ttl).ok_or("the system has no random numbers")?;
+        let sealed =
+            key.seal(token, ttl).ok_or("the operating system cannot supply random bytes")?;
         if sealed.len() > max_value_bytes(key) && key.is_single_use() {
             return Err("the token is too large for the cache".into());
         }

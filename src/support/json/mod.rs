@@ -83,17 +83,17 @@ struct Tree {
 #[derive(Debug, Clone, Copy)]
 struct Name {
     name: Span,
-    tag: u8,
+    name_hash: u8,
 }
 
 impl Name {
-    const NONE: Self = Self { name: Span::EMPTY, tag: 0 };
+    const NONE: Self = Self { name: Span::EMPTY, name_hash: 0 };
 }
 
 /// Returns a one-byte hash of a name. Names are compared only if their hashes are equal, which saves 5 % of
 /// the time for a token that is not cached.
 #[inline]
-fn tag(name: &str) -> u8 {
+fn name_hash(name: &str) -> u8 {
     let name = name.as_bytes();
     let outer = name.first().zip(name.last());
     let outer = outer.map_or(0, |(first, last)| first.wrapping_mul(5).wrapping_add(*last));
@@ -105,8 +105,8 @@ struct Node {
     kind: Kind,
     /// The member name; empty for list items and the root.
     name: Span,
-    /// See [`tag`].
-    tag: u8,
+    /// See [`name_hash`].
+    name_hash: u8,
     /// The index after the last descendant.
     end: u32,
 }
@@ -190,9 +190,9 @@ impl Tree {
 
     /// Adds a node and returns its index, which fits into a u32, because a text has fewer nodes than bytes.
     #[inline]
-    fn push(&mut self, Name { name, tag }: Name, kind: Kind) -> u32 {
+    fn push(&mut self, Name { name, name_hash }: Name, kind: Kind) -> u32 {
         let at = self.nodes.len() as u32;
-        self.nodes.push(Node { name, tag, kind, end: at + 1 });
+        self.nodes.push(Node { name, name_hash, kind, end: at + 1 });
         at
     }
 
@@ -206,11 +206,11 @@ impl Tree {
 
     /// Returns the member called `name` among the siblings in a range of nodes.
     fn find(&self, text: &str, name: &str, siblings: Range<u32>) -> Option<u32> {
-        let tag = tag(name);
+        let name_hash = name_hash(name);
         let mut at = siblings.start;
         while at < siblings.end {
             let node = self.nodes.get(at as usize)?;
-            if node.tag == tag && self.string(text, node.name) == name {
+            if node.name_hash == name_hash && self.string(text, node.name) == name {
                 return Some(at);
             }
             at = node.end;

@@ -3,7 +3,7 @@
 //! It does not use `serde_json`, because another crate of the program may enable features that change how numbers
 //! are read (with `arbitrary_precision` a number becomes an object), and valid tokens would be refused.
 
-use super::{Fault, Kind, MAX_DEPTH, MAX_MEMBERS, MAX_PAIRWISE, Name, Span, Tree, tag};
+use super::{Fault, Kind, MAX_DEPTH, MAX_MEMBERS, MAX_PAIRWISE, Name, Span, Tree, name_hash};
 
 /// Reads one object. `has_duplicates` of the tree reports duplicate names.
 pub(super) fn read(text: &str) -> Result<Tree, Fault> {
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         let mut next = self.next()?;
         if next != b'}' {
             loop {
-                self.stays_within(count < MAX_MEMBERS)?;
+                self.check_limit(count < MAX_MEMBERS)?;
                 if next != b'"' {
                     return None;
                 }
@@ -120,12 +120,12 @@ impl<'a> Reader<'a> {
     }
 
     fn open(&mut self, name: Name, kind: Kind, depth: usize) -> Option<u32> {
-        self.stays_within(depth < MAX_DEPTH)?;
+        self.check_limit(depth < MAX_DEPTH)?;
         Some(self.tree.push(name, kind))
     }
 
     /// Returns `None`, which stops reading, if a limit is exceeded, and records that.
-    fn stays_within(&mut self, is_within: bool) -> Option<()> {
+    fn check_limit(&mut self, is_within: bool) -> Option<()> {
         self.is_over_limit |= !is_within;
         is_within.then_some(())
     }
@@ -142,14 +142,14 @@ impl<'a> Reader<'a> {
     fn name(&mut self, object: u32, count: u32, tags: &mut u128) -> Option<Name> {
         let span = self.string()?;
         let name = self.tree.string(self.text, span);
-        let tag = tag(name);
-        let bit = 1 << (tag % 128);
+        let name_hash = name_hash(name);
+        let bit = 1 << (name_hash % 128);
         if *tags & bit != 0 && count < MAX_PAIRWISE {
             let members = object + 1..self.tree.nodes.len() as u32;
             self.tree.has_duplicates |= self.tree.find(self.text, name, members).is_some();
         }
         *tags |= bit;
-        Some(Name { name: span, tag })
+        Some(Name { name: span, name_hash })
     }
 
     /// Reads a number after its first byte (§6). A number that is too large for an `f64` is rejected.
@@ -193,14 +193,14 @@ impl<'a> Reader<'a> {
     /// Reads a string after its opening quotation mark (§7).
     fn string(&mut self) -> Option<Span> {
         let start = self.at;
-        if self.plain()? == b'"' {
+        if self.skip_plain()? == b'"' {
             return Some(Span::between(start, self.at - 1));
         }
         let mut unescaped = self.text.get(start..self.at - 1)?.to_owned();
         loop {
             unescaped.push(self.escaped()?);
             let start = self.at;
-            let end = self.plain()?;
+            let end = self.skip_plain()?;
             unescaped.push_str(self.text.get(start..self.at - 1)?);
             if end == b'"' {
                 return Some(self.tree.add_unescaped(self.text, &unescaped));
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
 
     /// Skips plain characters. Reads and returns the quotation mark or backslash that ends them. A control
     /// character is rejected.
-    fn plain(&mut self) -> Option<u8> {
+    fn skip_plain(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.at..)?;
         let is_plain = |byte: &&u8| IS_PLAIN.get(usize::from(**byte)).is_some_and(|is| *is);
         self.at += rest.iter().take_while(is_plain).count();
@@ -227,10 +227,10 @@ impl<'a> Reader<'a> {
             b'r' => '\r',
             b't' => '\t',
             b'u' => {
-                let unit = self.unit()?;
+                let unit = self.code_unit()?;
                 let is_first_half = (0xd800..0xdc00).contains(&unit);
                 let second = match is_first_half {
-                    true if self.skip(b"\\") && self.skip(b"u") => Some(self.unit()?),
+                    true if self.skip(b"\\") && self.skip(b"u") => Some(self.code_unit()?),
                     true => return None,
                     false => None,
                 };
@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the four hexadecimal digits of a UTF-16 code unit.
-    fn unit(&mut self) -> Option<u16> {
+    fn code_unit(&mut self) -> Option<u16> {
         let digits = self.text.get(self.at..self.at + 4)?;
         self.at += 4;
         let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -320,7 +320,7 @@ mod tests {
         Some(of(document.root()))
     }
     /// Generates concatenations of JSON tokens, most of which are not JSON.
-    fn pieces() -> impl Strategy<Value = String> {
+    fn almost_json() -> impl Strategy<Value = String> {
         let pieces = [
             "{",
             "}",
@@ -429,7 +429,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_text_reads_like_serde_json(text in pieces()) {
+        fn any_text_reads_like_serde_json(text in almost_json()) {
             let (own, library) = both(&text);
             prop_assert_eq!(own, library, "{:?}", text);
         }

@@ -418,7 +418,8 @@ impl SharedConnection {
     fn probe_key(&self, slots: &Slots, node: Option<&Node>) -> Result<(String, Fence), CallError> {
         const TRIES: usize = 100_000;
         for _ in 0..TRIES {
-            let fence = Fence::random().map_err(|_| failed("the system has no random numbers"))?;
+            let fence = Fence::random()
+                .map_err(|_| failed("the operating system cannot supply random bytes"))?;
             let key = format!("{}:-:token:{{{}}}", self.settings.prefix, fence.as_str());
             if node.is_none() || slots.owner(&key) == node {
                 return Ok((key, fence));
