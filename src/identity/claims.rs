@@ -23,6 +23,47 @@ pub(crate) struct Reading<'r> {
     pub(crate) legacy_service_tokens: bool,
 }
 
+impl Identity {
+    /// Creates an identity from claims that your own [validator](crate::TokenValidator) has verified, for
+    /// example the record of an API key or the answer of an introspection endpoint.
+    ///
+    /// The claims have the meaning that they have in a token, with the names in `mapping`. `iss`, a subject
+    /// and `exp` are required. *Not* checked: signature, audience, token type, times, and the proof of a bound
+    /// token (`cnf`). The validator answers for them, so an attacker must not be able to choose the claims.
+    ///
+    /// ```
+    /// use scaikey_auth::Identity;
+    /// use scaikey_auth::identity::{ClaimsMapping, Provenance};
+    /// use serde_json::json;
+    ///
+    /// # fn main() -> Result<(), scaikey_auth::error::InvalidToken> {
+    /// let claims = json!({
+    ///     "iss": "https://keys.example", "sub": "robot", "client_id": "robot",
+    ///     "exp": 4_000_000_000_u64, "tenant_id": "acme", "scope": "docs:read",
+    /// });
+    /// let robot = Identity::from_claims(&claims, &ClaimsMapping::default(), Provenance::Verified)?;
+    /// assert!(robot.scopes().contains("docs:read"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidToken::MissingClaim`] and [`InvalidToken::MalformedClaim`] name the claim;
+    /// [`InvalidToken::Malformed`] if the claims are not an object, or larger than those of a token may be
+    /// (1,024 members per object, 16 levels).
+    pub fn from_claims(
+        claims: &serde_json::Value,
+        mapping: &ClaimsMapping,
+        provenance: Provenance,
+    ) -> Result<Self, InvalidToken> {
+        let document = Document::parse(claims.to_string()).map_err(|_| {
+            InvalidToken::Malformed("the claims are not an object of a token's size")
+        })?;
+        let issuer = text(document.root().get("iss"), "iss")?;
+        let issuer = issuer.ok_or(InvalidToken::MissingClaim("iss"))?.into();
+        Reading { issuer, mapping, provenance, legacy_service_tokens: false }.identity(document)
+    }
+}
+
 impl Reading<'_> {
     /// Reads the identity from the claims in `document`. The identity keeps the document's text.
     pub(crate) fn identity(self, document: Document) -> Result<Identity, InvalidToken> {

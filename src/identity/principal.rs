@@ -47,7 +47,8 @@ impl fmt::Display for IdentityKind {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Provenance {
-    /// This service verified the signature of a configured issuer.
+    /// This service verified the signature of a configured issuer, or the service's own validator verified
+    /// the token.
     Verified,
     /// The issuer vouched for an opaque token (RFC 7662).
     Introspected,

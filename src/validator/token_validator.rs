@@ -96,7 +96,31 @@ impl Debug for Credentials<'_> {
 /// Validates tokens of one kind.
 ///
 /// [`JwksValidator`](super::JwksValidator) validates signed JWTs. Implement this trait for tokens of
-/// another kind, such as opaque API keys, and pass the validator to `AuthBuilder::validator`.
+/// another kind, such as opaque API keys, and pass the validator to `AuthBuilder::validator`. Create the
+/// identity with [`Identity::from_claims`].
+///
+/// ```
+/// use async_trait::async_trait;
+/// use scaikey_auth::error::InvalidToken;
+/// use scaikey_auth::identity::{ClaimsMapping, Provenance};
+/// use scaikey_auth::validator::Credentials;
+/// use scaikey_auth::{AuthError, Identity, TokenValidator};
+///
+/// #[derive(Debug)]
+/// struct ApiKeys(std::collections::HashMap<String, serde_json::Value>);
+///
+/// #[async_trait]
+/// impl TokenValidator for ApiKeys {
+///     fn accepts(&self, presented: &Credentials<'_>) -> bool {
+///         presented.token().starts_with("sk_")
+///     }
+///
+///     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+///         let claims = self.0.get(presented.token()).ok_or(InvalidToken::Unrecognised)?;
+///         Ok(Identity::from_claims(claims, &ClaimsMapping::default(), Provenance::Verified)?)
+///     }
+/// }
+/// ```
 ///
 /// The first validator that accepts a token decides; no other validator is tried. Harmless mistake:
 /// refusing good tokens. Attacks: accepting tokens that belong to another validator; using parts of a token

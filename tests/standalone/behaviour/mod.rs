@@ -12,6 +12,7 @@ mod jsonwebtoken;
 mod modes;
 mod optional;
 mod outages;
+mod own_validators;
 mod proofs;
 mod properties;
 mod responses;
