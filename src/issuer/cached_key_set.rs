@@ -643,7 +643,7 @@ mod tests {
     use crate::config::KeyAccess;
 
     #[tokio::test]
-    async fn refresh_uses_a_set_fetched_after_the_check() {
+    async fn refresh_uses_set_fetched_after_check() {
         // No server listens there: a fetch would fail.
         let id = KeySetId {
             source: Source::at("http://127.0.0.1:1".parse().unwrap(), KeyAccess::default()),

@@ -605,7 +605,7 @@ mod tests {
 
     /// Signs often enough to get numbers that begin with a zero byte: about one in 256.
     #[test]
-    fn ecdsa_signatures_verify_and_changed_ones_do_not() {
+    fn only_unchanged_ecdsa_signatures_verify() {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
         let table = [

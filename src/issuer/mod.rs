@@ -431,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_change_except_a_new_issuer_begins_a_generation() {
+    fn changes_except_new_issuers_begin_a_generation() {
         let mut config = AuthConfig::default();
         config.audience.push("me".to_owned());
         config.issuers.push("https://one.example".into());

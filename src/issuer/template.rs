@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn known_tenants_do_not_wait_behind_invented_ones() {
+    async fn known_tenants_never_wait_behind_invented_ones() {
         let one = keys(1);
         let template = template([&one, &one]);
         let _taken = template.slots.acquire_many(MAX_OPENING as u32).await.unwrap();
