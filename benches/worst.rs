@@ -98,9 +98,9 @@ fn endpoints(provider: &Provider, auth: &Auth) -> (Endpoints, Sessions) {
         .client(client)
         .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
         .sessions(sessions.clone())
-        .password_grant(|_| PasswordDecision::Allowed)
+        .password_grant(|_| PasswordDecision::Allow)
         .throttle(NoAccounts)
-        .client_address(|_| Some([10, 0, 0, 1].into()))
+        .peer_address(|_| Some([10, 0, 0, 1].into()))
         .trusted_proxies(TrustedProxies::new(["10.0.0.0/8"]).expect("a network"))
         .build();
     (endpoints.expect("endpoints"), sessions)

@@ -1,10 +1,10 @@
 //! Run with `cargo run --example browser_login`
 //!
 //! Then open the printed address, and sign in as `alice` with the password `wonderland`. The page
-//! is plain HTML, its API requires a session, and a test provider shows the sign-in form. The
-//! browser holds sealed cookies and no token. `LISTEN` sets the address (default `127.0.0.1:8080`).
-//! `TOKEN_SECONDS` sets the lifetime of access tokens (default 3600), which are renewed while you
-//! use the page.
+//! is plain HTML and public. Its API requires a session, and a test provider shows the sign-in form.
+//! The browser keeps the tokens in sealed cookies that it cannot read. `LISTEN` sets the address
+//! (default `127.0.0.1:8080`). `TOKEN_SECONDS` sets the lifetime of access tokens in seconds
+//! (default 3600); they are renewed while you use the page.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ mod serve;
 const PAGE: &str = include_str!("browser_login.html");
 
 /// Serves the page, its API, sign-in and sessions. The page itself is public.
-fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
+fn app(issuer: String, base_url: &str) -> Result<Router, BoxError> {
     // The test provider has no TLS. Plain http is allowed for loopback only.
-    let trusted = IssuerConfig::new(&issuer).allow_loopback_http(true);
-    let auth = Auth::builder().issuer(trusted).audience("scaiwave").build()?;
+    let issuer_config = IssuerConfig::new(&issuer).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer_config).audience("scaiwave").build()?;
     let client = TokenExchangeClient::builder(issuer)
         .allow_loopback_http(true)
         .client_auth(ClientAuth::basic("scaiwave", "secret"))
@@ -41,7 +41,7 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
     let endpoints = auth
         .endpoints()
         .client(client)
-        .sign_in(SignIn::new(format!("{here}/v1/auth/login")).failure_page("/"))
+        .sign_in(SignIn::new(format!("{base_url}/v1/auth/login")).failure_page("/"))
         .sessions(sessions.clone())
         .build()?;
 
@@ -60,11 +60,11 @@ fn app(issuer: String, here: &str) -> Result<Router, BoxError> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt::init(); // prints nothing unless RUST_LOG is set
+    tracing_subscriber::fmt::init(); // prints errors only; set RUST_LOG=info for more
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

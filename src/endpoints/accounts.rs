@@ -9,15 +9,16 @@ use super::tokens::PasswordAttempt;
 /// A function that names the account of a password attempt.
 pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send + Sync>;
 
-/// Maximum length of a folded name. Folding one character yields up to 18.
+/// Maximum number of characters of a folded name. One character folds to at most 18.
 const MAX_CHARS: usize = 256;
 
-/// Folds a user name so that all its spellings become equal, as directories compare names (RFC 4518
-/// §2): ignores case, compatibility forms, invisible characters, and outer or repeated spaces.
+/// Normalises a user name so that equivalent spellings become equal, as directories compare names
+/// (RFC 4518 §2): ignores case, compatibility forms, invisible characters, and outer or repeated
+/// spaces.
 ///
-/// UTS 46, the mapping for host names, does NFKC and case folding in one step, from tables that
-/// URLs need anyway. It keeps `ẞ`, `ß` and `SS` apart; mapping to lower and then to upper case
-/// makes them equal.
+/// UTS 46, the mapping for host names, does NFKC and case folding in one step, with tables that the
+/// crate `url` already contains. It keeps `ẞ`, `ß` and `SS` apart; mapping to lower and then to
+/// upper case makes them equal.
 pub(super) fn fold(name: &str) -> String {
     let visible = name.chars().map(control_to_space).filter(|c| !is_ignored(*c));
     let capitals = visible.flat_map(char::to_lowercase).flat_map(char::to_uppercase);
@@ -31,9 +32,9 @@ pub(super) fn fold(name: &str) -> String {
 
 /// Removes leading spaces, and collapses runs of spaces.
 fn collapse_spaces(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
-    let mut is_behind_space = true;
+    let mut follows_space = true;
     let text = text.map(|c| if c.is_whitespace() { ' ' } else { c });
-    text.filter(move |c| !std::mem::replace(&mut is_behind_space, *c == ' ') || *c != ' ')
+    text.filter(move |c| !std::mem::replace(&mut follows_space, *c == ' ') || *c != ' ')
 }
 
 /// Maps line ends and tabs to spaces (RFC 4518 §2.2).

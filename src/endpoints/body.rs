@@ -10,14 +10,14 @@ use http_body::Body;
 use super::response::{Failure, invalid_request};
 use crate::clock::with_timeout;
 
-/// Tokens have at most 16 KiB, and requests add only a few parameters.
+/// Maximum size of a body. Tokens have at most 16 KiB, and requests add only a few parameters.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// Default time that a client has to send its body.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 const TOO_LARGE: Failure = Failure::Body(413, "The body is too large.");
-/// RFC 9110 §15.5.9.
+/// The response to a body that is too slow (RFC 9110 §15.5.9).
 const TOO_LATE: Failure = Failure::Body(408, "The body did not arrive in time.");
 
 /// Reads a whole body, which must arrive within `timeout`.

@@ -30,9 +30,10 @@ use crate::support::telemetry;
 /// A builder for [`Endpoints`], made by [`Auth::endpoints`].
 #[must_use = "there are no endpoints before `build()`"]
 pub struct EndpointsBuilder {
-    /// The result, still without `offered` and the keys of sign-ins.
+    /// The result, still without `enabled` and the keys of sign-ins.
     inner: Inner,
     without: Vec<Endpoint>,
+    trusted_proxies: Option<TrustedProxies>,
     faults: Vec<Fault>,
     /// The prefix of the environment variables, so that faults can name them.
     variables: Option<String>,
@@ -40,12 +41,13 @@ pub struct EndpointsBuilder {
 
 impl Auth {
     /// Returns a builder for the endpoints under `/v1/auth/` (feature `endpoints`, on by default).
-    /// Without further settings they are `whoami` and `introspect`.
+    /// Without further settings they are `whoami`, `introspect` and, if
+    /// [`AuthBuilder::resource`](crate::AuthBuilder::resource) is set, the metadata.
     pub fn endpoints(&self) -> EndpointsBuilder {
         let inner = Inner {
             auth: self.clone(),
             prefix: "/v1/auth".to_owned(),
-            offered: Vec::new(),
+            enabled: Vec::new(),
             client: None,
             sign_in: None,
             sessions: None,
@@ -56,7 +58,7 @@ impl Auth {
             introspect_guard: Box::new(scope("admin")),
             introspects_all_tenants: false,
             identity_id: Arc::new(default_identity_id),
-            in_data: false,
+            wrap_in_data: false,
             respond: Arc::new(ProblemJson),
             throttle: Some(ThrottleWithFallback::new(TokenBuckets::new())),
             account_rule: Arc::new(|attempt| attempt.account()),
@@ -64,7 +66,13 @@ impl Auth {
             body_timeout: body::TIMEOUT,
             outages: Outages::default(),
         };
-        EndpointsBuilder { inner, without: Vec::new(), faults: Vec::new(), variables: None }
+        EndpointsBuilder {
+            inner,
+            without: Vec::new(),
+            trusted_proxies: None,
+            faults: Vec::new(),
+            variables: None,
+        }
     }
 }
 
@@ -81,7 +89,8 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the client that gets tokens from the provider. Enables `token`, `refresh` and `logout`.
+    /// Sets the token client, which requests tokens from the provider. Enables `token`, `refresh`
+    /// and `logout`.
     pub fn client(mut self, client: TokenExchangeClient) -> Self {
         self.inner.client = Some(client);
         self
@@ -100,22 +109,25 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the store of participants. Enables `register`.
+    /// Sets the registrar, which stores the users and workloads that this service knows. Enables
+    /// `register`.
     pub fn registrar(mut self, registrar: impl Registrar) -> Self {
         self.inner.registrar = Some(Arc::new(registrar));
         self
     }
 
-    /// Enables `exchange` for foreign workload tokens that a policy trusts (feature `trust`).
+    /// Enables `exchange` for workload tokens of other platforms that a [trust
+    /// policy](crate::trust) accepts (feature `trust`).
     #[cfg(feature = "trust")]
     pub fn workloads(mut self, workloads: crate::mint::WorkloadExchange) -> Self {
         self.inner.workloads = Some(workloads);
         self
     }
 
-    /// Accepts passwords at `token` where `rule` allows it. Default: never. RFC 9700 §2.4 forbids
-    /// this grant: the service sees the password, and there is no second factor. The client must
-    /// have [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant), too.
+    /// Accepts passwords at `token` if `rule` allows the attempt. Default: never. RFC 9700 §2.4
+    /// forbids this grant: the service sees the password, and there is no second factor. The client
+    /// must have [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant),
+    /// too.
     pub fn password_grant(
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> PasswordDecision + Send + Sync + 'static,
@@ -124,8 +136,8 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the guard that callers of `introspect` must pass. Default [`scope("admin")`](scope),
-    /// exactly.
+    /// Sets the guard that callers of `introspect` must pass. Default [`scope("admin")`](scope); a
+    /// scope such as `admin:read` is not sufficient.
     pub fn introspection_requires(mut self, guard: impl Guard) -> Self {
         self.inner.introspect_guard = Box::new(guard);
         self
@@ -151,16 +163,16 @@ impl EndpointsBuilder {
     /// of `whoami`.
     pub fn identity_ids(
         mut self,
-        name: impl Fn(&Identity) -> String + Send + Sync + 'static,
+        rule: impl Fn(&Identity) -> String + Send + Sync + 'static,
     ) -> Self {
-        self.inner.identity_id = Arc::new(name);
+        self.inner.identity_id = Arc::new(rule);
         self
     }
 
     /// Wraps successful responses in `{"data": …}`. Errors and the metadata of RFC 9728 are not
     /// wrapped.
-    pub fn answers_in_data(mut self) -> Self {
-        self.inner.in_data = true;
+    pub fn wrap_in_data(mut self) -> Self {
+        self.inner.wrap_in_data = true;
         self
     }
 
@@ -183,16 +195,16 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the function that names the account of a password attempt for the
-    /// [throttle](Self::throttle). Attempts with equal names share a limit. Default
+    /// Sets the function that returns the account of a password attempt, for the
+    /// [throttle](Self::throttle). Attempts with equal accounts share a limit. Default
     /// [`PasswordAttempt::account`], which ignores case, outer and repeated spaces, compatibility
     /// forms and invisible characters.
     ///
     /// The default does not know aliases of the provider, such as `bob+x@…`, `DOMAIN\bob` or a
-    /// number instead of a name. It does not know tenants either: where two tenants may each have a
-    /// `bob`, prefix the name with the tenant, or attempts on one user slow down the other. Take
-    /// the tenant from a fixed list: a value that the caller can invent gives a new limit for each
-    /// attempt.
+    /// number instead of a name. It does not know tenants either: if two tenants may each have a
+    /// `bob`, prefix the account with the tenant. Otherwise attempts on one user also use up the
+    /// limit of the other. Take the tenant from a fixed list: a value that the caller can invent
+    /// gives a new limit for each attempt.
     pub fn account_of(
         mut self,
         rule: impl Fn(&PasswordAttempt<'_>) -> String + Send + Sync + 'static,
@@ -209,12 +221,12 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the function that finds the address of the connection. The default looks in the
+    /// Sets the function that returns the peer address of the connection. The default looks in the
     /// request's extensions: first for axum's `ConnectInfo<SocketAddr>` (feature `axum`), which
     /// `into_make_service_with_connect_info` inserts; then for a [`std::net::SocketAddr`], which
-    /// other servers can insert. If attempts are throttled and there is no address, the log says so
-    /// once.
-    pub fn client_address(
+    /// other servers can insert. If there is no address, attempts are not limited by address, and a
+    /// warning is logged once.
+    pub fn peer_address(
         mut self,
         peer: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
@@ -224,44 +236,46 @@ impl EndpointsBuilder {
 
     /// Sets the proxies whose `X-Forwarded-For` is trusted. Default: none.
     pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
-        self.inner.client_address.proxies = proxies;
+        self.trusted_proxies = Some(proxies);
         self
     }
 
-    /// Applies a configuration, such as one read from `P_REDIRECT_URI` and other environment
-    /// variables: client, sign-in, sessions, passwords, registrar, trusted proxies and workloads.
-    /// Values already set on the builder win, so a client that the service has is not built twice.
+    /// Applies a configuration, for example one from environment variables
+    /// ([`AuthConfig::from_env`](crate::AuthConfig::from_env)): client, sign-in, sessions,
+    /// passwords, registrar, trusted proxies and workloads. Values already set on the builder are
+    /// kept, so a client that the service has is not built twice.
     ///
     /// If the client's token endpoint depends on the tenant, and the configuration has neither
     /// sign-in, sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because
-    /// their requests name no tenant. The log says so.
+    /// their requests name no tenant. This is logged.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
-        let wanted = &config.endpoints;
+        let settings = &config.endpoints;
         if self.inner.client.is_none() && config.client.id.is_some() {
             let client = TokenExchangeClient::from_config(config).build();
-            let asked_for = wanted.redirect_uri.is_some()
-                || wanted.session_keys.is_some()
-                || wanted.password_grant;
+            let needs_one_token_endpoint = settings.redirect_uri.is_some()
+                || settings.session_keys.is_some()
+                || settings.password_grant;
             self.inner.client = self.collect_faults(client);
             // A client with a token endpoint per tenant only exchanges tokens, unless more is
             // configured.
-            if !asked_for && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
+            if !needs_one_token_endpoint
+                && self.inner.client.as_ref().is_some_and(|client| client.is_per_tenant())
             {
                 telemetry::endpoints_omitted();
                 self.without.extend([Endpoint::Token, Endpoint::Refresh, Endpoint::Logout]);
             }
         }
-        if let (None, Some(uri)) = (&self.inner.sign_in, &wanted.redirect_uri) {
+        if let (None, Some(uri)) = (&self.inner.sign_in, &settings.redirect_uri) {
             let sign_in = SignIn::new(uri.as_str());
-            let scopes = wanted.scopes.as_ref();
+            let scopes = settings.scopes.as_ref();
             self.inner.sign_in = Some(match scopes {
                 Some(scopes) => sign_in.scopes(scopes.as_str()),
                 None => sign_in,
             });
         }
         if let (None, Some(keys), Some(client)) =
-            (&self.inner.sessions, &wanted.session_keys, &self.inner.client)
+            (&self.inner.sessions, &settings.session_keys, &self.inner.client)
         {
             let client = client.clone();
             let sessions = SealingKeys::parse(keys)
@@ -269,16 +283,19 @@ impl EndpointsBuilder {
                 .and_then(|keys| Sessions::builder(&self.inner.auth, client, keys).build());
             self.inner.sessions = self.collect_faults(sessions);
         }
-        if wanted.session_keys.is_some() && self.inner.client.is_none() && self.faults.is_empty() {
-            let problem = "is missing: sessions need a client of the provider";
+        if settings.session_keys.is_some() && self.inner.client.is_none() && self.faults.is_empty()
+        {
+            let problem = "is missing: sessions need an OAuth client";
             self.faults.push(Fault::new("client.id", problem));
         }
-        if self.inner.password_rule.is_none() && wanted.password_grant {
+        if self.inner.password_rule.is_none() && settings.password_grant {
             self.inner.password_rule = Some(allow_everywhere());
         }
-        match TrustedProxies::new(&wanted.trusted_proxies) {
-            Ok(_) if wanted.trusted_proxies.is_empty() => {}
-            Ok(proxies) => self.inner.client_address.proxies = proxies,
+        match TrustedProxies::new(&settings.trusted_proxies) {
+            Ok(_) if settings.trusted_proxies.is_empty() => {}
+            Ok(proxies) => {
+                self.trusted_proxies.get_or_insert(proxies);
+            }
             Err(error) => {
                 self.faults.push(Fault::new("endpoints.trusted_proxies", error.to_string()));
             }
@@ -286,14 +303,14 @@ impl EndpointsBuilder {
         self.with_database(config).with_workloads(config)
     }
 
-    /// Participants are stored in the database of the tenants.
+    /// Stores participants in the database of the tenants, if one is configured.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn with_database(mut self, config: &AuthConfig) -> Self {
         if let (None, Some(url)) = (&self.inner.registrar, &config.database_url) {
-            let unusable = |error| {
+            let fault = |error| {
                 ConfigError::one(Fault::new("database_url", format!("cannot be used: {error}")))
             };
-            let registrar = SqlRegistrar::connect_lazy(url).map_err(unusable);
+            let registrar = SqlRegistrar::connect_lazy(url).map_err(fault);
             self.inner.registrar =
                 self.collect_faults(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
         }
@@ -335,12 +352,13 @@ impl EndpointsBuilder {
     /// Builds the endpoints.
     ///
     /// # Errors
-    /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, passwords
-    /// that the client does not send, a prefix that is not a path.
+    /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, a
+    /// password grant that the client has not enabled, a prefix that is not a path.
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
         ConfigError::from_faults(faults).map_err(|error| error.named(self.variables.as_deref()))?;
+        self.inner.client_address.proxies = self.trusted_proxies.take().unwrap_or_default();
         if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {
             sign_in.keys = Some(match &self.inner.sessions {
                 Some(sessions) => sessions.keys().clone(),
@@ -350,9 +368,10 @@ impl EndpointsBuilder {
         if let Some(client) = &self.inner.client {
             client.share_metadata(self.inner.auth.issuers());
         }
-        let offered = Endpoint::ALL.into_iter().filter(|endpoint| self.offers(*endpoint)).collect();
+        let enabled =
+            Endpoint::ALL.into_iter().filter(|endpoint| self.is_enabled(*endpoint)).collect();
         let prefix = self.inner.prefix.trim_end_matches('/').to_owned();
-        Ok(Endpoints(Arc::new(Inner { offered, prefix, ..self.inner })))
+        Ok(Endpoints(Arc::new(Inner { enabled, prefix, ..self.inner })))
     }
 
     fn check(&self, faults: &mut Vec<Fault>) {
@@ -363,7 +382,7 @@ impl EndpointsBuilder {
         if self.inner.client.is_none()
             && (self.inner.sign_in.is_some() || self.inner.sessions.is_some())
         {
-            wrong("client.id", "is missing: sign-ins need a client of the provider");
+            wrong("client.id", "is missing: sign-ins and sessions need an OAuth client");
         }
         if self.inner.sign_in.is_some() && self.inner.auth.mode() == AuthMode::Mock {
             wrong("endpoints.redirect_uri", "cannot be used in mock mode: there is no provider");
@@ -373,7 +392,7 @@ impl EndpointsBuilder {
         if self.inner.password_rule.is_some() && !takes_passwords {
             wrong(
                 "endpoints.password_grant",
-                "needs a client with enable_password_grant: this client sends no passwords",
+                "needs a client that may send passwords: call enable_password_grant on its builder",
             );
         }
         if let Some(sign_in) = &self.inner.sign_in {
@@ -386,15 +405,15 @@ impl EndpointsBuilder {
     /// Checks that the client can serve the enabled endpoints, whose requests name no tenant.
     fn check_client(&self, faults: &mut Vec<Fault>) {
         let Some(client) = &self.inner.client else { return };
-        let asks = self.inner.sign_in.is_some()
+        let needs_one_token_endpoint = self.inner.sign_in.is_some()
             || self.inner.sessions.is_some()
-            || self.offers(Endpoint::Refresh)
-            || (self.offers(Endpoint::Token) && self.inner.password_rule.is_some());
-        if asks && client.is_per_tenant() {
+            || self.is_enabled(Endpoint::Refresh)
+            || (self.is_enabled(Endpoint::Token) && self.inner.password_rule.is_some());
+        if needs_one_token_endpoint && client.is_per_tenant() {
             let problem = "depends on the tenant, but sign-ins, sessions and refreshes name no \
-                           tenant: use a client with one token endpoint, or disable them (in code \
-                           with `without`, in the environment with no `P_REDIRECT_URI`, \
-                           `P_SESSION_KEYS`, `P_PASSWORD_GRANT`)";
+                           tenant: use a client with one token endpoint, or disable them (in code: \
+                           `without`; in the environment: set no `P_REDIRECT_URI`, \
+                           `P_SESSION_KEYS` or `P_PASSWORD_GRANT`)";
             faults.push(Fault::new("token_url", problem));
         }
         if let Some(sign_in) = &self.inner.sign_in {
@@ -402,7 +421,7 @@ impl EndpointsBuilder {
         }
     }
 
-    fn offers(&self, endpoint: Endpoint) -> bool {
+    fn is_enabled(&self, endpoint: Endpoint) -> bool {
         let possible = match endpoint {
             Endpoint::Login | Endpoint::Config => self.inner.sign_in.is_some(),
             Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.inner.client.is_some(),

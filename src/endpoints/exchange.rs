@@ -1,4 +1,5 @@
-//! `POST exchange`: exchanges a foreign workload token for a token of the provider.
+//! `POST exchange`: exchanges a workload token of another platform for a token of the provider or
+//! of this service.
 
 use std::path::Path;
 
@@ -44,7 +45,7 @@ struct TokenExchangeResponse<'a> {
 }
 
 impl Inner {
-    /// Exchanges the foreign token, which is the only credential: `Authorization` is ignored.
+    /// Exchanges the workload token, which is the only credential: `Authorization` is ignored.
     pub(super) async fn exchange(
         &self,
         incoming: &EndpointRequest,
@@ -53,7 +54,7 @@ impl Inner {
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             TOKEN_EXCHANGE | "token_exchange" => {}
             _ => {
-                let problem = "This grant is not offered.";
+                let problem = "This grant type is not supported.";
                 return Err(Failure::OAuth("unsupported_grant_type", problem));
             }
         }
@@ -64,7 +65,7 @@ impl Inner {
                 access_token: minted.access_token.expose(),
                 issued_token_type: &minted.issued_token_type,
                 token_type: "Bearer",
-                expires_in: minted.expires_in.map(|life| life.as_secs()),
+                expires_in: minted.expires_in.map(|lifetime| lifetime.as_secs()),
                 scope: minted.scopes.as_str(),
             })),
             Err(refusal) => {
@@ -92,8 +93,8 @@ fn request(parameters: &Parameters) -> Result<WorkloadRequest, Failure> {
     Ok(request)
 }
 
-/// Builds the exchange from a policy file. The service's own client forwards requests to the
-/// provider.
+/// Builds the exchange from a policy file. The token client of the endpoints forwards the tokens to
+/// the provider, which issues the new ones.
 pub(super) fn from_file(
     file: &Path,
     config: &AuthConfig,
@@ -102,42 +103,44 @@ pub(super) fn from_file(
 ) -> Result<WorkloadExchange, ConfigError> {
     let fault = |problem: String| ConfigError::one(Fault::new("endpoints.trust_file", problem));
     let client = client.ok_or_else(|| {
-        let problem =
-            "needs a client of the provider to mint tokens: set client.id (`P_CLIENT_ID`)";
+        let problem = "needs an OAuth client to get tokens: set client.id (`P_CLIENT_ID`)";
         fault(problem.to_owned())
     })?;
     let own = config.issuers.first().and_then(|issuer| config.audience_of(issuer).first());
-    let audience = own.ok_or_else(|| fault("needs an audience".to_owned()))?;
+    let audience = own.ok_or_else(|| {
+        fault("needs the audience of this service: set `audience` (`P_AUDIENCE`)".to_owned())
+    })?;
     let issuers = config.issuers.iter().map(|issuer| issuer.expected().to_owned());
-    let trusts = with_log(TrustEvaluator::builder().file(file), config)?;
-    let trusts = issuers.fold(trusts, |trusts, own| trusts.own_issuer(own));
-    let trusts = trusts.build().map_err(|error| fault(format!("cannot be used: {error}")))?;
+    let evaluator = with_replay_log(TrustEvaluator::builder().file(file), config)?;
+    let evaluator = issuers.fold(evaluator, |evaluator, own| evaluator.own_issuer(own));
+    let evaluator = evaluator.build().map_err(|error| fault(format!("cannot be used: {error}")))?;
     let minter = ForwardingMinter::new(client.clone());
-    let workloads = WorkloadExchange::new(trusts, minter, audience);
+    let workloads = WorkloadExchange::new(evaluator, minter, audience);
     Ok(match auth.resource() {
         Some(resource) => workloads.resource(&resource.identifier),
         None => workloads,
     })
 }
 
-/// Processes that share a token cache also share the log of used tokens.
+/// Sets the replay log: processes that share a token cache in Redis also share it.
 #[cfg(feature = "redis")]
-fn with_log(
-    trusts: TrustEvaluatorBuilder,
+fn with_replay_log(
+    evaluator: TrustEvaluatorBuilder,
     config: &AuthConfig,
 ) -> Result<TrustEvaluatorBuilder, ConfigError> {
     Ok(match &config.client.redis_url {
-        Some(url) => trusts.replay_log(crate::exchange::RedisCache::open(url)?),
-        None => trusts,
+        Some(url) => evaluator.replay_log(crate::exchange::RedisCache::open(url)?),
+        None => evaluator,
     })
 }
 
-/// Without the feature `redis`, the client reports the unusable URL.
+/// Sets no replay log: without the feature `redis`, the token client already reports the URL as a
+/// fault.
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unnecessary_wraps, reason = "fails with the feature `redis`")]
-fn with_log(
-    trusts: TrustEvaluatorBuilder,
+fn with_replay_log(
+    evaluator: TrustEvaluatorBuilder,
     _: &AuthConfig,
 ) -> Result<TrustEvaluatorBuilder, ConfigError> {
-    Ok(trusts)
+    Ok(evaluator)
 }

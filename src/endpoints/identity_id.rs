@@ -13,9 +13,9 @@ const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 /// A function from an identity to its `identity_id`.
 pub(super) type IdentityIdRule = Arc<dyn Fn(&Identity) -> String + Send + Sync>;
 
-/// Returns `user:` with the verified address or else `sub`, or `sa:` or `workload:` with `sub`. For
-/// display only, not for authorization: addresses change owners, and another issuer may verify the
-/// same address.
+/// Returns the displayed identifier: `user:` with the verified address (or with `sub` if there is
+/// none), `sa:` with `sub`, or `workload:` with `sub`. For display only, not for authorization:
+/// addresses change owners, and another issuer may verify the same address.
 ///
 /// Unique per issuer and tenant: an address contains `@`, and `@` in a user's `sub` is encoded.
 pub(super) fn default_identity_id(identity: &Identity) -> String {
@@ -44,12 +44,12 @@ fn is_address(text: &str) -> bool {
 /// Percent-encodes `%`, invisible characters, and `@` if `encode_at`.
 fn percent_encode(text: &str, encode_at: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_visible(letter) && letter != '%' && !(encode_at && letter == '@') {
-            encoded.push(letter);
+    for character in text.chars() {
+        if is_visible(character) && character != '%' && !(encode_at && character == '@') {
+            encoded.push(character);
             continue;
         }
-        for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+        for byte in character.encode_utf8(&mut [0; 4]).bytes() {
             // Writing to a `String` cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
@@ -59,8 +59,8 @@ fn percent_encode(text: &str, encode_at: bool) -> String {
 
 /// Returns whether a character is visible: alphanumeric or printable ASCII. Spaces, direction marks
 /// and joiners are not.
-fn is_visible(letter: char) -> bool {
-    letter.is_ascii_graphic() || letter.is_alphanumeric()
+fn is_visible(character: char) -> bool {
+    character.is_ascii_graphic() || character.is_alphanumeric()
 }
 
 /// Formats a time as RFC 3339 in UTC, with whole seconds: `2026-04-23T13:45:00Z`. Clamps to the

@@ -14,7 +14,8 @@ use crate::clock::unix_seconds;
 use crate::guard::GuardRequest;
 use crate::identity::{Identity, IdentityKey, IdentityKind, Scopes};
 
-/// The members of this crate, followed by those of RFC 7662 §2.2.
+/// The response for an active token: `active`, members of this crate's own, and further members of
+/// RFC 7662 §2.2.
 #[derive(Serialize)]
 struct IntrospectionResponse<'a> {
     active: bool,
@@ -64,12 +65,13 @@ impl Inner {
             // An unavailable validator may accept the token later, so it must not be reported
             // inactive.
             Err(error) if error.is_unavailable() => Err(error.into()),
-            // One response for every reason (RFC 7662 §2.2).
+            // The same response for every reason (RFC 7662 §2.2).
             _ => Ok(self.ok(&json!({ "active": false }))),
         }
     }
 
-    /// Returns whether the caller may see the token: it belongs to the caller's tenant.
+    /// Returns whether the caller may see the token: it belongs to the caller's tenant, or the
+    /// tokens of all tenants are visible.
     fn may_see(&self, caller: &AuthContext, found: &AuthContext) -> bool {
         self.introspects_all_tenants
             || caller.identity().tenant_id() == found.identity().tenant_id()

@@ -1,12 +1,12 @@
-//! `login`: starts sign-ins, and redeems authorization codes.
+//! `login`: starts and completes sign-ins, and redeems authorization codes.
 
 use bytes::Bytes;
 use http::{Method, Response, header};
 
 use super::parameters::{BodyFormat, Parameters};
+use super::pending_sign_in::PendingSignIn;
 use super::response::{Failure, invalid_request, see_other};
 use super::sign_in::is_local_path;
-use super::transaction::Transaction;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
 use crate::error::InvalidToken;
@@ -18,7 +18,7 @@ use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 use crate::validator::{ExpectedIdToken, verify_id_token};
 
-/// Characters of an unverified error code that are logged.
+/// Maximum number of characters of an unverified error code in the log.
 const MAX_ERROR_CHARS: usize = 64;
 
 /// Query parameters from a page of the service or from the provider (RFC 6749 §4.1.2, RFC 9207 §2).
@@ -35,9 +35,9 @@ impl Inner {
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
         if incoming.head.method == Method::POST {
-            return self.redeem(incoming).await;
+            return self.redeem_for_client(incoming).await;
         }
-        // A browser shows a page in any case.
+        // Every failure leads a browser to the failure page, if there is one.
         let outcome = self.handle_browser(incoming).await;
         Ok(outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure)))
     }
@@ -47,12 +47,12 @@ impl Inner {
         let parameters = Parameters::from_query(incoming, &QUERY_PARAMETERS)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
             true => self.handle_callback(incoming, &parameters).await,
-            false => self.begin_sign_in(incoming, &parameters).await,
+            false => self.start_sign_in(incoming, &parameters).await,
         }
     }
 
     /// Redirects a browser to the provider.
-    async fn begin_sign_in(
+    async fn start_sign_in(
         &self,
         incoming: &EndpointRequest,
         parameters: &Parameters,
@@ -63,55 +63,57 @@ impl Inner {
             return Err(invalid_request("The parameter return_to must be a path of this host."));
         }
         let verifier = PkceVerifier::generate()?;
-        let (prefix, now) = (sign_in.cookie_name(), self.clock().now());
-        let transaction = Transaction::new(verifier.secret().expose(), return_to, now)?;
-        let request =
-            AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &transaction.state)
-                .scopes(sign_in.scopes.clone())
-                .nonce(&transaction.nonce);
+        let (prefix, now) = (sign_in.full_cookie_prefix(), self.clock().now());
+        let pending = PendingSignIn::new(verifier.secret().expose(), return_to, now)?;
+        let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &pending.state)
+            .scopes(sign_in.scopes.clone())
+            .nonce(&pending.nonce);
         let request =
             sign_in.extra.iter().fold(request, |request, (name, value)| request.with(name, value));
         let url = self.client()?.authorization_url(&request).await?;
-        let cookie = transaction.cookie(&prefix, self.sign_in_keys()?, self.clock());
-        let cookie = cookie.ok_or(Failure::NotConfigured("the sign-in could not be sealed"))?;
+        let cookie = pending.cookie(&prefix, self.sign_in_keys()?, self.clock());
+        let cookie = cookie
+            .ok_or(Failure::NotConfigured("the cookie of the sign-in could not be created"))?;
         let response = see_other(url.as_str());
         let mut response = response
-            .ok_or(Failure::NotConfigured("the authorization URL is not a valid header"))?;
-        let old = Transaction::clear_oldest(&prefix, &incoming.head.headers);
+            .ok_or(Failure::NotConfigured("the authorization URL is not a valid header value"))?;
+        let old = PendingSignIn::clear_oldest(&prefix, &incoming.head.headers);
         for cookie in old.into_iter().chain([cookie]) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
     }
 
-    /// Handles a browser that returns from the provider. Clears the cookie of this sign-in in any
-    /// case.
+    /// Handles a browser that returns from the provider. If it started this sign-in, clears the
+    /// cookie, whether or not the sign-in succeeds.
     async fn handle_callback(
         &self,
         incoming: &EndpointRequest,
         parameters: &Parameters,
     ) -> Result<Response<Bytes>, Failure> {
         let (sign_in, keys) = (self.sign_in()?, self.sign_in_keys()?);
-        let (prefix, state) = (sign_in.cookie_name(), parameters.get("state").unwrap_or_default());
+        let (prefix, state) =
+            (sign_in.full_cookie_prefix(), parameters.get("state").unwrap_or_default());
         let headers = &incoming.head.headers;
-        let Some(transaction) = Transaction::find(&prefix, state, headers, keys, self.clock())
-        else {
-            // Most likely the back button, or another tab was faster.
+        let Some(pending) = PendingSignIn::find(&prefix, state, headers, keys, self.clock()) else {
+            // Most likely the user pressed the back button, or the browser sent the callback twice.
             if self.has_session(incoming).await {
                 let landing = see_other(&sign_in.landing);
-                return landing.ok_or(Failure::NotConfigured("the landing is not a valid header"));
+                return landing
+                    .ok_or(Failure::NotConfigured("the landing path is not a valid header value"));
             }
             // An attacker may have written the URL, so not even its error is shown.
             return Err(invalid_request(
-                "This sign-in was not started in this browser, or it is older than ten minutes.",
+                "This sign-in is already completed, was started in another browser, or is older \
+                 than ten minutes. Please sign in again.",
             ));
         };
         let outcome = match self.authorization_code(parameters).await {
-            Ok(code) => self.complete_sign_in(code, &transaction).await,
+            Ok(code) => self.complete_sign_in(code, &pending).await,
             Err(failure) => Err(failure),
         };
         let mut response = outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure));
-        if let Some(cookie) = Transaction::clear(&prefix, state) {
+        if let Some(cookie) = PendingSignIn::clear(&prefix, state) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
@@ -129,17 +131,19 @@ impl Inner {
         let client = self.client()?;
         match parameters.get("iss") {
             Some(issuer) if issuer != client.issuer() => {
-                return Err(invalid_request("The answer came from another provider."));
+                return Err(invalid_request("The response came from another identity provider."));
             }
             None if client.supports_iss_parameter().await? => {
-                return Err(invalid_request("The answer does not name its provider (iss)."));
+                return Err(invalid_request(
+                    "The response of the identity provider has no parameter iss.",
+                ));
             }
             _ => {}
         }
         if let Some(error) = parameters.get("error") {
             telemetry::sign_in_refused(&printable(error));
-            let described = "The sign-in was not completed.";
-            return Err(Failure::OAuth(known_error_code(error), described));
+            let description = "The sign-in was not completed.";
+            return Err(Failure::OAuth(known_error_code(error), description));
         }
         parameters.required("code", "The parameter code is missing.")
     }
@@ -148,18 +152,18 @@ impl Inner {
     async fn complete_sign_in(
         &self,
         code: &str,
-        transaction: &Transaction,
+        pending: &PendingSignIn,
     ) -> Result<Response<Bytes>, Failure> {
-        let verifier = PkceVerifier::parse(&transaction.verifier);
+        let verifier = PkceVerifier::parse(&pending.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the PKCE verifier is invalid"))?;
         let request = CodeRequest::new(code, self.sign_in()?.redirect_uri(), verifier);
         // A browser may send one callback twice. Both requests succeed, and the code is redeemed
         // once.
         let request = request.allow_repeats().by_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
-        let nonce = Some(transaction.nonce.as_str());
+        let nonce = Some(pending.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
-            Ok(()) => self.begin_session(&token, transaction).await,
+            Ok(()) => self.start_session(&token, pending).await,
             Err(failure) => Err(failure),
         };
         match outcome {
@@ -170,33 +174,35 @@ impl Inner {
         }
     }
 
-    /// Starts a session, if this service accepts the access token.
-    async fn begin_session(
+    /// Starts a session and redirects to `return_to`, or fails if this service does not accept the
+    /// access token. Without sessions, returns the tokens.
+    async fn start_session(
         &self,
         token: &AccessToken,
-        transaction: &Transaction,
+        pending: &PendingSignIn,
     ) -> Result<Response<Bytes>, Failure> {
         let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
         self.check_access_token(token).await?;
-        let cookies = sessions.begin(token.clone());
+        let cookies = sessions.start(token.clone());
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
-        let response = see_other(&transaction.return_to);
+        let response = see_other(&pending.return_to);
         let mut response =
-            response.ok_or(Failure::NotConfigured("return_to is not a valid header"))?;
+            response.ok_or(Failure::NotConfigured("return_to is not a valid header value"))?;
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
     }
 
-    /// Checks that this service accepts the access token: otherwise the session would be useless.
+    /// Checks that this service accepts the access token, which is the session's credential, and
+    /// that the admission checks pass.
     async fn check_access_token(&self, token: &AccessToken) -> Result<(), Failure> {
         match self.auth.validate(token.secret().expose()).await {
             Ok(identity) => Ok(self.auth.admit(&identity).await?),
             Err(error) if error.is_unavailable() => Err(error.into()),
             Err(error) => {
-                self.sign_in()?.refused_tokens.warn(
+                self.sign_in()?.token_warnings.warn(
                     "access token",
                     Some(&error),
                     self.clock().elapsed(),
@@ -208,8 +214,8 @@ impl Inner {
         }
     }
 
-    /// Returns the tokens if the admission checks pass. If this service does not accept the access
-    /// token, it has no identity to check, and the tokens are returned.
+    /// Returns the tokens if the admission checks pass. An access token that this service does not
+    /// accept yields no identity to check, so its tokens are returned.
     async fn tokens_if_admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
         if self.auth.has_admission_checks() {
             match self.auth.validate(token.secret().expose()).await {
@@ -228,25 +234,30 @@ impl Inner {
         token: &AccessToken,
     ) -> Result<T, Failure> {
         if let (Err(_), Some(token)) = (&outcome, token.refresh_token()) {
-            // `revoke` logs its failure; the caller gets the reason why the sign-in failed.
+            // `revoke` logs its own failure. The response reports why the sign-in failed.
             let _ = revoke(self.client()?, token).await;
         }
         outcome
     }
 
     /// Redeems the code of a client that ran the authorization code flow itself.
-    async fn redeem(&self, incoming: &EndpointRequest) -> Result<Response<Bytes>, Failure> {
+    async fn redeem_for_client(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
         let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &BODY_PARAMETERS)?;
         let code = parameters.required("code", "The parameter code is missing.")?;
         let redirect_uri = parameters.get("redirect_uri").unwrap_or(sign_in.redirect_uri());
         if !sign_in.redirect_uris.iter().any(|known| known == redirect_uri) {
-            return Err(invalid_request("The redirect_uri does not belong to this service."));
+            return Err(invalid_request(
+                "The redirect_uri is not one of this service's redirect URIs.",
+            ));
         }
         let request = match parameters.get("code_verifier").map(PkceVerifier::parse) {
             Some(Some(verifier)) => CodeRequest::new(code, redirect_uri, verifier),
             Some(None) => return Err(invalid_request("The code_verifier is malformed.")),
-            None if sign_in.unbound_codes => CodeRequest::without_pkce(code, redirect_uri),
+            None if sign_in.codes_without_pkce => CodeRequest::without_pkce(code, redirect_uri),
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
         let token = self.client()?.authorization_code(&request.by_anonymous_caller()).await?;
@@ -257,7 +268,8 @@ impl Inner {
         self.revoke_on_failure(outcome, &token).await
     }
 
-    /// Verifies that the ID token belongs to this sign-in. The scope `openid` makes it required.
+    /// Verifies that the ID token belongs to this sign-in. With the scope `openid`, a missing ID
+    /// token is an error.
     async fn check_id_token(
         &self,
         token: &AccessToken,
@@ -268,8 +280,8 @@ impl Inner {
             if !sign_in.scopes.contains("openid") {
                 return Ok(());
             }
-            sign_in.refused_tokens.warn("ID token", None, now);
-            return Err(Failure::OAuth("invalid_grant", "The provider gave no ID token."));
+            sign_in.token_warnings.warn("ID token", None, now);
+            return Err(Failure::OAuth("invalid_grant", "The identity provider sent no ID token."));
         };
         let rules = ExpectedIdToken {
             issuer: client.issuer(),
@@ -282,7 +294,7 @@ impl Inner {
             Ok(subject) => subject,
             Err(error) => {
                 if !error.is_unavailable() {
-                    sign_in.refused_tokens.warn("ID token", Some(&error), now);
+                    sign_in.token_warnings.warn("ID token", Some(&error), now);
                 }
                 return Err(error.into());
             }
@@ -290,7 +302,7 @@ impl Inner {
         match token.claim("sub") {
             Some(other) if other != subject => {
                 let error = InvalidToken::MalformedClaim("sub").into();
-                sign_in.refused_tokens.warn("ID token", Some(&error), now);
+                sign_in.token_warnings.warn("ID token", Some(&error), now);
                 Err(Failure::OAuth(
                     "invalid_grant",
                     "The access token and the ID token belong to different users.",
@@ -322,8 +334,8 @@ impl Inner {
     }
 }
 
-/// Returns the error code that a browser sees. The list is fixed, and hides the provider's errors
-/// about this service.
+/// Returns the error code for the browser, from a fixed list. Errors that the provider reports
+/// about this service become `server_error`.
 fn error_code(failure: &Failure) -> &'static str {
     match failure {
         Failure::OAuth(code, _) => code,
@@ -345,8 +357,8 @@ fn is_unavailable(failure: &Failure) -> bool {
     }
 }
 
-/// Returns the error code if an authorization endpoint may send it (RFC 6749 §4.1.2.1, OpenID
-/// Connect Core §3.1.2.6), or `server_error`. Other texts may come from an attacker.
+/// Returns the error code if it is one that a user or page can act on (RFC 6749 §4.1.2.1, OpenID
+/// Connect Core §3.1.2.6), or `server_error`: other texts may come from an attacker.
 fn known_error_code(error: &str) -> &'static str {
     const CODES: [&str; 9] = [
         "access_denied",

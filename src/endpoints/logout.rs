@@ -11,8 +11,9 @@ use crate::session::{CurrentSession, revoke};
 use crate::support::secret::Secret;
 
 impl Inner {
-    /// With a session, clears its cookies and revokes its refresh token. Otherwise revokes the
-    /// `refresh_token` in the body, which needs no other credential.
+    /// If the request has a session, clears its cookies and revokes its refresh token; a
+    /// `refresh_token` in the body is then ignored. Otherwise revokes the `refresh_token` in the
+    /// body, which needs no other credential.
     ///
     /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no
     /// revocation endpoint. Answers 503 if the provider is unavailable and the token stays valid.
@@ -27,10 +28,10 @@ impl Inner {
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let outcome = match (session, from_body) {
             (Some(session), _) => match &self.sessions {
-                Some(sessions) => revoked(sessions.revoke(&session.0).await),
+                Some(sessions) => ignore_missing_endpoint(sessions.revoke(&session.0).await),
                 None => Err(Failure::NotConfigured("sessions are not configured")),
             },
-            (None, Some(token)) => revoked(revoke(self.client()?, &token).await),
+            (None, Some(token)) => ignore_missing_endpoint(revoke(self.client()?, &token).await),
             (None, None) => Err(invalid_request(
                 "There is no session, and the parameter refresh_token is missing.",
             )),
@@ -46,9 +47,9 @@ impl Inner {
     }
 }
 
-/// Ignores a provider without revocation endpoint. The client already logged that the token stays
-/// valid.
-fn revoked(outcome: Result<(), ExchangeError>) -> Result<(), Failure> {
+/// Treats a provider without a revocation endpoint as success. The client already logged that the
+/// token stays valid.
+fn ignore_missing_endpoint(outcome: Result<(), ExchangeError>) -> Result<(), Failure> {
     match outcome {
         Err(ExchangeError::NotConfigured(_)) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),

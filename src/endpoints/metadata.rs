@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Inner;
 use super::response::json_response;
 
-/// Empty lists are omitted (RFC 9728 §3.2).
+/// The metadata of a protected resource (RFC 9728 §2). Empty lists are omitted (§3.2).
 #[derive(Serialize)]
 struct Metadata<'a> {
     resource: &'a str,
@@ -19,14 +19,15 @@ struct Metadata<'a> {
 }
 
 impl Inner {
-    /// Returns the metadata, from the settings of the authentication layer. Any page may read it,
-    /// and caches may store it.
+    /// Returns the metadata, from the settings of [`Auth`](crate::Auth). Pages of any origin may
+    /// read it, and caches may store it for an hour.
     pub(super) fn metadata(&self) -> Response<Bytes> {
         let resource = self.auth.resource();
         let metadata = Metadata {
             resource: resource.map_or("", |resource| &resource.identifier),
             authorization_servers: self.auth.issuers().names(),
-            // Scopes of sign-ins are not listed: `offline_access`, say, is no scope of a resource.
+            // The scopes of sign-ins are not listed: `offline_access`, for example, is not a scope
+            // of a resource.
             scopes_supported: resource.map(|it| it.scopes.iter().collect()).unwrap_or_default(),
             bearer_methods_supported: ["header"],
         };

@@ -11,7 +11,7 @@
 mod accounts;
 mod body;
 mod builder;
-mod config;
+mod client_config;
 #[cfg(feature = "trust")]
 mod exchange;
 mod identity_id;
@@ -20,6 +20,7 @@ mod login;
 mod logout;
 mod metadata;
 mod parameters;
+mod pending_sign_in;
 mod proxies;
 mod register;
 mod response;
@@ -27,7 +28,6 @@ mod service;
 mod sign_in;
 mod throttle;
 mod tokens;
-mod transaction;
 mod whoami;
 
 use std::fmt;
@@ -59,7 +59,7 @@ use throttle::ThrottleWithFallback;
 pub use throttle::{Attempt, Throttle, ThrottleDecision, TokenBuckets};
 pub use tokens::{PasswordAttempt, PasswordDecision};
 
-/// One of the [`Endpoints`].
+/// An endpoint of [`Endpoints`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
@@ -68,18 +68,19 @@ pub enum Endpoint {
     Login,
     /// `POST token`: the password grant (RFC 6749 §4.3), off by default.
     Token,
-    /// `POST refresh` (RFC 6749 §6).
+    /// `POST refresh`: redeems a refresh token (RFC 6749 §6).
     Refresh,
     /// `POST logout`: ends a session and revokes its refresh token (RFC 7009).
     Logout,
-    /// `POST register`: creates a participant and a workspace for the caller.
+    /// `POST register`: registers the caller in this service, with a participant and a personal
+    /// workspace (see [`Registrar`]).
     Register,
     /// `GET whoami`: returns the caller's identity.
     Whoami,
     /// `POST introspect`: reports whether a token is active (RFC 7662).
     Introspect,
-    /// `POST exchange`: exchanges a foreign workload token for a token of the provider (RFC 8693;
-    /// feature `trust`).
+    /// `POST exchange`: exchanges a workload token of another platform for a token of the provider
+    /// or of this service (RFC 8693; feature `trust`).
     Exchange,
     /// `GET config`: the settings a client needs to start a sign-in.
     Config,
@@ -102,7 +103,7 @@ impl Endpoint {
         Self::Metadata,
     ];
 
-    /// Returns the last segment of the path, which is also the endpoint's name in metrics.
+    /// Returns the endpoint's name: the last segment of its path, also used in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -138,8 +139,8 @@ impl Endpoint {
 }
 
 /// The authentication endpoints of a service, as a [`tower_layer::Layer`]. It answers requests for
-/// its paths and passes all others to the inner service. [`service`](Self::service) is the same
-/// without an inner service. Made by [`Auth::endpoints`]; cheap to clone.
+/// its paths and passes all others to the inner service. For a service without an inner service,
+/// call [`service`](Self::service). Made by [`Auth::endpoints`]; cheap to clone.
 ///
 /// ```
 /// use axum::Router;
@@ -163,7 +164,7 @@ impl Endpoint {
 ///
 /// | path | needs | enabled by |
 /// |---|---|---|
-/// | `GET /v1/auth/login` | nothing; `return_to` | [`sign_in`](EndpointsBuilder::sign_in) |
+/// | `GET /v1/auth/login` | nothing; optional `return_to` | [`sign_in`](EndpointsBuilder::sign_in) |
 /// | `POST /v1/auth/login` | `code`, `code_verifier` | `sign_in` |
 /// | `POST /v1/auth/token` | `grant_type=password`, `username`, `password` | [`client`](EndpointsBuilder::client); refused unless [allowed](EndpointsBuilder::password_grant) |
 /// | `POST /v1/auth/refresh` | `refresh_token` | `client` |
@@ -171,24 +172,26 @@ impl Endpoint {
 /// | `POST /v1/auth/register` | a bearer token | [`registrar`](EndpointsBuilder::registrar) |
 /// | `GET /v1/auth/whoami` | a bearer token | always |
 /// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
-/// | `POST /v1/auth/exchange` | a foreign token | [`workloads`](EndpointsBuilder::workloads) (feature `trust`) |
+/// | `POST /v1/auth/exchange` | `grant_type`, `subject_token`, `subject_token_type` | [`workloads`](EndpointsBuilder::workloads) (feature `trust`) |
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
-/// Requests for endpoints that are not enabled go to the inner service. Every response except the
+/// Requests for endpoints that are not enabled go to the inner service. Methods that are not in the
+/// table get 405, except `HEAD` for `whoami`, `config` and the metadata. Every response except the
 /// metadata has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and
-/// 64 parameters; `token` and `refresh` accept forms only. A parameter that the endpoint knows must
-/// not be repeated. A body must arrive within 10 seconds
-/// ([`body_timeout`](EndpointsBuilder::body_timeout)), or the response is
-/// 408. Bodies that an endpoint does not use are not read. `register`, `whoami` and `introspect`
-///   report errors like [`Auth::layer`]; the other endpoints use the error format of RFC 6749 §5.2.
+/// 64 parameters; `token` and `refresh` accept forms only. A parameter must not be repeated; in
+/// forms and queries, this does not apply to parameters that the endpoint does not know. A body
+/// must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the
+/// response is 408. Bodies that an endpoint does not use are not read. `register`, `whoami` and
+/// `introspect` report errors like [`Auth::layer`]; the other endpoints use the error format of RFC
+/// 6749 §5.2.
 #[derive(Clone)]
 pub struct Endpoints(Arc<Inner>);
 
 struct Inner {
     auth: Auth,
     prefix: String,
-    offered: Vec<Endpoint>,
+    enabled: Vec<Endpoint>,
     client: Option<TokenExchangeClient>,
     sign_in: Option<SignIn>,
     sessions: Option<Sessions>,
@@ -199,7 +202,7 @@ struct Inner {
     introspect_guard: Box<dyn Guard>,
     introspects_all_tenants: bool,
     identity_id: IdentityIdRule,
-    in_data: bool,
+    wrap_in_data: bool,
     respond: Arc<dyn ErrorResponse>,
     throttle: Option<ThrottleWithFallback>,
     account_rule: AccountRule,
@@ -215,16 +218,16 @@ struct EndpointRequest {
 }
 
 impl Endpoints {
-    /// Returns the endpoints as a service that answers 404 for all other paths. For
-    /// `Router::nest_service` with [`prefix("")`](EndpointsBuilder::prefix), for
-    /// `fallback_service`, and for bare hyper.
+    /// Returns the endpoints as a service that answers 404 to all other paths. Use it with
+    /// `Router::nest_service` (and [`prefix("")`](EndpointsBuilder::prefix)), with
+    /// `fallback_service`, or with hyper.
     pub fn service(&self) -> EndpointsService<NotFound> {
         EndpointsService { inner: NotFound, endpoints: self.clone() }
     }
 
     /// Returns the enabled endpoints.
-    pub fn offered(&self) -> &[Endpoint] {
-        &self.0.offered
+    pub fn enabled(&self) -> &[Endpoint] {
+        &self.0.enabled
     }
 
     /// Returns the sessions that sign-ins start, if configured. Place their
@@ -233,9 +236,9 @@ impl Endpoints {
         self.0.sessions.as_ref()
     }
 
-    /// Returns the exchange of foreign workload tokens, if enabled (feature `trust`). Its
-    /// [evaluator](crate::mint::WorkloadExchange::evaluator) reloads the policy, explains
-    /// decisions, and reports the state of foreign issuers' keys.
+    /// Returns the exchange of workload tokens of other platforms, if enabled (feature `trust`).
+    /// Its [evaluator](crate::mint::WorkloadExchange::evaluator) reloads the policy, explains
+    /// decisions, and reports the state of the keys of the platforms' issuers.
     #[cfg(feature = "trust")]
     pub fn workloads(&self) -> Option<&crate::mint::WorkloadExchange> {
         self.0.workloads.as_ref()
@@ -243,13 +246,13 @@ impl Endpoints {
 
     /// Returns the endpoint at a path.
     fn find(&self, path: &str) -> Option<Endpoint> {
-        let Inner { auth, prefix, offered, .. } = &*self.0;
-        let own = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
-        let found = offered.iter().find(|endpoint| match endpoint {
+        let Inner { auth, prefix, enabled, .. } = &*self.0;
+        let name = path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        let found = enabled.iter().find(|endpoint| match endpoint {
             Endpoint::Metadata => {
                 auth.resource().is_some_and(|resource| resource.has_metadata_at(path))
             }
-            endpoint => own == Some(endpoint.as_str()),
+            endpoint => name == Some(endpoint.as_str()),
         });
         found.copied()
     }
@@ -306,8 +309,8 @@ impl Inner {
         authenticate(&self.auth, &incoming.head).await
     }
 
-    /// Asks the throttle whether the attempt may proceed. Called without an account before the body
-    /// is read, and again once the account is known.
+    /// Asks the throttle whether the attempt may proceed. The first call has no account and
+    /// precedes reading the body. If the attempt concerns an account, a second call names it.
     async fn admit(
         &self,
         endpoint: Endpoint,
@@ -315,7 +318,7 @@ impl Inner {
         account: Option<&str>,
     ) -> Result<(), Failure> {
         let Some(throttle) = &self.throttle else { return Ok(()) };
-        let address = self.client_address.of(head);
+        let address = self.client_address.find(head);
         let attempt = Attempt { endpoint, address, account };
         let now = self.auth.clock().elapsed();
         match throttle.admit(&attempt, now).await {
@@ -325,7 +328,7 @@ impl Inner {
     }
 
     fn client(&self) -> Result<&TokenExchangeClient, Failure> {
-        self.client.as_ref().ok_or(Failure::NotConfigured("there is no token client"))
+        self.client.as_ref().ok_or(Failure::NotConfigured("the token client is not configured"))
     }
 }
 
@@ -333,7 +336,7 @@ impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoints")
             .field("prefix", &self.0.prefix)
-            .field("offered", &self.0.offered)
+            .field("enabled", &self.0.enabled)
             .finish_non_exhaustive()
     }
 }

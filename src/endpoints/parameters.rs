@@ -14,9 +14,10 @@ use crate::support::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
 ///
-/// Holds only parameters that the endpoint knows. Unknown parameters are ignored, even if repeated:
-/// RFC 6749 requires this for requests (§3.1, §3.2) and for authorization responses (§4.1.2). A
-/// known parameter must not be repeated (§3.1, §3.2).
+/// Holds only parameters that the endpoint knows. In forms and queries, unknown parameters are
+/// ignored, even if repeated: RFC 6749 requires this for requests (§3.1, §3.2) and for
+/// authorization responses (§4.1.2). A known parameter must not be repeated (§3.1, §3.2), nor any
+/// member of a JSON object.
 #[derive(Debug, Default)]
 pub(super) struct Parameters(Vec<(String, Secret)>);
 
@@ -27,17 +28,18 @@ pub(super) enum BodyFormat {
     FormOrJson,
 }
 
-/// Maximum number of parameters, known or not. Endpoints know at most a quarter of that. The limit
-/// bounds the comparison of each name with those before it.
+/// Maximum number of parameters, known or not. No endpoint knows more than ten. Each name is
+/// compared with all earlier names, so the limit bounds that cost.
 const MAX_PARAMETERS: usize = 64;
 
-/// Maximum number of commas, colons and opening brackets in a JSON object. The cost of parsing
-/// grows with them. Even a password has fewer than a thousand.
+/// Maximum number of commas, colons and opening brackets in a JSON body, also inside strings. The
+/// cost of parsing grows with them.
 const MAX_JSON_DELIMITERS: usize = 4096;
 
 const REPEATED: Failure = invalid_request("A parameter is repeated.");
 const TOO_MANY_PARAMETERS: Failure = invalid_request("There are more than 64 parameters.");
-const JSON_TOO_COMPLEX: Failure = invalid_request("The JSON object has too many values.");
+const JSON_TOO_COMPLEX: Failure =
+    invalid_request("The JSON object has more than 4096 commas, colons and opening brackets.");
 const NOT_A_STRING: Failure = invalid_request("A parameter is not a string.");
 const NOT_UTF8: Failure = invalid_request("A parameter is not UTF-8.");
 const FORM_REQUIRED: Failure =
@@ -69,7 +71,7 @@ impl Parameters {
     }
 
     fn from_form(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
-        // Counts before decoding, and counts empty pairs too.
+        // Counts pairs before decoding, including empty ones.
         if memchr::memchr_iter(b'&', text).count() >= MAX_PARAMETERS {
             return Err(TOO_MANY_PARAMETERS);
         }
@@ -92,8 +94,8 @@ impl Parameters {
     }
 
     /// Reads a JSON object of strings. `null` counts as absent. A repeated member is an error even
-    /// if the endpoint does not know it, because parsers differ in the value they take (RFC 8259
-    /// §4). The first problem is reported.
+    /// if the endpoint does not know it, because JSON parsers differ in which value they use (RFC
+    /// 8259 §4). Reports the first problem.
     fn from_json(text: &[u8], known: &[&str]) -> Result<Self, Failure> {
         let delimiters =
             text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
@@ -142,9 +144,9 @@ impl Parameters {
 /// Decodes a name or a value of a form (<https://url.spec.whatwg.org/#urlencoded-parsing>). Rejects
 /// invalid UTF-8: replacement characters would change the value.
 fn form_decode(text: &[u8]) -> Result<String, FromUtf8Error> {
-    let spaced: Vec<u8> =
+    let without_plus: Vec<u8> =
         text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    String::from_utf8(percent_decode(&spaced).collect())
+    String::from_utf8(percent_decode(&without_plus).collect())
 }
 
 /// Collects the members of a JSON object, and stops above the limit.
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_decoded_as_browsers_encode_them() {
+    fn forms_are_decoded_per_url_standard() {
         let form = "application/x-www-form-urlencoded";
         let table = [
             ("a=x%3D1=2", "x=1=2"),
@@ -233,7 +235,7 @@ mod tests {
         for unknown in ["[".repeat(5000), format!("[{}0]", "0,".repeat(5000))] {
             let body = format!("{{\"x\":{unknown}}}");
             let error = read("application/json", &body, BodyFormat::FormOrJson).unwrap_err();
-            assert!(error.contains("too many values"), "{error}");
+            assert!(error.contains("more than 4096"), "{error}");
         }
     }
 

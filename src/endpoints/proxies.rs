@@ -1,4 +1,4 @@
-//! [`TrustedProxies`]: finds the client's address behind proxies.
+//! [`TrustedProxies`], and the search for the client's address behind them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use crate::support::telemetry;
 /// A function that returns the address of a connection.
 pub(super) type PeerAddress = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
 
-/// Finds the address of a client.
+/// The settings for finding a client's address.
 pub(super) struct ClientAddress {
     /// The address of the connection.
     pub(super) peer: PeerAddress,
@@ -31,7 +31,7 @@ const MAX_HOPS: usize = 32;
 
 impl ClientAddress {
     /// Returns the address that attempts are counted by, if known.
-    pub(super) fn of(&self, head: &Parts) -> Option<IpAddr> {
+    pub(super) fn find(&self, head: &Parts) -> Option<IpAddr> {
         let Some(peer) = (self.peer)(head) else {
             self.unknown_logged.call_once(telemetry::no_client_address);
             return None;
@@ -62,7 +62,7 @@ fn connection_address(head: &Parts) -> Option<IpAddr> {
     head.extensions.get::<SocketAddr>().map(SocketAddr::ip)
 }
 
-/// Returns whether an address is local, private or link-local.
+/// Returns whether an address is loopback, private or link-local.
 fn is_private_network(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
@@ -75,12 +75,13 @@ fn is_private_network(address: IpAddr) -> bool {
 ///
 /// Each proxy appends the address of its peer. The list is therefore read from its end: the first
 /// address that is not a trusted proxy is the client's. The client may have forged the addresses
-/// before it. At most 32 entries are read.
+/// before it. If all addresses are trusted proxies, the first one counts as the client. At most 32
+/// entries are read.
 #[derive(Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
-/// An entry is neither an address nor a network. Holds the position, counted from 1, and not the
-/// text, which may be a misplaced secret.
+/// The error for an entry that is neither an address nor a network. It contains the entry's
+/// position, counted from 1, but not its text, which may be a misplaced secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("entry {0} is neither an address nor a network: write 10.0.0.7 or 10.0.0.0/8")]
 pub struct InvalidNetwork(usize);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_utf8_hides_no_client() {
+    fn invalid_utf8_does_not_hide_client() {
         let proxies = TrustedProxies::new(["10.0.0.0/8"]).unwrap();
         for (forwarded, expected) in [
             (&b"\xe9, 192.0.2.7"[..], "192.0.2.7"),

@@ -43,8 +43,8 @@ impl Inner {
         Ok(response)
     }
 
-    /// Logs once when the store begins to fail, and once when it works again. An identity that can
-    /// never be stored says nothing about the store.
+    /// Logs once when the store begins to fail, and once when it works again. An invalid identity
+    /// is not a failure of the store.
     fn log_outage(&self, outcome: &Result<Registration, RegistrarError>) {
         let (outage, clock) = (&self.outages.registrar, self.auth.clock());
         match outcome {

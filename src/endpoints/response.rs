@@ -13,7 +13,7 @@ use crate::exchange::{ExchangeError, OAuthError};
 use crate::layer::refuse;
 use crate::support::telemetry::{self, Outage};
 
-/// Failures already logged, so that each is logged once until it ends.
+/// Failures that have been logged, so that each is logged once until it ends.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     pub(super) registrar: Outage,
@@ -45,12 +45,12 @@ pub(super) enum Failure {
     Auth(AuthError),
     /// An OAuth error code and a fixed description.
     OAuth(&'static str, &'static str),
-    /// The body was not read: a status and a fixed description.
+    /// The body is not accepted: a status and a fixed description.
     Body(u16, &'static str),
     Throttled(Duration),
     /// An error from the provider, or from the connection to it.
     Exchange(ExchangeError),
-    /// The service did not configure something that the endpoint needs.
+    /// A fault of this service or its configuration. The text is logged, and the response is 500.
     NotConfigured(&'static str),
 }
 
@@ -112,7 +112,7 @@ impl Inner {
                     _ => (400, "invalid_grant", description, None),
                 }
             }
-            Failure::Exchange(error) => return exchange_failure_response(&error),
+            Failure::Exchange(error) => return token_request_failure_response(&error),
             Failure::NotConfigured(_) => {
                 (500, "server_error", "The service is misconfigured.", None)
             }
@@ -137,9 +137,9 @@ fn as_auth_error(failure: Failure) -> AuthError {
     }
 }
 
-/// Answers with those provider errors that the caller can act on. A provider that rejects the
-/// *service* is reported as 502 without details.
-fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
+/// Reports the provider's errors that the caller can act on. If the provider rejects this
+/// *service*, returns 502 without details.
+fn token_request_failure_response(error: &ExchangeError) -> Response<Bytes> {
     use OAuthError::{InvalidGrant, InvalidRequest, InvalidScope, InvalidTarget};
     match error {
         ExchangeError::Refused { error: Some(code), .. } => {
@@ -147,9 +147,9 @@ fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
                 InvalidGrant => "The code, password or refresh token is not valid (any more).",
                 // The service builds the rest of the request, so the caller's value must be
                 // malformed.
-                InvalidRequest => "The code, password or refresh token cannot be read.",
+                InvalidRequest => "The code, password or refresh token is malformed.",
                 InvalidScope => "The scope cannot be granted.",
-                InvalidTarget => "There are no tokens for this target.",
+                InvalidTarget => "The identity provider issues no tokens for this target.",
                 _ => return provider_failure_response(),
             };
             oauth_error(400, code.as_str(), description, None)
@@ -157,8 +157,8 @@ fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
         ExchangeError::Unavailable { retry_after, .. } => {
             let wait = retry_after.unwrap_or(Duration::from_secs(1));
             let description = match error.is_cache_unavailable() {
-                true => "The service's token store is unavailable right now. Try again.",
-                false => "The identity provider is unavailable. Try again.",
+                true => "The service's token store is unavailable. Try again later.",
+                false => "The identity provider is unavailable. Try again later.",
             };
             oauth_error(503, "temporarily_unavailable", description, Some(wait))
         }
@@ -168,7 +168,7 @@ fn exchange_failure_response(error: &ExchangeError) -> Response<Bytes> {
 
 /// Returns 502. The token client already logged the cause.
 fn provider_failure_response() -> Response<Bytes> {
-    oauth_error(502, "server_error", "The identity provider gave no valid answer.", None)
+    oauth_error(502, "server_error", "The identity provider issued no token.", None)
 }
 
 /// Returns an error response as in RFC 6749 §5.2.
@@ -188,13 +188,13 @@ pub(super) fn oauth_error(
 }
 
 impl Inner {
-    /// Returns 200 with a JSON body, bare or in `{"data": …}`.
+    /// Returns 200 with a JSON body, wrapped in `{"data": …}` if configured.
     pub(super) fn ok(&self, body: &impl Serialize) -> Response<Bytes> {
         self.success(StatusCode::OK, body)
     }
 
     pub(super) fn success(&self, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-        if self.in_data {
+        if self.wrap_in_data {
             return json_response(status, &json!({ "data": body }));
         }
         json_response(status, body)

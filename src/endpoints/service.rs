@@ -26,7 +26,7 @@ impl<S> Layer<S> for Endpoints {
     }
 }
 
-/// The service that [`Endpoints`] makes around an inner service.
+/// The service that [`Endpoints`] wraps around an inner service.
 #[derive(Debug, Clone)]
 pub struct EndpointsService<S> {
     pub(super) inner: S,
@@ -69,7 +69,7 @@ async fn respond<Q: Body>(
     request: Request<Q>,
 ) -> Response<Bytes> {
     let (mut head, body) = request.into_parts();
-    // An identity from an outer layer must not replace the verification here.
+    // Endpoints verify the token themselves, so an identity from an outer layer is removed.
     head.extensions.remove::<AuthContext>();
     if !endpoint.allows(&head.method) {
         return endpoints.method_not_allowed(endpoint);
@@ -77,7 +77,7 @@ async fn respond<Q: Body>(
     if !endpoint.reads_body(&head.method) {
         return endpoints.dispatch(endpoint, EndpointRequest { head, body: Bytes::new() }).await;
     }
-    // Before reading the body, so that a throttled caller costs no more than a request head.
+    // Before reading the body, so that only the head of a throttled request is processed.
     if let Err(failure) = endpoints.admit(endpoint, &head, None).await {
         return endpoints.finish(endpoint, Err(failure));
     }
@@ -86,7 +86,8 @@ async fn respond<Q: Body>(
         Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
             let mut response = endpoints.finish(endpoint, Err(failure));
-            // The rest of the body would be parsed as the next request. HTTP/2 has no such header.
+            // If the connection stayed open, the rest of the body would be parsed as the next
+            // request. HTTP/2 has no such header.
             if version <= Version::HTTP_11 {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);

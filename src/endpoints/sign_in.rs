@@ -26,7 +26,8 @@ const COOKIE_PREFIX: &str = "sign-in";
 const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Settings for sign-in with the authorization code flow and PKCE (RFC 6749 §4.1, RFC 7636, OpenID
-/// Connect Core §3.1). For [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
+/// Connect Core §3.1). Pass them to
+/// [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
 ///
 /// `GET login` redirects a browser to the provider. A sealed cookie binds state, nonce and PKCE
 /// verifier to this browser for ten minutes. Any process with the same keys can complete the
@@ -36,20 +37,21 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 /// starts a session and redirects to `return_to`. Without
 /// [`sessions`](super::EndpointsBuilder::sessions), it returns the tokens as JSON.
 ///
-/// A session needs an access token that this service accepts. If the token has another audience,
-/// for example, the sign-in fails with `server_error`, and a warning in the log names the claim.
-/// Sign-in does not check whether the token's *tenant* may use the service.
+/// A session needs an access token that this service accepts. If it does not accept the token
+/// (because of its audience, for example), the sign-in fails with `server_error`, and a warning in
+/// the log names the reason. Sign-in does not check whether the token's *tenant* may use the
+/// service.
 ///
-/// The tokens of a failed sign-in are revoked, with one exception: the provider became unavailable
-/// after it issued them. A browser may send a callback twice, and the second request may still use
-/// the tokens.
+/// The refresh token of a failed sign-in is revoked, unless the sign-in failed because something
+/// was unavailable: the browser may repeat the callback, and the second request may still use the
+/// tokens.
 ///
-/// A sign-in can be used already, expired, or started in another browser. Then the browser goes to
-/// [`landing`](Self::landing) if it has a session, and otherwise to the
+/// If a sign-in was already completed, has expired or was started in another browser, the browser
+/// is redirected to [`landing`](Self::landing) if it has a session, and otherwise to the
 /// [`failure_page`](Self::failure_page).
 ///
 /// `POST login` is for clients that ran the flow themselves. They send `code`, `code_verifier`,
-/// `redirect_uri` if it is not the first one here, and `nonce` if they used one. They compare
+/// `redirect_uri` if it is not the first one here, and `nonce` if they used one. They must verify
 /// `state` themselves, and get tokens instead of a session.
 #[derive(Debug, Clone)]
 #[must_use = "does nothing before it is given to the endpoints"]
@@ -60,19 +62,19 @@ pub struct SignIn {
     pub(super) failure_page: Option<String>,
     pub(super) extra: Vec<(String, String)>,
     pub(super) keys: Option<SealingKeys>,
-    pub(super) unbound_codes: bool,
-    pub(super) refused_tokens: Arc<RefusedTokens>,
+    pub(super) codes_without_pkce: bool,
+    pub(super) token_warnings: Arc<TokenWarnings>,
     cookie_prefix: String,
     faults: Vec<Fault>,
 }
 
 /// Times of the last warning per cause, so that each cause is logged once an hour.
 #[derive(Debug, Default)]
-pub(super) struct RefusedTokens(
+pub(super) struct TokenWarnings(
     Mutex<HashMap<(&'static str, &'static str, &'static str), Duration>>,
 );
 
-impl RefusedTokens {
+impl TokenWarnings {
     /// Warns that a token of a sign-in is missing or rejected. Reasons and claims come from fixed
     /// lists, so the map is bounded.
     pub(super) fn warn(&self, token: &'static str, refused: Option<&AuthError>, now: Duration) {
@@ -102,21 +104,21 @@ impl SignIn {
             failure_page: None,
             extra: Vec::new(),
             keys: None,
-            unbound_codes: false,
-            refused_tokens: Arc::default(),
+            codes_without_pkce: false,
+            token_warnings: Arc::default(),
             cookie_prefix: COOKIE_PREFIX.to_owned(),
             faults: Vec::new(),
         }
     }
 
-    /// Also accepts codes that clients got with this redirect URI (`POST login`). May be repeated.
-    pub fn also_redirect_uri(mut self, uri: impl Into<String>) -> Self {
+    /// Adds a redirect URI whose codes clients may send to `POST login`. May be repeated.
+    pub fn add_redirect_uri(mut self, uri: impl Into<String>) -> Self {
         self.redirect_uris.push(uri.into());
         self
     }
 
     /// Sets the requested scopes. Default `openid profile email offline_access`. Without `openid`
-    /// there is no ID token, so the user is not verified before the access token is used.
+    /// there is no ID token, so the sign-in is not checked with `nonce`.
     pub fn scopes(mut self, scopes: &str) -> Self {
         match scopes.parse() {
             Ok(scopes) => self.scopes = scopes,
@@ -126,20 +128,25 @@ impl SignIn {
     }
 
     /// Sets the page after a sign-in without `return_to`: a path of this host, other than `login`.
+    /// It begins with one `/`, and has at most 2,048 characters: printable ASCII without `\`.
     /// Default `/`.
     pub fn landing(mut self, path: impl Into<String>) -> Self {
         self.landing = path.into();
         self
     }
 
-    /// Sets the page after a failed sign-in: a path of this host, other than `login`. Default: the
-    /// error is shown as JSON. The parameter `error` is added with one of these codes:
+    /// Sets the page after a failed sign-in: a path as for [`landing`](Self::landing), without a
+    /// fragment. Default: none; the error is returned as JSON. The parameter `error` is added with
+    /// one of these codes:
     ///
-    /// - `invalid_request`: the request is malformed, or the sign-in was not started in this
-    ///   browser or took more than ten minutes
+    /// - `invalid_request`: the request is malformed; or the sign-in was already completed, was
+    ///   started in another browser, took more than ten minutes, or was answered by another
+    ///   provider
     /// - `temporarily_unavailable`: the provider is unavailable, or there were too many attempts
     /// - `invalid_grant`: the provider or this service rejected the code or a token
-    /// - the provider's error, if RFC 6749 §4.1.2.1 or OpenID Connect Core §3.1.2.6 defines it
+    /// - `access_denied`, `invalid_scope`, `login_required`, `consent_required`,
+    ///   `interaction_required`, `account_selection_required`, `unauthorized_client`: the
+    ///   provider's own error
     /// - `server_error`: any other cause
     pub fn failure_page(mut self, path: impl Into<String>) -> Self {
         self.failure_page = Some(path.into());
@@ -155,8 +162,9 @@ impl SignIn {
     }
 
     /// Sets the prefix of the sign-in cookies. A name is `__Host-`, this prefix, `-` and a random
-    /// text. Default `sign-in`. A browser keeps the newest six cookies per prefix. Services on one
-    /// host need different prefixes, or they clear each other's cookies.
+    /// text. Default `sign-in`. At most six sign-ins with one prefix can be pending in a browser,
+    /// fewer with a long `return_to`; the oldest are cleared. Services on one host need different
+    /// prefixes, or they clear each other's cookies.
     pub fn cookie_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.cookie_prefix = prefix.into();
         self
@@ -169,10 +177,10 @@ impl SignIn {
         self
     }
 
-    /// Accepts codes at `POST login` without `code_verifier`. The price: an attacker who gets a
-    /// code can use it, or can inject it into another user's sign-in (RFC 9700 §2.1.1).
-    pub fn insecure_allow_unbound_codes(mut self) -> Self {
-        self.unbound_codes = true;
+    /// Accepts codes at `POST login` without `code_verifier`. Risk: an attacker who obtains a code
+    /// can use it, or can inject it into another user's sign-in (RFC 9700 §2.1.1).
+    pub fn insecure_allow_codes_without_pkce(mut self) -> Self {
+        self.codes_without_pkce = true;
         self
     }
 
@@ -181,7 +189,7 @@ impl SignIn {
     }
 
     /// Returns the prefix of the cookie names.
-    pub(super) fn cookie_name(&self) -> String {
+    pub(super) fn full_cookie_prefix(&self) -> String {
         format!("__Host-{}-", self.cookie_prefix)
     }
 
@@ -189,7 +197,7 @@ impl SignIn {
     pub(super) fn check(&self, login: &str, faults: &mut Vec<Fault>) {
         faults.extend(self.faults.iter().cloned());
         if !is_cookie_name(&self.cookie_prefix) {
-            let problem = "must have 1 to 64 characters that are valid in the name of a cookie";
+            let problem = "must have 1 to 64 characters: ASCII letters, digits, `-`, `_` and `.`";
             faults.push(Fault::new("cookie_prefix", problem));
         }
         for uri in &self.redirect_uris {
@@ -197,23 +205,25 @@ impl SignIn {
             let secure =
                 |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
             if !url.is_some_and(|url| secure(&url) && url.fragment().is_none()) {
-                let problem = "is not an https URL: give the public URL of `login`";
+                let problem = "must be an https URL without a fragment (http for loopback only): \
+                               set it to the public URL of `login`";
                 faults.push(Fault::new("redirect_uri", problem));
             }
         }
         if !is_local_path(&self.landing) {
-            faults.push(Fault::new("landing", "is not a path of this host"));
+            faults.push(Fault::new("landing", "must be a path of this host, such as /home"));
         }
-        // The service does not see a fragment, and would not see the error code behind it.
+        // Browsers do not send a fragment, nor an error code that is appended to it.
         let failure_page = self.failure_page.as_ref();
         if failure_page.is_some_and(|page| !is_local_path(page) || page.contains('#')) {
-            faults.push(Fault::new("failure_page", "is not a path of this host without fragment"));
+            let problem = "must be a path of this host without a fragment, such as /sorry";
+            faults.push(Fault::new("failure_page", problem));
         }
         let pages = [("landing", Some(&self.landing)), ("failure_page", failure_page)];
         for (field, page) in pages {
             if page.is_some_and(|page| resolves_to(login, page)) {
                 let problem =
-                    "is `login` itself, which would start another sign-in: give another page";
+                    "is the path of `login`, which would start another sign-in: set another path";
                 faults.push(Fault::new(field, problem));
             }
         }
@@ -221,7 +231,7 @@ impl SignIn {
 }
 
 /// Returns whether a browser that is redirected to `page` requests `path`. Browsers resolve dot
-/// segments, and the query does not count.
+/// segments. The query is not compared.
 fn resolves_to(path: &str, page: &str) -> bool {
     let here = Url::parse("https://here.invalid").ok();
     here.and_then(|here| here.join(page).ok()).is_some_and(|url| url.path() == path)
@@ -229,7 +239,7 @@ fn resolves_to(path: &str, page: &str) -> bool {
 
 impl Inner {
     pub(super) fn sign_in(&self) -> Result<&SignIn, Failure> {
-        self.sign_in.as_ref().ok_or(Failure::NotConfigured("there is no sign-in"))
+        self.sign_in.as_ref().ok_or(Failure::NotConfigured("sign-in is not configured"))
     }
 }
 
@@ -245,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_paths_lead_to_no_other_host() {
+    fn local_paths_stay_on_this_host() {
         for good in ["/", "/a/b?c=d&e=%2F#f", "/a//b", "/@x", "/:x"] {
             assert!(is_local_path(good), "{good}");
         }

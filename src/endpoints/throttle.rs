@@ -22,13 +22,13 @@ use crate::support::telemetry::{self, Outage};
 pub struct Attempt<'a> {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The client's address, if known: see
-    /// [`client_address`](super::EndpointsBuilder::client_address).
+    /// The client's address, if known: see [`peer_address`](super::EndpointsBuilder::peer_address).
+    /// Group IPv6 addresses by /64 network, because one client usually has a whole network.
     pub address: Option<IpAddr>,
     /// The account. `None` in the first call for an attempt, before its body is read. If the
     /// attempt concerns an account, a second call names it.
     ///
-    /// At `token` it is the user name, folded so that all spellings are one account
+    /// At `token` it is the user name, normalised so that equivalent spellings are one account
     /// ([`account_of`](super::EndpointsBuilder::account_of)). The caller chooses it, so it may be
     /// any text. At `introspect` it is the caller: issuer, tenant, kind and subject.
     pub account: Option<&'a str>,
@@ -41,14 +41,15 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Whether an attempt may proceed.
+/// The decision of a [`Throttle`] about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleDecision {
     /// The attempt may proceed.
     Allow,
     /// The attempt exceeds the limit. The response is 429 with `Retry-After`.
     Deny {
-        /// Time until another attempt can succeed. Rounded up to whole seconds, at least one.
+        /// Time until another attempt can succeed. `Retry-After` contains it, rounded up to whole
+        /// seconds (at least one).
         retry_after: Duration,
     },
 }
@@ -60,22 +61,23 @@ pub enum ThrottleDecision {
 /// [`TokenBuckets`], counts in the memory of one process. To share limits between processes,
 /// implement this trait over a store.
 ///
-/// The throttle is called before the body is read, and before any request to the provider. In this
-/// call [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a
-/// second call for the same attempt names it. Count addresses and accounts separately.
+/// The throttle is called for `login`, `token`, `refresh`, `logout`, `introspect` and `exchange`,
+/// before the body is read and before any request to the provider. In this call
+/// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
+/// call for the same attempt names it. Count addresses and accounts separately.
 ///
-/// Each call tries [`try_admit`](Self::try_admit) first, then [`admit`](Self::admit) if the result
-/// was `None`. `now` is a monotonic time that other processes do not share: a store must use its
-/// own clock.
+/// The endpoints call [`try_admit`](Self::try_admit) first, and [`admit`](Self::admit) if it
+/// returns `None`. `now` is a monotonic time of this process, so a shared store must use its own
+/// clock.
 ///
 /// If the store fails, or does not answer within one second, this process uses its own
-/// [`TokenBuckets`] with default rates, and the log says so once. An outage then does not lock
-/// users out, and guesses stay limited: ten processes allow at most ten times as many. To refuse
-/// attempts during an outage, return [`Deny`](ThrottleDecision::Deny) instead of the error.
+/// [`TokenBuckets`] with default rates, and logs a warning once. An outage then does not lock users
+/// out, and guesses stay limited: ten processes allow at most ten times as many. To refuse attempts
+/// during an outage, return [`Deny`](ThrottleDecision::Deny) instead of the error.
 ///
-/// Harmless mistakes: to forget counts, or to be off by a few. Attacks: to store an entry per
-/// address or account without a bound, since callers choose both; to refuse all callers because of
-/// one; to read and write a count in two steps, which lets concurrent attempts pass.
+/// An implementation may lose counts or be slightly inexact. It must not store an unbounded number
+/// of addresses and accounts (callers choose both), refuse all callers because of one, or read and
+/// write a count in separate steps, which would let concurrent attempts pass.
 ///
 /// ```
 /// use std::time::Duration;
@@ -95,16 +97,18 @@ pub enum ThrottleDecision {
 /// impl Throttle for Shared {
 ///     async fn admit(&self, attempt: &Attempt<'_>, _: Duration) -> Result<ThrottleDecision, BoxError> {
 ///         let subject = match (attempt.account, attempt.address) {
-///             (Some(account), _) => account.to_owned(),
-///             (None, Some(address)) => address.to_string(),
+///             (Some(account), _) => format!("account:{account}"),
+///             (None, Some(address)) => format!("address:{address}"), // group IPv6 by /64
 ///             (None, None) => return Ok(ThrottleDecision::Allow),
 ///         };
+///         // Addresses and accounts have separate counters: a user name may look like an address.
 ///         // One atomic step: increments the counter, which expires one minute after its creation.
 ///         let key = format!("{}:{subject}", attempt.endpoint.as_str());
 ///         let count = self.0.increment(key, MINUTE).await?;
 ///         if count <= 10 {
 ///             return Ok(ThrottleDecision::Allow);
 ///         }
+///         // At most a minute; less if the counter is older.
 ///         Ok(ThrottleDecision::Deny { retry_after: MINUTE })
 ///     }
 /// }
@@ -116,8 +120,8 @@ pub enum ThrottleDecision {
 /// ```
 #[async_trait]
 pub trait Throttle: Debug + Send + Sync + 'static {
-    /// Counts the attempt if that needs no waiting. `None`, the default, means that nothing was
-    /// counted; [`admit`](Self::admit) is called next.
+    /// Counts the attempt if this does not need to wait. `None`, the default, means that nothing
+    /// was counted; [`admit`](Self::admit) is called next.
     fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
         let _ = (attempt, now);
         None
@@ -173,7 +177,8 @@ impl ThrottleWithFallback {
             return decision;
         }
         let answer = with_timeout(TIMEOUT, self.throttle.admit(attempt, now)).await;
-        match answer.unwrap_or_else(|| Err("the throttle takes longer than one second".into())) {
+        match answer.unwrap_or_else(|| Err("the throttle did not answer within one second".into()))
+        {
             Ok(decision) => {
                 if self.outage.ends(|| now) {
                     telemetry::store_recovered("throttle");
@@ -182,7 +187,7 @@ impl ThrottleWithFallback {
             }
             Err(error) => {
                 telemetry::throttle_failed(&*error, self.outage.begins(&error, now));
-                self.local.get_or_init(TokenBuckets::new).count(attempt, now)
+                self.local.get_or_init(TokenBuckets::new).admit_now(attempt, now)
             }
         }
     }
@@ -195,18 +200,18 @@ impl ThrottleWithFallback {
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
-/// | each account, [in any spelling](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
+/// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
 /// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do
 /// not read a body and are not counted.
 ///
 /// An IPv6 /64 network counts as one address, because one client usually has a whole network.
-/// Attempts without a known address are not counted; the log says so once. See
-/// [`client_address`](super::EndpointsBuilder::client_address).
+/// Attempts without a known address are not counted by address; a warning is logged once. See
+/// [`peer_address`](super::EndpointsBuilder::peer_address).
 ///
 /// About 100,000 buckets are kept, which needs some 10 MB. Buckets that were used once are evicted
-/// before those used again. An evicted bucket is full when it is created again. Each process counts
-/// on its own.
+/// before those used again. A bucket that was evicted starts again with its whole burst. Each
+/// process counts on its own.
 #[derive(Debug)]
 pub struct TokenBuckets {
     buckets: Bounded<Mac, Arc<Mutex<TokenBucket>>, BuildMacHasher>,
@@ -230,19 +235,21 @@ impl Default for TokenBuckets {
 }
 
 impl TokenBuckets {
-    /// Creates the default rates.
+    /// Creates buckets with the default rates.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Allows `burst` attempts from each address, and then one per `period` (at most one hour).
+    /// Allows `burst` attempts from each address, and then one per `period` (longer periods are
+    /// capped at one hour).
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
         self.per_address = Rate::new(burst, period.min(MAX_PERIOD));
         self
     }
 
-    /// Allows `burst` attempts on each account, and then one per `period` (at most one hour).
+    /// Allows `burst` attempts on each account, and then one per `period` (longer periods are
+    /// capped at one hour).
     #[must_use]
     pub fn per_account(mut self, burst: u32, period: Duration) -> Self {
         self.per_account = Rate::new(burst, period.min(MAX_PERIOD));
@@ -250,7 +257,7 @@ impl TokenBuckets {
     }
 
     /// Allows `burst` introspections from each address and by each caller, and then one per
-    /// `period` (at most one hour).
+    /// `period` (longer periods are capped at one hour).
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
         self.introspections = Rate::new(burst, period.min(MAX_PERIOD));
@@ -274,7 +281,7 @@ impl TokenBuckets {
 }
 
 impl TokenBuckets {
-    fn count(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
+    fn admit_now(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
         let introspects = attempt.endpoint == Endpoint::Introspect;
         let (kind, subject, rate) = match (attempt.account, attempt.address) {
             // The first call for this attempt counted its address.
@@ -293,7 +300,7 @@ impl TokenBuckets {
 #[async_trait]
 impl Throttle for TokenBuckets {
     fn try_admit(&self, attempt: &Attempt<'_>, now: Duration) -> Option<ThrottleDecision> {
-        Some(self.count(attempt, now))
+        Some(self.admit_now(attempt, now))
     }
 
     async fn admit(
@@ -301,7 +308,7 @@ impl Throttle for TokenBuckets {
         attempt: &Attempt<'_>,
         now: Duration,
     ) -> Result<ThrottleDecision, BoxError> {
-        Ok(self.count(attempt, now))
+        Ok(self.admit_now(attempt, now))
     }
 }
 

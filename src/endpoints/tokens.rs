@@ -27,9 +27,9 @@ pub struct PasswordAttempt<'a> {
 }
 
 impl PasswordAttempt<'_> {
-    /// Returns the folded user name, which is equal for all spellings: it ignores case,
-    /// compatibility forms (NFKC), invisible characters, and outer or repeated spaces, as
-    /// directories compare names (RFC 4518 §2). Accents and punctuation are kept.
+    /// Returns the user name in a normalised form that is equal for equivalent spellings: it
+    /// ignores case, compatibility forms (NFKC), invisible characters, and outer or repeated
+    /// spaces, as directories compare names (RFC 4518 §2). Accents and punctuation are kept.
     pub fn account(&self) -> String {
         fold(self.username)
     }
@@ -41,16 +41,16 @@ const MAX_USERNAME_BYTES: usize = 1024;
 /// Maximum length of `scope`.
 const MAX_SCOPE_BYTES: usize = 4096;
 
-/// Whether a password may be used.
+/// The decision about a password attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PasswordDecision {
     /// The password is sent to the provider.
-    Allowed,
-    /// This tenant does not use passwords: `unauthorized_client`.
+    Allow,
+    /// The tenant does not allow passwords. The response is `unauthorized_client`.
     NotInThisTenant,
-    /// The service does not use passwords: `unsupported_grant_type`.
-    Off,
+    /// The service does not allow passwords. The response is `unsupported_grant_type`.
+    NotInThisService,
 }
 
 pub(super) type PasswordRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> PasswordDecision + Send + Sync>;
@@ -68,15 +68,16 @@ struct TokenResponse<'a> {
 }
 
 impl Inner {
-    /// Uses the password grant (RFC 6749 §4.3), for automation without an alternative (RFC 9700
-    /// §2.4).
+    /// Handles the password grant (RFC 6749 §4.3), for automation that has no other way to get
+    /// tokens (RFC 9700 §2.4).
     pub(super) async fn token(
         &self,
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
         let known = ["grant_type", "username", "password", "scope"];
         let parameters = Parameters::from_body(incoming, BodyFormat::Form, &known)?;
-        let unsupported = Failure::OAuth("unsupported_grant_type", "This grant is not offered.");
+        let unsupported =
+            Failure::OAuth("unsupported_grant_type", "This grant type is not supported.");
         match parameters.required("grant_type", "The parameter grant_type is missing.")? {
             "password" => {}
             _ => return Err(unsupported),
@@ -89,8 +90,8 @@ impl Inner {
         let password = parameters.required("password", "The parameter password is missing.")?;
         let attempt = PasswordAttempt { head: RequestHead::of_parts(&incoming.head), username };
         match rule(&attempt) {
-            PasswordDecision::Allowed => {}
-            PasswordDecision::Off => return Err(unsupported),
+            PasswordDecision::Allow => {}
+            PasswordDecision::NotInThisService => return Err(unsupported),
             PasswordDecision::NotInThisTenant => {
                 let problem = "Passwords are not accepted in this tenant.";
                 return Err(Failure::OAuth("unauthorized_client", problem));
@@ -112,7 +113,8 @@ impl Inner {
         let known = ["grant_type", "refresh_token", "scope"];
         let parameters = Parameters::from_body(incoming, BodyFormat::Form, &known)?;
         if parameters.get("grant_type").is_some_and(|grant| grant != "refresh_token") {
-            return Err(Failure::OAuth("unsupported_grant_type", "Only refresh_token is offered."));
+            let problem = "The grant_type must be refresh_token.";
+            return Err(Failure::OAuth("unsupported_grant_type", problem));
         }
         let missing = "The parameter refresh_token is missing.";
         let refresh_token = parameters.required("refresh_token", missing)?;
@@ -150,5 +152,5 @@ pub(super) fn scopes(parameters: &Parameters) -> Result<Scopes, Failure> {
 /// grant.
 pub(super) fn allow_everywhere() -> PasswordRule {
     telemetry::password_grant_enabled();
-    Arc::new(|_| PasswordDecision::Allowed)
+    Arc::new(|_| PasswordDecision::Allow)
 }

@@ -10,7 +10,7 @@ use super::{EndpointRequest, Inner};
 use crate::identity::{Identity, IdentityKind, Scopes};
 use crate::layer::mark_mock;
 
-/// Lists are always present; unknown values are omitted.
+/// The response of `whoami`. Lists are always present; unknown values are omitted.
 #[derive(Serialize)]
 struct WhoamiResponse<'a> {
     identity_id: String,
@@ -27,7 +27,8 @@ struct WhoamiResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mfa_verified_at: Option<String>,
     token_expires_at: String,
-    /// Stays the same when names change.
+    /// With `subject`, the stable key of the identity: neither changes when a display name or
+    /// address does.
     issuer: &'a str,
     subject: &'a str,
 }
@@ -38,12 +39,12 @@ impl Inner {
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
         let context = self.caller(incoming).await?;
-        let mut response = self.ok(&self.body(context.identity()));
+        let mut response = self.ok(&self.whoami_response(context.identity()));
         mark_mock(context.identity().is_mock(), &mut response);
         Ok(response)
     }
 
-    fn body<'a>(&self, identity: &'a Identity) -> WhoamiResponse<'a> {
+    fn whoami_response<'a>(&self, identity: &'a Identity) -> WhoamiResponse<'a> {
         WhoamiResponse {
             identity_id: (self.identity_id)(identity),
             identity_type: identity.kind(),

@@ -17,7 +17,7 @@ const MAX_PART_BYTES: usize = 3800;
 const MAX_PARTS: usize = 4;
 
 /// Maximum number of cookies that one response clears. The next response clears the rest.
-const MAX_CLEARED: usize = 24;
+pub(super) const MAX_CLEARED: usize = 24;
 
 /// Maximum number of session cookies that are read from a request. Browsers have a few.
 const MAX_READ: usize = 64;
@@ -28,12 +28,12 @@ const MAX_TRIED: usize = 4;
 /// Suffixes of the names used before sessions had markers.
 const LEGACY_SUFFIXES: [&str; 4] = ["", ".1", ".2", ".3"];
 
-/// Length of the tag of a [`CookieId`]: the time in hexadecimal digits, followed by random
-/// characters.
+/// Length of the tag of a [`CookieId`]: the start time in milliseconds as hexadecimal digits,
+/// followed by eight random characters.
 const TAG_LEN: usize = TIME_LEN + 8;
 const TIME_LEN: usize = 12;
 
-/// The prefix of all session cookies.
+/// The common start of the names of all session cookies: `__Host-` and the configured name.
 ///
 /// A session has two kinds of cookies. Sign-in sets a *marker*, `NAME-TAG`, and sign-out clears it.
 /// *Data* cookies, `NAME-TAG.GENERATION.PART`, hold the tokens; each renewal replaces them with the
@@ -56,7 +56,7 @@ pub struct Session {
     pub(super) id: CookieId,
 }
 
-/// The id of a session and its number of renewals. Ordered by age.
+/// The id of a session and its number of renewals. A newer one is greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CookieId {
     /// Start time in milliseconds, and 48 random bits so that ids are unique. Not a secret.
@@ -65,7 +65,8 @@ pub(super) struct CookieId {
 }
 
 impl CookieId {
-    /// Creates the id of a session that starts now; `None` without random numbers.
+    /// Creates the id of a session that starts at `now`, or returns `None` if the operating system
+    /// returns no random bytes.
     pub(super) fn new(now: SystemTime) -> Option<Self> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let random = Fence::random().ok()?;
@@ -89,7 +90,7 @@ impl fmt::Display for CookieId {
 /// The kind of a session cookie.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum CookieKind<'n> {
-    /// A part of a session from before there were markers.
+    /// A part in the format that earlier versions used, without markers.
     Legacy(usize),
     Marker(&'n str),
     Data(&'n str, u32, usize),
@@ -106,7 +107,8 @@ pub(super) struct CookieNames {
 }
 
 impl CookiePrefix {
-    /// Adds `__Host-`, which binds a cookie to one host, TLS, and all its paths.
+    /// Creates the prefix, with `__Host-` before the name: browsers accept such a cookie only over
+    /// TLS, for one host and all its paths. Returns `None` if the name is invalid.
     pub(super) fn new(name: &str) -> Option<Self> {
         is_cookie_name(name).then(|| Self(format!("__Host-{name}")))
     }
@@ -218,18 +220,19 @@ impl CookiePrefix {
     }
 
     /// Returns whether this `Set-Cookie` starts, renews or ends a session.
-    pub(super) fn is_set_by(&self, cookie: &HeaderValue) -> bool {
-        let kind = name_and_value(cookie.as_bytes()).and_then(|(name, _)| self.kind_of_bytes(name));
+    pub(super) fn is_session_cookie(&self, set_cookie: &HeaderValue) -> bool {
+        let kind =
+            name_and_value(set_cookie.as_bytes()).and_then(|(name, _)| self.kind_of_bytes(name));
         matches!(kind, Some((CookieKind::Marker(_) | CookieKind::Data(..), _)))
     }
 
     /// Removes the session cookies from a request, so that the inner service does not see them.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        let is_session_cookie = |pair: &&[u8]| self.kind_of_bytes(name_of(pair)).is_some();
-        if !cookie_pairs(headers).any(|pair| is_session_cookie(&pair)) {
+        let is_own = |pair: &&[u8]| self.kind_of_bytes(name_of(pair)).is_some();
+        if !cookie_pairs(headers).any(|pair| is_own(&pair)) {
             return;
         }
-        let kept: Vec<_> = cookie_pairs(headers).filter(|pair| !is_session_cookie(pair)).collect();
+        let kept: Vec<_> = cookie_pairs(headers).filter(|pair| !is_own(pair)).collect();
         match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
             Ok(rest) if !rest.is_empty() => headers.insert(header::COOKIE, rest),
             _ => headers.remove(header::COOKIE),
@@ -249,14 +252,15 @@ fn join_parts<'v>(first: &str, part: impl Fn(usize) -> Option<&'v str>) -> Optio
     Some((count, sealed))
 }
 
-/// Returns whether the name can follow the prefix of a cookie.
+/// Returns whether the text can follow `__Host-` in the name of a cookie: 1 to 64 letters, digits,
+/// `-`, `_` or `.`.
 pub(crate) fn is_cookie_name(name: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=64).contains(&name.len()) && name.bytes().all(token)
 }
 
-/// Returns the cookies of a request as bytes. Other cookies, which any sub-domain can set, may not
-/// be UTF-8.
+/// Returns the cookies of a request as bytes, because cookies of other applications need not be
+/// UTF-8.
 fn cookie_pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::COOKIE).iter();
     let pairs = values.flat_map(|value| value.as_bytes().split(|b| *b == b';'));
@@ -285,8 +289,8 @@ pub(crate) fn cookies_named<'h>(
     })
 }
 
-/// Returns a `Set-Cookie` value. `SameSite=Lax`: browsers send the cookie when a link or redirect
-/// from another site leads here, as after a sign-in, but with no other cross-site request.
+/// Returns a `Set-Cookie` value. `SameSite=Lax`: browsers send the cookie if a link or redirect of
+/// another site leads here, as after a sign-in, but not with other cross-site requests.
 pub(crate) fn set_cookie(name: &str, value: &str, lifetime: Duration) -> Option<HeaderValue> {
     let seconds = lifetime.as_secs();
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
@@ -332,114 +336,116 @@ mod tests {
         CookieId { tag: tag.to_string().repeat(TAG_LEN), generation }
     }
 
-    /// Returns the possible sessions, newest first.
+    /// Returns the candidates for the session, newest first.
     fn candidates(
-        name: &CookiePrefix,
+        prefix: &CookiePrefix,
         headers: &HeaderMap,
     ) -> (Vec<(CookieId, String)>, CookieNames) {
         let mut candidates = Vec::new();
-        let (_, names) = name.read(headers, |id, sealed| {
+        let (_, names) = prefix.read(headers, |id, sealed| {
             candidates.push((id.clone(), sealed.to_owned()));
             None::<()>
         });
         (candidates, names)
     }
 
-    fn read(name: &CookiePrefix, cookies: &[Vec<u8>]) -> Vec<(CookieId, String)> {
+    fn read(prefix: &CookiePrefix, cookies: &[Vec<u8>]) -> Vec<(CookieId, String)> {
         let headers = headers(&cookies.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let (candidates, names) = candidates(name, &headers);
+        let (candidates, names) = candidates(prefix, &headers);
         assert_eq!(names.stale.len(), cookies.len());
         candidates
     }
 
     #[test]
     fn long_value_is_split_into_parts() {
-        let name = CookiePrefix::new("session").unwrap();
+        let prefix = CookiePrefix::new("session").unwrap();
         let id = CookieId::new(SystemTime::UNIX_EPOCH + LIFETIME).unwrap();
         for length in
             [1, MAX_PART_BYTES, MAX_PART_BYTES + 1, 2 * MAX_PART_BYTES, MAX_PARTS * MAX_PART_BYTES]
         {
             let value = "x".repeat(length);
-            let mut set = name.data_cookies(&id, &value, LIFETIME).unwrap();
-            set.push(name.marker_cookie(&id, LIFETIME).unwrap());
+            let mut set = prefix.data_cookies(&id, &value, LIFETIME).unwrap();
+            set.push(prefix.marker_cookie(&id, LIFETIME).unwrap());
             let sent = sent(&set);
             assert!(sent.iter().all(|cookie| cookie.len() < 4096));
-            assert_eq!(read(&name, &sent), [(id.clone(), value.clone())], "{length}");
+            assert_eq!(read(&prefix, &sent), [(id.clone(), value.clone())], "{length}");
             let joined = sent.join(&b"; "[..]);
-            assert_eq!(candidates(&name, &headers(&[&joined])).0, [(id.clone(), value.clone())]);
+            assert_eq!(candidates(&prefix, &headers(&[&joined])).0, [(id.clone(), value.clone())]);
             for missing in 0..sent.len() {
                 let mut some = sent.clone();
                 some.remove(missing);
-                assert_eq!(read(&name, &some), [], "part {missing} of {length}");
+                assert_eq!(read(&prefix, &some), [], "part {missing} of {length}");
             }
         }
         assert!(
-            name.data_cookies(&id, &"x".repeat(MAX_PARTS * MAX_PART_BYTES + 1), LIFETIME).is_none()
+            prefix
+                .data_cookies(&id, &"x".repeat(MAX_PARTS * MAX_PART_BYTES + 1), LIFETIME)
+                .is_none()
         );
         // Parts larger than those that are set are rejected.
         let large = [
-            name.marker(&id.tag) + "=1",
-            name.part(&id, 0) + "=1." + &"x".repeat(MAX_PART_BYTES + 1),
+            prefix.marker(&id.tag) + "=1",
+            prefix.part(&id, 0) + "=1." + &"x".repeat(MAX_PART_BYTES + 1),
         ];
-        assert_eq!(read(&name, &large.map(String::into_bytes)), []);
+        assert_eq!(read(&prefix, &large.map(String::into_bytes)), []);
     }
 
     #[test]
     fn newest_marked_generation_comes_first() {
-        let name = CookiePrefix::new("s").unwrap();
+        let prefix = CookiePrefix::new("s").unwrap();
         let all: Vec<_> = [id('1', 0), id('2', 9), id('2', 10), id('3', 0)]
             .iter()
-            .flat_map(|id| name.data_cookies(id, &id.to_string(), LIFETIME).unwrap())
-            .chain(['1', '2'].map(|tag| name.marker_cookie(&id(tag, 0), LIFETIME).unwrap()))
+            .flat_map(|id| prefix.data_cookies(id, &id.to_string(), LIFETIME).unwrap())
+            .chain(['1', '2'].map(|tag| prefix.marker_cookie(&id(tag, 0), LIFETIME).unwrap()))
             .collect();
-        let found: Vec<_> = read(&name, &sent(&all)).into_iter().map(|(id, _)| id).collect();
+        let found: Vec<_> = read(&prefix, &sent(&all)).into_iter().map(|(id, _)| id).collect();
         assert_eq!(found, [id('2', 10), id('2', 9), id('1', 0)]);
     }
 
     #[test]
     fn cookies_in_use_are_not_stale() {
-        let name = CookiePrefix::new("s").unwrap();
+        let prefix = CookiePrefix::new("s").unwrap();
         let (old, new) = (id('1', 0), id('2', 1));
         let mut cookies: Vec<_> = [&old, &new]
             .iter()
             .flat_map(|id| {
-                name.data_cookies(id, &"x".repeat(MAX_PART_BYTES + 1), LIFETIME).unwrap()
+                prefix.data_cookies(id, &"x".repeat(MAX_PART_BYTES + 1), LIFETIME).unwrap()
             })
             .collect();
-        cookies.extend([&old, &new].map(|id| name.marker_cookie(id, LIFETIME).unwrap()));
+        cookies.extend([&old, &new].map(|id| prefix.marker_cookie(id, LIFETIME).unwrap()));
         let sent = sent(&cookies);
         let headers = headers(&sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let (found, names) = name.read(&headers, |id, _| (*id == old).then_some("old"));
+        let (found, names) = prefix.read(&headers, |id, _| (*id == old).then_some("old"));
         assert_eq!(found, Some("old"), "the newest session that opens");
-        assert_eq!(names.marker, Some(name.marker(&old.tag)));
-        assert_eq!(names.data, [name.part(&old, 0), name.part(&old, 1)]);
-        let stale = [name.part(&new, 0), name.part(&new, 1), name.marker(&new.tag)];
+        assert_eq!(names.marker, Some(prefix.marker(&old.tag)));
+        assert_eq!(names.data, [prefix.part(&old, 0), prefix.part(&old, 1)]);
+        let stale = [prefix.part(&new, 0), prefix.part(&new, 1), prefix.marker(&new.tag)];
         assert_eq!(names.stale, stale);
     }
 
     #[test]
     fn cookies_are_restricted_to_this_host() {
-        let name = CookiePrefix::new("s").unwrap();
+        let prefix = CookiePrefix::new("s").unwrap();
         let id = id('a', 3);
         let tag = "a".repeat(TAG_LEN);
-        let set = name.data_cookies(&id, "short", LIFETIME).unwrap();
+        let set = prefix.data_cookies(&id, "short", LIFETIME).unwrap();
         let rules = "Secure; HttpOnly; SameSite=Lax";
         assert_eq!(set, [format!("__Host-s-{tag}.3.0=1.short; Path=/; Max-Age=9; {rules}")]);
-        let end = name.clear_marker(&id).unwrap();
+        let end = prefix.clear_marker(&id).unwrap();
         assert_eq!(end, format!("__Host-s-{tag}=; Path=/; Max-Age=0; {rules}"));
-        assert!(name.is_set_by(&set[0]) && name.is_set_by(&end));
-        assert!(!name.is_set_by(&HeaderValue::from_static("__Host-sign-in-x=1")));
+        assert!(prefix.is_session_cookie(&set[0]) && prefix.is_session_cookie(&end));
+        assert!(!prefix.is_session_cookie(&HeaderValue::from_static("__Host-sign-in-x=1")));
         let many: Vec<_> = (0..100).map(|index| format!("n{index}")).collect();
         assert_eq!(clear_cookies(&many).count(), MAX_CLEARED);
     }
 
     #[test]
     fn only_own_cookies_are_stripped() {
-        let name = CookiePrefix::new("s").unwrap();
+        let prefix = CookiePrefix::new("s").unwrap();
         let tag = "0".repeat(TAG_LEN);
         let strip = |cookies: &[&[u8]]| {
             let mut headers = headers(cookies);
-            name.strip(&mut headers);
+            prefix.strip(&mut headers);
             let values = headers.get_all(header::COOKIE).iter();
             values.map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>()
         };
@@ -448,39 +454,39 @@ mod tests {
         let second = format!("{data}; __Host-sx=2; b");
         let kept = "a=1; caf\u{e9}=\u{fffd}; __Host-sx=2; b".as_bytes().to_vec();
         assert!(strip(&[b"__Host-s=old; __Host-s.3=old"]).is_empty());
-        assert!(!name.is_set_by(&HeaderValue::from_static("__Host-s=1")));
+        assert!(!prefix.is_session_cookie(&HeaderValue::from_static("__Host-s=1")));
         assert_eq!(strip(&[first.as_bytes(), second.as_bytes()]), [kept]);
         assert_eq!(strip(&[b"\xff=1;\xfe"]), [b"\xff=1;\xfe"], "other cookies are not changed");
         assert!(strip(&[marker.as_bytes()]).is_empty());
         assert!(strip(&[]).is_empty());
         // Names that only resemble session cookies.
         for other in ["__Host-s-", "__Host-s-0", "__Host-s.4", "__Host-s.01", "__Host-t-0", "x"] {
-            assert_eq!(name.kind(other), None, "{other}");
+            assert_eq!(prefix.kind(other), None, "{other}");
         }
         for other in ["x", ".1", ".1.", ".1.2.3", ".x.0", ".0.x", ".99999999999.0"] {
-            assert_eq!(name.kind(&format!("__Host-s-{tag}{other}")), None, "{other}");
+            assert_eq!(prefix.kind(&format!("__Host-s-{tag}{other}")), None, "{other}");
         }
     }
 
     proptest! {
         #[test]
-        fn cookies_of_others_pass_unchanged(
+        fn other_cookies_pass_unchanged(
             others in vec(vec(prop::sample::select(b"a=\" \t,\x80\xff.-_%0123s".to_vec()), 0..20), 0..8),
             at in any::<prop::sample::Index>(),
         ) {
-            let name = CookiePrefix::new("s").unwrap();
+            let prefix = CookiePrefix::new("s").unwrap();
             let id = id('a', 1);
             let value = "x".repeat(MAX_PART_BYTES + 1);
-            let mut own = sent(&name.data_cookies(&id, &value, LIFETIME).unwrap());
-            own.extend(sent(&[name.marker_cookie(&id, LIFETIME).unwrap()]));
+            let mut own = sent(&prefix.data_cookies(&id, &value, LIFETIME).unwrap());
+            own.extend(sent(&[prefix.marker_cookie(&id, LIFETIME).unwrap()]));
             let mut all = others.clone();
             let at = at.index(others.len() + 1);
             all.splice(at..at, own);
             let mut headers = headers(&[&all.join(&b';')]);
-            let (found, _) = candidates(&name, &headers);
+            let (found, _) = candidates(&prefix, &headers);
             prop_assert_eq!(found.len(), 1);
             prop_assert_eq!(&found[0].0, &id);
-            name.strip(&mut headers);
+            prefix.strip(&mut headers);
             let left: Vec<_> = cookie_pairs(&headers).collect();
             let others = others.iter().map(|pair| pair.trim_ascii());
             prop_assert_eq!(left, others.filter(|pair| !pair.is_empty()).collect::<Vec<_>>());
@@ -498,7 +504,8 @@ mod tests {
     #[test]
     fn later_session_has_greater_id() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let [first, second] = [1_000, 2_000_000_000].map(|at_| CookieId::new(at(at_)).unwrap());
+        let [first, second] =
+            [1_000, 2_000_000_000].map(|seconds| CookieId::new(at(seconds)).unwrap());
         assert!(first < first.next() && first.next() < second && first.tag.len() == TAG_LEN);
     }
 }

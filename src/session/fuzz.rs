@@ -1,23 +1,25 @@
-//! The fuzz target for session cookies. It needs private parts of sessions, so it is here and not in `testing`.
+//! The fuzz target for session cookies. It uses private items of this module, so it is not in
+//! `testing`.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::cookie::{CookieId, clear_cookies};
+use super::cookie::{CookieId, MAX_CLEARED, clear_cookies};
 use super::{Purpose, Sessions};
 use crate::auth::Auth;
 use crate::exchange::TokenExchangeClient;
 use crate::issuer::ClientAuth;
 use crate::support::seal::SealingKeys;
 
-/// Reads and writes session cookies: `Cookie` headers, one a line, and the content of a sealed cookie.
+/// Fuzzes session cookies. `bytes` are used as `Cookie` headers, one per line, and as the content
+/// of a sealed cookie.
 pub fn cookie(bytes: &[u8]) {
     // One value for all runs: an HTTP client takes milliseconds to make.
     static SESSIONS: OnceLock<Option<Sessions>> = OnceLock::new();
     let sessions = SESSIONS.get_or_init(sessions);
-    assert!(sessions.is_some(), "the sessions to test with cannot be built");
+    assert!(sessions.is_some(), "the sessions for this fuzz target could not be built");
     if let Some(sessions) = sessions {
         read_headers(sessions, bytes);
         let _ = open_content(sessions, bytes);
@@ -32,31 +34,31 @@ fn sessions() -> Option<Sessions> {
     Sessions::builder(&auth, client, SealingKeys::random().ok()?).build().ok()
 }
 
-/// Checks that forged cookies open no session, that each can be cleared, and that none reaches the service.
+/// Checks that forged cookies open no session, can be cleared, and do not reach the inner service.
 fn read_headers(sessions: &Sessions, bytes: &[u8]) {
-    let name = &sessions.0.cookies;
+    let prefix = &sessions.0.cookies;
     let values =
         bytes.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
     let mut headers: HeaderMap = values.map(|value| (header::COOKIE, value)).collect();
-    let (session, names) = name.read(&headers, |id, sealed| sessions.open(id, sealed));
-    assert!(session.is_none(), "a session was opened that was not sealed");
-    assert_eq!(clear_cookies(&names.stale).count(), names.stale.len().min(24));
-    name.strip(&mut headers);
-    let (_, names) = name.read(&headers, |_, _| None::<()>);
+    let (session, names) = prefix.read(&headers, |id, sealed| sessions.open(id, sealed));
+    assert!(session.is_none(), "a forged cookie opened a session");
+    assert_eq!(clear_cookies(&names.stale).count(), names.stale.len().min(MAX_CLEARED));
+    prefix.strip(&mut headers);
+    let (_, names) = prefix.read(&headers, |_, _| None::<()>);
     assert!(names.stale.is_empty(), "the service sees {:?}", names.stale);
 }
 
-/// Checks that a session that opens is found again in the cookies that are set for it.
+/// Checks that a valid session can be read back from its own cookies.
 fn open_content(sessions: &Sessions, bytes: &[u8]) -> Option<()> {
-    let (name, now) = (&sessions.0.cookies, sessions.0.auth.clock().now());
+    let (prefix, now) = (&sessions.0.cookies, sessions.0.auth.clock().now());
     let id = CookieId::new(now)?;
     let ends = now + sessions.0.lifetime;
-    let sealed = sessions.0.keys.seal(Purpose::Session, &name.data(&id), bytes, ends)?;
+    let sealed = sessions.0.keys.seal(Purpose::Session, &prefix.data(&id), bytes, ends)?;
     let session = sessions.open(&id, &sealed)?;
     let mut cookies = sessions.cookies(&session)?; // none if it is too large
-    cookies.push(name.marker_cookie(&id, Duration::from_secs(60))?);
+    cookies.push(prefix.marker_cookie(&id, Duration::from_secs(60))?);
     let headers = cookies.into_iter().map(|cookie| (header::COOKIE, pair(&cookie))).collect();
-    let (found, names) = name.read(&headers, |id, sealed| sessions.open(id, sealed));
+    let (found, names) = prefix.read(&headers, |id, sealed| sessions.open(id, sealed));
     assert!(found.is_some_and(|found| found.id == id), "the session is lost");
     assert!(names.stale.is_empty(), "{:?}", names.stale);
     Some(())

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 
-use super::after_response::{AfterResponse, Change, SessionUnavailable};
 use super::origin::{is_from_trusted_page, is_unsafe};
+use super::response_cookies::{Change, ResponseCookies, SessionUnavailable};
 use super::{RenewalResult, Session, Sessions};
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
@@ -20,18 +20,22 @@ use crate::layer::{bearer, refuse};
 /// [`AuthLayer`](crate::AuthLayer) and [`Endpoints`](crate::endpoints::Endpoints), and inside CORS
 /// and tracing layers.
 ///
-/// - A request without a session passes unchanged.
+/// - A request without session cookies passes unchanged.
 /// - A request with a session passes with the session's token in `Authorization`, and without the
 ///   session's cookies.
 /// - A request with a session *and* another bearer token gets 400.
-/// - A session that ended is cleared from the browser, and the request passes without it.
+/// - A state-changing request with a session, from a page of another site, gets 403: see
+///   [`Sessions`].
+/// - If a session has ended, its cookies are cleared, and the request passes without it.
 ///
-/// If the access token expired and the provider is unavailable, the session is kept and the request
-/// passes without it. Public routes answer as usual, `logout` ends the session, and a 401 from the
-/// inner service becomes 503.
+/// If the access token has expired and the provider is unavailable, the request passes without the
+/// session, which is kept. Public routes answer as usual, `logout` ends the session, and a 401 from
+/// the inner service becomes 503.
 ///
-/// A response sets cookies only if the session changed. Its `Cache-Control` is then `private`, or
-/// stays `no-store`, whatever the inner service set, so that no shared cache stores the cookies.
+/// A response sets cookies only if the session changed or old cookies must be cleared. The response
+/// to a request with session cookies has `Vary: cookie`, and `Cache-Control: private` unless the
+/// inner service sets another value. If a response sets cookies, its `Cache-Control` is always
+/// `private` or `no-store`, so that no shared cache stores the cookies.
 #[derive(Clone)]
 pub struct SessionLayer(Arc<Inner>);
 
@@ -42,7 +46,7 @@ struct Inner {
     respond: Arc<dyn ErrorResponse>,
 }
 
-/// The service that [`SessionLayer`] makes around an inner service.
+/// The service that [`SessionLayer`] wraps around an inner service.
 pub type SessionService<S> = Gated<S, SessionLayer>;
 
 impl SessionLayer {
@@ -71,9 +75,10 @@ impl<S> Layer<S> for SessionLayer {
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
 impl<Q> Gate<Q> for SessionLayer {
-    type After = (Option<Box<AfterResponse>>, Option<Box<SessionUnavailable>>);
-    /// The result of the renewal, or `None` if it took too long, and the session before it.
-    type Awaited = (Option<RenewalResult>, Session, Box<AfterResponse>);
+    type After = (Option<Box<ResponseCookies>>, Option<Box<SessionUnavailable>>);
+    /// The result of the renewal (`None` if it took too long), the session before the renewal, and
+    /// the cookies to set.
+    type Awaited = (Option<RenewalResult>, Session, Box<ResponseCookies>);
 
     fn decide(
         &self,
@@ -86,11 +91,11 @@ impl<Q> Gate<Q> for SessionLayer {
             return Ok(Decision::Pass(Default::default()));
         }
         if let Some(session) = &session {
-            let refuse = |error| refuse(&sessions.0.auth, &*self.0.respond, &error, false);
-            self.check(request, session).map_err(refuse)?;
+            let refusal = |error| refuse(&sessions.0.auth, &*self.0.respond, &error, false);
+            self.check(request, session).map_err(refusal)?;
         }
         sessions.0.cookies.strip(request.headers_mut());
-        let mut after = Box::new(AfterResponse::new(sessions, names));
+        let mut after = Box::new(ResponseCookies::new(sessions, names));
         let Some(session) = session else {
             after.change = Change::Ended;
             return Ok(Decision::Pass((Some(after), None)));
@@ -163,7 +168,7 @@ impl SessionLayer {
         }
         if carries_another_token(headers, session) {
             return Err(AuthError::MalformedCredentials(
-                "The request carries a session and another token.",
+                "The request has a session cookie and another bearer token: send only one.",
             ));
         }
         Ok(())
@@ -171,7 +176,7 @@ impl SessionLayer {
 }
 
 /// Returns whether the request has a bearer token other than the session's. Other schemes, such as
-/// a proxy's Basic, are ignored: the inner layer does not accept them.
+/// `Basic` credentials for a proxy, are ignored: the inner layer does not accept them.
 fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
     let is_bearer = |value: &&HeaderValue| {
         value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
@@ -188,13 +193,13 @@ fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
     request.extensions_mut().insert(CurrentSession(Arc::new(session)));
 }
 
-/// Continues a request after the renewal of its session. If the renewal fails or is slow, uses the
-/// current session while its token is valid. Returns the error if the request continues without the
-/// session.
+/// Applies the result of a renewal to the request. If the renewal failed or is slow, uses the
+/// current session while its token is valid. Returns an error if the request must continue without
+/// the session.
 fn apply_renewal<Q>(
     renewed: Option<RenewalResult>,
     before: Session,
-    after: &mut AfterResponse,
+    after: &mut ResponseCookies,
     request: &mut Request<Q>,
 ) -> Option<AuthError> {
     let error = match renewed {

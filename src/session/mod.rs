@@ -6,12 +6,12 @@
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints).
 
-mod after_response;
 mod cookie;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
 mod layer;
 mod origin;
+mod response_cookies;
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,17 +45,17 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// Maximum lifetime: browsers do not keep cookies longer (RFC 6265bis §5.5).
 const MAX_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
 
-/// Default part of the cookie names after `__Host-`.
+/// Default name of the cookies, without `__Host-`.
 const DEFAULT_COOKIE_NAME: &str = "session";
 
 /// Default time that a response waits for new cookies.
 const DEFAULT_RENEWAL_WAIT: Duration = Duration::from_secs(3);
 
-/// A token with less remaining lifetime may expire before the service verifies it: `exp` has whole
-/// seconds, and clocks differ.
+/// Remaining lifetime below which a request waits for the renewal: the token may expire before the
+/// service verifies it, because `exp` has whole seconds and clocks differ.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
-/// With less remaining lifetime, the current token is not used.
+/// Remaining lifetime that is left for the request after it has waited for the renewal.
 const MIN_REMAINING: Duration = Duration::from_secs(1);
 
 /// Browser sessions. Cheap to clone: clones share one state.
@@ -85,7 +85,8 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// ```
 ///
 /// **Renewal.** When 80 % of an access token's lifetime has passed, the next request also starts
-/// its renewal with the refresh token. The response sets the new cookies; the browser needs no
+/// its renewal with the refresh token. The response waits for it (at most
+/// [`renewal_wait`](SessionsBuilder::renewal_wait)) and sets the new cookies, so pages need no
 /// script. In the last five seconds of a token, a request waits for the renewal. When one second is
 /// left, it continues with the current token.
 ///
@@ -93,21 +94,22 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// A response that is still on its way when the user signs out, or when another user signs in,
 /// changes nothing.
 ///
-/// **Parallel requests.** Concurrent requests spend a refresh token once, in all processes whose
+/// **Concurrent requests.** Concurrent requests use a refresh token once, in all processes whose
 /// clients share a cache. With several processes, use a
-/// [`RedisCache`](crate::exchange::RedisCache). Without it, two of them may spend the same token,
-/// and a provider that rotates refresh tokens then ends the session.
+/// [`RedisCache`](crate::exchange::RedisCache). Without it, two of them may use the same token, and
+/// a provider that rotates refresh tokens then ends the session.
 ///
 /// **Cross-site requests.** Browsers send cookies with requests that other sites cause. A request
 /// that may change state, or that opens a web socket, must therefore come from a page of the
-/// service: `Sec-Fetch-Site: same-origin`, or an `Origin` that equals `Host` or a
-/// [`trusted_origin`](SessionsBuilder::trusted_origin). Other requests get 403.
+/// service: `Sec-Fetch-Site: same-origin` (or `none`, for the user's own requests), or, without
+/// this header, an `Origin` with the request's host. A
+/// [`trusted_origin`](SessionsBuilder::trusted_origin) is always accepted. Other requests get 403.
 ///
-/// **Limits.** A copy of the cookies made before sign-out works until the access token expires;
-/// only the refresh token is revoked. A response that does not reach the browser loses the new
-/// refresh token: within one minute the next request recovers it, later the user has to sign in
+/// **Limitations.** A copy of the cookies made before sign-out works until the access token
+/// expires; only the refresh token is revoked. If a response with new cookies does not reach the
+/// browser, the next request within one minute gets them again; after that, the user has to sign in
 /// again. If renewed tokens are too large for the cookies, they are revoked, the session ends, and
-/// the log says so.
+/// this is logged.
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
@@ -126,7 +128,7 @@ struct Inner {
 type RenewalResult = Result<Option<Session>, ExchangeError>;
 
 impl Session {
-    fn with(&self, token: AccessToken) -> Self {
+    fn renewed_with(&self, token: AccessToken) -> Self {
         Self { token, started_at: self.started_at, id: self.id.next() }
     }
 }
@@ -162,7 +164,7 @@ impl Sessions {
 
     /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The
     /// layer clears the cookies of earlier sessions.
-    pub(crate) fn begin(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
+    pub(crate) fn start(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let started_at = self.0.auth.now();
         let session = Session { token, started_at, id: CookieId::new(started_at)? };
         let mut cookies = vec![self.0.cookies.marker_cookie(&session.id, self.0.lifetime)?];
@@ -180,9 +182,8 @@ impl Sessions {
         self.0.cookies.read(headers, |id, sealed| self.open(id, sealed))
     }
 
-    /// Revokes the refresh token of a session. If the token is due for renewal, spends it first and
-    /// revokes its successor: a renewal that runs in parallel would otherwise leave a valid token
-    /// behind.
+    /// Revokes the refresh token of a session. If a renewal is due, another request may be running
+    /// it, so this joins or starts the renewal and revokes the new refresh token.
     pub(crate) async fn revoke(&self, session: &Session) -> Result<(), ExchangeError> {
         let renewal = match self.freshness(session) {
             Freshness::Fresh => None,
@@ -216,8 +217,7 @@ impl Sessions {
         (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone() })
     }
 
-    /// Returns the data cookies, or `None` if they would be too large or there are no random
-    /// numbers.
+    /// Returns the data cookies, or `None` if they would be too large or could not be sealed.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
         let mut plain = session.token.to_bytes(clock);
@@ -239,8 +239,8 @@ impl Sessions {
         left.is_some_and(|left| left < EXPIRY_MARGIN)
     }
 
-    /// Returns how long a request waits for the renewal of its session: as long as the current
-    /// token is valid. In its last second, and after it, only the client's own timeouts apply.
+    /// Returns how long a request waits for the renewal of its session: until one second before the
+    /// token expires. After that, only the client's own timeouts apply.
     fn max_renewal_wait(&self, session: &Session) -> Duration {
         let left = session.token.remaining(&**self.0.auth.clock()).unwrap_or_default();
         let spare = left.saturating_sub(MIN_REMAINING);
@@ -251,26 +251,28 @@ impl Sessions {
         session.token.freshness_until_expiry(&**self.0.auth.clock())
     }
 
-    /// Starts the renewal of a session, shared by all its requests. Returns `None` without a
-    /// refresh token.
+    /// Starts or joins the renewal of a session. Concurrent requests share one renewal. Returns
+    /// `None` if there is no refresh token.
     fn renew(&self, session: &Session) -> Option<BoxFuture<RenewalResult>> {
         let refresh = session.token.refresh_token()?.clone();
         let (sessions, previous) = (self.clone(), session.clone());
         let mac = Mac::of(refresh.expose().as_bytes());
         let waiter =
-            self.0.renewals.run(mac, move || sessions.spend_refresh_token(previous, refresh));
+            self.0.renewals.run(mac, move || sessions.use_refresh_token(previous, refresh));
         let session = session.clone();
         Some(Box::pin(async move {
-            let ended = || ExchangeError::unavailable(None, "the renewal stopped before its end");
+            let ended = || {
+                ExchangeError::unavailable(None, "the task that renews the session was cancelled")
+            };
             let token = waiter.wait().await.unwrap_or_else(|| Err(ended()))?;
-            Ok(token.map(|token| session.with(token)))
+            Ok(token.map(|token| session.renewed_with(token)))
         }))
     }
 
-    /// Spends the refresh token. Returns `None` if the session ended: the provider rejects the
-    /// refresh token, or the new tokens do not fit the session and are revoked. Other errors do not
-    /// end the session.
-    async fn spend_refresh_token(
+    /// Uses the refresh token. Returns `None` if the session ended: the provider rejects the
+    /// refresh token, or the new tokens belong to another user or are too large for cookies, and
+    /// are revoked. Other errors do not end the session.
+    async fn use_refresh_token(
         self,
         previous: Session,
         refresh: Secret,
@@ -293,7 +295,7 @@ impl Sessions {
         };
         let reason = if !token.has_same_subject_as(&previous.token) {
             "tokens_of_another_user"
-        } else if self.cookies(&previous.with(token.clone())).is_none() {
+        } else if self.cookies(&previous.renewed_with(token.clone())).is_none() {
             "tokens_too_large"
         } else {
             return Ok(Some(token));
@@ -343,9 +345,9 @@ pub struct SessionsBuilder {
 }
 
 impl SessionsBuilder {
-    /// Sets the name of the cookies, which follows `__Host-`. Default `session`. Services on one
-    /// host need different names, and different [prefixes](crate::endpoints::SignIn::cookie_prefix)
-    /// for sign-ins.
+    /// Sets the name of the cookies, which follows `__Host-`: 1 to 64 ASCII letters, digits, `-`,
+    /// `_` or `.`. Default `session`. Services on one host need different names, and different
+    /// [prefixes](crate::endpoints::SignIn::cookie_prefix) for sign-ins.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -358,16 +360,17 @@ impl SessionsBuilder {
         self
     }
 
-    /// Sets how long a finished response waits for the renewal that its request started. Default 3
+    /// Sets how long a response is delayed for the renewal that its request started. Default 3
     /// seconds. The result of a slower renewal is cached for one minute and sent with a later
     /// response. Without a request in that minute, the user has to sign in again.
-    pub fn renewal_wait(mut self, patience: Duration) -> Self {
-        self.renewal_wait = patience;
+    pub fn renewal_wait(mut self, wait: Duration) -> Self {
+        self.renewal_wait = wait;
         self
     }
 
-    /// Accepts requests with the session from pages of another origin (`https://app.example`). May
-    /// be repeated. Browsers send the cookies only from origins of the same site.
+    /// Also accepts requests from pages of another origin, such as `https://app.example`: scheme,
+    /// host and port exactly as browsers send them, without a path. May be repeated. Browsers send
+    /// the session cookies only from origins of the same site.
     pub fn trusted_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
@@ -383,7 +386,7 @@ impl SessionsBuilder {
         if name.is_none() {
             faults.push(Fault::new(
                 "cookie_name",
-                "must have 1 to 64 characters that are valid in the name of a cookie",
+                "must have 1 to 64 characters: ASCII letters, digits, `-`, `_` and `.`",
             ));
         }
         if self.lifetime.is_zero() || self.lifetime > MAX_LIFETIME {

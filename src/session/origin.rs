@@ -1,8 +1,9 @@
-//! Checks that a request with a cookie comes from a page of the service.
+//! Checks that a state-changing request with a session comes from a page of the service or of a
+//! trusted origin.
 //!
 //! Current browsers send `Sec-Fetch-Site` (Fetch Metadata §2.4). Older browsers send `Origin` with
-//! requests that may change state (Fetch §3.2). A request with neither is refused: programs do not
-//! use cookies.
+//! requests that may change state (Fetch §3.2). Such a request with neither header is refused: it
+//! does not come from a browser, and other clients have no need for cookies.
 
 use http::{HeaderMap, Method, Uri, header};
 use url::Url;
@@ -14,6 +15,7 @@ use crate::config::Fault;
 pub(super) struct Origins(Vec<String>);
 
 impl Origins {
+    /// Creates the list, and reports texts that are not origins.
     pub(super) fn new(origins: &[String], faults: &mut Vec<Fault>) -> Self {
         for origin in origins {
             let parsed = Url::parse(origin).ok();
@@ -21,7 +23,8 @@ impl Origins {
             if !parsed.is_some_and(is_origin) {
                 faults.push(Fault::new(
                     "trusted_origin",
-                    "is not an origin: write it like https://app.example, without a path",
+                    "is not an origin: write it as browsers send it, such as https://app.example \
+                     (lower case, no path, no default port)",
                 ));
             }
         }
@@ -33,8 +36,8 @@ impl Origins {
     }
 }
 
-/// Returns whether a request may change state (RFC 9110 §9.2.1) or opens a web socket, which
-/// browsers allow for pages of any site.
+/// Returns whether a request may change state (RFC 9110 §9.2.1) or opens a web socket. Browsers let
+/// pages of any site open web sockets.
 pub(super) fn is_unsafe(method: &Method, headers: &HeaderMap) -> bool {
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     !safe || headers.contains_key(header::UPGRADE) || headers.contains_key("sec-websocket-key")
@@ -54,13 +57,13 @@ pub(super) fn is_from_trusted_page(uri: &Uri, headers: &HeaderMap, trusted: &Ori
     }
 }
 
-/// Returns whether an origin names the request's host. The scheme is not compared, because a proxy
-/// may have removed TLS; browsers never send a `__Host-` cookie without TLS. The default port of
-/// the scheme may be present or not (RFC 6454 §5): browsers omit it, and some proxies add it to
-/// `Host`.
+/// Returns whether an origin names the request's host. The scheme is not compared: behind a proxy
+/// that terminates TLS, the service sees `http`. Browsers send `__Host-` cookies over TLS only. The
+/// default port of the scheme may be present or not (RFC 6454 §5): browsers omit it, and some
+/// proxies add it to `Host`.
 fn is_request_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
-    let asked = uri.authority().map(|authority| authority.as_str());
-    let asked = asked.or_else(|| headers.get(header::HOST)?.to_str().ok());
+    let requested_host = uri.authority().map(|authority| authority.as_str());
+    let requested_host = requested_host.or_else(|| headers.get(header::HOST)?.to_str().ok());
     let Some((scheme, host)) = origin.split_once("://") else { return false };
     let port = match scheme {
         "https" => ":443",
@@ -68,7 +71,8 @@ fn is_request_host(origin: &str, uri: &Uri, headers: &HeaderMap) -> bool {
         _ => return false,
     };
     let bare = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
-    asked.is_some_and(|asked| !host.is_empty() && bare(asked) == bare(host))
+    requested_host
+        .is_some_and(|requested_host| !host.is_empty() && bare(requested_host) == bare(host))
 }
 
 #[cfg(test)]
@@ -78,7 +82,7 @@ mod tests {
     #[test]
     fn only_own_and_trusted_origins_pass() {
         let trusted = Origins::new(&["https://spa.example".to_owned()], &mut Vec::new());
-        let own = |pairs: &[(&'static str, &str)]| {
+        let passes = |pairs: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
                 headers.insert(*name, value.parse().unwrap());
@@ -115,7 +119,7 @@ mod tests {
             (&[host], false),
         ];
         for (headers, expected) in table {
-            assert_eq!(own(headers), *expected, "{headers:?}");
+            assert_eq!(passes(headers), *expected, "{headers:?}");
         }
     }
 
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn trusted_origins_use_the_browser_spelling() {
+    fn trusted_origins_must_be_serialised_origins() {
         for bad in ["https://a.example/", "a.example", "https://A.example", "*", "https://a:443"] {
             let mut faults = Vec::new();
             Origins::new(&[bad.to_owned()], &mut faults);

@@ -372,7 +372,7 @@ pub(crate) fn session_too_large(characters: usize) {
 
 /// Attempts are throttled by address, but the request has no address.
 pub(crate) fn no_client_address() {
-    tracing::warn!(target: TARGET, "no client address: attempts are not throttled by address. With axum, serve with into_make_service_with_connect_info::<SocketAddr>(); with another server, insert the connection's SocketAddr into the request's extensions, or set client_address");
+    tracing::warn!(target: TARGET, "no client address: attempts are not throttled by address. With axum, serve with into_make_service_with_connect_info::<SocketAddr>(); with another server, insert the connection's SocketAddr into the request's extensions, or set peer_address");
 }
 
 /// A peer that is not a trusted proxy sent `X-Forwarded-For`.

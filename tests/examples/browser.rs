@@ -42,7 +42,7 @@ async fn sign_in(browser: &Browser) {
 async fn session_outlives_access_token_until_sign_out() {
     let (_example, browser, here) = open_example("4").await;
     browser.open(&format!("{here}/v1/auth/login?error=access_denied")).await;
-    browser.shows("did not succeed (invalid_request)").await;
+    browser.shows("Sign-in failed (invalid_request)").await;
     browser.open(&here).await;
     browser.shows("Welcome").await;
     browser.screenshot("1-welcome").await;

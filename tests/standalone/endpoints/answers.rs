@@ -303,7 +303,7 @@ async fn config_and_metadata_are_public() {
 async fn answers_can_be_wrapped_in_an_envelope() {
     let setup = Setup::default().endpoints(|endpoints| {
         endpoints
-            .answers_in_data()
+            .wrap_in_data()
             .respond_with(scaikey_auth::error::Envelope::new("SW_AUTH_"))
             .identity_ids(|identity| format!("id:{}", identity.subject()))
     });

@@ -102,7 +102,7 @@ fn tenant_token_endpoints_disable_refresh() {
         ("CLIENT_SECRET", "secret"),
     ];
     let endpoints = from_variables(&variables).unwrap();
-    assert_eq!(endpoints.offered(), [Endpoint::Whoami, Endpoint::Introspect]);
+    assert_eq!(endpoints.enabled(), [Endpoint::Whoami, Endpoint::Introspect]);
     assert!(log.text().contains("token, refresh and logout"), "{}", log.text());
     // With passwords enabled, the fault names the setting to change.
     let more = [("PASSWORD_GRANT", "true")];

@@ -130,7 +130,7 @@ impl TestEnv {
             .client(self.client.clone())
             .sign_in((setup.sign_in)(sign_in))
             .registrar(MemoryRegistrar::new().clock(self.clock.clone()))
-            .password_grant(|_| PasswordDecision::Allowed);
+            .password_grant(|_| PasswordDecision::Allow);
         let mut app = Router::new()
             .route("/me", get(me).post(me))
             .route("/slow", get(slow).with_state(self.slow.clone()))

@@ -14,10 +14,10 @@ async fn password_rule_decides_per_attempt() {
     let setup = Setup::default().endpoints(|endpoints| {
         endpoints.password_grant(|attempt| match attempt.head.headers.get("x-tenant") {
             Some(tenant) if tenant == "open" && attempt.username == "bob" => {
-                PasswordDecision::Allowed
+                PasswordDecision::Allow
             }
             Some(_) => PasswordDecision::NotInThisTenant,
-            None => PasswordDecision::Off,
+            None => PasswordDecision::NotInThisService,
         })
     });
     let env = env.start_process(setup).await;
@@ -51,7 +51,7 @@ async fn passwords_are_refused_by_default() {
         .client_auth(scaikey_auth::issuer::ClientAuth::none("x"))
         .build()
         .unwrap();
-    let rule = |_: &scaikey_auth::endpoints::PasswordAttempt<'_>| PasswordDecision::Allowed;
+    let rule = |_: &scaikey_auth::endpoints::PasswordAttempt<'_>| PasswordDecision::Allow;
     let refused = env.auth.endpoints().client(client).password_grant(rule).build();
     assert!(refused.unwrap_err().to_string().contains("enable_password_grant"));
 }

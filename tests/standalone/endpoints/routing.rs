@@ -88,7 +88,7 @@ async fn disabled_endpoint_requests_go_to_inner_service() {
 
     let bare = Auth::builder().issuer("https://id.example").audience("me").build().unwrap();
     let endpoints = bare.endpoints().build().unwrap();
-    assert_eq!(endpoints.offered(), [Endpoint::Whoami, Endpoint::Introspect]);
+    assert_eq!(endpoints.enabled(), [Endpoint::Whoami, Endpoint::Introspect]);
 }
 
 async fn status(router: Router, path: &str) -> u16 {

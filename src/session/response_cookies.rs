@@ -1,4 +1,4 @@
-//! [`AfterResponse`]: sets the session cookies of a response.
+//! [`ResponseCookies`]: the session cookies that a response sets and clears.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::layer::refuse;
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_UNAUTHENTICATED: &str = "16";
 
-/// What happened to a session while its request was served.
+/// The change of a session while its request was served.
 pub(super) enum Change {
     None,
     Renewed(Session),
     Ended,
 }
 
-/// The session's changes to a response.
-pub struct AfterResponse {
+/// The session cookies that a response sets and clears, and the renewal that it waits for.
+pub struct ResponseCookies {
     pub(super) sessions: Sessions,
     names: CookieNames,
     pub(super) change: Change,
@@ -32,13 +32,13 @@ pub struct AfterResponse {
     pub(super) renewal: Option<BoxFuture<RenewalResult>>,
 }
 
-impl AfterResponse {
+impl ResponseCookies {
     pub(super) fn new(sessions: &Sessions, names: CookieNames) -> Self {
         Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
     }
 
-    /// Returns the renewal to wait for before [`finish`](Self::finish). A response that starts or
-    /// ends a session itself does not wait.
+    /// Returns the renewal to wait for before [`finish`](Self::finish). Returns `None` if the
+    /// response itself starts or ends a session.
     pub(super) fn pending(
         &mut self,
         headers: &HeaderMap,
@@ -49,11 +49,11 @@ impl AfterResponse {
 
     fn sets_session_cookie(&self, headers: &HeaderMap) -> bool {
         let prefix = &self.sessions.0.cookies;
-        headers.get_all(header::SET_COOKIE).iter().any(|cookie| prefix.is_set_by(cookie))
+        headers.get_all(header::SET_COOKIE).iter().any(|cookie| prefix.is_session_cookie(cookie))
     }
 
-    /// Sets and clears cookies. If the inner service started or ended a session, its cookies win,
-    /// and the browser's other session cookies are cleared.
+    /// Sets and clears cookies. If the inner service started or ended a session, its cookies are
+    /// kept, and the browser's other session cookies are cleared.
     pub(super) fn finish(self, headers: &mut HeaderMap) {
         let CookieNames { marker, data, stale } = &self.names;
         let change = if self.sets_session_cookie(headers) { Change::Ended } else { self.change };
@@ -70,15 +70,17 @@ impl AfterResponse {
     }
 }
 
-/// The reason why a session cannot be used now, for a request that continues without it. Replaces a
-/// 401, which would tell the page that the user is signed out.
+/// The reason why a session is unavailable for now. The request continues without it. If the inner
+/// service answers 401, the response is replaced, because 401 would mean that the user is signed
+/// out.
 pub struct SessionUnavailable {
     pub(super) error: AuthError,
     pub(super) respond: Arc<dyn ErrorResponse>,
 }
 
 impl SessionUnavailable {
-    /// Replaces a response that says that there is no identity.
+    /// Replaces a response that reports a missing identity: 401, or the gRPC status
+    /// `UNAUTHENTICATED`.
     pub(super) fn replace<B>(&self, answer: &mut Response<ResponseBody<B>>, auth: &Auth) {
         let status = answer.headers().get(GRPC_STATUS);
         let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
@@ -89,10 +91,9 @@ impl SessionUnavailable {
     }
 }
 
-/// Adds cookies that the inner service does not set itself. A response to a request with a session
-/// is private to the browser, like one to an `Authorization` header (RFC 9111 §3.5). A response
-/// that sets cookies must not be stored by shared caches, whatever the inner service says (RFC 9111
-/// §7.3).
+/// Adds cookies that the inner service does not set itself, and `Vary: cookie`. Adds
+/// `Cache-Control: private` if the inner service sets no `Cache-Control` (as for `Authorization`,
+/// RFC 9111 §3.5), or if the response sets cookies and shared caches may store it (RFC 9111 §7.3).
 fn add_cookies(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     let sets = !cookies.is_empty();
     let is_set = |cookie: &HeaderValue| {

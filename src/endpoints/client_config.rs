@@ -16,7 +16,7 @@ struct ConfigResponse<'a> {
     scopes: Vec<&'a str>,
     response_type: &'static str,
     code_challenge_method: &'static str,
-    /// The endpoint that redeems the code. Clients must not send it to the provider.
+    /// The endpoint to which clients send the code, instead of to the provider.
     login_endpoint: String,
     password_grant_enabled: bool,
     /// Whether a sign-in at `GET login` ends with a session cookie.

@@ -1,4 +1,4 @@
-//! [`Transaction`]: binds a sign-in to the browser that started it.
+//! [`PendingSignIn`]: the state of a sign-in between the redirect to the provider and the callback.
 //!
 //! It is stored in a sealed cookie, so that no process keeps state. Each sign-in has its own
 //! cookie, so that several tabs can sign in at the same time.
@@ -29,26 +29,28 @@ const MAX_PENDING_BYTES: usize = 4096;
 /// Maximum number of cookies that one response clears. The next response clears the rest.
 const MAX_CLEARED: usize = 24;
 
-/// Length of the prefix of the state that names the cookie: the time, and random bits that
-/// distinguish tabs.
+/// Number of characters of the state that are in the cookie's name. They encode the start time (6
+/// bytes) and 6 random bytes, which distinguish tabs.
 const TAG_LEN: usize = 16;
 
 /// Length of the state: 32 bytes in base64url.
 const STATE_LEN: usize = 43;
 
-/// Length of the time in milliseconds at the start of a state. It orders cookies by age; browsers
-/// send them in no reliable order. The other 26 bytes are random.
+/// Number of bytes at the start of a state that hold the start time (Unix time in milliseconds).
+/// They order cookies by age, because browsers send cookies in no reliable order. The other 26
+/// bytes are random.
 const TIME_LEN: usize = 6;
 
+/// A sign-in that a browser started and has not completed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Transaction {
+pub(super) struct PendingSignIn {
     pub(super) state: String,
     pub(super) nonce: String,
     pub(super) verifier: String,
     pub(super) return_to: String,
 }
 
-impl Transaction {
+impl PendingSignIn {
     pub(super) fn new(verifier: &str, return_to: &str, now: SystemTime) -> Result<Self, Failure> {
         Ok(Self {
             state: new_state(now)?,
@@ -58,7 +60,7 @@ impl Transaction {
         })
     }
 
-    /// Returns the cookie that holds the transaction. Its name begins with `prefix`.
+    /// Returns the cookie that holds the sign-in. Its name begins with `prefix`.
     pub(super) fn cookie(
         &self,
         prefix: &str,
@@ -71,9 +73,9 @@ impl Transaction {
         set_cookie(&name, &sealed, LIFETIME)
     }
 
-    /// Returns the transaction with this state that this browser started in the last ten minutes.
-    /// The name of the cookie is authenticated, and the content holds the whole state, so cookies
-    /// of other sign-ins and other browsers are rejected.
+    /// Returns the sign-in with this state that this browser started in the last ten minutes. The
+    /// name of the cookie is authenticated, and the content holds the whole state, so cookies of
+    /// other sign-ins and other browsers are rejected.
     pub(super) fn find(
         prefix: &str,
         state: &str,
@@ -88,12 +90,12 @@ impl Transaction {
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 
-    /// Clears the oldest transactions of this browser to make room for a new one. Ignores other
-    /// names, which belong to a service with a longer prefix.
+    /// Clears the oldest sign-ins of this browser to make room for a new one. Ignores cookies whose
+    /// names continue differently: they belong to a service with a longer prefix.
     pub(super) fn clear_oldest(prefix: &str, headers: &HeaderMap) -> Vec<HeaderValue> {
         let mut pending: Vec<_> = cookies_named(headers, prefix)
             .filter_map(|(tag, sealed)| {
-                Some((started_at(tag)?, tag, prefix.len() + tag.len() + sealed.len()))
+                Some((start_order(tag)?, tag, prefix.len() + tag.len() + sealed.len()))
             })
             .collect();
         pending.sort_unstable_by(|one, other| other.cmp(one));
@@ -121,8 +123,9 @@ fn cookie_name(prefix: &str, state: &str) -> Option<String> {
     Some(format!("{prefix}{tag}"))
 }
 
-/// Returns when a sign-in started, from the name of its cookie, or `None` if the name is malformed.
-fn started_at(tag: &str) -> Option<Vec<u8>> {
+/// Returns a value that orders sign-ins by start time, from the name of the cookie, or `None` if
+/// the name is malformed.
+fn start_order(tag: &str) -> Option<Vec<u8>> {
     base64url::decode(tag).filter(|_| tag.len() == TAG_LEN)
 }
 
@@ -157,11 +160,11 @@ mod tests {
     #[test]
     fn only_the_starting_browser_can_return() {
         let (keys, clock) = (SealingKeys::random().unwrap(), SystemClock::default());
-        let [mine, yours] = [1, 2].map(|_| Transaction::new("v", "/home", clock.now()).unwrap());
-        let [my_cookie, your_cookie] = [&mine, &yours]
-            .map(|transaction| sent(&transaction.cookie(PREFIX, &keys, &clock).unwrap()));
+        let [mine, yours] = [1, 2].map(|_| PendingSignIn::new("v", "/home", clock.now()).unwrap());
+        let [my_cookie, your_cookie] =
+            [&mine, &yours].map(|sign_in| sent(&sign_in.cookie(PREFIX, &keys, &clock).unwrap()));
         let find = |state: &str, headers: &HeaderMap| {
-            Transaction::find(PREFIX, state, headers, &keys, &clock).map(|found| found.return_to)
+            PendingSignIn::find(PREFIX, state, headers, &keys, &clock).map(|found| found.return_to)
         };
         assert_eq!(find(&mine.state, &my_cookie).as_deref(), Some("/home"));
         assert_eq!(find(&mine.state, &your_cookie), None);
@@ -173,19 +176,22 @@ mod tests {
             assert_eq!(find(state, &my_cookie), None, "{state}");
         }
         let other_keys = SealingKeys::random().unwrap();
-        assert!(Transaction::find(PREFIX, &mine.state, &my_cookie, &other_keys, &clock).is_none());
+        assert!(
+            PendingSignIn::find(PREFIX, &mine.state, &my_cookie, &other_keys, &clock).is_none()
+        );
     }
+
     #[test]
     fn oldest_sign_ins_are_cleared() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let name = |seconds| {
-            let transaction = Transaction::new("v", "/", at(seconds)).unwrap();
-            cookie_name(PREFIX, &transaction.state).unwrap()
+            let sign_in = PendingSignIn::new("v", "/", at(seconds)).unwrap();
+            cookie_name(PREFIX, &sign_in.state).unwrap()
         };
         let cleared = |pairs: &[String]| {
             let headers =
                 HeaderMap::from_iter([(header::COOKIE, pairs.join("; ").parse().unwrap())]);
-            let cleared = Transaction::clear_oldest(PREFIX, &headers);
+            let cleared = PendingSignIn::clear_oldest(PREFIX, &headers);
             let names = cleared.iter().map(|it| it.to_str().unwrap().split('=').next().unwrap());
             names.map(str::to_owned).collect::<Vec<_>>()
         };
