@@ -1,4 +1,4 @@
-//! Configuration: the parts of an [`AuthConfig`], and the faults of an invalid one.
+//! Configuration: the parts of an [`AuthConfig`], and the faults that an invalid configuration has.
 //!
 //! [`AuthConfig`], [`AuthMode`], [`IssuerConfig`] and [`ConfigError`] are at the root of the crate. The
 //! builder, files and the environment all produce an [`AuthConfig`]. This module has the types of its fields

@@ -24,4 +24,4 @@ pub(crate) use claims::{
 };
 pub(crate) use ids::TenantId;
 pub(crate) use principal::Identity;
-use principal::{ARC_COUNTS, Inner};
+use principal::{ARC_HEADER_BYTES, Inner};

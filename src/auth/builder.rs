@@ -32,7 +32,7 @@ pub struct AuthBuilder {
 impl AuthBuilder {
     pub(super) fn new(mut config: AuthConfig) -> Self {
         if config.prefix.is_none() {
-            config.notice_unused();
+            config.add_notices_of_unused_settings();
         }
         Self {
             config,
@@ -301,7 +301,8 @@ fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, Co
         return Ok(Arc::new(AnyTenant));
     };
     let fault = |problem: String| {
-        ConfigError::one(Fault::new("database_url", problem)).named(config.prefix.as_deref())
+        ConfigError::one(Fault::new("database_url", problem))
+            .with_variable_names(config.prefix.as_deref())
     };
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {

@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A JWS signature algorithm (RFC 7518 §3.1, RFC 9864).
 ///
-/// All are asymmetric. There is no `none` and no HMAC, so neither can be configured by mistake. Names are
-/// case-sensitive (RFC 7515 §4.1.1). `EdDSA`, which RFC 9864 deprecates, is accepted as
+/// All algorithms are asymmetric. Neither `none` nor HMAC exists here, so neither can be configured by
+/// mistake. Names are case-sensitive (RFC 7515 §4.1.1). `EdDSA`, which RFC 9864 deprecates, is accepted as
 /// [`Ed25519`](Algorithm::Ed25519).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256: the default, also of OpenID Connect.
+    /// RSASSA-PKCS1-v1_5 with SHA-256. The default, as in OpenID Connect.
     #[default]
     RS256,
     /// RSASSA-PKCS1-v1_5 with SHA-384.
@@ -51,7 +51,7 @@ impl Algorithm {
         Self::Ed25519,
     ];
 
-    /// Returns the registered name.
+    /// Returns the name in the registry of JWS algorithms (IANA).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RS256 => "RS256",
@@ -71,7 +71,7 @@ impl Algorithm {
 /// The error for the name of an algorithm that this crate does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown signature algorithm; known are RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 Ed25519 (EdDSA)"
+    "unknown signature algorithm: use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519 (or its old name, EdDSA)"
 )]
 pub struct UnknownAlgorithm;
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_exact_and_weak_unknown() {
+    fn names_are_case_sensitive_and_exclude_weak_algorithms() {
         for known in Algorithm::ALL {
             assert_eq!(known.as_str().parse(), Ok(known));
         }

@@ -9,16 +9,18 @@ use super::{
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
-/// More is a typing error. A twenty-fifth is allocated at the start, which could fail.
+/// The upper limit of `verified_tokens_bytes`. A larger value is a typing error: 4 % of the value is
+/// allocated at the start, which could fail.
 const MAX_VERIFIED_TOKENS_BYTES: u64 = 64 << 30;
 
-/// The problem of a per-tenant issuer without a statement about its tenants.
-const UNRESTRICTED_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants (tenants, `P_TENANTS`), set a tenant store (database_url, `P_DATABASE_URL`, or in code `AuthBuilder::tenants`), or allow all tenants (any_tenant, `P_ANY_TENANT=true`, or in code `tenants(AnyTenant)`)";
+/// The problem of a per-tenant issuer whose tenants are not restricted.
+const UNRESTRICTED_TENANTS: &str = "is empty, and there is no tenant store: every tenant of the provider would be accepted. List the tenants here; or set a tenant store with database_url (`P_DATABASE_URL`) or, in code, `AuthBuilder::tenants`; or allow all tenants with any_tenant (`P_ANY_TENANT=true`) or, in code, `tenants(AnyTenant)`";
 
-/// The settings that need no code.
+/// The settings that can be written as data, without a closure or a trait implementation.
 ///
-/// They come from the setters of `AuthBuilder`, from a file read with `serde` (unknown fields are rejected), or
-/// from [`from_env`](Self::from_env). Nothing is checked before `build()`, which reports all faults together.
+/// They come from the setters of `AuthBuilder`, from a file read with `serde` (unknown fields are
+/// rejected), or from [`from_env`](Self::from_env). Nothing is checked until the `Auth` or a validator is
+/// built; the error then lists all faults.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,12 +34,12 @@ const UNRESTRICTED_TENANTS: &str = "is empty, and there is no tenant store: ever
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct AuthConfig {
-    /// The way tokens are verified. Default [`AuthMode::ScaiKey`].
+    /// The mode of token verification. Default [`AuthMode::ScaiKey`].
     pub mode: AuthMode,
-    /// The issuers whose tokens are accepted. At least one, except in mock mode.
+    /// The issuers whose tokens are accepted. At least one is required, except in mock mode.
     pub issuers: Vec<IssuerConfig>,
-    /// The names of this service in `aud`, for issuers without an audience setting. A token must have at least
-    /// one of them. The check cannot be switched off.
+    /// The names of this service in `aud`. An issuer with its own [audience](field@IssuerConfig::audience)
+    /// does not use them. A token must have at least one of them. The check cannot be switched off.
     pub audience: Vec<String>,
     /// The `realm` of challenges. Default: the first audience.
     pub realm: Option<String>,
@@ -46,41 +48,45 @@ pub struct AuthConfig {
     pub tenant_required: bool,
     /// Whether an unknown tenant is answered with 404 instead of 403. Default false.
     pub unknown_tenant_is_not_found: bool,
-    /// The length of the longest accepted token, in bytes. Default 16 KiB. Refusing a longer token costs more.
+    /// The maximum length of a token, in bytes. Default 16 KiB. A longer token is refused before it is
+    /// decoded. With a higher limit, attackers can cause more work per request.
     pub max_token_bytes: usize,
-    /// The memory for the cache of [verified tokens](crate::validator::VerifiedTokens), in bytes. Each token is
-    /// then verified once, not per request. Default 16 MiB, for about 15,000 tokens; at most 64 GiB. A
-    /// twenty-fifth is allocated at the start, the rest when needed. 0 switches the cache off, and every
-    /// request costs a verification of 20 to 70 µs.
+    /// The memory for the cache of [verified tokens](crate::validator::VerifiedTokens), in bytes. Each
+    /// token is then verified once, not per request. Default 16 MiB, for about 15,000 tokens; at most 64
+    /// GiB. 4 % of it is allocated at the start, the rest when needed. 0 switches the cache off; every
+    /// request then costs a verification of 20 to 70 µs.
     pub verified_tokens_bytes: usize,
-    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). Default: none,
-    /// which accepts every tenant that a verified token names.
+    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). Default: none.
+    /// Then every tenant that a verified token names is accepted; for per-tenant issuers, see
+    /// [`any_tenant`](Self::any_tenant).
     pub database_url: Option<Secret>,
-    /// Accepts every tenant of a per-tenant issuer (`{tenant_id}`) that has neither a list of
-    /// [tenants](IssuerConfig::tenants) nor a resolver, if there is no tenant store. Default false, which
-    /// rejects such a configuration. Set it to true only if every tenant of the provider is a customer of this
-    /// service. At Entra ID, for example, anyone can have a tenant.
+    /// Whether a per-tenant issuer (`{tenant_id}`) without any restriction accepts every tenant of the
+    /// provider. A restriction is a list of [tenants](field@IssuerConfig::tenants), a resolver, or a tenant
+    /// store. Default false, which rejects a configuration without a restriction. Set it to true only if
+    /// every tenant of the provider is a customer of this service. In Entra ID, for example, anyone can
+    /// create a tenant.
     pub any_tenant: bool,
     /// The service as an OAuth client of the provider.
     pub client: ClientConfig,
     /// The settings of the endpoints under `/v1/auth/`.
     pub endpoints: EndpointsConfig,
-    /// The public URL of this service (`resource`, RFC 9728 §1.2). If it is set, challenges name the URL of the
-    /// metadata.
+    /// The public URL of this service (`resource`, RFC 9728 §1.2). If it is set, challenges name the URL of
+    /// the protected resource metadata, which `Auth::endpoints` serves. Default: none.
     pub resource: Option<String>,
-    /// The scopes that clients may request: `scopes_supported` of the metadata (RFC 9728 §2). Default: none
-    /// are published. The scopes of sign-ins are not published.
+    /// The scopes that clients may request: `scopes_supported` of this metadata (RFC 9728 §2). Default:
+    /// none are published. The scopes in `endpoints.scopes` are not published.
     pub resource_scopes: Scopes,
     /// The mock user of mock and hybrid mode.
     pub mock: MockUser,
-    /// Allows mock and hybrid mode in every environment. Default false; it should stay so. Only code can set
-    /// it, neither a file nor a variable.
+    /// Allows mock and hybrid mode in every environment. Default false. Do not set it in production. Only
+    /// code can set it, neither a file nor a variable.
     #[serde(skip)]
     pub insecure_allow_mock_in_production: bool,
-    /// The prefix of the environment variables, so that faults name the variables.
+    /// The prefix of the environment variables, if the configuration came from them. Faults then name
+    /// variables instead of fields.
     #[serde(skip)]
     pub(crate) prefix: Option<String>,
-    /// The faults of variables that could not be read.
+    /// The faults of variables whose values could not be parsed.
     #[serde(skip)]
     pub(crate) unreadable: Vec<Fault>,
     /// Settings that are valid but look like mistakes; `build()` logs them.
@@ -118,8 +124,8 @@ impl AuthConfig {
     /// Reads the variables of [`ENVIRONMENT`](super::ENVIRONMENT), prefixed with `prefix` and an underscore:
     /// `AuthConfig::from_env("SCAIWAVE")` reads `SCAIWAVE_AUTH_MODE` and so on.
     ///
-    /// Unset and empty variables leave the default. `build()` reports variables that cannot be read, with all
-    /// other faults. A variable that looks like a misspelling causes a warning.
+    /// An unset or empty variable means the default. `build()` reports values that cannot be parsed,
+    /// together with all other faults. A variable that looks like a misspelling causes a warning.
     pub fn from_env(prefix: &str) -> Self {
         // A value that is not UTF-8 is converted lossily, so that its parser rejects and names it.
         let all = std::env::vars_os()
@@ -127,14 +133,16 @@ impl AuthConfig {
         Self::from_vars(prefix, all)
     }
 
-    /// As [`from_env`](Self::from_env), for the given variables.
+    /// Reads the given variables as [`from_env`](Self::from_env) reads those of the process. The names
+    /// include the prefix.
     pub fn from_vars(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> Self {
         env::read(prefix, vars)
     }
 
-    /// Returns settings that are valid but look like mistakes: a variable whose name is close to that of a known
-    /// one, or a setting whose feature this build lacks. Notices about files and code appear only in the log,
-    /// where `build()` writes them.
+    /// Returns notices about settings that are valid but look like mistakes: a variable whose name is close
+    /// to that of a known one, or a setting whose cargo feature is not enabled. After `from_env` they are
+    /// complete. For a configuration from a file or from code, `build()` finds the notices and only logs
+    /// them.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
@@ -150,12 +158,12 @@ impl AuthConfig {
         .contains(&(feature, true))
     }
 
-    /// Adds notices about settings whose feature this build lacks.
-    pub(crate) fn notice_unused(&mut self) {
+    /// Adds notices about settings whose cargo feature is not enabled.
+    pub(crate) fn add_notices_of_unused_settings(&mut self) {
         self.notices.extend(self.unused_settings(Self::is_built_with));
     }
 
-    /// Returns notices about settings whose feature the build lacks.
+    /// Returns notices about settings whose cargo feature is not enabled.
     pub(super) fn unused_settings(&self, is_built_with: impl Fn(&str) -> bool) -> Vec<String> {
         let (client, endpoints) = (&self.client, &self.endpoints);
         let settings = [
@@ -184,7 +192,7 @@ impl AuthConfig {
             let variable = self.prefix.as_ref().zip(env::variable_for(field));
             let name = variable.map(|(prefix, variable)| format!("{prefix}_{variable}"));
             let name = name.unwrap_or_else(|| String::from(field));
-            format!("{name} is not used: this build lacks the feature `{feature}`")
+            format!("{name} has no effect: enable the cargo feature `{feature}` of scaikey-auth")
         };
         unused.map(notice).collect()
     }
@@ -194,7 +202,7 @@ impl AuthConfig {
         if issuer.audience.is_empty() { &self.audience } else { &issuer.audience }
     }
 
-    /// Returns a configuration of one issuer, so that it can be checked.
+    /// Returns a configuration with only this issuer, to check the issuer on its own.
     pub(crate) fn of_issuer(issuer: &IssuerConfig, audience: &[String]) -> Self {
         Self { issuers: vec![issuer.clone()], audience: audience.to_vec(), ..Self::default() }
     }
@@ -208,8 +216,12 @@ impl AuthConfig {
     /// Checks the configuration and reports all faults.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let mut faults = self.unreadable.clone();
-        let no_audience =
-            || Fault::new("audience", "is missing: give the name of this service in `aud`");
+        let no_audience = || {
+            Fault::new(
+                "audience",
+                "is missing: name this service as it appears in the `aud` claim of its tokens",
+            )
+        };
         if self.issuers.is_empty() && self.mode != AuthMode::Mock {
             faults.push(Fault::new("issuer", issuer::MISSING_ISSUER));
             faults.extend(self.audience.is_empty().then(no_audience));
@@ -226,14 +238,14 @@ impl AuthConfig {
             if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
                 faults.push(Fault::new(
                     format!("issuers[{nth}].issuer"),
-                    "repeats an earlier one: their tokens would be indistinguishable",
+                    "has the same `iss` as an earlier issuer: their tokens could not be distinguished",
                 ));
             }
         }
         if let Some(resource) = &self.resource {
-            faults.extend(resource::check(resource).err());
+            faults.extend(resource::parse(resource).err());
         } else if !self.resource_scopes.is_empty() {
-            let problem = "has no effect without resource, the URL whose metadata names the scopes";
+            let problem = "has no effect unless resource (`P_RESOURCE`) is set: its metadata publishes the scopes";
             faults.push(Fault::new("resource_scopes", problem));
         }
         if self.max_token_bytes == 0 {
@@ -244,7 +256,7 @@ impl AuthConfig {
             faults.push(Fault::new("audience", problem));
         }
         if self.verified_tokens_bytes as u64 > MAX_VERIFIED_TOKENS_BYTES {
-            faults.push(Fault::new("verified_tokens_bytes", "is above 64 GiB"));
+            faults.push(Fault::new("verified_tokens_bytes", "must be at most 64 GiB"));
         }
         self.mode.check(self, &mut faults);
         if !faults.is_empty() {
@@ -252,6 +264,7 @@ impl AuthConfig {
             let notices = self.notices.iter().filter_map(|notice| notice.split_once(' '));
             faults.extend(notices.map(|(variable, problem)| Fault::new(variable, problem)));
         }
-        ConfigError::from_faults(faults).map_err(|error| error.named(self.prefix.as_deref()))
+        ConfigError::from_faults(faults)
+            .map_err(|error| error.with_variable_names(self.prefix.as_deref()))
     }
 }

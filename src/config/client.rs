@@ -7,21 +7,22 @@ use serde::Deserialize;
 use super::Algorithm;
 use crate::support::secret::Secret;
 
-/// The service as an OAuth client of the provider. Only `TokenExchangeClient` needs it.
+/// The service as an OAuth client of the provider. `TokenExchangeClient` needs it, to get tokens for other
+/// services and to sign users in.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// `client_id`.
+    /// The `client_id` of this service. Default: none; then no `TokenExchangeClient` can be built.
     pub id: Option<String>,
-    /// `client_secret`.
+    /// The `client_secret`. Set this or `secret_file`, not both.
     pub secret: Option<Secret>,
-    /// A file with the secret, instead of `secret`. It is read for every request to the provider, so that it
-    /// can be replaced while the service runs.
+    /// A file with the secret, instead of `secret`. White space at its end is ignored. The file is read for
+    /// every request to the provider, so that the secret can be replaced while the service runs.
     pub secret_file: Option<PathBuf>,
     /// The client authentication method. Default [`ClientAuthMethod::Basic`].
     pub auth: ClientAuthMethod,
-    /// A file with the private key for `private_key_jwt`: PKCS #8 in PEM.
+    /// A file with the private key: unencrypted PKCS #8 in PEM. Required for `private_key_jwt`.
     pub key_file: Option<PathBuf>,
     /// The `kid` of the key at the provider. Default: none is sent.
     pub key_id: Option<String>,
@@ -31,19 +32,24 @@ pub struct ClientConfig {
     pub token_url: Option<String>,
     /// The authorization endpoint, if the metadata does not name it.
     pub authorization_url: Option<String>,
-    /// The form parameter that names the tenant of a service token to the provider.
+    /// The form parameter that names the tenant to the provider when the service requests a token for
+    /// itself. Default: none.
     pub tenant_parameter: Option<String>,
-    /// A Redis or Valkey server in which all processes of the service share tokens (feature `redis`).
-    /// Default: each process has its own cache.
+    /// The URL of a Redis or Valkey server that stores tokens and the replay log for all processes of the
+    /// service (feature `redis`). Several URLs, separated by commas, name the nodes of a cluster. Default:
+    /// none; each process stores its own.
     pub redis_url: Option<Secret>,
-    /// The secrets that seal tokens in that server; see `SealingKeys::parse`.
+    /// The sealing keys for tokens in Redis; for the format see `SealingKeys::parse`. Required with
+    /// `redis_url`.
     pub cache_keys: Option<Secret>,
-    /// Uses refresh tokens and codes even while that server does not answer. This is safe for a service of one
-    /// process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default false.
+    /// Whether refresh tokens and authorization codes are used even while Redis does not answer. Safe only
+    /// if the service is a single process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default
+    /// false.
     pub insecure_spend_without_lock: bool,
 }
 
-/// A client authentication method (RFC 6749 §2.3, RFC 7523 §2.2), by its name in RFC 8414.
+/// A client authentication method (RFC 6749 §2.3, RFC 7523 §2.2). In files it has its registered name, such
+/// as `client_secret_basic`; `basic` and `post` are short forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[non_exhaustive]
 pub enum ClientAuthMethod {

@@ -12,19 +12,21 @@ use crate::support::secret::Secret;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct EndpointsConfig {
-    /// The public URL of `login`, to which the provider sends browsers back. Default: none, so there is no
-    /// sign-in.
+    /// The public URL of the endpoint `/v1/auth/login`, to which the provider redirects browsers. Default:
+    /// none, so there is no sign-in.
     pub redirect_uri: Option<String>,
-    /// The scopes that sign-ins request. Default `openid profile email offline_access`.
+    /// The scopes that a sign-in requests. `None`, the default, means `openid profile email
+    /// offline_access`.
     pub scopes: Option<Scopes>,
-    /// The secrets that seal sessions into cookies; see `SealingKeys::parse`. Default: none, so sign-ins return
-    /// tokens, and there are no sessions.
+    /// The sealing keys for session cookies; for the format see `SealingKeys::parse`. Default: none, so
+    /// sign-ins return tokens, and there are no sessions.
     pub session_keys: Option<Secret>,
-    /// Whether `token` accepts passwords. Default false.
+    /// Whether the endpoint `/v1/auth/token` accepts user names and passwords. Default false.
     pub password_grant: bool,
-    /// A file with the trust policy for foreign tokens (feature `trust`). Default: none, so no foreign token is
-    /// accepted.
+    /// A file with the trust policy for workload tokens of other platforms (feature `trust`). Default:
+    /// none, so no such token is accepted.
     pub trust_file: Option<PathBuf>,
-    /// Addresses and networks whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`.
+    /// The addresses and networks of proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`.
+    /// Default: none.
     pub trusted_proxies: Vec<String>,
 }

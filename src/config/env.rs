@@ -8,17 +8,18 @@ use serde::de::value::{self, StrDeserializer};
 
 use super::{AuthConfig, Fault, IssuerConfig};
 
-/// An environment variable that this crate reads.
+/// An environment variable that this crate reads. In the texts, `P_` stands for the prefix.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Variable {
     /// The name without prefix and underscore.
     pub name: &'static str,
-    /// The field of [`AuthConfig`] that it sets.
+    /// The path of the field of [`AuthConfig`] that it sets, as in configuration files:
+    /// `issuers[0].leeway_seconds`.
     pub field: &'static str,
     /// Its meaning and format.
     pub meaning: &'static str,
-    /// The default.
+    /// The default, or the effect of leaving the variable unset.
     pub default: &'static str,
     /// Parses the value into the configuration.
     set: fn(&mut AuthConfig, &str) -> Result<(), String>,
@@ -31,130 +32,130 @@ impl std::fmt::Debug for Variable {
 }
 
 /// Every variable, in the order of the manual.
-#[rustfmt::skip] // each row is name, field and reader; then the meaning; then the default
+#[rustfmt::skip] // each row is name, field and parser; then the meaning; then the default
 pub const ENVIRONMENT: &[Variable] = &[
-    row("AUTH_MODE", "mode", |it, text| put(&mut it.mode, word(text, "`scaikey`, `hybrid` or `mock`")),
-        "`scaikey`, `hybrid` or `mock`",
+    row("AUTH_MODE", "mode", |it, text| store(&mut it.mode, choice(text, "`scaikey`, `hybrid` or `mock`")),
+        "the mode of token verification: `scaikey`, `hybrid` or `mock`",
         "`scaikey`"),
-    row("ISSUER", "issuers[0].issuer", |it, text| put(&mut issuer(it).issuer, Ok(text.to_owned())),
+    row("ISSUER", "issuers[0].issuer", |it, text| store(&mut issuer(it).issuer, Ok(text.to_owned())),
         "the provider's URL; with `{tenant_id}` in it, one issuer per tenant",
         "required, except in mock mode"),
-    row("EXPECTED_ISSUER", "issuers[0].expected_issuer", |it, text| put(&mut issuer(it).expected_issuer, some(text)),
+    row("EXPECTED_ISSUER", "issuers[0].expected_issuer", |it, text| store(&mut issuer(it).expected_issuer, any_text(text)),
         "the value of `iss`, if it differs from `P_ISSUER`",
         "the issuer"),
-    row("DISCOVERY_URL", "issuers[0].discovery_url", |it, text| put(&mut issuer(it).discovery_url, some(text)),
+    row("DISCOVERY_URL", "issuers[0].discovery_url", |it, text| store(&mut issuer(it).discovery_url, any_text(text)),
         "the URL of the discovery document, if it is not at a well-known path",
-        "found under the issuer"),
-    row("JWKS_URI", "issuers[0].jwks_uri", |it, text| put(&mut issuer(it).jwks_uri, some(text)),
-        "the URL of the key set; turns discovery off",
+        "the well-known paths of the issuer"),
+    row("JWKS_URI", "issuers[0].jwks_uri", |it, text| store(&mut issuer(it).jwks_uri, any_text(text)),
+        "the URL of the key set; if set, there is no discovery",
         "from discovery"),
-    row("AUDIENCE", "audience", |it, text| put(&mut it.audience, list(text)),
+    row("AUDIENCE", "audience", |it, text| store(&mut it.audience, list(text)),
         "the names of this service in `aud`, separated by commas or spaces",
         "required, except in mock mode"),
-    row("ALGORITHMS", "issuers[0].algorithms", |it, text| put(&mut issuer(it).algorithms, list(text)),
+    row("ALGORITHMS", "issuers[0].algorithms", |it, text| store(&mut issuer(it).algorithms, list(text)),
         "the accepted signature algorithms, separated by commas or spaces",
         "`RS256,ES256`"),
-    row("TOKEN_PROFILE", "issuers[0].profile", |it, text| put(&mut issuer(it).profile, word(text, "`lenient` or `rfc9068`")),
-        "the claims and headers that a token must have: `rfc9068` requires `typ: at+jwt`, `client_id`, `iat` and `jti`; `lenient` accepts the access tokens of most providers",
+    row("TOKEN_PROFILE", "issuers[0].profile", |it, text| store(&mut issuer(it).profile, choice(text, "`lenient` or `rfc9068`")),
+        "the header members and claims that a token must have: `rfc9068` requires `typ: at+jwt`, `client_id`, `iat` and `jti`; `lenient` accepts the access tokens of most providers",
         "`lenient`"),
-    row("LEEWAY_SECONDS", "issuers[0].leeway_seconds", |it, text| put(&mut issuer(it).leeway, seconds(text)),
-        "the accepted clock difference, at most 600",
+    row("LEEWAY_SECONDS", "issuers[0].leeway_seconds", |it, text| store(&mut issuer(it).leeway, seconds(text)),
+        "the accepted clock difference in seconds, at most 600",
         "`60`"),
-    row("ALLOW_LOOPBACK_HTTP", "issuers[0].allow_loopback_http", |it, text| put(&mut issuer(it).allow_loopback_http, boolean(text)),
+    row("ALLOW_LOOPBACK_HTTP", "issuers[0].allow_loopback_http", |it, text| store(&mut issuer(it).allow_loopback_http, boolean(text)),
         "`true` allows `http` for a provider on this machine",
         "`false`"),
-    row("JWKS_TTL_SECONDS", "issuers[0].jwks.ttl_seconds", |it, text| put(&mut issuer(it).jwks.ttl, seconds(text)),
-        "the time between key fetches, if the provider's `Cache-Control` does not set it",
+    row("JWKS_TTL_SECONDS", "issuers[0].jwks.ttl_seconds", |it, text| store(&mut issuer(it).jwks.ttl, seconds(text)),
+        "the age in seconds at which the key set is fetched again, if the provider's `Cache-Control` does not set it",
         "`300`"),
-    row("JWKS_COOLDOWN_SECONDS", "issuers[0].jwks.cooldown_seconds", |it, text| put(&mut issuer(it).jwks.cooldown, seconds(text)),
-        "the time between key fetches for an unknown key id, or for a bad signature under a known one, after two immediate fetches",
+    row("JWKS_COOLDOWN_SECONDS", "issuers[0].jwks.cooldown_seconds", |it, text| store(&mut issuer(it).jwks.cooldown, seconds(text)),
+        "the minimum number of seconds between extra key fetches, which an unknown key id or a bad signature causes; two in a row are allowed",
         "`5`"),
-    row("JWKS_MAX_STALE_SECONDS", "issuers[0].jwks.max_stale_seconds", |it, text| put(&mut issuer(it).jwks.max_stale, seconds(text)),
-        "the time for which keys are used while the provider is unavailable",
+    row("JWKS_MAX_STALE_SECONDS", "issuers[0].jwks.max_stale_seconds", |it, text| store(&mut issuer(it).jwks.max_stale, seconds(text)),
+        "the age in seconds up to which keys are used while the provider is unavailable",
         "`86400`"),
-    row("TENANT_CLAIM", "issuers[0].claims.tenant_id", |it, text| put(&mut issuer(it).claims.tenant_id, list(text)),
-        "the claim that names the tenant: a name or a JSON pointer",
+    row("TENANT_CLAIM", "issuers[0].claims.tenant_id", |it, text| store(&mut issuer(it).claims.tenant_id, list(text)),
+        "the claim that names the tenant: a name or a JSON pointer; of several, separated by commas or spaces, the first that is present",
         "`tenant_id`"),
-    row("ROLES_CLAIM", "issuers[0].claims.roles", |it, text| put(&mut issuer(it).claims.roles, list(text)),
+    row("ROLES_CLAIM", "issuers[0].claims.roles", |it, text| store(&mut issuer(it).claims.roles, list(text)),
         "the claims that hold the roles: names or JSON pointers, separated by commas or spaces; their values are combined",
         "`roles,role`"),
-    row("GROUPS_CLAIM", "issuers[0].claims.groups", |it, text| put(&mut issuer(it).claims.groups, list(text)),
-        "the claims that hold the groups, in the same format",
+    row("GROUPS_CLAIM", "issuers[0].claims.groups", |it, text| store(&mut issuer(it).claims.groups, list(text)),
+        "the claims that hold the groups, in the format of `P_ROLES_CLAIM`",
         "`groups`"),
-    row("VERIFIED_TOKENS_BYTES", "verified_tokens_bytes", |it, text| put(&mut it.verified_tokens_bytes, number(text, "bytes")),
+    row("VERIFIED_TOKENS_BYTES", "verified_tokens_bytes", |it, text| store(&mut it.verified_tokens_bytes, number(text, "bytes")),
         "the memory for the cache of verified tokens, in bytes; `0` turns the cache off",
         "`16777216`"),
-    row("DATABASE_URL", "database_url", |it, text| put(&mut it.database_url, some(text)),
+    row("DATABASE_URL", "database_url", |it, text| store(&mut it.database_url, any_text(text)),
         "the store of tenants and participants, `postgres://…` or `sqlite:…`",
         "none: every tenant that a verified token names is accepted; for an issuer with `{tenant_id}` see `P_TENANTS`"),
-    row("TENANTS", "issuers[0].tenants", |it, text| put(&mut issuer(it).tenants, list(text)),
+    row("TENANTS", "issuers[0].tenants", |it, text| store(&mut issuer(it).tenants, list(text)),
         "the tenants that the issuer may name, separated by commas or spaces",
         "any; an issuer with `{tenant_id}` needs this, `P_ANY_TENANT` or `P_DATABASE_URL`"),
-    row("ANY_TENANT", "any_tenant", |it, text| put(&mut it.any_tenant, boolean(text)),
-        "`true` accepts every tenant of an issuer with `{tenant_id}`",
+    row("ANY_TENANT", "any_tenant", |it, text| store(&mut it.any_tenant, boolean(text)),
+        "`true` accepts every tenant of an issuer with `{tenant_id}` if neither `P_TENANTS` nor `P_DATABASE_URL` restricts them",
         "`false`"),
-    row("CLIENT_ID", "client.id", |it, text| put(&mut it.client.id, some(text)),
-        "this service's `client_id`, for tokens for other services",
-        "none: `TokenExchangeClient` cannot be built"),
-    row("CLIENT_SECRET", "client.secret", |it, text| put(&mut it.client.secret, some(text)),
+    row("CLIENT_ID", "client.id", |it, text| store(&mut it.client.id, any_text(text)),
+        "this service's `client_id`, for tokens for other services and for sign-in",
+        "none: no tokens for other services and no sign-in"),
+    row("CLIENT_SECRET", "client.secret", |it, text| store(&mut it.client.secret, any_text(text)),
         "the client secret",
         "none"),
-    row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| put(&mut it.client.secret_file, some(text)),
+    row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| store(&mut it.client.secret_file, any_text(text)),
         "a file with the client secret, read for each request to the provider",
         "none"),
-    row("CLIENT_AUTH", "client.auth", |it, text| put(&mut it.client.auth, word(&text.to_ascii_lowercase(), "`basic`, `post`, `private_key_jwt` or `none`")),
+    row("CLIENT_AUTH", "client.auth", |it, text| store(&mut it.client.auth, choice(&text.to_ascii_lowercase(), "`basic`, `post`, `private_key_jwt` or `none`")),
         "the client authentication method: `basic`, `post`, `private_key_jwt` or `none`",
         "`basic`"),
-    row("CLIENT_KEY_FILE", "client.key_file", |it, text| put(&mut it.client.key_file, some(text)),
-        "the private key for `private_key_jwt`: PKCS #8 in PEM",
+    row("CLIENT_KEY_FILE", "client.key_file", |it, text| store(&mut it.client.key_file, any_text(text)),
+        "a file with the private key for `private_key_jwt`: unencrypted PKCS #8 in PEM",
         "none"),
-    row("CLIENT_KEY_ID", "client.key_id", |it, text| put(&mut it.client.key_id, some(text)),
+    row("CLIENT_KEY_ID", "client.key_id", |it, text| store(&mut it.client.key_id, any_text(text)),
         "the `kid` of that key at the provider",
         "none is sent"),
-    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| put(&mut it.client.key_algorithm, word(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519")),
+    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| store(&mut it.client.key_algorithm, choice(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519")),
         "the signature algorithm of that key",
         "`RS256`"),
-    row("TOKEN_URL", "client.token_url", |it, text| put(&mut it.client.token_url, some(text)),
+    row("TOKEN_URL", "client.token_url", |it, text| store(&mut it.client.token_url, any_text(text)),
         "the token endpoint; `{tenant_id}` in it stands for the tenant",
         "from discovery"),
-    row("AUTHORIZATION_URL", "client.authorization_url", |it, text| put(&mut it.client.authorization_url, some(text)),
+    row("AUTHORIZATION_URL", "client.authorization_url", |it, text| store(&mut it.client.authorization_url, any_text(text)),
         "the authorization endpoint, where users sign in",
         "from discovery"),
-    row("TENANT_PARAMETER", "client.tenant_parameter", |it, text| put(&mut it.client.tenant_parameter, some(text)),
+    row("TENANT_PARAMETER", "client.tenant_parameter", |it, text| store(&mut it.client.tenant_parameter, any_text(text)),
         "the form parameter that carries the tenant in a request for a service token",
         "none"),
-    row("REDIS_URL", "client.redis_url", |it, text| put(&mut it.client.redis_url, some(text)),
-        "a Redis or Valkey server that stores tokens and the replay log for all processes; several URLs, separated by commas, are a cluster",
+    row("REDIS_URL", "client.redis_url", |it, text| store(&mut it.client.redis_url, any_text(text)),
+        "a Redis or Valkey server that stores tokens and the log of single-use tokens for all processes; several URLs, separated by commas, name the nodes of a cluster",
         "none: each process keeps its own"),
-    row("CACHE_KEYS", "client.cache_keys", |it, text| put(&mut it.client.cache_keys, some(text)),
-        "the sealing key for tokens in Redis: 32 bytes in base64 (`openssl rand -base64 32`); during a replacement two, separated by a comma",
+    row("CACHE_KEYS", "client.cache_keys", |it, text| store(&mut it.client.cache_keys, any_text(text)),
+        "the sealing key for tokens in Redis: at least 32 bytes in base64 (`openssl rand -base64 32`); while it is replaced, two keys, separated by a comma",
         "none; required with `P_REDIS_URL`"),
-    row("INSECURE_SPEND_WITHOUT_LOCK", "client.insecure_spend_without_lock", |it, text| put(&mut it.client.insecure_spend_without_lock, boolean(text)),
+    row("INSECURE_SPEND_WITHOUT_LOCK", "client.insecure_spend_without_lock", |it, text| store(&mut it.client.insecure_spend_without_lock, boolean(text)),
         "`true` uses refresh tokens and codes even while Redis does not answer; safe with one process; with several processes, sessions may end",
         "`false`: a refresh or code waits up to 5 s for Redis, then gets 503"),
-    row("RESOURCE", "resource", |it, text| put(&mut it.resource, some(text)),
+    row("RESOURCE", "resource", |it, text| store(&mut it.resource, any_text(text)),
         "the public URL of this service, for challenges and metadata (RFC 9728)",
         "none: challenges name no metadata"),
-    row("RESOURCE_SCOPES", "resource_scopes", |it, text| put(&mut it.resource_scopes, word(text, SCOPES)),
+    row("RESOURCE_SCOPES", "resource_scopes", |it, text| store(&mut it.resource_scopes, choice(text, SCOPE_FORMAT)),
         "the scopes to publish in the metadata, separated by spaces",
         "none are published"),
-    row("REDIRECT_URI", "endpoints.redirect_uri", |it, text| put(&mut it.endpoints.redirect_uri, some(text)),
-        "the public URL of `login`, as registered at the provider",
+    row("REDIRECT_URI", "endpoints.redirect_uri", |it, text| store(&mut it.endpoints.redirect_uri, any_text(text)),
+        "the public URL of the endpoint `/v1/auth/login`, as registered at the provider",
         "none: no sign-in"),
-    row("SCOPES", "endpoints.scopes", |it, text| put(&mut it.endpoints.scopes, word(text, SCOPES).map(Some)),
+    row("SCOPES", "endpoints.scopes", |it, text| store(&mut it.endpoints.scopes, choice(text, SCOPE_FORMAT).map(Some)),
         "the scopes that sign-ins request, separated by spaces",
         "`openid profile email offline_access`"),
-    row("SESSION_KEYS", "endpoints.session_keys", |it, text| put(&mut it.endpoints.session_keys, some(text)),
+    row("SESSION_KEYS", "endpoints.session_keys", |it, text| store(&mut it.endpoints.session_keys, any_text(text)),
         "the sealing key for session cookies, in the format of `P_CACHE_KEYS`",
         "none: sign-ins return tokens"),
-    row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| put(&mut it.endpoints.password_grant, boolean(text)),
+    row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| store(&mut it.endpoints.password_grant, boolean(text)),
         "`true` enables the password grant at `POST /v1/auth/token`",
         "`false`"),
-    row("TRUST_FILE", "endpoints.trust_file", |it, text| put(&mut it.endpoints.trust_file, some(text)),
+    row("TRUST_FILE", "endpoints.trust_file", |it, text| store(&mut it.endpoints.trust_file, any_text(text)),
         "the trust policy for workload tokens of other platforms, TOML or JSON (feature `trust`)",
         "none: such tokens are not accepted"),
-    row("TRUSTED_PROXIES", "endpoints.trusted_proxies", |it, text| put(&mut it.endpoints.trusted_proxies, list(text)),
-        "addresses and networks whose `X-Forwarded-For` is trusted, separated by commas or spaces",
+    row("TRUSTED_PROXIES", "endpoints.trusted_proxies", |it, text| store(&mut it.endpoints.trusted_proxies, list(text)),
+        "the addresses and networks of proxies whose `X-Forwarded-For` is trusted, separated by commas or spaces",
         "none"),
 ];
 
@@ -168,11 +169,12 @@ const fn row(
     Variable { name, field, meaning, default, set }
 }
 
-/// Returns the variable that sets `field`.
+/// Returns the name of the variable that sets `field`, without the prefix. `field` may also be a name that
+/// builders use in faults.
 pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     let field = if field == "issuer" { "issuers[0].issuer" } else { field };
     let field = if field == "issuers[0].audience" { "audience" } else { field };
-    // Names of `TokenExchangeBuilder`.
+    // Names that faults of `TokenExchangeBuilder` use.
     let field = match field {
         "client_auth" => "client.id",
         "discovery_url" => "issuers[0].discovery_url",
@@ -180,7 +182,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "authorization_url" => "client.authorization_url",
         "cache_keys" => "client.cache_keys",
         "redis_url" => "client.redis_url",
-        // Names of `SignIn` and `Sessions`.
+        // Names that faults of `SignIn` and `Sessions` use.
         "redirect_uri" => "endpoints.redirect_uri",
         "session_keys" => "endpoints.session_keys",
         _ => field,
@@ -188,7 +190,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
 }
 
-/// Reads `vars`. Unreadable values become faults, and probable misspellings become notices.
+/// Reads `vars`. A value that cannot be parsed becomes a fault; a probable misspelling becomes a notice.
 pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> AuthConfig {
     let mut config = AuthConfig { prefix: Some(prefix.to_owned()), ..AuthConfig::default() };
     let prefixed = vars.into_iter().filter_map(|(name, value)| {
@@ -208,11 +210,11 @@ pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)
             None => config.notices.extend(misspelling(prefix, &name)),
         }
     }
-    config.notice_unused();
+    config.add_notices_of_unused_settings();
     config
 }
 
-/// Returns the one issuer that the environment describes. The first of its variables creates it.
+/// Returns the issuer that the environment describes. Creates it if this is the first of its variables.
 fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
     if config.issuers.is_empty() {
         config.issuers.push(IssuerConfig::new(""));
@@ -222,28 +224,29 @@ fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
 }
 
 /// Stores a parsed value in its field.
-fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+fn store<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
     *field = value?;
     Ok(())
 }
 
-/// Accepts any text. `build()` checks it, without quoting it in errors, because it may be a secret.
-fn some<'t, T: From<&'t str>>(text: &'t str) -> Result<Option<T>, String> {
+/// Wraps any text. `build()` checks it and never quotes it in an error, because it may be a secret.
+fn any_text<'t, T: From<&'t str>>(text: &'t str) -> Result<Option<T>, String> {
     Ok(Some(text.into()))
 }
 
 /// The format of a list of scopes.
-const SCOPES: &str = "scopes of printable ASCII without `\"` and `\\`, separated by spaces";
+const SCOPE_FORMAT: &str =
+    "scopes, separated by spaces; each consists of printable ASCII other than `\"` and `\\`";
 
-/// Parses a word as in configuration files. The error does not quote it, because a secret may be in the wrong
-/// variable, and errors are logged.
-fn word<T: DeserializeOwned>(text: &str, accepted: &str) -> Result<T, String> {
+/// Parses one of a fixed set of words, or a list of scopes, as written in configuration files. The error
+/// does not quote the text, because a secret may be in the wrong variable, and errors are logged.
+fn choice<T: DeserializeOwned>(text: &str, accepted: &str) -> Result<T, String> {
     let word = StrDeserializer::<value::Error>::new(text);
     T::deserialize(word).map_err(|_| format!("must be {accepted}"))
 }
 
-/// Parses entries separated by commas or spaces. The error has the number of the entry instead of its text, for
-/// the same reason.
+/// Parses entries separated by commas or spaces. The error names an entry by its number, because the text
+/// may be a secret.
 fn list<T: FromStr>(text: &str) -> Result<Vec<T>, String>
 where
     T::Err: std::fmt::Display,
@@ -271,15 +274,15 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Returns a warning if `name` is close to a known variable. Other variables with the prefix belong to the
-/// service itself.
+/// Returns a notice if `name` is within two edits of a known variable. Other variables with the prefix
+/// belong to the service itself.
 fn misspelling(prefix: &str, name: &str) -> Option<String> {
     let (distance, nearest) = ENVIRONMENT
         .iter()
         .map(|variable| (edit_distance(name, variable.name), variable.name))
         .min()?;
     let close = distance <= 2 && distance * 3 <= name.len();
-    close.then(|| format!("{prefix}_{name} is not read: did you mean {prefix}_{nearest}?"))
+    close.then(|| format!("{prefix}_{name} is ignored: did you mean {prefix}_{nearest}?"))
 }
 
 /// Returns the Levenshtein distance in bytes.
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_environment_lacks_issuer_and_audience() {
+    fn missing_issuer_and_audience_are_reported_by_variable() {
         let config = read_pairs(&[("AUTH_MODE", "  ")]);
         assert_eq!(config.mode, AuthMode::ScaiKey);
         let error = config.check().unwrap_err();
@@ -413,7 +416,7 @@ mod tests {
                 "AUDIENCE"
             ]
         );
-        let impossible = [
+        let invalid = [
             ("ISSUER", "http://scaikey.example"),
             ("AUDEINCE", "a"),
             ("JWKS_URI", "ftp://x"),
@@ -421,7 +424,7 @@ mod tests {
             ("VERIFIED_TOKENS_BYTES", "68719476737"),
         ];
         assert_eq!(
-            fields(&impossible),
+            fields(&invalid),
             [
                 "ISSUER",
                 "JWKS_URI",
@@ -468,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn only_misspelt_variables_are_noticed() {
+    fn only_misspelt_variables_get_a_notice() {
         let config = read_pairs(&[
             ("JWKS_URL", "https://k.example"),
             ("AUDEINCE", "a"),
@@ -478,14 +481,14 @@ mod tests {
         assert_eq!(
             config.notices(),
             [
-                "SCAIWAVE_JWKS_URL is not read: did you mean SCAIWAVE_JWKS_URI?",
-                "SCAIWAVE_AUDEINCE is not read: did you mean SCAIWAVE_AUDIENCE?",
+                "SCAIWAVE_JWKS_URL is ignored: did you mean SCAIWAVE_JWKS_URI?",
+                "SCAIWAVE_AUDEINCE is ignored: did you mean SCAIWAVE_AUDIENCE?",
             ]
         );
     }
 
     #[test]
-    fn settings_without_their_feature_are_noticed() {
+    fn settings_without_their_feature_get_a_notice() {
         let pairs = [
             ("CLIENT_ID", "wave"),
             ("REDIS_URL", "redis://u:hunter2@cache"),
@@ -496,8 +499,9 @@ mod tests {
         ];
         let mut config = read_pairs(&pairs);
         assert!(config.unused_settings(|_| true).is_empty());
-        let without =
-            |feature: &str| format!("is not used: this build lacks the feature `{feature}`");
+        let without = |feature: &str| {
+            format!("has no effect: enable the cargo feature `{feature}` of scaikey-auth")
+        };
         let notices = [
             format!("SCAIWAVE_CLIENT_ID {}", without("exchange")),
             format!("SCAIWAVE_REDIS_URL {}", without("redis")),

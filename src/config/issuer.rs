@@ -10,7 +10,7 @@ use url::{Host, Position, Url};
 use super::{Algorithm, Fault};
 use crate::identity::{ClaimsMapping, TenantId};
 
-/// The problem of a configuration without issuer.
+/// The problem of a configuration without an issuer.
 pub(super) const MISSING_ISSUER: &str =
     "is missing: give the provider's URL, such as https://scaikey.example";
 
@@ -20,18 +20,18 @@ pub(crate) const TENANT_PLACEHOLDER: &str = "{tenant_id}";
 /// The problem of a URL with another placeholder. It does not quote the placeholder, which may be part of a
 /// password.
 pub(crate) const OTHER_PLACEHOLDER: &str =
-    "has another name in braces: the placeholder is {tenant_id}";
+    "has a placeholder other than {tenant_id}, the only one that is supported";
 
-/// The length of the longest tenant id in a URL, in bytes.
+/// The maximum length of a tenant's id in a URL, in bytes.
 const MAX_TENANT_IN_URL: usize = 128;
 
-/// The claims and headers that an access token must have.
+/// The header members and claims that an access token must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum TokenProfile {
-    /// `typ` absent, `JWT` or `at+jwt`; `iss`, `aud`, `sub` and `exp` present; no signs of an ID token. Most
-    /// providers issue such tokens. The default.
+    /// `typ` is absent, `JWT` or `at+jwt`; `iss`, `aud`, `sub` and `exp` are present; no claim, such as
+    /// `at_hash`, marks an ID, refresh or logout token. Access tokens of most providers fit. The default.
     #[default]
     Lenient,
     /// RFC 9068: `typ` is `at+jwt`, and `client_id`, `iat` and `jti` are present too.
@@ -40,17 +40,19 @@ pub enum TokenProfile {
 
 /// One issuer whose tokens are accepted.
 ///
-/// `IssuerConfig::from("https://scaikey.example")` finds everything by discovery. The setters are for issuers
-/// whose metadata is elsewhere or whose claims have other names.
+/// `IssuerConfig::from("https://scaikey.example")` is enough if the provider has a discovery document at a
+/// well-known path. The setters are for issuers whose metadata is elsewhere or whose claims have other
+/// names.
 ///
-/// **Per-tenant issuers.** An issuer with `{tenant_id}` stands for one issuer per tenant:
-/// `https://scaikey.example/tenants/{tenant_id}`. The placeholder may also be in
-/// [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri). If the provider has another name
-/// for the tenant there, see `AuthBuilder::tenant_issuers`. The tenant in `iss` must equal the tenant claim.
+/// **Per-tenant issuers.** If the URL contains `{tenant_id}`, the configuration stands for one issuer per
+/// tenant: `https://scaikey.example/tenants/{tenant_id}`. The placeholder may also be in
+/// [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri). If these URLs name the tenant in
+/// another way, for example by a slug, see `AuthBuilder::tenant_issuers`. The tenant in `iss` must equal
+/// the tenant claim.
 ///
-/// The placeholder may be in paths and queries, never in a host, port or user name or in a part of one;
-/// otherwise an unverified token could choose the server that this service calls. The configuration must
-/// state the accepted tenants: by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
+/// The placeholder may be in paths and queries, but in no part of a host, port or user name; otherwise an
+/// unverified token could choose the server that this service calls. The configuration must also say which
+/// tenants are accepted: by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -76,34 +78,36 @@ pub struct IssuerConfig {
     /// The accepted signature algorithms. Default RS256 and ES256.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
-    /// The claims and headers that a token must have. Default [`TokenProfile::Lenient`].
+    /// The header members and claims that a token must have. Default [`TokenProfile::Lenient`].
     #[serde(default)]
     pub profile: TokenProfile,
-    /// The accepted clock difference, for `exp`, `nbf` and `iat`. Default 60 s, at most 10 min.
+    /// The accepted clock difference, for `exp`, `nbf` and `iat`. Default 60 s, at most 10 min. In files:
+    /// `leeway_seconds`, a number that may have a fraction.
     #[serde(default = "default_leeway", rename = "leeway_seconds", with = "seconds")]
     pub leeway: Duration,
-    /// The longest accepted lifetime of a token (`exp - iat`). Default: no limit.
+    /// The maximum lifetime of a token (`exp` − `iat`). If it is set, tokens without `iat` are refused.
+    /// Default: no limit. In files: `max_token_lifetime_seconds`, a number that may have a fraction.
     #[serde(default, rename = "max_token_lifetime_seconds", with = "optional_seconds")]
     pub max_token_lifetime: Option<Duration>,
     /// Allows `http` for this issuer's URLs on loopback addresses, for tests and development. Default false:
     /// `https` only.
     #[serde(default)]
     pub allow_loopback_http: bool,
-    /// The life cycle of the key set.
+    /// The settings for fetching and caching the key set.
     #[serde(default)]
     pub jwks: JwksSettings,
-    /// The names of the claims. The default is that of ScaiKey.
+    /// The names of the claims. By default, those of ScaiKey.
     #[serde(default)]
     pub claims: ClaimsMapping,
-    /// The tenants that this issuer may issue tokens for. Default: empty, which accepts any; for per-tenant
-    /// issuers see above.
+    /// The tenants that this issuer may issue tokens for. Default: empty, which accepts every tenant. A
+    /// per-tenant issuer needs this list or another [restriction](Self).
     #[serde(default)]
     pub tenants: Vec<TenantId>,
-    /// Reads the subject of a client-credentials token without `sub` from `client_id`. ScaiKey issued such
+    /// Whether `client_id` is the subject of a client-credentials token without `sub`. ScaiKey issued such
     /// tokens before 2026-05-16. Default false.
     #[serde(default)]
     pub legacy_service_tokens: bool,
-    /// The key set itself. If it is set, no key set is fetched.
+    /// The keys in the configuration, if any. Then no key set is fetched.
     #[serde(skip)]
     pub(crate) inline_keys: Option<Arc<str>>,
     /// The files for fetching the key set.
@@ -114,13 +118,13 @@ pub struct IssuerConfig {
     pub(crate) has_resolver: bool,
 }
 
-/// The files for fetching a key set from a protected URL. They are read for each fetch, because both are
-/// rotated while a service runs.
+/// The files for fetching a key set from a protected URL. They are read for each fetch, because CA
+/// certificates and tokens are replaced while the service runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct KeyAccess {
-    /// The CA certificates in PEM. No other CA is trusted for the URL.
+    /// The file with the CA certificates, in PEM. No other CA is trusted for the URL.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The bearer token to send.
+    /// The file with the bearer token to send.
     pub(crate) bearer_file: Option<PathBuf>,
 }
 
@@ -183,7 +187,7 @@ impl IssuerConfig {
     /// `RSA PUBLIC KEY` and `CERTIFICATE` blocks. Keys in PEM have no `kid` and verify tokens with any `kid`.
     /// *Not* checked: the issuer and the expiry of a certificate.
     ///
-    /// `build()` rejects a text without usable key, and a text with private or symmetric keys.
+    /// `build()` rejects a text without a usable key, and a text with a private or symmetric key.
     pub fn keys(mut self, keys: &str) -> Self {
         self.inline_keys = Some(keys.into());
         self
@@ -243,6 +247,11 @@ impl IssuerConfig {
         self
     }
 
+    /// Returns the name of the field with the expected value of `iss`.
+    fn expected_field(&self) -> &'static str {
+        if self.expected_issuer.is_some() { "expected_issuer" } else { "issuer" }
+    }
+
     /// Returns whether this configuration stands for one issuer per tenant.
     pub(crate) fn is_per_tenant(&self) -> bool {
         self.expected().contains(TENANT_PLACEHOLDER)
@@ -275,7 +284,7 @@ impl IssuerConfig {
             fault("issuer", "must have neither query nor fragment (RFC 8414 §2)");
         }
         if self.expected().matches(TENANT_PLACEHOLDER).count() > 1 {
-            fault("issuer", &format!("has {TENANT_PLACEHOLDER} more than once"));
+            fault(self.expected_field(), &format!("has {TENANT_PLACEHOLDER} more than once"));
         }
         if self.algorithms.is_empty() {
             fault("algorithms", "is empty: name at least one, such as RS256");
@@ -283,7 +292,10 @@ impl IssuerConfig {
         if self.leeway > MAX_LEEWAY {
             fault(
                 "leeway_seconds",
-                &format!("is above {} s: fix the clocks instead", MAX_LEEWAY.as_secs()),
+                &format!(
+                    "must be at most {} s: synchronise the clocks instead",
+                    MAX_LEEWAY.as_secs()
+                ),
             );
         }
         if self.audience.iter().any(String::is_empty) {
@@ -292,8 +304,8 @@ impl IssuerConfig {
         self.jwks.check(&mut fault);
     }
 
-    /// Returns the URLs with the placeholder, by their fields.
-    fn templates(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    /// Returns the URLs that contain the placeholder, each with the name of its field.
+    fn urls_with_placeholder(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.urls().filter(|(_, url)| url.contains(TENANT_PLACEHOLDER))
     }
 
@@ -307,11 +319,11 @@ impl IssuerConfig {
         fields.into_iter().filter_map(|(field, url)| Some((field, url?.as_str())))
     }
 
-    /// Returns the field of a URL whose server depends on the tenant's id. An unverified token would choose
-    /// that server.
-    pub(crate) fn server_by_tenant(&self) -> Option<&'static str> {
-        let mut templates = self.templates();
-        templates.find(|(_, url)| !is_same_server_for_all(url)).map(|(field, _)| field)
+    /// Returns the field of a URL whose server depends on the tenant's id. With such a URL, an unverified
+    /// token could choose the server that keys come from.
+    pub(crate) fn field_with_server_by_tenant(&self) -> Option<&'static str> {
+        let mut urls = self.urls_with_placeholder();
+        urls.find(|(_, url)| !is_same_server_for_all(url)).map(|(field, _)| field)
     }
 
     fn check_placeholders(&self, fault: &mut impl FnMut(&str, &str)) {
@@ -325,25 +337,25 @@ impl IssuerConfig {
             fault(
                 "tenants",
                 &format!(
-                    "entry {} is a tenant whose tokens would never be accepted: for an issuer with {TENANT_PLACEHOLDER}, a tenant's id has only letters, digits and -_.~, and at most {MAX_TENANT_IN_URL} bytes",
+                    "entry {} is not a tenant id that can be in the URL of an issuer with {TENANT_PLACEHOLDER}: use at most {MAX_TENANT_IN_URL} letters, digits and -_.~, not only dots",
                     before + 1
                 ),
             );
         }
-        if let Some(field) = self.server_by_tenant() {
+        if let Some(field) = self.field_with_server_by_tenant() {
             fault(
                 field,
                 &format!(
-                    "has {TENANT_PLACEHOLDER} before its path: unverified tokens would choose the server of the keys. Put it into the path, or list each tenant's issuer"
+                    "has {TENANT_PLACEHOLDER} before its path, so unverified tokens would choose the server that keys come from: put it into the path, or configure one issuer for each tenant"
                 ),
             );
         }
-        let unresolved = self.templates().filter(|_| !self.is_per_tenant());
+        let unresolved = self.urls_with_placeholder().filter(|_| !self.is_per_tenant());
         for (field, _) in unresolved {
             fault(
                 field,
                 &format!(
-                    "has {TENANT_PLACEHOLDER}, but the value of `iss` has not: put it into expected_issuer if that is set, else into issuer"
+                    "has {TENANT_PLACEHOLDER}, but `iss` does not: put it into expected_issuer, if that is set, or else into issuer"
                 ),
             );
         }
@@ -353,16 +365,16 @@ impl IssuerConfig {
     fn check_unsatisfiable(&self, fault: &mut impl FnMut(&str, &str)) {
         let has_outer_space = |text: &str| text.trim() != text;
         if has_outer_space(self.expected()) {
-            fault("issuer", "begins or ends with white space, which `iss` does not");
+            fault(self.expected_field(), "begins or ends with white space: remove it");
         }
         if self.audience.iter().any(|name| has_outer_space(name)) {
-            fault("audience", "begins or ends with white space, which `aud` does not");
+            fault("audience", "has an entry that begins or ends with white space: remove it");
         }
         if self.max_token_lifetime.is_some_and(|limit| limit.is_zero()) {
             fault("max_token_lifetime_seconds", "must not be 0");
         }
         if self.inline_keys.is_some() && self.jwks_uri.is_some() {
-            fault("jwks_uri", "is set, and so are the keys themselves: leave one out");
+            fault("jwks_uri", "is set together with `keys`: set only one of them");
         }
         if self.is_per_tenant() && self.claims.tenant_id.is_empty() {
             fault(
@@ -378,18 +390,19 @@ impl IssuerConfig {
         }
     }
 
-    /// Accepts `https`, and `http` on loopback if allowed, without user information.
+    /// Checks a URL. It must have no user information, and be `https`, or `http` on a loopback address if
+    /// that is allowed.
     fn check_url(&self, url: &str) -> Result<(), &'static str> {
         let url = Url::parse(url).map_err(|_| "is not a URL: write it as https://host/path")?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("has a user name or password in it: remove it");
+            return Err("contains a user name or password: remove them");
         }
         match url.scheme() {
             "https" => Ok(()),
             "http" if !is_loopback(&url) => Err("must be https"),
             "http" if self.allow_loopback_http => Ok(()),
             "http" => Err(
-                "must be https; for a provider on this machine, allow http on loopback (allow_loopback_http, or the variable …_ALLOW_LOOPBACK_HTTP=true)",
+                "must be https; for a provider on this machine, set allow_loopback_http = true (`P_ALLOW_LOOPBACK_HTTP=true`)",
             ),
             _ => Err("must be https"),
         }
@@ -415,7 +428,8 @@ pub(crate) fn has_other_placeholder(url: &str) -> bool {
         .any(|found| found != TENANT_PLACEHOLDER)
 }
 
-/// Returns whether a tenant's id needs no escaping in a URL and cannot change its path.
+/// Returns whether a tenant's id can be inserted into a URL: it needs no escaping, cannot change the path,
+/// and is not too long.
 pub(crate) fn fits_url(tenant: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     tenant.len() <= MAX_TENANT_IN_URL
@@ -425,7 +439,7 @@ pub(crate) fn fits_url(tenant: &str) -> bool {
 
 /// Returns whether scheme, user, host and port of a URL are the same for every tenant.
 fn is_same_server_for_all(url: &str) -> bool {
-    // Digits, because a port allows nothing else.
+    // Digits as tenant ids, because a port allows nothing else.
     let server = |tenant: &str| {
         let url = Url::parse(&url.replace(TENANT_PLACEHOLDER, tenant)).ok()?;
         Some(url[..Position::BeforePath].to_owned())
@@ -444,34 +458,39 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The settings for fetching and caching a key set. Every default is suitable for production.
+/// The settings for fetching and caching a key set. Every default is suitable for production. In files, the
+/// names of durations end in `_seconds`, as in `ttl_seconds`; the values are numbers and may have a
+/// fraction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct JwksSettings {
-    /// The age at which a key set is refreshed in the background, if the provider's `Cache-Control` does not
-    /// set it. Default 5 min, ±10 % so that replicas spread out. A value from the provider is limited to 1 min
-    /// to 1 h. A shorter TTL notices removed keys sooner and causes more requests.
+    /// The age at which a key set is refreshed in the background, if the provider's `Cache-Control` does
+    /// not set it. Default 5 min, ±10 % so that replicas spread out. A value from the provider is limited
+    /// to 1 min to 1 h. With a shorter TTL, removed keys are noticed sooner, and the provider gets more
+    /// requests.
     #[serde(rename = "ttl_seconds", with = "seconds")]
     pub ttl: Duration,
-    /// The time between fetches that an unknown key id, or a bad signature under a known one, may cause after
-    /// a burst of two. Default 5 s. It is also the time for which good tokens are refused if the provider
-    /// changes its key during an attack. A longer time means less load on the provider.
+    /// The minimum time between extra fetches. An unknown key id, or a bad signature under a known key id,
+    /// causes an extra fetch. Two in a row are allowed. Default 5 s. It is also the time for which valid
+    /// tokens are refused if the provider changes its keys while an attacker sends unknown key ids. A
+    /// longer time means less load on the provider.
     #[serde(rename = "cooldown_seconds", with = "seconds")]
     pub cooldown: Duration,
-    /// The age up to which keys are used while the provider is unavailable. Default 24 h. A longer time
-    /// survives longer outages and trusts removed keys longer. It also limits the TTL.
+    /// The age up to which keys are used while the provider is unavailable. Default 24 h. With a longer
+    /// time, the service survives longer outages, and trusts removed keys longer. The TTL cannot be longer
+    /// than this.
     #[serde(rename = "max_stale_seconds", with = "seconds")]
     pub max_stale: Duration,
-    /// The time that a request waits for the keys that it needs. Default 2 s; then it is answered with 503.
+    /// The maximum time that a request waits for keys. Default 2 s. After that it is answered with 503.
     #[serde(rename = "wait_seconds", with = "seconds")]
     pub wait: Duration,
-    /// The deadline of one fetch, of which connecting may take 2 s. Default 5 s.
+    /// The timeout of one fetch. Connecting may take at most 2 s of it. Default 5 s.
     #[serde(rename = "timeout_seconds", with = "seconds")]
     pub timeout: Duration,
-    /// The largest accepted response, in bytes. Default 256 KiB.
+    /// The maximum size of a response, in bytes. Default 256 KiB.
     pub max_bytes: usize,
-    /// The largest accepted number of keys. Default 100. A set with more keys is rejected as a whole.
+    /// The maximum number of keys. Default 100. A set with more keys is rejected as a whole.
     pub max_keys: usize,
 }
 
@@ -508,8 +527,11 @@ impl JwksSettings {
                 "is shorter than the TTL: keys would expire before they are refreshed",
             );
         }
-        if self.max_bytes == 0 || self.max_keys == 0 {
-            fault("jwks", "allows no bytes or no keys: leave the limits at their defaults");
+        for (field, limit) in [("jwks.max_bytes", self.max_bytes), ("jwks.max_keys", self.max_keys)]
+        {
+            if limit == 0 {
+                fault(field, "must not be 0");
+            }
         }
     }
 }
@@ -538,6 +560,7 @@ mod seconds {
     }
 }
 
+/// Optional durations as seconds, fractions allowed.
 mod optional_seconds {
     use super::*;
 

@@ -1,4 +1,5 @@
-//! [`AuthMode`]: the way tokens are verified, and the restrictions of the mock modes.
+//! [`AuthMode`]: the mode of token verification, and the environments in which mock and hybrid mode are
+//! allowed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,24 +8,25 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{AuthConfig, Fault};
 
-/// The way tokens are verified.
+/// The mode of the service: which tokens it verifies, and which it accepts unverified.
 ///
-/// The names are read in any case. The default is `scaikey`. An unknown name is an error.
+/// The names are case-insensitive. The default is `scaikey`. An unknown name is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// Every non-empty bearer token stands for the mock user; nothing is verified. This mode is for
-    /// development, and needs the cargo feature `mock`. A debug build refuses to start if a variable such as
-    /// `APP_ENV` names anything but development, test, staging or local. A release build refuses to start
-    /// unless a variable names one of them. Both refuse to start in Kubernetes. See
+    /// development, and needs the cargo feature `mock`. A debug build refuses to start if a variable such
+    /// as `APP_ENV` is set to anything but `development`, `dev`, `test`, `testing`, `staging`, `stage` or
+    /// `local`. A release build refuses to start unless a variable names one of them. Both refuse to start
+    /// in Kubernetes. [`AuthConfig::insecure_allow_mock_in_production`] lifts these restrictions. See
     /// [modes](crate::manual::modes).
     Mock,
     /// Tokens of the configured issuers are verified. This is the default, and the only mode for production.
     #[default]
     ScaiKey,
-    /// Every token with a dot, as all JWTs have, is verified as in `ScaiKey`. Only a token without a dot that
-    /// begins with [`MockUser::token_prefix`] stands for the mock user. This mode is for staging without a
-    /// permanent provider. It has the restrictions of `Mock`.
+    /// Every token with a dot, as all JWTs have, is verified as in `ScaiKey`. Only a token without a dot
+    /// that begins with [`MockUser::token_prefix`] stands for the mock user. This mode is for staging
+    /// systems whose provider is not always available. It has the restrictions of `Mock`.
     Hybrid,
 }
 
@@ -38,18 +40,20 @@ impl AuthMode {
         }
     }
 
-    /// Reads one environment variable: `AuthMode::from_env("SCAIWAVE_AUTH_MODE")`.
+    /// Reads the mode from an environment variable: `AuthMode::from_env("SCAIWAVE_AUTH_MODE")`. Returns the
+    /// default if the variable is unset or empty.
     ///
     /// # Errors
-    /// When the value of the variable is not a mode.
-    pub fn from_env(variable: &str) -> Result<Self, UnknownAuthMode> {
-        match std::env::var_os(variable) {
+    /// If the value of the variable is not a mode.
+    pub fn from_env(name: &str) -> Result<Self, UnknownAuthMode> {
+        match std::env::var_os(name) {
             Some(value) if !value.is_empty() => value.to_string_lossy().parse(),
             _ => Ok(Self::default()),
         }
     }
 
-    /// Reports why mocking is not allowed: it is not compiled in, or the environment is not for development.
+    /// Reports faults of mock and hybrid mode: the cargo feature is not enabled, the token prefix is empty,
+    /// or the environment may be production.
     pub(super) fn check(self, config: &AuthConfig, faults: &mut Vec<Fault>) {
         if self == Self::ScaiKey {
             return;
@@ -76,14 +80,14 @@ impl AuthMode {
                 Self::Hybrid => "any caller can be the mock user",
                 Self::Mock | Self::ScaiKey => "every caller is signed in",
             };
-            let problem = format!("is `{self}`, in which {risk}, but {why}");
+            let problem = format!("is `{self}`: {risk}. {why}");
             faults.push(Fault::new("mode", problem));
         }
     }
 }
 
 /// Variables that name the environment, alone or with the service's own prefix.
-const MARKERS: [&str; 13] = [
+const ENVIRONMENT_VARIABLES: [&str; 13] = [
     "APP_ENV",
     "APP_ENVIRONMENT",
     "ENV",
@@ -99,44 +103,46 @@ const MARKERS: [&str; 13] = [
     "DOTNET_ENVIRONMENT",
 ];
 
-/// The environments in which mocking is allowed.
+/// The environments in which mock and hybrid mode are allowed.
 const NON_PRODUCTION: [&str; 7] =
     ["development", "dev", "test", "testing", "staging", "stage", "local"];
 
 /// A variable that is set in every container of a cluster.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 
-/// Returns the reason why mocking is not allowed with these variables, and the remedy. An unknown environment
-/// counts as production, because production has countless names (`prod-eu`, `prd`, `live2`).
+/// Returns the reason against mock and hybrid mode with these variables, and the remedy; `None` if the
+/// modes are allowed. An unknown environment counts as production, because production has countless names
+/// (`prod-eu`, `prd`, `live2`).
 fn objection(
     prefix: Option<&str>,
     variables: impl IntoIterator<Item = [String; 2]>,
     is_debug_build: bool,
 ) -> Option<String> {
-    let is_marker = |name: &str| {
+    let names_environment = |name: &str| {
         let unprefixed = prefix.and_then(|prefix| name.strip_prefix(prefix)?.strip_prefix('_'));
-        MARKERS.contains(&name) || unprefixed.is_some_and(|name| MARKERS.contains(&name))
+        ENVIRONMENT_VARIABLES.contains(&name)
+            || unprefixed.is_some_and(|name| ENVIRONMENT_VARIABLES.contains(&name))
     };
-    let mut is_marked = false;
+    let mut is_named = false;
     for [name, value] in variables {
         let word = value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
         if name == KUBERNETES {
-            return Some(format!("this is Kubernetes ({KUBERNETES} is set): use `scaikey`"));
+            return Some(format!("This is Kubernetes ({KUBERNETES} is set): use `scaikey`"));
         }
         // In shells, `ENV` names the start-up file.
         let is_file = name == "ENV" && word.starts_with(['/', '~', '$']);
-        if !is_marker(&name) || word.is_empty() || is_file {
+        if !names_environment(&name) || word.is_empty() || is_file {
             continue;
         }
         if !NON_PRODUCTION.contains(&&*word.to_ascii_lowercase()) {
             return Some(format!(
-                "{name}={value} is none of development, test, staging, local: use `scaikey`, or correct {name}"
+                "{name}={value} does not name a development, test, staging or local environment: use `scaikey`, or correct {name}"
             ));
         }
-        is_marked = true;
+        is_named = true;
     }
-    let is_free = is_marked || is_debug_build;
-    (!is_free).then(|| "this is a release build, and no variable names a development, test, staging or local environment: use `scaikey`, or set one such as APP_ENV=local".to_owned())
+    let is_allowed = is_named || is_debug_build;
+    (!is_allowed).then(|| "This is a release build, and no variable names a development, test, staging or local environment: use `scaikey`, or set a variable such as APP_ENV=local".to_owned())
 }
 
 /// The error for text that is not a mode.
@@ -174,9 +180,9 @@ impl<'de> Deserialize<'de> for AuthMode {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct MockUser {
-    /// The claims of the user, read with ScaiKey's mapping. `iss` (`urn:scaikey-auth:mock`), `iat` and `exp`
-    /// (an hour after the request) are added. Default: the user `mock-user`, named `Mock User`, of the tenant
-    /// `mock-tenant`, without roles and scopes.
+    /// The claims of the user, read with the default [`ClaimsMapping`](crate::identity::ClaimsMapping).
+    /// `iss` (`urn:scaikey-auth:mock`), `iat` and `exp` (an hour after the request) are added. Default: the
+    /// user `mock-user`, named `Mock User`, of the tenant `mock-tenant`, without roles and scopes.
     pub claims: serde_json::Map<String, serde_json::Value>,
     /// The prefix of mock tokens in hybrid mode. Default `mock`.
     pub token_prefix: String,
@@ -233,8 +239,8 @@ mod tests {
         let objection = |name: &str, value: &str| {
             objection(None, [[name.to_owned(), value.to_owned()]], false).unwrap()
         };
-        let why = "APP_ENV=prod-eu is none of development, test, staging, local: use `scaikey`, or \
-                   correct APP_ENV";
+        let why = "APP_ENV=prod-eu does not name a development, test, staging or local environment: \
+                   use `scaikey`, or correct APP_ENV";
         assert_eq!(objection("APP_ENV", "prod-eu"), why);
         for (name, value) in [(KUBERNETES, "10.0.0.1"), ("PATH", "/bin")] {
             assert!(objection(name, value).contains(": use `scaikey`"), "{name}");

@@ -1,4 +1,5 @@
-//! [`Resource`]: the resource identifier of this service and the URL of its metadata (RFC 9728).
+//! [`Resource`]: the resource identifier of this service and the URL of its protected resource metadata
+//! (RFC 9728).
 
 use url::Url;
 
@@ -17,20 +18,20 @@ pub(crate) struct Resource {
     url: Url,
 }
 
-/// Parses a resource identifier: `https` without query and fragment (RFC 9728 §1.2), or `http` on a loopback
-/// address, for development.
-pub(super) fn check(resource: &str) -> Result<Resource, Fault> {
+/// Parses a resource identifier: `https` without a fragment (RFC 9728 §1.2), and without a query, which the
+/// RFC discourages. For development, `http` on a loopback address is accepted too.
+pub(super) fn parse(resource: &str) -> Result<Resource, Fault> {
     let url = Url::parse(resource).ok().filter(|url| {
         let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
         scheme && url.query().is_none() && url.fragment().is_none()
     });
-    let url = url.ok_or_else(|| Fault::new("resource", "is not an https URL without a query"))?;
+    let url = url.ok_or_else(|| Fault::new("resource", "must be an https URL without query and fragment (http is allowed on loopback addresses)"))?;
     Ok(Resource { identifier: resource.to_owned(), scopes: Scopes::new(), url })
 }
 
 impl Resource {
     pub(crate) fn new(resource: &str, scopes: &Scopes) -> Option<Self> {
-        let resource = check(resource).ok()?;
+        let resource = parse(resource).ok()?;
         Some(Self { scopes: scopes.clone(), ..resource })
     }
 
@@ -40,8 +41,8 @@ impl Resource {
         format!("{WELL_KNOWN}{}", self.url.path().trim_end_matches('/'))
     }
 
-    /// Returns whether clients look for the metadata at `path`: the well-known path, alone or followed by the
-    /// path of the resource.
+    /// Returns whether the metadata is served at `path`: the well-known path, alone or followed by the path
+    /// of the resource.
     pub(crate) fn has_metadata_at(&self, path: &str) -> bool {
         let rest = path.strip_prefix(WELL_KNOWN).unwrap_or("-");
         rest.is_empty() || rest == self.url.path().trim_end_matches('/')
@@ -60,8 +61,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_path_precedes_the_resource_path() {
-        let metadata = |resource: &str| check(resource).map(|it| it.metadata_url()).ok();
+    fn well_known_path_precedes_the_resource_path() {
+        let metadata = |resource: &str| parse(resource).map(|it| it.metadata_url()).ok();
         let at = |url: &str| Some(url.to_owned());
         let root = "https://h.example/.well-known/oauth-protected-resource";
         assert_eq!(metadata("https://h.example"), at(root));

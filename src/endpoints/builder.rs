@@ -357,7 +357,8 @@ impl EndpointsBuilder {
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
-        ConfigError::from_faults(faults).map_err(|error| error.named(self.variables.as_deref()))?;
+        ConfigError::from_faults(faults)
+            .map_err(|error| error.with_variable_names(self.variables.as_deref()))?;
         self.inner.client_address.proxies = self.trusted_proxies.take().unwrap_or_default();
         if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {
             sign_in.keys = Some(match &self.inner.sessions {

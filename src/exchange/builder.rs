@@ -304,7 +304,7 @@ impl TokenExchangeBuilder {
     /// * the [`timeout`](Self::timeout) is 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
         let prefix = self.prefix.clone();
-        self.build_checked().map_err(|error| error.named(prefix.as_deref()))
+        self.build_checked().map_err(|error| error.with_variable_names(prefix.as_deref()))
     }
 
     fn build_checked(mut self) -> Result<TokenExchangeClient, ConfigError> {

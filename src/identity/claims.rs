@@ -123,7 +123,7 @@ impl Reading<'_> {
     }
 }
 
-/// Returns the tenant that `claims` name under `mapping`.
+/// Returns the tenant in `claims`, at the places that `mapping` names; `None` if there is none.
 pub(crate) fn tenant(
     claims: Value<'_>,
     mapping: &ClaimsMapping,
@@ -148,7 +148,7 @@ pub(crate) fn numeric_date(
 
 fn date(claims: Value<'_>, name: &'static str) -> Result<Option<SystemTime>, InvalidToken> {
     let Some(seconds) = numeric_date(claims.get(name), name)? else { return Ok(None) };
-    // The fraction is dropped, because it is smaller than any leeway.
+    // The fraction is dropped. The rules for `exp`, `nbf` and `iat` use the exact number.
     let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds as u64));
     // Some platforms cannot represent every date.
     date.map(Some).ok_or(InvalidToken::MalformedClaim(name))
@@ -162,7 +162,7 @@ pub(crate) fn text<'v>(
     Ok(string(value, name)?.and_then(Value::as_str))
 }
 
-/// Reads an optional string as [`text`] does, and returns its value node.
+/// Reads an optional string as [`text`] does, and returns its JSON value.
 fn string<'v>(
     value: Option<Value<'v>>,
     name: &'static str,
@@ -179,7 +179,7 @@ fn span(string: Option<Value<'_>>) -> Span {
 }
 
 /// Returns the values at `paths`, without `null`s.
-fn found<'v>(claims: Value<'v>, paths: &'v [ClaimPath]) -> impl Iterator<Item = Value<'v>> {
+fn values_at<'v>(claims: Value<'v>, paths: &'v [ClaimPath]) -> impl Iterator<Item = Value<'v>> {
     paths.iter().filter_map(move |path| claims.follow(path.steps())).filter(|v| !v.is_null())
 }
 
@@ -188,13 +188,14 @@ fn first<'v>(
     paths: &'v [ClaimPath],
     name: &'static str,
 ) -> Result<Option<Value<'v>>, InvalidToken> {
-    string(found(claims, paths).next(), name)
+    string(values_at(claims, paths).next(), name)
 }
 
+/// Reads the scopes from all claims that `mapping` names.
 pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scopes, InvalidToken> {
     let malformed = InvalidToken::MalformedClaim("scope");
     let mut scopes = Scopes::new();
-    for value in found(claims, &mapping.scopes) {
+    for value in values_at(claims, &mapping.scopes) {
         if let Some(list) = value.as_str() {
             scopes.insert(list).map_err(|_| malformed)?;
         } else if value.is_list() {
@@ -208,7 +209,7 @@ pub(crate) fn scopes(claims: Value<'_>, mapping: &ClaimsMapping) -> Result<Scope
     Ok(scopes)
 }
 
-/// Lists of names, stored one after the other.
+/// The names of roles and groups, in one list.
 struct Names {
     found: Vec<Span>,
 }
@@ -217,7 +218,7 @@ impl Names {
     /// Reserves room for all names of `lists`, so that converting into a boxed slice does not reallocate.
     fn with_capacity_for(claims: Value<'_>, lists: [&[ClaimPath]; 2]) -> Self {
         let count =
-            |paths| found(claims, paths).map(|list| list.descendants().max(1)).sum::<usize>();
+            |paths| values_at(claims, paths).map(|list| list.descendants().max(1)).sum::<usize>();
         Self { found: Vec::with_capacity(lists.map(count).iter().sum()) }
     }
 
@@ -231,7 +232,7 @@ impl Names {
         name: &'static str,
     ) -> Result<u32, InvalidToken> {
         let mut seen = BTreeSet::new();
-        for value in found(claims, paths) {
+        for value in values_at(claims, paths) {
             if value.span().is_some() {
                 self.add(&mut seen, value);
             } else if value.is_list() {
@@ -267,7 +268,8 @@ fn mfa_verified_at(
     if by_method || by_class { date(claims, "auth_time") } else { Ok(None) }
 }
 
-/// Reads the `act` chain, outermost first. The JSON reader bounds its depth.
+/// Reads the chain of `act` claims, outermost first. The nesting limit of the JSON reader limits its
+/// length.
 fn actors(claims: Value<'_>) -> Result<Box<[Actor]>, InvalidToken> {
     let mut chain = Vec::new();
     let mut next = claims.get("act").filter(|act| !act.is_null());
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_and_layout_do_not_matter() {
+    fn escaped_claims_give_the_same_identity() {
         let plain = r#"{"sub":"alice","name":"é\u0000\"\\","exp":1,"email":"","tenant_id":"acme",
             "roles":["a b","","a b","é"],"role":"","groups":[{"value":"g"},"h","g",""],"scope":"r w r"}"#;
         let escaped = r#"{"s\u0075b":"\u0061lice","name":"\u00e9\u0000\u0022\u005c","exp":1e0,"email":"",
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn role_that_is_no_string_is_refused() {
+    fn malformed_roles_and_groups_are_refused() {
         for roles in
             [r#"7"#, r#"[7]"#, r#"[{}]"#, r#"[{"value":7}]"#, r#"{"value":"a"}"#, r#"[["a"]]"#]
         {

@@ -11,12 +11,12 @@ use crate::support::json::Value;
 /// The claim must have exactly one member, of a kind that this crate knows. Otherwise the token is refused,
 /// because an unknown binding cannot be enforced.
 ///
-/// Comparison takes constant time.
+/// `==` takes constant time, so that its duration does not reveal the thumbprint.
 ///
 /// ```
 /// use scaikey_auth::identity::Confirmation;
 ///
-/// // SHA-256 of the certificate that the client showed, as DER.
+/// // SHA-256 of the certificate that the client presented, as DER.
 /// let presented = Confirmation::CertificateThumbprint([7; 32]);
 /// assert_ne!(presented, Confirmation::JwkThumbprint([7; 32]), "a hash of another kind");
 /// ```
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn thumbprint_has_32_bytes_in_one_spelling() {
+    fn thumbprint_is_canonical_base64url_of_32_bytes() {
         let text = base64url::encode([0xff; 32]);
         for malformed in [
             "null".to_owned(),

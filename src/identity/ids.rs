@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ARC_COUNTS, IdentityKind};
+use super::{ARC_HEADER_BYTES, IdentityKind};
 
-/// The identifier of a tenant. It is compared byte by byte, and cheap to clone.
+/// The identifier of a tenant. It is compared byte by byte. Clones are cheap.
 ///
 /// It has 1 to 255 bytes without white space or control characters. It is otherwise opaque: it may contain
 /// `/` or `..`, so do not build paths from it.
@@ -21,10 +21,10 @@ pub struct TenantId(Arc<str>);
 pub struct InvalidTenantId;
 
 impl TenantId {
-    /// Makes an identifier from `id`.
+    /// Creates an identifier from `id`.
     ///
     /// # Errors
-    /// When `id` is empty, longer than 255 bytes, or has white space or control characters.
+    /// If `id` is empty, longer than 255 bytes, or has white space or control characters.
     pub fn new(id: &str) -> Result<Self, InvalidTenantId> {
         let fits = (1..=255).contains(&id.len());
         if !fits || id.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -40,7 +40,7 @@ impl TenantId {
 
     /// Returns the number of allocated bytes.
     pub(super) fn footprint(&self) -> usize {
-        ARC_COUNTS + self.0.len()
+        ARC_HEADER_BYTES + self.0.len()
     }
 }
 
@@ -76,20 +76,21 @@ impl<'de> Deserialize<'de> for TenantId {
     }
 }
 
-/// The stable key of an identity: issuer, tenant, kind and subject.
+/// The key of an identity, for storage and authorisation: issuer, tenant, kind and subject. It is the same
+/// for all tokens of a caller in a tenant.
 ///
 /// `sub` alone is not a key. Two issuers or tenants may use the same value, and so may a client and a user
 /// (RFC 8725 §3.8, RFC 9700 §4.15).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct IdentityKey {
-    /// `iss`.
+    /// The issuer (`iss`).
     pub issuer: Arc<str>,
     /// The tenant, if the token names one.
     pub tenant_id: Option<TenantId>,
     /// The kind: user, service account or workload.
     pub kind: IdentityKind,
-    /// `sub`.
+    /// The subject (`sub`).
     pub subject: Box<str>,
 }
 

@@ -1,4 +1,4 @@
-//! [`ClaimsMapping`]: the names of the claims. The default is that of ScaiKey.
+//! [`ClaimsMapping`]: the names of the claims, by default those of ScaiKey.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,11 +22,12 @@ pub struct ClaimPath(Box<[Box<str>]>);
 pub struct InvalidClaimPath;
 
 impl ClaimPath {
+    /// Returns the reference tokens of the pointer, or the one name.
     pub(crate) fn steps(&self) -> &[Box<str>] {
         &self.0
     }
 
-    /// Makes a path of one claim.
+    /// Creates a path of one claim.
     fn claim(name: &str) -> Self {
         Self(Box::new([name.into()]))
     }
@@ -86,25 +87,28 @@ impl<'de> Deserialize<'de> for ClaimPath {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ClaimsMapping {
-    /// Default `tenant_id`. Entra ID: `tid`.
+    /// The tenant. Default `tenant_id`; for Entra ID, use `tid`.
     pub tenant_id: Vec<ClaimPath>,
-    /// Default `partner_id`.
+    /// The partner of the tenant. Default `partner_id`.
     pub partner_id: Vec<ClaimPath>,
-    /// Default `name`, then `preferred_username`.
+    /// The name for display. Default `name`, then `preferred_username`.
     pub display_name: Vec<ClaimPath>,
-    /// Default `email`.
+    /// The e-mail address. Default `email`.
     pub email: Vec<ClaimPath>,
-    /// Default `scope`, `scp` and `scopes`. A string is split at spaces; a list has one scope per item.
+    /// The scopes. Default `scope`, `scp` and `scopes`. A string is split at spaces, and so is each item of
+    /// a list.
     pub scopes: Vec<ClaimPath>,
-    /// Default `roles` and `role`. Keycloak: `/realm_access/roles`.
+    /// The roles. Default `roles` and `role`; for Keycloak, use `/realm_access/roles`.
     pub roles: Vec<ClaimPath>,
-    /// Default `groups`.
+    /// The groups. Default `groups`.
     pub groups: Vec<ClaimPath>,
-    /// The values of `acr` that mean multi-factor authentication, in addition to `mfa` in `amr`. Default none.
+    /// The values of `acr` that mean multi-factor authentication, in addition to `mfa` in `amr`. Default:
+    /// none.
     pub mfa_acr: Vec<String>,
-    /// The kind of every identity of this issuer. Default: service account if `token_type` is
-    /// `client_credentials` or `sub` equals `client_id` or `azp`; otherwise user. Set it to `workload` for an
-    /// issuer of workload tokens only, such as a Kubernetes cluster.
+    /// The kind of every identity of this issuer. Default `None`: an identity is a service account if
+    /// `token_type` is `client_credentials`, or if `sub` equals `client_id` (or `azp`, without a
+    /// `client_id`); otherwise it is a user. Set it to `workload` for an issuer of workload tokens only,
+    /// such as a Kubernetes cluster.
     pub kind: Option<IdentityKind>,
 }
 

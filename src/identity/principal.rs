@@ -26,7 +26,7 @@ pub enum IdentityKind {
 }
 
 impl IdentityKind {
-    /// Returns the name used on the wire: `user`, `service_account` or `workload`.
+    /// Returns the name in JSON and logs: `user`, `service_account` or `workload`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -50,9 +50,11 @@ pub enum Provenance {
     /// This service verified the signature of a configured issuer, or the service's own validator verified
     /// the token.
     Verified,
-    /// The issuer vouched for an opaque token (RFC 7662).
+    /// The issuer confirmed an opaque token by introspection (RFC 7662). This crate does not introspect
+    /// yet; your own validator may.
     Introspected,
-    /// None: mock or hybrid mode made the identity up.
+    /// There is no evidence: the identity is made up, for example by mock mode, hybrid mode or
+    /// `testing::identity`.
     Mock,
 }
 
@@ -145,13 +147,14 @@ impl Identity {
         }
     }
 
-    /// Returns the tenant that the token was issued for. The tenant of the *request* is
-    /// `AuthContext::tenant`, which an authoriser may have switched.
+    /// Returns the tenant that the token was issued for. A request may run in another tenant, if the
+    /// service allows it: see `AuthContext::tenant`.
     pub fn tenant_id(&self) -> Option<&TenantId> {
         self.0.tenant_id.as_ref()
     }
 
-    /// Returns the partner that the tenant belongs to (ScaiKey's `partner_id`).
+    /// Returns the partner of the tenant, if the token names one: by default, the claim `partner_id` of
+    /// ScaiKey.
     pub fn partner_id(&self) -> Option<&str> {
         self.text(self.0.partner_id)
     }
@@ -161,48 +164,53 @@ impl Identity {
         self.text(self.0.client_id)
     }
 
-    /// Returns a name for display.
+    /// Returns a name for display: by default `name`, or `preferred_username`. It may change, and is not
+    /// unique.
     pub fn display_name(&self) -> Option<&str> {
         self.text(self.0.display_name)
     }
 
-    /// Returns the e-mail address. It may be unverified: see [`email_verified`](Self::email_verified).
+    /// Returns the e-mail address: by default, the claim `email`. It may be unverified: see
+    /// [`email_verified`](Self::email_verified).
     pub fn email(&self) -> Option<&str> {
         self.text(self.0.email)
     }
 
-    /// Returns whether the issuer says that it verified the address. An absent claim counts as no.
+    /// Returns whether the issuer says that it verified the address (`email_verified`). False if the claim
+    /// is absent or not a boolean.
     pub fn email_verified(&self) -> bool {
         self.0.email_verified
     }
 
-    /// Returns the scopes: the union of the claims `scope`, `scp` and `scopes`.
+    /// Returns the scopes: by default, the union of the claims `scope`, `scp` and `scopes`. See
+    /// [`ClaimsMapping`](super::ClaimsMapping).
     pub fn scopes(&self) -> &Scopes {
         &self.0.scopes
     }
 
-    /// Returns the roles: the union of the claims `roles` and `role`.
+    /// Returns the roles: by default, the union of the claims `roles` and `role`.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.names().take(self.0.roles as usize)
     }
 
-    /// Returns whether `role` is exactly one of the roles.
+    /// Returns whether `role` is one of the roles. Case matters.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles().any(|other| other == role)
     }
 
-    /// Returns the groups: the claim `groups`.
+    /// Returns the groups: by default, the claim `groups`.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.names().skip(self.0.roles as usize)
     }
 
-    /// Returns whether `group` is exactly one of the groups.
+    /// Returns whether `group` is one of the groups. Case matters.
     pub fn in_group(&self, group: &str) -> bool {
         self.groups().any(|other| other == group)
     }
 
-    /// Returns the time of the last multi-factor authentication: `auth_time`, if `amr` contains `mfa` or `acr`
-    /// is configured to mean it. It is never guessed from `iat`.
+    /// Returns the time of the last multi-factor authentication: `auth_time`, if `amr` contains `mfa` or
+    /// the value of `acr` is in [`ClaimsMapping::mfa_acr`](super::ClaimsMapping::mfa_acr); otherwise
+    /// `None`. `iat` is never used instead.
     pub fn mfa_verified_at(&self) -> Option<SystemTime> {
         self.0.mfa_verified_at
     }
@@ -232,12 +240,12 @@ impl Identity {
         self.0.confirmation.as_deref()
     }
 
-    /// Returns `iat`.
+    /// Returns the time of issue (`iat`), in whole seconds.
     pub fn issued_at(&self) -> Option<SystemTime> {
         self.0.issued_at
     }
 
-    /// Returns `exp`.
+    /// Returns the expiry (`exp`), in whole seconds and without leeway.
     pub fn expires_at(&self) -> SystemTime {
         self.0.expires_at
     }
@@ -247,7 +255,7 @@ impl Identity {
         self.0.provenance
     }
 
-    /// Returns whether mock or hybrid mode made this identity up.
+    /// Returns whether this identity is made up: [`Provenance::Mock`].
     pub fn is_mock(&self) -> bool {
         self.0.provenance == Provenance::Mock
     }
@@ -263,10 +271,10 @@ impl Identity {
         self.0.actors.get(1..).unwrap_or_default()
     }
 
-    /// Parses the claims of the token as a `T`, on each call anew.
+    /// Deserialises the claims of the token into `T`. Each call parses them again.
     ///
     /// # Errors
-    /// When the claims do not fit `T`.
+    /// If the claims do not fit `T`.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.0.text.get(..self.0.claims_length as usize).unwrap_or_default())
     }
@@ -288,7 +296,7 @@ impl Identity {
         let named = |actor: &Actor| {
             length(&actor.subject) + length(&actor.client_id) + length(&actor.issuer)
         };
-        ARC_COUNTS
+        ARC_HEADER_BYTES
             + size_of::<Inner>()
             + tenant_id.as_ref().map_or(0, TenantId::footprint)
             + size_of_val(&**names)
@@ -300,8 +308,8 @@ impl Identity {
     }
 }
 
-/// The size of the two counters of an `Arc`.
-pub(super) const ARC_COUNTS: usize = 2 * size_of::<usize>();
+/// The size of the two counters of an `Arc`, in bytes.
+pub(super) const ARC_HEADER_BYTES: usize = 2 * size_of::<usize>();
 
 /// Prints the identifying parts only: no names, no addresses, no claims.
 impl fmt::Debug for Identity {

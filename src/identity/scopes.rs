@@ -15,11 +15,12 @@ pub struct Scopes {
     joined: String,
 }
 
-/// The longest list whose scopes are searched one by one, without allocating. A longer list may come from an
-/// attacker, so it is hashed instead.
+/// The maximum length of a list whose scopes are searched one by one, in bytes. This search needs no
+/// allocation. A longer list may come from an attacker, so it is hashed instead.
 const LINEAR_SEARCH_BYTES: usize = 128;
 
-/// The error for a scope with a character outside `%x21 / %x23-5B / %x5D-7E`.
+/// The error for a scope with a character that RFC 6749 §3.3 does not allow. A scope is printable ASCII
+/// without space, `"` and `\`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a scope consists of printable ASCII without space, `\"` and `\\`")]
 pub struct InvalidScope;
@@ -33,13 +34,14 @@ impl Scopes {
     /// Adds every scope of a space-separated list.
     ///
     /// # Errors
-    /// When a scope has a character that RFC 6749 §3.3 does not allow. The scopes before it are added.
+    /// If a scope has a character that RFC 6749 §3.3 does not allow. The scopes before it are added.
     pub fn insert(&mut self, list: &str) -> Result<(), InvalidScope> {
         let earlier = self.joined.clone();
-        let mut seen: BTreeSet<&str> = names(&earlier).collect();
-        // Exact, because most identities have one list and are cached.
+        let mut seen: BTreeSet<&str> = split(&earlier).collect();
+        // Reserves exactly what is needed: most identities have one list, and they stay in memory while
+        // cached.
         self.joined.reserve_exact(list.len() + usize::from(!earlier.is_empty()));
-        for scope in names(list) {
+        for scope in split(list) {
             if !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E)) {
                 return Err(InvalidScope);
             }
@@ -58,7 +60,7 @@ impl Scopes {
         self.joined.capacity()
     }
 
-    /// Returns whether `scope` is exactly one of the members.
+    /// Returns whether `scope` is a member. Case matters.
     pub fn contains(&self, scope: &str) -> bool {
         self.iter().any(|member| member == scope)
     }
@@ -74,7 +76,7 @@ impl Scopes {
 
     /// Returns the members, in the order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        names(&self.joined)
+        split(&self.joined)
     }
 
     /// Returns whether the set has no members.
@@ -82,14 +84,15 @@ impl Scopes {
         self.joined.is_empty()
     }
 
-    /// Returns the members, separated by single spaces, as in the parameter `scope`.
+    /// Returns the members in the order of insertion, separated by single spaces, as in the OAuth parameter
+    /// `scope`.
     pub fn as_str(&self) -> &str {
         &self.joined
     }
 }
 
 /// Returns the scopes of a space-separated list.
-fn names(list: &str) -> impl Iterator<Item = &str> {
+fn split(list: &str) -> impl Iterator<Item = &str> {
     list.split(' ').filter(|scope| !scope.is_empty())
 }
 
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_are_the_same_sets() {
+    fn long_lists_behave_as_short_ones() {
         let names = || (0..500).map(|n| format!("s{}", n % 250));
         let long: Scopes = names().collect::<Vec<_>>().join(" ").parse().unwrap();
         assert!(long.iter().eq((0..250).map(|n| format!("s{n}"))));

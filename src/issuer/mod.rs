@@ -349,7 +349,8 @@ fn check(config: &AuthConfig) -> Result<(), ConfigError> {
             faults.push(Fault::new(format!("issuers[{nth}].keys"), problem));
         }
     }
-    ConfigError::from_faults(faults).map_err(|error| error.named(config.prefix.as_deref()))
+    ConfigError::from_faults(faults)
+        .map_err(|error| error.with_variable_names(config.prefix.as_deref()))
 }
 
 /// Checks inline keys of a configuration or a policy. The error contains the problem and the remedy.

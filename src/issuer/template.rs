@@ -425,7 +425,7 @@ impl IssuerTemplate {
 
     async fn resolve_and_open(&self, tenant: &TenantId) -> Result<(), AuthError> {
         let mut config = self.resolve(tenant).await?.ok_or(InvalidToken::Issuer)?;
-        if let Some(field) = config.server_by_tenant() {
+        if let Some(field) = config.field_with_server_by_tenant() {
             let problem = "has {tenant_id} before its path: the resolver must name the host";
             return Err(unavailable(format!("{field} {problem}")));
         }

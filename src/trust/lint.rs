@@ -8,7 +8,7 @@ use super::policy::{Jwks, Trust};
 use super::rule::{Condition, Constant, Grant, Part, is_top_level};
 use super::time::Period;
 use super::tree::{Node, NodeValue};
-use crate::config::{AuthConfig, JwksSettings};
+use crate::config::{AuthConfig, JwksSettings, OTHER_PLACEHOLDER};
 use crate::identity::ClaimPath;
 use crate::issuer::inspect_keys;
 
@@ -154,15 +154,13 @@ impl TrustLint<'_> {
             let field = match fault.field.strip_prefix("issuers[0].").unwrap_or(&fault.field) {
                 // `check_audiences` is stricter. Issuer patterns were rejected above.
                 "audience" | "tenants" | "claims.tenant_id" => continue,
-                "issuer" if fault.problem.contains("the placeholder is") => continue,
+                "issuer" if fault.problem == OTHER_PLACEHOLDER => continue,
                 "jwks_uri" => "jwks",
                 "leeway_seconds" => "leeway",
                 known @ ("discovery_url" | "algorithms") => known,
                 _ => "issuer",
             };
-            // In a policy this setting has a field, but no environment variable.
-            let variable = ", or the variable …_ALLOW_LOOPBACK_HTTP=true";
-            self.fault(field, fault.problem.replace(variable, " = true"));
+            self.fault(field, fault.problem.clone());
         }
     }
 
