@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_case_sensitive_and_exclude_weak_algorithms() {
+    fn names_are_exact_and_exclude_weak_algorithms() {
         for known in Algorithm::ALL {
             assert_eq!(known.as_str().parse(), Ok(known));
         }

@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_issuer_and_audience_are_reported_by_variable() {
+    fn missing_issuer_and_audience_name_their_variables() {
         let config = read_pairs(&[("AUTH_MODE", "  ")]);
         assert_eq!(config.mode, AuthMode::ScaiKey);
         let error = config.check().unwrap_err();
