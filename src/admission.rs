@@ -222,7 +222,7 @@ impl MonitoredCheck {
     ) -> Result<(), AuthError> {
         let error = match result {
             Ok(admission) => {
-                if self.outage.ends(elapsed) {
+                if self.outage.record_success(elapsed) {
                     telemetry::store_recovered("admission check");
                 }
                 return match admission {
@@ -232,7 +232,7 @@ impl MonitoredCheck {
             }
             Err(error) => error,
         };
-        let is_new = self.outage.begins(&error, elapsed());
+        let is_new = self.outage.record_failure(&error, elapsed());
         telemetry::admission_failed(&*error, is_new);
         Err(AuthError::unavailable("admission check", None, error))
     }

@@ -1,17 +1,21 @@
-//! Tokens for other services (feature `exchange`, on by default).
+//! Tokens from the provider: for calls to other services, and for the sign-in of users (feature
+//! `exchange`, on by default).
 //!
 //! [`TokenExchangeClient`], [`ExchangeRequest`] and [`TokenCache`] are at the root of
-//! the crate. This module has the rest:
+//! the crate. The most important other items are:
 //!
 //! * the requests of the other grants: [`ServiceTokenRequest`], [`RefreshRequest`], [`CodeRequest`],
 //!   [`PasswordRequest`];
-//! * [`AccessToken`], the result of every request;
-//! * the caches: [`MemoryCache`], [`RedisCache`] (feature `redis`), and [`TieredCache`] for both;
-//! * [`SealingKeys`], which encrypt entries of a shared cache and cookies.
+//! * the sign-in: [`AuthorizationRequest`], [`PkceVerifier`], and [`SessionTokens`], which renew themselves;
+//! * [`AccessToken`], the result of every request, and [`ExchangeError`];
+//! * the caches: [`MemoryCache`], [`RedisCache`] (feature `redis`), and [`TieredCache`], which combines
+//!   two caches;
+//! * [`SealingKeys`], which encrypt cookies and the entries of a shared cache.
 //!
-//! [`issuer::ClientAuth`](crate::issuer::ClientAuth) sets how the service authenticates at the provider.
+//! [`issuer::ClientAuth`](crate::issuer::ClientAuth) is the client authentication: how the service
+//! proves its identity to the provider.
 //!
-//! The manual explains how the parts work together: [manual::exchange](crate::manual::exchange).
+//! The manual explains how the parts work together: [`manual::exchange`](crate::manual::exchange).
 
 mod authorize;
 mod breaker;

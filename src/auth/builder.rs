@@ -296,7 +296,7 @@ fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, Co
     let Some(url) = &config.database_url else {
         let has_unrestricted_issuer = config.issuers.iter().any(|issuer| issuer.tenants.is_empty());
         if config.mode != AuthMode::Mock && has_unrestricted_issuer {
-            telemetry::any_tenant();
+            telemetry::any_tenant(config.prefix.as_deref());
         }
         return Ok(Arc::new(AnyTenant));
     };

@@ -404,7 +404,7 @@ impl Auth {
                 "the tenant store answered with another tenant".into()
             }
             Ok(tenant) => {
-                if outage.ends(|| clock.elapsed()) {
+                if outage.record_success(|| clock.elapsed()) {
                     telemetry::store_recovered("tenant store");
                 }
                 return Ok(tenant);
@@ -412,7 +412,7 @@ impl Auth {
             Err(error) => error,
         };
         if !is_logged(&error) {
-            let is_new = outage.begins(&error, clock.elapsed());
+            let is_new = outage.record_failure(&error, clock.elapsed());
             telemetry::tenant_store_failed(&*error, false, is_new);
         }
         Err(AuthError::unavailable("tenant store", None, error))

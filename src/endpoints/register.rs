@@ -49,11 +49,11 @@ impl Inner {
         let (outage, clock) = (&self.outages.registrar, self.auth.clock());
         match outcome {
             Err(RegistrarError::InvalidIdentity { .. }) => {}
-            Err(error) if outage.begins(&Causes(error), clock.elapsed()) => {
+            Err(error) if outage.record_failure(&Causes(error), clock.elapsed()) => {
                 telemetry::registrar_failed(error);
             }
             Err(_) => {}
-            Ok(_) if outage.ends(|| clock.elapsed()) => {
+            Ok(_) if outage.record_success(|| clock.elapsed()) => {
                 telemetry::store_recovered("store of participants")
             }
             Ok(_) => {}

@@ -25,7 +25,7 @@ impl Outages {
     /// Logs that an endpoint is misconfigured, once until it works again.
     fn report_misconfigured(&self, endpoint: Endpoint, problem: &str, now: Duration) {
         let outage = self.misconfigured.get(endpoint as usize);
-        if outage.is_some_and(|outage| outage.begins(&problem, now)) {
+        if outage.is_some_and(|outage| outage.record_failure(&problem, now)) {
             telemetry::endpoint_misconfigured(endpoint.as_str(), &problem);
         }
     }
@@ -33,7 +33,7 @@ impl Outages {
     /// Records that an endpoint succeeded.
     pub(super) fn record_success(&self, endpoint: Endpoint, now: impl FnOnce() -> Duration) {
         if let Some(outage) = self.misconfigured.get(endpoint as usize) {
-            outage.ends(now);
+            outage.record_success(now);
         }
     }
 }

@@ -180,13 +180,13 @@ impl ThrottleWithFallback {
         match answer.unwrap_or_else(|| Err("the throttle did not answer within one second".into()))
         {
             Ok(decision) => {
-                if self.outage.ends(|| now) {
+                if self.outage.record_success(|| now) {
                     telemetry::store_recovered("throttle");
                 }
                 decision
             }
             Err(error) => {
-                telemetry::throttle_failed(&*error, self.outage.begins(&error, now));
+                telemetry::throttle_failed(&*error, self.outage.record_failure(&error, now));
                 self.local.get_or_init(TokenBuckets::new).admit_now(attempt, now)
             }
         }

@@ -7,23 +7,26 @@ use super::{ExchangeError, PkceVerifier, TokenExchangeClient};
 use crate::config::{Fault, TENANT_PLACEHOLDER};
 use crate::identity::Scopes;
 
-/// An authorization request: the URL that sends a browser to the provider's sign-in page.
+/// The parameters of an authorization request, which sends a browser to the provider's sign-in page.
 ///
-/// Always uses PKCE with S256 (RFC 7636 §4.3). The caller must store the verifier, state and nonce in that
-/// browser's session, and compare them in the callback.
+/// The request always uses PKCE with S256 (RFC 7636 §4.3). The caller must store the verifier, the
+/// state and the nonce in the browser's session. In the callback, compare the state, send the verifier
+/// with the code, and compare the nonce with that of the ID token.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AuthorizationRequest {
-    /// The URL to which the provider sends the browser afterwards. It must be registered at the provider,
-    /// and must be exactly the same in the [`CodeRequest`](super::CodeRequest).
+    /// The URL to which the provider redirects the browser after the sign-in. It must be registered at
+    /// the provider, and must be exactly the same in the [`CodeRequest`](super::CodeRequest).
     pub redirect_uri: String,
     /// The requested scopes. With `openid` the provider returns an ID token.
     pub scopes: Scopes,
-    /// Returned in the callback (RFC 6749 §10.12).
+    /// The `state`: a random value that the provider returns in the callback, as protection against
+    /// CSRF (RFC 6749 §10.12).
     pub state: String,
-    /// Returned in the ID token (OpenID Connect Core §3.1.2.1).
+    /// The `nonce`: a random value that the provider copies into the ID token (OpenID Connect Core
+    /// §3.1.2.1).
     pub nonce: Option<String>,
-    /// The `code_challenge`.
+    /// The `code_challenge`: the result of [`PkceVerifier::challenge`].
     pub challenge: String,
     /// Further parameters, such as `prompt` or `login_hint`. A parameter that the request already has is
     /// ignored.
@@ -31,7 +34,7 @@ pub struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    /// Returns a request without scopes and nonce.
+    /// Returns a request without scopes and without a nonce.
     pub fn new(
         redirect_uri: impl Into<String>,
         verifier: &PkceVerifier,
@@ -59,7 +62,8 @@ impl AuthorizationRequest {
         self
     }
 
-    /// Adds another parameter.
+    /// Adds a parameter, such as `prompt` or `login_hint`. It is ignored if the request already has a
+    /// parameter of this name.
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
@@ -94,8 +98,8 @@ impl TokenExchangeClient {
     /// Returns the URL that a browser must open to sign in.
     ///
     /// # Errors
-    /// The metadata is needed and cannot be read, names no authorization endpoint, or lists code challenge
-    /// methods without S256.
+    /// The authorization endpoint is not configured, and the metadata cannot be read, does not name the
+    /// endpoint, or lists code challenge methods without S256.
     pub async fn authorization_url(
         &self,
         request: &AuthorizationRequest,
@@ -115,7 +119,7 @@ impl TokenExchangeClient {
             ));
         }
         known.authorization.clone().ok_or(ExchangeError::NotConfigured(
-            "the provider names no authorization_endpoint; set authorization_url",
+            "the provider's metadata has no authorization_endpoint; set authorization_url",
         ))
     }
 
@@ -134,24 +138,25 @@ impl TokenExchangeClient {
         self.cached.endpoint.is_per_tenant()
     }
 
-    /// Returns the faults of the configuration that make every sign-in fail.
+    /// Returns the configuration faults that would make every sign-in fail.
     pub(crate) fn sign_in_faults(&self, with_id_token: bool) -> Vec<Fault> {
         let mut faults = Vec::new();
         let endpoint = &self.cached.endpoint;
         if endpoint.authorization_url.is_none() && endpoint.metadata_urls.is_empty() {
-            let problem = "is missing: an issuer with {tenant_id} has no metadata that names it";
+            let problem = "is missing, and an issuer with {tenant_id} has no single metadata document: set it \
+                           (`P_AUTHORIZATION_URL`), or discovery_url (`P_DISCOVERY_URL`)";
             faults.push(Fault::new("authorization_url", problem));
         }
         if with_id_token && endpoint.name.contains(TENANT_PLACEHOLDER) {
-            let problem = "has {tenant_id}, but an ID token names one issuer: sign in with a client of one issuer \
-                           (`TokenExchangeClient::builder`), or without the scope openid (scopes, `P_SCOPES`)";
+            let problem = "has {tenant_id}, but an ID token names one issuer: use a client for a single issuer \
+                           (`TokenExchangeClient::builder`), or remove the scope openid (scopes, `P_SCOPES`)";
             faults.push(Fault::new("issuer", problem));
         }
         faults
     }
 
-    /// Returns whether the provider's authorization responses have `iss` (RFC 9207 §2.4). Returns false
-    /// if all endpoints are configured and there is no metadata.
+    /// Returns whether the provider adds `iss` to authorization responses (RFC 9207 §2.4). Returns
+    /// false if all endpoints are configured and there is no metadata.
     ///
     /// # Errors
     /// The metadata is needed and cannot be read.

@@ -14,15 +14,15 @@ use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
 use crate::support::telemetry::Outage;
 
-/// The time after which another probe is allowed while one is running. A probe that is dropped ends
+/// The time after which a running probe no longer blocks the next one. A probe that is dropped ends
 /// immediately.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The maximum number of breakers: one for each endpoint, so perhaps one for each tenant. The breaker of
-/// an evicted endpoint starts closed.
+/// The maximum number of breakers. There is one for each endpoint, and each tenant may have its own
+/// endpoint. The breaker of an evicted endpoint starts closed.
 const MAX_ENDPOINTS: usize = 1_000;
 
-/// The label for all grants of an endpoint.
+/// The label in logs for a failure that affects all grants of an endpoint.
 pub(super) const ALL_GRANTS: &str = "all";
 
 /// The breaker of each endpoint, by URL.
@@ -42,28 +42,29 @@ impl Breakers {
     }
 }
 
-/// The extent to which a request was delivered.
+/// How far a request got before it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// Client authentication failed before the request was sent.
-    NotSent,
+    /// Client authentication failed, so no connection was attempted.
+    NotAuthenticated,
     /// The connection failed.
     NotConnected,
     /// The request timed out, or the connection broke. The provider may have received it.
     NoAnswer,
+    /// The provider answered with this status.
     Answered(StatusCode),
 }
 
 impl Delivery {
-    /// Returns whether a failure counts for all grants: no connection, or an answer of the gateway in
-    /// front of the endpoint. A caller cannot provoke these. A caller can provoke other failures (429,
-    /// 500, a timeout), so they count for one grant only, and for none if the credential came from an
-    /// anonymous caller.
+    /// Returns whether a failure counts for all grants: the connection failed, or the gateway in front
+    /// of the endpoint answered (502, 503, 504). A caller cannot provoke these. A caller can provoke
+    /// other failures (429, 500, a timeout), so they count for one grant only, and for none if the
+    /// credential came from an anonymous caller.
     pub(super) fn is_endpoint_failure(self) -> bool {
         match self {
             Self::NotConnected => true,
             Self::Answered(status) => matches!(status.as_u16(), 502..=504),
-            Self::NotSent | Self::NoAnswer => false,
+            Self::NotAuthenticated | Self::NoAnswer => false,
         }
     }
 }
@@ -72,7 +73,7 @@ impl Delivery {
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     states: Mutex<States>,
-    /// The outages that were logged, by grant.
+    /// The logged outages, by label: a grant, [`ALL_GRANTS`], or another kind of request.
     outages: Mutex<HashMap<&'static str, Arc<Outage>>>,
 }
 
@@ -91,7 +92,7 @@ struct State(Failures);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Transition {
     None,
-    /// No requests of this grant (or [`ALL_GRANTS`]) are sent for this long.
+    /// No requests are sent for this long: those of the grant, or all requests ([`ALL_GRANTS`]).
     Opened(&'static str, Duration),
     Closed,
 }
@@ -102,9 +103,9 @@ pub(super) enum Transition {
 pub(super) struct Permit {
     breaker: Arc<Breaker>,
     clock: Arc<dyn Clock>,
-    /// `None`: only failures of the whole endpoint count.
+    /// The grant whose failures count, or `None` if only failures of the whole endpoint count.
     grant: Option<&'static str>,
-    /// The time until which other callers wait, if this request is a probe.
+    /// The deadline of the probe, which identifies it if this request is a probe.
     probe_until: Duration,
     is_recorded: bool,
 }
@@ -127,7 +128,7 @@ impl Permit {
         let mut unused = State::default();
         let own = self.grant.map_or(&mut unused, |grant| grants.entry(grant).or_default());
         match (delivery, failed) {
-            (Delivery::NotSent, _) => {
+            (Delivery::NotAuthenticated, _) => {
                 whole.end_probe(self.probe_until, now);
                 own.end_probe(self.probe_until, now);
                 Transition::None
@@ -166,8 +167,9 @@ impl Drop for Permit {
 }
 
 impl Breaker {
-    /// Permits a request of this grant, unless the breaker is open. Pass no grant for credentials of
-    /// anonymous callers: otherwise one caller with invented credentials could open the breaker for all.
+    /// Permits a request of this grant, unless the breaker is open. For credentials of anonymous
+    /// callers, `grant` is `None`, so that one caller with invented credentials cannot open the breaker
+    /// for all.
     pub(super) fn permit(
         self: &Arc<Self>,
         grant: Option<&'static str>,
@@ -180,10 +182,10 @@ impl Breaker {
         let own = grant.map_or(&mut unused, |grant| grants.entry(grant).or_default());
         let open_until = whole.0.retry_at.max(own.0.retry_at);
         if now < open_until {
-            let problem = "too many requests failed; the circuit breaker is open";
-            return Err(ExchangeError::unavailable(Some(open_until - now), problem));
+            let problem = "requests failed recently, so the circuit breaker is open";
+            return Err(ExchangeError::provider_unavailable(Some(open_until - now), problem));
         }
-        // This request is the probe of an open breaker. Other callers wait for its outcome.
+        // If the breaker is open, this request is its probe. Other callers wait for its outcome.
         let probe_until = now + PROBE_TIMEOUT;
         for state in [whole, own].into_iter().filter(|state| state.is_open()) {
             state.0.retry_at = probe_until;
@@ -209,6 +211,7 @@ fn closed_if(was_open: bool) -> Transition {
 }
 
 impl State {
+    /// Returns whether the breaker has opened and no request has succeeded since.
     fn is_open(&self) -> bool {
         self.0.are_too_many(Backoff::ENDPOINT)
     }
@@ -218,8 +221,8 @@ impl State {
         std::mem::take(self).is_open()
     }
 
-    /// Ends the probe with this deadline, so that the next caller may probe. A backoff that began in
-    /// the meantime stays.
+    /// Ends the probe with the deadline `probe_until`, so that the next caller may probe. If a backoff
+    /// has begun in the meantime, it stays.
     fn end_probe(&mut self, probe_until: Duration, now: Duration) {
         if self.0.retry_at == probe_until {
             self.0.retry_at = now;
@@ -294,7 +297,7 @@ mod tests {
             self.permit(grant, now).is_some()
         }
 
-        /// Runs a request that starts and ends in this second.
+        /// Runs a request that starts and ends at `now`.
         fn run(
             &self,
             grant: &'static str,
@@ -338,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn refusal_closes_and_probe_times_out() {
+    fn refusal_closes_and_silent_probe_times_out() {
         let breaker = TestBreaker::new();
         let _ = breaker.run("code", status(429), &failed(Some(1)), 0);
-        let endless = breaker.permit("code", 1).unwrap();
+        let silent = breaker.permit("code", 1).unwrap();
         assert!(!breaker.permits("code", 30));
         let second = breaker.permit("code", 31).unwrap();
-        drop(endless);
+        drop(silent);
         assert!(!breaker.permits("code", 31), "the first probe has timed out");
         let refused: Result<(), _> = Err(ExchangeError::Answer("test"));
         assert_eq!(second.record(Delivery::Answered(OK), &refused), Transition::Closed);
@@ -369,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn caller_failure_counts_for_one_grant() {
+    fn provoked_failure_counts_for_one_grant() {
         for delivery in [429, 500, 501].map(status) {
             let breaker = TestBreaker::new();
             let _ = breaker.run("password", delivery, &failed(Some(60)), 0);
@@ -425,8 +428,8 @@ mod tests {
         let _ = breaker.run("exchange", status(503), &failed(Some(1)), 0);
         let probe = breaker.permit("exchange", 1).unwrap();
         assert!(!breaker.permits("exchange", 1));
-        let unproven: Result<(), _> = Err(ExchangeError::ClientAuth("test".to_owned()));
-        assert_eq!(probe.record(Delivery::NotSent, &unproven), Transition::None);
+        let unauthenticated: Result<(), _> = Err(ExchangeError::ClientAuth("test".to_owned()));
+        assert_eq!(probe.record(Delivery::NotAuthenticated, &unauthenticated), Transition::None);
         let probe = breaker.permit("exchange", 1);
         assert!(probe.is_some() && !breaker.permits("exchange", 1), "still open");
     }

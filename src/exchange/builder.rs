@@ -20,7 +20,8 @@ use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::support::seal::SealingKeys;
 use crate::support::secret::Secret;
 
-/// The settings that the parts of a client share. The setters of the builder document them.
+/// The settings of a client that several modules read. The setters of [`TokenExchangeBuilder`] document
+/// them.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) requested_type: Option<TokenType>,
@@ -54,7 +55,7 @@ impl Default for Settings {
     }
 }
 
-/// Configures a [`TokenExchangeClient`]. Returned by [`TokenExchangeClient::builder`].
+/// A builder for a [`TokenExchangeClient`], returned by [`TokenExchangeClient::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "call `build` to get a client"]
 pub struct TokenExchangeBuilder {
@@ -125,27 +126,29 @@ impl TokenExchangeBuilder {
         builder
     }
 
-    /// Sets the issuer that the provider's metadata states. Default: the issuer URL of the builder.
+    /// Sets the issuer in the provider's metadata and tokens, if it differs from the issuer URL of the
+    /// builder. Default: the issuer URL of the builder.
     pub fn expected_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.expected_issuer = Some(issuer.into());
         self
     }
 
-    /// Sets the URL of the metadata document. Default: the well-known URLs of the issuer.
+    /// Sets the URL of the metadata document. Default: the well-known URLs of the issuer (RFC 8414 and
+    /// OpenID Connect Discovery), tried in order.
     pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
         self.discovery_url = Some(url.into());
         self
     }
 
-    /// Sets how the service authenticates at the provider. Required.
+    /// Sets the client authentication. Required.
     pub fn client_auth(mut self, auth: ClientAuth) -> Self {
         self.auth = Some(auth);
         self
     }
 
     /// Sets the token endpoint. Default: the one in the issuer's metadata, which is read again every
-    /// hour. `{tenant_id}` in the URL is replaced by the tenant of the request; then every request must
-    /// name a tenant.
+    /// hour. `{tenant_id}` in the URL (not in the host) is replaced by the tenant of the request; then
+    /// every request must name a tenant.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = Some(url.into());
         self
@@ -170,14 +173,15 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Sets the `requested_token_type` of exchanges. Default: [`TokenType::Jwt`]. `None` omits it, for
-    /// providers that refuse the parameter.
+    /// Sets the `requested_token_type` of exchanges. Default: [`TokenType::Jwt`]. `None` omits the
+    /// parameter, for providers that do not accept it.
     pub fn requested_token_type(mut self, kind: Option<TokenType>) -> Self {
         self.settings.requested_type = kind;
         self
     }
 
-    /// Sets the form parameter that carries the tenant of a service token. Default: none.
+    /// Sets the form parameter that carries the tenant of a service token. Default: none; a request
+    /// that names a tenant then fails, unless the URL of the token endpoint depends on the tenant.
     pub fn tenant_parameter(mut self, name: impl Into<String>) -> Self {
         self.settings.tenant_parameter = Some(name.into());
         self
@@ -195,43 +199,46 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Accepts exchanged tokens with any `aud`, for providers whose tokens have none or use other names.
-    /// The price: a token for one service may be sent to another.
+    /// Accepts exchanged tokens with any `aud`, or without one, for providers that do not put the
+    /// requested audiences into their tokens. The price: a token for one service may be sent to
+    /// another.
     pub fn insecure_any_audience(mut self) -> Self {
         self.settings.relaxed.audience = true;
         self
     }
 
-    /// Accepts exchanged tokens with any `sub` and `tenant_id`, for providers that give a user another
-    /// name at each service. The price: a provider that confuses users or tenants is not detected.
+    /// Accepts exchanged tokens with any `sub` and `tenant_id`, for providers that use a different user
+    /// id for each service (pairwise subjects). The price: a provider that confuses users or tenants is
+    /// not detected.
     pub fn insecure_any_subject(mut self) -> Self {
         self.settings.relaxed.subject = true;
         self
     }
 
-    /// Accepts exchanged tokens without `issued_token_type`, for providers that omit it although
-    /// RFC 8693 §2.2.1 requires it. The price: a token of another type may be used as an access token.
+    /// Accepts exchanged tokens without `issued_token_type`, for providers that omit this required
+    /// member (RFC 8693 §2.2.1). The price: the client may take a token of another type for an access
+    /// token.
     pub fn accept_untyped_tokens(mut self) -> Self {
         self.settings.relaxed.issued_type = true;
         self
     }
 
-    /// Accepts exchanged tokens with a `token_type` of `N_A`, for downstream services that expect such
-    /// tokens elsewhere than in `Authorization` (RFC 8693 §2.2.1).
-    /// [`is_bearer`](super::AccessToken::is_bearer) returns false for them.
+    /// Accepts tokens whose `token_type` is `N_A` (RFC 8693 §2.2.1), for downstream services that do
+    /// not expect the token in the `Authorization` header. [`is_bearer`](super::AccessToken::is_bearer)
+    /// returns false for them.
     pub fn accept_other_token_types(mut self) -> Self {
         self.settings.relaxed.token_type = true;
         self
     }
 
-    /// Caches an exchanged token longer than its subject token lives. Default: not allowed. The price: a
-    /// user who signed out can still reach downstream services.
+    /// Allows the cache to keep an exchanged token after its subject token has expired. Default: not
+    /// allowed. The price: a user who signed out can still reach downstream services.
     pub fn insecure_outlive_subject(mut self) -> Self {
         self.settings.outlives_subject = true;
         self
     }
 
-    /// Sets the lifetime of tokens that have neither `expires_in` nor, as a JWT, an `exp`. Default:
+    /// Sets the lifetime of tokens without `expires_in` that are not JWTs with an `exp`. Default:
     /// unknown, so such tokens are not cached.
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.default_lifetime = Some(lifetime);
@@ -251,16 +258,17 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Sets how long the client waits for a cache that does not answer. Default: 5 seconds. After it, an
-    /// exchange or a request for a service token continues without the cache
-    /// ([`RedisCache`](super::RedisCache) has a shorter limit). A refresh or a code retries the
-    /// cache for this long, and then fails with [`Unavailable`](super::ExchangeError::Unavailable).
+    /// Sets how long the client waits for a cache that does not answer. Default: 5 seconds. After that,
+    /// an exchange or a request for a service token continues without the cache
+    /// ([`RedisCache`](super::RedisCache) has a shorter limit). A request with a refresh token or code
+    /// retries the cache for this long, and then fails with
+    /// [`Unavailable`](super::ExchangeError::Unavailable).
     pub fn cache_timeout(mut self, timeout: Duration) -> Self {
         self.settings.cache_timeout = timeout;
         self
     }
 
-    /// Spends refresh tokens and codes even while a shared cache does not answer. Default: not allowed.
+    /// Uses refresh tokens and codes even while a shared cache does not answer. Default: not allowed.
     /// Safe for a service with one process. The price with more processes: while the cache is
     /// unavailable, two processes may spend the same refresh token, and the provider then ends the
     /// session (RFC 9700 §4.14.2).
@@ -269,16 +277,18 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Limits the time of a request, from connecting to the last byte. Default: 10 seconds.
+    /// Limits the time of a request with its retry, from connecting to the last byte. Default: 10
+    /// seconds. The same limit applies to reading metadata and to each lookup of
+    /// [`token_urls`](Self::token_urls).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
     }
 
-    /// Shares the issuer's metadata with these issuers (`Auth::issuers`), so that it is read only once.
-    /// Endpoints and sessions call this for you. Nothing is shared if `issuers` does not list this
-    /// issuer, uses another metadata URL, or needs no metadata. Default: the client reads the metadata
-    /// itself.
+    /// Shares the issuer's metadata with `issuers` ([`Auth::issuers`](crate::Auth::issuers)), so that
+    /// it is read only once. Endpoints and sessions call this for you. Nothing is shared if `issuers`
+    /// does not contain this issuer, reads its metadata from another URL, or does not need its
+    /// metadata. Default: the client reads the metadata itself.
     pub fn issuers(mut self, issuers: &Issuers) -> Self {
         self.issuers = Some(issuers.clone());
         self
@@ -295,12 +305,16 @@ impl TokenExchangeBuilder {
     /// # Errors
     /// All faults together:
     ///
-    /// * [`client_auth`](Self::client_auth) is missing;
+    /// * [`client_auth`](Self::client_auth) is missing or cannot be used;
     /// * a URL is invalid, or is neither `https` nor an allowed loopback URL;
+    /// * [`token_url`](Self::token_url) has `{tenant_id}` in its host, or another placeholder;
+    /// * the configuration of [`from_config`](TokenExchangeClient::from_config) or
+    ///   [`from_env`](TokenExchangeClient::from_env) is invalid;
     /// * a shared cache has no [`cache_keys`](Self::cache_keys);
-    /// * the issuer has `{tenant_id}`, and neither [`token_url`](Self::token_url) nor
-    ///   [`token_urls`](Self::token_urls) is set;
-    /// * a URL other than the token endpoint's has `{tenant_id}`;
+    /// * the issuer has `{tenant_id}`, and none of [`token_url`](Self::token_url),
+    ///   [`token_urls`](Self::token_urls) and [`discovery_url`](Self::discovery_url) is set;
+    /// * [`discovery_url`](Self::discovery_url), [`revocation_url`](Self::revocation_url) or
+    ///   [`authorization_url`](Self::authorization_url) has `{tenant_id}`;
     /// * the [`timeout`](Self::timeout) is 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
         let prefix = self.prefix.clone();
@@ -319,7 +333,7 @@ impl TokenExchangeBuilder {
             faults.push(Fault::new("timeout", "is 0: set a positive timeout"));
         }
         if self.auth.is_none() && !faults.iter().any(|fault| fault.field.starts_with("client")) {
-            faults.push(Fault::new("client_auth", "is missing: set how the service authenticates"));
+            faults.push(Fault::new("client_auth", "is missing: set the client authentication"));
         }
         if let Some(Err(problem)) = self.auth.as_ref().map(ClientAuth::check) {
             faults.push(Fault::new("client_auth", problem));
@@ -328,15 +342,18 @@ impl TokenExchangeBuilder {
         let keys = match self.cache_keys.take() {
             Some(keys) => Some(keys),
             None if cache.is_shared() => {
-                faults.push(Fault::new("cache_keys", "is missing: a shared cache needs keys"));
+                faults.push(Fault::new(
+                    "cache_keys",
+                    "is missing: a shared cache needs sealing keys (cache_keys, `P_CACHE_KEYS`)",
+                ));
                 None
             }
             None => Some(SealingKeys::random()?),
         };
         let (Some(auth), Some(keys), true) = (self.auth.take(), keys, faults.is_empty()) else {
-            return Err(ConfigError::from_faults(faults)
-                .err()
-                .unwrap_or_else(|| ConfigError::one(Fault::new("issuer", "cannot be used"))));
+            return Err(ConfigError::from_faults(faults).err().unwrap_or_else(|| {
+                ConfigError::one(Fault::new("issuer", "is not a usable issuer URL"))
+            }));
         };
         let fingerprint = self.fingerprint(&auth);
         let endpoint = TokenEndpoint {
@@ -366,7 +383,8 @@ impl TokenExchangeBuilder {
         if self.issuer.contains(TENANT_PLACEHOLDER) {
             if !self.has_token_url() {
                 let problem = "has {tenant_id}, so there is no single metadata document: \
-                               set token_url (`P_TOKEN_URL`), or discovery_url (`P_DISCOVERY_URL`)";
+                               set token_url (`P_TOKEN_URL`), token_urls (in code), or discovery_url \
+                               (`P_DISCOVERY_URL`)";
                 faults.push(Fault::new("issuer", problem));
             }
             return Vec::new();
@@ -400,8 +418,8 @@ impl TokenExchangeBuilder {
         TokenUrlSource::Template(url.clone())
     }
 
-    /// Returns the fingerprint of all settings that change a token. Clients with different fingerprints
-    /// share no cache entries.
+    /// Returns the fingerprint of all settings that affect the obtained tokens. Clients with different
+    /// fingerprints share no cache entries.
     fn fingerprint(&self, auth: &ClientAuth) -> ClientFingerprint {
         let settings = &self.settings;
         let lifetime = settings.default_lifetime.map(|life| life.as_millis().to_string());
@@ -444,7 +462,7 @@ impl TokenExchangeBuilder {
             .ok()
             .filter(|url| may_receive_credentials(url, self.settings.allow_loopback_http));
         if url.is_none() {
-            faults.push(Fault::new(field, "is not an https URL"));
+            faults.push(Fault::new(field, "is not an https URL (http is allowed only for loopback addresses, with allow_loopback_http)"));
         }
         url
     }
@@ -454,19 +472,19 @@ const NO_KEY_FILE: &str = "is missing: private_key_jwt needs the file with the p
 
 /// Reads the client authentication from the configuration.
 fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
-    let missing = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
+    let fault = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
     let id = client.id.as_deref().filter(|id| !id.is_empty());
-    let id = id.ok_or_else(|| missing("id", "is missing: set this service's client_id"))?;
+    let id = id.ok_or_else(|| fault("id", "is missing: set this service's client_id"))?;
     let secret = || match (&client.secret, &client.secret_file) {
         (Some(_), Some(_)) => {
-            Err(missing("secret_file", "is set, and the secret too: set only one"))
+            Err(fault("secret_file", "and secret are both set: set only one of them"))
         }
         (Some(secret), None) => Ok(SecretSource::Value(secret.clone())),
         (None, Some(file)) => Ok(SecretSource::File(file.clone())),
-        (None, None) => Err(missing(
+        (None, None) => Err(fault(
             "secret",
-            "is missing: set it, or secret_file (`P_CLIENT_SECRET_FILE`); for a client without a \
-             secret, set auth = none (`P_CLIENT_AUTH=none`)",
+            "is missing: set secret or secret_file (`P_CLIENT_SECRET_FILE`), or, for a public client, \
+             auth = none (`P_CLIENT_AUTH=none`)",
         )),
     };
     Ok(match client.auth {
@@ -474,7 +492,7 @@ fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
         ClientAuthMethod::Post => ClientAuth::post(id, secret()?),
         ClientAuthMethod::None => ClientAuth::none(id),
         ClientAuthMethod::PrivateKeyJwt => {
-            let file = client.key_file.clone().ok_or_else(|| missing("key_file", NO_KEY_FILE))?;
+            let file = client.key_file.clone().ok_or_else(|| fault("key_file", NO_KEY_FILE))?;
             let (algorithm, kid) = (client.key_algorithm, client.key_id.as_deref());
             ClientAuth::private_key_jwt(id, algorithm, kid, SecretSource::File(file))
         }

@@ -1,4 +1,5 @@
-//! [`CachedExchange`]: a token from the cache, or one request to the provider for all callers.
+//! [`CachedExchange`]: answers token requests from the cache, or with one request to the provider that
+//! all callers share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,33 +22,35 @@ use crate::support::seal::SealingKeys;
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry;
 
-/// The size of the memory cache for results of refresh tokens and codes, in bytes. When it is full,
-/// half of it holds the latest entries, so about the latest 8 MiB are never evicted.
+/// The size, in bytes, of the memory cache for tokens obtained with refresh tokens and codes. Half of a
+/// full cache holds the latest entries; about the latest 6.5 MiB are never evicted.
 pub(super) const SUCCESSOR_BYTES: u64 = 16 << 20;
 
-/// The maximum number of tasks that release locks in the background. Further locks are left to expire.
+/// The maximum number of background tasks that release locks. Locks beyond that expire on their own.
 const MAX_UNLOCK_TASKS: usize = 256;
 
-/// A downstream service does not reject a token this young because of its age.
+/// The minimum age at which a rejected token is replaced. A younger token was not rejected because of
+/// its age.
 const MIN_REPLACED_AGE: Duration = Duration::from_secs(10);
 
 pub(super) type TokenResult = Result<AccessToken, ExchangeError>;
 
 type CacheLookup = Result<Option<AccessToken>, CacheUnavailable>;
 
-/// The token endpoint with a cache in front of it, and the requests now running.
+/// The token endpoint with a cache in front of it, and the requests in progress.
 #[derive(Debug)]
 pub(super) struct CachedExchange {
     pub(super) endpoint: TokenEndpoint,
     pub(super) cache: Arc<dyn TokenCache>,
     keys: SealingKeys,
     fingerprint: ClientFingerprint,
-    /// The results of refresh tokens and codes that this process spent. Kept beside the cache, which
-    /// may fail or evict: a second request with the same credential must find the result.
+    /// The successors: the tokens that this process obtained with refresh tokens and codes. They are
+    /// kept outside of the cache, which may fail or evict them: a second request with the same
+    /// credential must find its successor.
     successors: MemoryCache,
     pub(super) unlock_permits: Semaphore,
-    /// The lookups in a shared cache. Without sharing them, many callers at the same time would delay each
-    /// other's lookups beyond the time limit.
+    /// The running lookups in a shared cache. Callers share them, because many simultaneous lookups would
+    /// delay each other beyond the time limit.
     lookups: SingleFlight<Mac, CacheLookup>,
     fetches: SingleFlight<Mac, TokenResult>,
     failures: FailureCache,
@@ -79,7 +82,8 @@ impl CachedExchange {
         &*self.endpoint.settings.clock
     }
 
-    /// Returns a token for `request`, and not the token that a downstream service `rejected`.
+    /// Returns a token for `request`. If a downstream service rejected the token `rejected`, returns
+    /// another one, unless `rejected` is younger than [`MIN_REPLACED_AGE`].
     pub(super) async fn get(
         self: &Arc<Self>,
         request: &TokenRequest<'_>,
@@ -127,7 +131,7 @@ impl CachedExchange {
         rejected: Option<&AccessToken>,
     ) -> TokenResult {
         // Under a single-use key the fetch waits for the lock. If the cache is known to be unavailable,
-        // a lookup before it would only double the wait.
+        // a lookup before that would only double the wait.
         let skips_lookup = key.is_single_use() && self.cache_unavailable.load(Ordering::Relaxed);
         let mut lock_timeout = self.endpoint.settings.cache_timeout;
         if self.cache.is_shared() && !skips_lookup {
@@ -145,13 +149,16 @@ impl CachedExchange {
         let waiter = self.fetch_once(key, rejected, lock_timeout);
         let is_new = waiter.is_new();
         telemetry::token_cache(if is_new { "miss" } else { "collapsed" });
-        let aborted = || Err(ExchangeError::unavailable(None, "the request was aborted"));
+        let aborted = || {
+            Err(ExchangeError::unavailable(None, "the task that requested the token was aborted"))
+        };
         let token = waiter.wait().await.unwrap_or_else(aborted)?;
         Ok(if is_new { token } else { token.with_status(CacheStatus::Collapsed) })
     }
 
-    /// Joins the fetch for `key` that is running, or starts one in a task of its own. The task goes on
-    /// after it has published its result, if the cache still has to be written or unlocked.
+    /// Joins the fetch for `key` that is running, or starts one in a task of its own. The task
+    /// continues after it has published its result, until the token is written to the cache and the
+    /// locks are released.
     fn fetch_once(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
@@ -173,7 +180,8 @@ impl CachedExchange {
         })
     }
 
-    /// Returns whether a cached token may be used. If it is due, starts a fetch in the background.
+    /// Returns whether a cached token may be used. If the token is due, also starts a fetch in the
+    /// background.
     fn accept_and_renew(
         self: &Arc<Self>,
         key: &CacheKey<'_>,
@@ -189,7 +197,8 @@ impl CachedExchange {
         freshness != Freshness::Expired
     }
 
-    /// Returns the freshness of a token as an answer to this request.
+    /// Returns the freshness of a cached token with respect to this request: a rejected token counts as
+    /// expired, and a successor as fresh.
     pub(super) fn freshness(
         &self,
         key: &CacheKey<'_>,
@@ -208,8 +217,8 @@ impl CachedExchange {
         }
     }
 
-    /// Returns whether the provider has nothing newer for this refresh token: it was spent, or the
-    /// access token is still fresh.
+    /// Returns whether the cached token is the final result of this refresh token: the provider has
+    /// rotated the refresh token, or the access token is still fresh.
     fn is_successor(&self, request: &RefreshRequest, token: &AccessToken) -> bool {
         let is_spent = token.refresh_token().is_some_and(|next| *next != request.refresh_token);
         is_spent || token.freshness_until_expiry(self.clock()) == Freshness::Fresh
@@ -240,8 +249,8 @@ impl CachedExchange {
         let _ = self.successors.put(key, token, SUCCESSOR_TTL, None).await;
     }
 
-    /// Looks the token up in the shared cache, once for all callers. The time limit is that of the
-    /// lookup, so a caller that comes after it starts a new one.
+    /// Looks the token up in the shared cache, once for all callers. `limit` counts from the start of
+    /// the shared lookup. A caller that arrives after the limit starts a new lookup.
     async fn shared_lookup(self: &Arc<Self>, key: &CacheKey<'_>, limit: Duration) -> CacheLookup {
         let waiter = self.lookups.run(key.mac(), || {
             let (exchange, request) = (self.clone(), key.request().owned());
@@ -288,7 +297,9 @@ impl CachedExchange {
         &'k self,
         request: &'k TokenRequest<'k>,
     ) -> Result<CacheKey<'k>, ExchangeError> {
-        self.keys(request).next().ok_or(ExchangeError::NotConfigured("there are no sealing keys"))
+        self.keys(request)
+            .next()
+            .ok_or(ExchangeError::NotConfigured("there are no sealing keys: set cache_keys"))
     }
 
     /// Returns the cache keys for writes, one for each sealing key.

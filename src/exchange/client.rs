@@ -1,4 +1,4 @@
-//! [`TokenExchangeClient`]: obtains tokens for calls to other services.
+//! [`TokenExchangeClient`]: obtains, refreshes and revokes tokens.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,39 +17,44 @@ use crate::issuer::Issuers;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
 
-/// Obtains tokens from one provider, with one method for each grant. Cheap to clone; clones share the
-/// cache and the circuit breakers.
+/// A client for the token endpoint of one provider, with one method for each grant. Cheap to clone;
+/// clones share the cache and the circuit breakers.
 ///
 /// # Caching
 ///
-/// [`exchange`](Self::exchange) and [`service_token`](Self::service_token) answer from a
-/// [`TokenCache`](crate::TokenCache) if they can. Concurrent calls for the same token share one request
-/// to the provider, which continues even if the first caller is dropped. After 80 % of its lifetime a
-/// token is still returned while a background task requests the next one, so a short outage of the
-/// provider has no effect. Concurrent calls of [`refresh`](Self::refresh) or
-/// [`authorization_code`](Self::authorization_code) spend a refresh token or code only once. The password
-/// grant is never cached.
+/// [`exchange`](Self::exchange) and [`service_token`](Self::service_token) return a token from the
+/// [`TokenCache`](crate::TokenCache) if it has one. Concurrent calls for the same token share one
+/// request to the provider, which continues even if the first caller is dropped. After 80 % of its
+/// lifetime a token is still returned while a background task requests the next one, so an outage of
+/// the provider that is shorter than the rest of the lifetime does not affect cached tokens. Concurrent
+/// calls of [`refresh`](Self::refresh) or [`authorization_code`](Self::authorization_code) use a
+/// refresh token or code only once; the result is cached for a minute. The password grant is never
+/// cached.
 ///
 /// # Retries and circuit breaker
 ///
-/// A request that was not sent is retried once. Exchanges and requests for service tokens are also
-/// retried once if no answer arrived. After three failures in a row a circuit breaker opens for 1 to 60
-/// seconds, or for the `Retry-After` of the answer, at most a minute. It opens for all grants after a
-/// failed connection or an answer of a gateway (502, 503, 504). After 429, 500 or a timeout it opens for
-/// one grant, because a single caller may have caused the failure.
+/// A request is retried once if the connection failed. Exchanges and requests for service tokens are
+/// also retried once if no answer arrived, or if the answer is 429 or 5xx without `Retry-After`. A
+/// circuit breaker opens after three failures in a row, for 0.5 to 60 seconds, or after one failure
+/// with `Retry-After`, for that time, at most a minute. It opens for all grants after a failed
+/// connection or an answer of a gateway (502, 503, 504). After 429, 500 or a timeout it opens for one
+/// grant, because a single caller may have caused the failure. Failures caused by codes, passwords and
+/// refresh tokens that callers send to the [endpoints](crate::endpoints) do not count.
 ///
 /// # Verification
 ///
-/// The answer must be a bearer token without scopes that were not requested. If an exchange returns a
-/// JWT:
+/// The answer must contain a bearer token, and must not grant a scope that was not requested. The
+/// `issued_token_type` of an exchange must be an access token or a JWT. A JWT whose claims cannot be
+/// read is rejected. If an exchange returns a JWT:
 ///
 /// * its `aud` must contain every requested audience and resource;
 /// * its scopes must be a subset of the requested ones, if any were requested;
-/// * its `sub` and `tenant_id` must equal those of the subject token, if that is a JWT with these claims.
+/// * its `sub` and `tenant_id` must equal those of the subject token, if that is a JWT with these
+///   claims, and its `tenant_id` must be the tenant of the request, if the request names one.
 ///
-/// A service token that is a JWT with a `tenant_id` must have the requested tenant. Claims of opaque
-/// tokens cannot be verified. Signatures are *not* verified, because the token came directly from the
-/// provider.
+/// A JWT of the other grants, except a refresh, must have the tenant of the request, if both name one.
+/// The claims of opaque tokens cannot be compared. Signatures are *not* verified, because the token
+/// came directly from the provider.
 ///
 /// ```no_run
 /// use scaikey_auth::issuer::ClientAuth;
@@ -78,40 +83,42 @@ impl TokenExchangeClient {
 
     /// Sets [`issuers`](TokenExchangeBuilder::issuers), unless the builder set it.
     pub(crate) fn share_metadata(&self, issuers: &Issuers) {
-        // Fails if it is set, which is as good.
+        // An error means that it is already set, which is fine.
         let _ = self.cached.endpoint.issuers.set(issuers.clone());
     }
 
-    /// Returns a builder for the first issuer of this configuration, with the configured
-    /// [`client`](crate::AuthConfig::client).
+    /// Returns a builder for the first issuer of `config`, with the settings in
+    /// [`client`](crate::AuthConfig::client). Without an issuer, `build` fails.
     pub fn from_config(config: &AuthConfig) -> TokenExchangeBuilder {
         TokenExchangeBuilder::from_config(config)
     }
 
     /// Returns a builder configured from environment variables: see [`AuthConfig::from_env`].
-    /// [`build`](TokenExchangeBuilder::build) reports variables that cannot be read.
+    /// [`build`](TokenExchangeBuilder::build) reports variables with invalid values.
     pub fn from_env(prefix: &str) -> TokenExchangeBuilder {
         Self::from_config(&AuthConfig::from_env(prefix))
     }
 
     /// Exchanges a token for a token with another audience (RFC 8693), or returns the cached one.
     ///
-    /// A token is cached until 30 seconds before it expires, and no longer than the subject token lives.
-    /// A refusal is cached for ten seconds.
+    /// A token is cached until 30 seconds before it expires, and no longer than the subject token
+    /// lives. A refusal is cached for ten seconds; `invalid_client` and invalid answers are cached for
+    /// one.
     ///
     /// # Errors
-    /// [`ExchangeError`]. `invalid_target` means that the provider issues no tokens for the target,
-    /// `invalid_request` that it does not accept the subject token.
+    /// No token could be obtained: see [`ExchangeError`]. `invalid_target` means that the provider
+    /// issues no tokens for the target, and `invalid_request` that it does not accept the subject
+    /// token.
     pub async fn exchange(&self, request: &ExchangeRequest) -> Result<AccessToken, ExchangeError> {
         self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), None).await
     }
 
-    /// Exchanges again, because a downstream service rejected a token. If the token was replaced in the
-    /// meantime, returns the cached replacement. A token younger than ten seconds is returned unchanged,
-    /// because its age was not the reason for the rejection.
+    /// Exchanges again after a downstream service rejected the token `rejected`. If the token was
+    /// replaced in the meantime, returns the cached replacement. A token younger than ten seconds is
+    /// returned unchanged, because its age was not the reason for the rejection.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// No token could be obtained: see [`ExchangeError`].
     pub async fn exchange_replacing(
         &self,
         rejected: &AccessToken,
@@ -120,8 +127,8 @@ impl TokenExchangeClient {
         self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(rejected)).await
     }
 
-    /// Obtains a token for the service itself (client credentials, RFC 6749 §4.4), or returns the cached
-    /// one. A [`TenantId`](crate::TenantId) converts into a request.
+    /// Obtains a token for the service itself (client credentials, RFC 6749 §4.4), or returns the
+    /// cached one. A [`TenantId`](crate::TenantId) can be passed as the request.
     ///
     /// To request a token in a tenant, configure one of these: `{tenant_id}` in
     /// [`token_url`](TokenExchangeBuilder::token_url),
@@ -129,8 +136,10 @@ impl TokenExchangeClient {
     /// [`tenant_parameter`](TokenExchangeBuilder::tenant_parameter).
     ///
     /// # Errors
-    /// [`ExchangeError`]. Also if the request names a tenant and none of these is configured, or if the
-    /// answer is a JWT of another tenant.
+    /// No token could be obtained: see [`ExchangeError`].
+    /// [`NotConfigured`](ExchangeError::NotConfigured) if the request names a tenant and none of the
+    /// three settings above is set, and [`Answer`](ExchangeError::Answer) if the token is a JWT for
+    /// another tenant.
     pub async fn service_token(
         &self,
         request: impl Into<ServiceTokenRequest>,
@@ -138,11 +147,11 @@ impl TokenExchangeClient {
         self.token(&TokenRequest::Service(Cow::Owned(request.into())), None).await
     }
 
-    /// Obtains another token, because a downstream service rejected one. Works like
-    /// [`exchange_replacing`](Self::exchange_replacing).
+    /// Obtains another service token after a downstream service rejected the token `rejected`. Works
+    /// like [`exchange_replacing`](Self::exchange_replacing).
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// No token could be obtained: see [`ExchangeError`].
     pub async fn service_token_replacing(
         &self,
         rejected: &AccessToken,
@@ -151,7 +160,7 @@ impl TokenExchangeClient {
         self.token(&TokenRequest::Service(Cow::Owned(request.into())), Some(rejected)).await
     }
 
-    /// Obtains a token, or returns the cached one, unless that one was `rejected`.
+    /// Returns the cached token, unless it is `rejected`, or else obtains a new one.
     pub(crate) async fn token(
         &self,
         request: &TokenRequest<'_>,
@@ -173,7 +182,7 @@ impl TokenExchangeClient {
             || self.cached.endpoint.is_per_tenant();
         if request.tenant.is_some() && !sends_tenant {
             return Err(ExchangeError::NotConfigured(
-                "set tenant_parameter, or {tenant_id} in token_url, to request a token in a tenant",
+                "to request a token in a tenant, set tenant_parameter, token_urls, or {tenant_id} in token_url",
             ));
         }
         Ok(())
@@ -182,15 +191,17 @@ impl TokenExchangeClient {
     /// Obtains a new access token for a session (RFC 6749 §6). [`SessionTokens`](super::SessionTokens)
     /// calls this before the token expires.
     ///
-    /// If the provider rotates refresh tokens, it ends the session when one is used twice. So every call
-    /// with the same refresh token within a minute returns the result of the first call, in all processes
-    /// that share a cache. While a shared cache does not answer, no refresh token is spent: the call
-    /// fails with [`Unavailable`](ExchangeError::Unavailable) after the
+    /// A provider that rotates refresh tokens ends the session when a refresh token is used twice. So
+    /// every call with the same refresh token within a minute returns the result of the first call, in
+    /// all processes that share a cache. While a shared cache does not answer, no refresh token is used
+    /// (unless [`insecure_spend_without_lock`](TokenExchangeBuilder::insecure_spend_without_lock) is
+    /// set): the call fails with [`Unavailable`](ExchangeError::Unavailable) after the
     /// [`cache_timeout`](TokenExchangeBuilder::cache_timeout). A request without an answer is not
     /// retried, because the provider may have granted it.
     ///
     /// # Errors
-    /// [`ExchangeError`]. `invalid_grant` means that the user has to sign in again.
+    /// No token could be obtained: see [`ExchangeError`]. `invalid_grant` means that the user has to sign
+    /// in again.
     pub async fn refresh(&self, request: &RefreshRequest) -> Result<AccessToken, ExchangeError> {
         let request = TokenRequest::Refresh(Cow::Borrowed(request));
         let token = self.cached.get(&request, None).await?;
@@ -200,13 +211,14 @@ impl TokenExchangeClient {
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
     ///
-    /// A provider that receives a code twice ends the session (RFC 6749 §4.1.2). So only the first call
-    /// sends the code, in all processes that share a cache. A call with the same code, verifier and
-    /// redirect URI within a minute fails with `invalid_grant` without a request to the provider. With
-    /// [`allow_repeats`](CodeRequest::allow_repeats) it returns the same tokens instead.
+    /// A provider that receives a code twice may revoke the tokens issued for it (RFC 6749 §4.1.2). So
+    /// among all processes that share a cache, only the first call sends the code. While the cache does
+    /// not answer, no code is sent, as for [`refresh`](Self::refresh). A call with the same code,
+    /// verifier and redirect URI within a minute fails with `invalid_grant` without a request to the
+    /// provider. With [`allow_repeats`](CodeRequest::allow_repeats) it returns the same tokens instead.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// No token could be obtained: see [`ExchangeError`].
     pub async fn authorization_code(
         &self,
         request: &CodeRequest,
@@ -225,7 +237,8 @@ impl TokenExchangeClient {
     /// Signs a user in with a password (RFC 6749 §4.3).
     ///
     /// # Errors
-    /// [`ExchangeError`]. Also unless
+    /// No token could be obtained: see [`ExchangeError`].
+    /// [`NotConfigured`](ExchangeError::NotConfigured) unless
     /// [`enable_password_grant`](TokenExchangeBuilder::enable_password_grant) was called.
     pub async fn password(&self, request: &PasswordRequest) -> Result<AccessToken, ExchangeError> {
         if !self.allows_passwords() {
@@ -234,8 +247,8 @@ impl TokenExchangeClient {
         self.cached.endpoint.fetch(&TokenRequest::Password(Cow::Borrowed(request))).await
     }
 
-    /// Exchanges a token from a foreign issuer. Its subject and tenant are not compared with the
-    /// result, and the result is not cached, because the policy decides on every call.
+    /// Exchanges a token from a foreign issuer. The subject and tenant of the result are not compared
+    /// with it. The result is not cached, because the policy decides on every call.
     #[cfg(feature = "trust")]
     pub(crate) async fn exchange_foreign(
         &self,
@@ -249,26 +262,28 @@ impl TokenExchangeClient {
         self.cached.endpoint.settings.allows_passwords
     }
 
-    /// Revokes a token (RFC 7009). Revoking a token that the provider does not know succeeds.
+    /// Revokes a token (RFC 7009). Succeeds even if the provider does not know the token.
     ///
     /// # Errors
-    /// [`ExchangeError`]. Also if neither metadata nor configuration names a revocation endpoint.
+    /// The token could not be revoked: see [`ExchangeError`].
+    /// [`NotConfigured`](ExchangeError::NotConfigured) if neither the configuration nor the metadata
+    /// names a revocation endpoint.
     pub async fn revoke(&self, token: &Secret) -> Result<(), ExchangeError> {
         self.cached.endpoint.revoke(token.expose()).await
     }
 
-    /// Logs a token that should have been revoked and was not. Warns only once until revocation works
-    /// again, because anonymous callers can cause the failure.
+    /// Logs that a token could not be revoked, or, without an error, records a success. Warns only once
+    /// until a revocation succeeds, because anonymous callers can cause the failure.
     pub(crate) fn log_revocation(&self, token_kind: &'static str, error: Option<&ExchangeError>) {
         let endpoint = &self.cached.endpoint;
         let outage = endpoint.breakers.of(&endpoint.name).outage(token_kind);
         match error {
             Some(error) => {
-                let is_new = outage.begins(error, self.cached.clock().elapsed());
+                let is_new = outage.record_failure(error, self.cached.clock().elapsed());
                 telemetry::not_revoked(token_kind, error.kind(), error, is_new);
             }
             None => {
-                outage.ends(|| self.cached.clock().elapsed());
+                outage.record_success(|| self.cached.clock().elapsed());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! [`verify`]: compares the provider's token with the request.
+//! [`verify`]: checks that the provider's token is the requested one.
 
 use super::request::TokenRequest;
 use super::token::claims_of;
@@ -6,7 +6,7 @@ use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::identity::{ClaimsMapping, Scopes, read_scopes};
 use crate::support::json::{Document, Fault, Value};
 
-/// The comparisons that are switched off, for providers that deviate.
+/// The checks that are switched off (`true`), for providers that deviate from the standards.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Relaxed {
     pub(super) audience: bool,
@@ -21,18 +21,18 @@ fn mismatch(problem: &'static str) -> Verification {
     Err(ExchangeError::Answer(problem))
 }
 
-/// Verifies that the token matches the request, as far as both state a value. An opaque token passes,
-/// because it has no readable claims; a JWT whose claims cannot be read is rejected.
+/// Verifies that the token matches the request, for each property that both of them state. An opaque
+/// token passes, because it has no readable claims; a JWT whose claims cannot be read is rejected.
 ///
 /// # Errors
-/// [`ExchangeError::Answer`].
+/// The token does not match: [`ExchangeError::Answer`].
 pub(super) fn verify(
     request: &TokenRequest<'_>,
     token: &AccessToken,
     relaxed: Relaxed,
 ) -> Verification {
     if !token.is_bearer() && !relaxed.token_type {
-        return mismatch("is not a bearer token");
+        return mismatch("has a token_type other than Bearer");
     }
     if let (Some(requested), Some(granted)) = (request.scopes(), token.scopes())
         && !requested.contains_all(granted)
@@ -57,8 +57,8 @@ pub(super) fn verify(
     }
 }
 
-/// Rejects a JWT whose claims this crate cannot read. Another service may read them, and find another
-/// user.
+/// Rejects a JWT whose claims this crate cannot read. Another service may be able to read them, and may
+/// see a different user.
 fn reject_unreadable<T>(fault: Fault) -> Result<T, ExchangeError> {
     Err(ExchangeError::Answer(match fault {
         Fault::Duplicate => "contains a token with a duplicate claim",
@@ -71,9 +71,9 @@ fn verify_issued_type(token: &AccessToken, relaxed: Relaxed) -> Verification {
     let expected = [TokenType::AccessToken, TokenType::Jwt];
     match token.issued_token_type() {
         Some(kind) if expected.iter().any(|known| known.as_str() == kind) => Ok(()),
-        Some(_) => mismatch("has an unexpected issued_token_type"),
+        Some(_) => mismatch("has an issued_token_type that is neither access_token nor jwt"),
         None if relaxed.issued_type => Ok(()),
-        None => mismatch("has no issued_token_type"),
+        None => mismatch("has no issued_token_type (accept_untyped_tokens allows this)"),
     }
 }
 
@@ -92,7 +92,7 @@ fn verify_claims(request: &ExchangeRequest, claims: &Document, relaxed: Relaxed)
     Ok(())
 }
 
-/// Verifies that the token has the user and the tenant of the subject token.
+/// Verifies that the token is for the user and the tenant of the subject token.
 fn verify_subject(request: &ExchangeRequest, claims: &Document) -> Verification {
     match claims_of(&request.subject) {
         Err(_) => mismatch("cannot be verified: the claims of the subject token cannot be read"),
@@ -106,8 +106,9 @@ fn verify_subject(request: &ExchangeRequest, claims: &Document) -> Verification 
     }
 }
 
-/// Verifies that the claims of the token have no further scopes. An answer without a `scope` member
-/// states that the requested scopes were granted (RFC 6749 §5.1), but services read the claims.
+/// Verifies that the claims of the token contain no scopes beyond the requested ones. An answer without
+/// a `scope` member states that the requested scopes were granted (RFC 6749 §5.1), but services read
+/// the claims.
 fn verify_scopes(requested: &Scopes, claims: &Document) -> Verification {
     match read_scopes(claims.root(), &ClaimsMapping::default()) {
         Ok(granted) if requested.contains_all(&granted) => Ok(()),
@@ -116,7 +117,7 @@ fn verify_scopes(requested: &Scopes, claims: &Document) -> Verification {
     }
 }
 
-/// Verifies that the token has the tenant of the request.
+/// Verifies that the token is for the tenant of the request, if both name one.
 fn verify_tenant(request: &TokenRequest<'_>, claims: Option<&Document>) -> Verification {
     let tenant = claims.and_then(|claims| claims.root().get("tenant_id")).and_then(Value::as_str);
     match (request.tenant(), tenant) {
@@ -135,7 +136,8 @@ fn has_audience(claims: &Document, target: &str) -> bool {
     })
 }
 
-/// Returns whether the token has this claim of the subject token, if the subject token has it.
+/// Returns whether the claim `name` is the same in both tokens. Returns true if the subject token does
+/// not have it.
 fn keeps_claim(subject: &Document, claims: &Document, name: &str) -> bool {
     let before = subject.root().get(name).and_then(Value::as_str);
     before.is_none() || claims.root().get(name).and_then(Value::as_str) == before

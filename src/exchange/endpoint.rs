@@ -27,23 +27,25 @@ const MAX_BYTES: usize = 1 << 20;
 /// The time after which metadata is read again.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
-/// Labels in logs and metrics for requests that are not for a token.
+/// The labels, in the field `grant` of log events, of requests other than token requests.
 const METADATA: &str = "metadata";
 const REVOCATION: &str = "revocation";
 const TOKEN_URLS: &str = "token_urls";
 
-/// Looks up the token endpoint of each tenant. Needed when the URL does not follow from the tenant's id.
+/// A lookup of the token endpoint of each tenant. Needed when the URL cannot be derived from the
+/// tenant's id.
 ///
 /// ScaiKey, for example, uses the tenant's *slug* in the URL.
 ///
-/// A failing lookup is harmless. A wrong URL is an attack: its server receives the service's
-/// credentials and the users' tokens.
+/// Harmless mistake: a lookup that fails. Mistake that lets an attacker in: a wrong URL, because its
+/// server receives the service's credentials and the users' tokens.
 #[async_trait]
 pub trait TokenUrls: std::fmt::Debug + Send + Sync + 'static {
     /// Returns the URL for this tenant, or `None` if there is no such tenant.
     ///
     /// # Errors
-    /// The lookup failed. A later one may succeed.
+    /// The lookup failed. The token request then fails with
+    /// [`Unavailable`](super::ExchangeError::Unavailable).
     async fn token_url(&self, tenant: &TenantId) -> Result<Option<String>, BoxError>;
 }
 
@@ -62,23 +64,23 @@ pub(super) enum TokenUrlSource {
 pub(super) struct TokenEndpoint {
     pub(super) http: Http,
     pub(super) settings: Settings,
-    /// The URLs that may have the metadata, in order.
+    /// The URLs at which the metadata may be, in the order in which they are tried.
     pub(super) metadata_urls: Vec<Url>,
-    /// The issuer, as its metadata spells it.
+    /// The issuer identifier, as in the metadata.
     pub(super) name: String,
     pub(super) auth: ClientAuth,
     pub(super) token_url_source: TokenUrlSource,
     pub(super) revocation_url: Option<Url>,
     pub(super) authorization_url: Option<Url>,
     pub(super) breakers: Breakers,
-    /// The endpoints from the metadata, and when they were read.
+    /// The endpoints from the metadata, and the monotonic time at which they were read.
     pub(super) metadata: Mutex<Option<(Duration, Arc<Endpoints>)>>,
-    /// The issuers that read the same metadata for their keys.
+    /// The issuers with which the metadata is shared.
     pub(super) issuers: OnceLock<Issuers>,
 }
 
 impl TokenEndpoint {
-    /// Requests a token, and verifies that it is the requested one.
+    /// Requests a token through the circuit breaker, and verifies that it is the requested one.
     pub(super) async fn fetch(
         &self,
         request: &TokenRequest<'_>,
@@ -100,7 +102,7 @@ impl TokenEndpoint {
         let token = answer.and_then(|body| self.read(request, &body));
         let error = token.as_ref().err();
         self.log_outage(&url, &breaker, name, delivery, error);
-        if delivery == Delivery::NotSent {
+        if delivery == Delivery::NotAuthenticated {
             return token.map_err(not_sent("client_auth"));
         }
         let outcome = error.map_or("ok", ExchangeError::kind);
@@ -114,7 +116,7 @@ impl TokenEndpoint {
             Some(url) => url.clone(),
             None => {
                 self.endpoints().await?.revocation.clone().ok_or(ExchangeError::NotConfigured(
-                    "the provider names no revocation_endpoint; set revocation_url",
+                    "the provider's metadata has no revocation_endpoint; set revocation_url",
                 ))?
             }
         };
@@ -134,17 +136,18 @@ impl TokenEndpoint {
         matches!(self.token_url_source, TokenUrlSource::Template(_) | TokenUrlSource::PerTenant(_))
     }
 
-    /// Returns whether only metadata names the token endpoint.
+    /// Returns whether the URL of the token endpoint must be read from the metadata.
     pub(super) fn needs_metadata(&self) -> bool {
         matches!(self.token_url_source, TokenUrlSource::Metadata)
     }
 
-    /// Returns the longest time that [`fetch`](Self::fetch) takes.
+    /// Returns an upper bound for the time that [`fetch`](Self::fetch) takes: three times the time
+    /// limit, because it may read the metadata or look up the tenant's URL before the request.
     pub(super) fn max_duration(&self) -> Duration {
         self.settings.timeout.saturating_mul(3)
     }
 
-    /// Parses and verifies the answer to a token request.
+    /// Parses the answer to a token request, and verifies the token.
     fn read(&self, request: &TokenRequest<'_>, body: &[u8]) -> Result<AccessToken, ExchangeError> {
         let mut token = AccessToken::parse(body, &*self.settings.clock)?;
         if let (None, Some(lifetime)) = (token.lifetime(), self.settings.default_lifetime) {
@@ -154,7 +157,8 @@ impl TokenEndpoint {
     }
 
     /// Posts a form with client authentication. Returns how far the request got, and the body of a 200
-    /// answer. Retries once if the request was not sent or is idempotent.
+    /// answer. Retries once after a failure without `Retry-After`, if the connection failed or the
+    /// request is idempotent.
     async fn post(
         &self,
         url: &Url,
@@ -176,7 +180,7 @@ impl TokenEndpoint {
         let (delivery, outcome) =
             with_timeout(self.settings.timeout, attempts).await.unwrap_or_else(|| {
                 let problem = format!("{url} did not answer within {:?}", self.settings.timeout);
-                (Delivery::NoAnswer, Err(ExchangeError::unavailable(None, problem)))
+                (Delivery::NoAnswer, Err(ExchangeError::provider_unavailable(None, problem)))
             });
         match permit.record(delivery, &outcome) {
             Transition::Opened(grant, pause) => {
@@ -203,7 +207,7 @@ impl TokenEndpoint {
         };
         let (header, form) = match authenticated {
             Ok(authenticated) => authenticated,
-            Err(error) => return (Delivery::NotSent, Err(error.into())),
+            Err(error) => return (Delivery::NotAuthenticated, Err(error.into())),
         };
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
         match self.http.post_form(url, header, form, limits, now).await {
@@ -219,13 +223,13 @@ impl TokenEndpoint {
                     FetchError::Unconnected(_) => Delivery::NotConnected,
                     _ => Delivery::NoAnswer,
                 };
-                (delivery, Err(ExchangeError::unavailable(None, format!("{url} {error}"))))
+                (delivery, Err(ExchangeError::provider_unavailable(None, format!("{url} {error}"))))
             }
         }
     }
 
-    /// Logs once when the endpoint starts to fail, and once when it recovers. An invalid credential of a
-    /// caller is not a failure.
+    /// Logs once when the endpoint starts to fail, and once when it recovers. A failure that a caller's
+    /// invalid credential caused is not logged.
     fn log_outage(
         &self,
         url: &Url,
@@ -255,10 +259,10 @@ impl TokenEndpoint {
     ) {
         let outage = breaker.outage(grant);
         match failure {
-            Some(error) if outage.begins(error, self.settings.clock.elapsed()) => {
+            Some(error) if outage.record_failure(error, self.settings.clock.elapsed()) => {
                 telemetry::token_endpoint_failed(url, grant, error);
             }
-            None if outage.ends(|| self.settings.clock.elapsed()) => {
+            None if outage.record_success(|| self.settings.clock.elapsed()) => {
                 telemetry::token_endpoint_recovered(url, grant)
             }
             _ => {}
@@ -280,7 +284,7 @@ impl TokenEndpoint {
     async fn tenant_token_url(&self, tenant: Option<&TenantId>) -> Result<Url, ExchangeError> {
         let misconfigured = ExchangeError::NotConfigured;
         let tenant = tenant.ok_or(misconfigured(
-            "the token endpoint depends on the tenant: set one in the request",
+            "the URL of the token endpoint depends on the tenant: set the tenant in the request",
         ))?;
         let url = match &self.token_url_source {
             TokenUrlSource::Metadata | TokenUrlSource::Fixed(_) => None,
@@ -289,9 +293,12 @@ impl TokenEndpoint {
             }
             TokenUrlSource::PerTenant(urls) => {
                 let found = with_timeout(self.settings.timeout, urls.token_url(tenant)).await;
-                let found = found.unwrap_or_else(|| Err("no answer in time".into()));
-                let failed =
-                    |error| format!("the lookup of the tenant's token endpoint failed: {error}");
+                let found = found.unwrap_or_else(|| Err("it did not answer in time".into()));
+                let failed = |error| {
+                    format!(
+                        "the URL of the tenant's token endpoint could not be looked up: {error}"
+                    )
+                };
                 found.map_err(|error| ExchangeError::unavailable(None, failed(error)))?
             }
         };
@@ -302,8 +309,8 @@ impl TokenEndpoint {
         url.ok_or(misconfigured("the tenant's token endpoint is not an https URL"))
     }
 
-    /// Returns the endpoints from the metadata, at most an hour old. If the metadata cannot be read,
-    /// returns the previous endpoints.
+    /// Returns the endpoints from the metadata, which is read again after an hour. If that fails, the
+    /// previous endpoints are used for another hour.
     pub(super) async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
         let plain = self.settings.allow_loopback_http;
         if let Some(issuers) = self.issuers.get()
@@ -335,15 +342,16 @@ impl TokenEndpoint {
         let answer = self.http.endpoints(&self.metadata_urls, &self.name, plain, limits);
         let answer = with_timeout(self.settings.timeout, answer).await;
         let answer = answer.unwrap_or_else(|| Err("the metadata did not arrive in time".into()));
-        let endpoints = answer.map_err(|problem| ExchangeError::unavailable(None, problem));
+        let endpoints =
+            answer.map_err(|problem| ExchangeError::provider_unavailable(None, problem));
         permit.record(Delivery::NoAnswer, &endpoints);
         self.log_outage_of(&self.name, &breaker, METADATA, endpoints.as_ref().err());
         endpoints
     }
 }
 
-/// Returns the label under which a failure is logged: all grants, or this grant. Returns `None` if a
-/// caller's credential caused the failure.
+/// Returns the label under which a failure is logged: [`ALL_GRANTS`] or `grant`. Returns `None` if a
+/// caller's credential caused the failure, which is then not logged.
 fn log_scope(
     error: &ExchangeError,
     delivery: Delivery,
@@ -370,7 +378,8 @@ pub(super) fn may_receive_credentials(url: &Url, allow_loopback_http: bool) -> b
     url.scheme() == "https" || (url.scheme() == "http" && allow_loopback_http && is_loopback(url))
 }
 
-/// Encodes a tenant as one path segment. `.` and `..` would change the path, and cannot be encoded.
+/// Encodes a tenant as one path segment. Rejects an id that consists of dots: `.` and `..` would change
+/// the path, and cannot be encoded.
 fn segment(tenant: &TenantId) -> Result<String, ExchangeError> {
     if tenant.as_str().bytes().all(|b| b == b'.') {
         return Err(ExchangeError::NotConfigured("this tenant id cannot be part of a URL"));

@@ -1,6 +1,7 @@
 //! [`ExchangeError`]: the reason why there is no token.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use http::StatusCode;
 use crate::issuer::ClientAuthError;
 use crate::support::json::{Document, Value};
 
-/// The reason why there is no token.
+/// The error of a request to the provider.
 ///
-/// Contains no secret and no token. Of the provider's answer it contains only the status and the error
-/// code. Cheap to clone, because all callers that waited for one request get the same error.
+/// Contains no secret and no token, and of the provider's answer only the status and the error code.
+/// Cheap to clone: all callers that waited for one request get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
     /// The provider refused the request.
-    #[error("the provider refused the request with {}: {}", status.as_u16(), code(error.as_ref()))]
+    #[error("the provider refused the request with {}{}", status.as_u16(), code(error.as_ref()))]
     Refused {
         /// The status of the answer.
         status: StatusCode,
@@ -26,13 +27,14 @@ pub enum ExchangeError {
         /// The `Retry-After` header of the answer.
         retry_after: Option<Duration>,
     },
-    /// The provider could not be reached, did not answer in time, or answered 429 or 5xx. A request that
-    /// was sent may have taken effect: a refresh token may be spent. Also returned when the shared cache
-    /// does not answer and a refresh token or code was therefore not spent.
-    #[error("{}{source}", prefix(&**source))]
+    /// The provider could not be reached, did not answer in time, or answered 429 or 5xx; or the
+    /// circuit breaker is open. A request that was sent may have taken effect: a refresh token may be
+    /// used up. Also returned if the shared cache does not answer or another process holds the lock, so
+    /// that a refresh token or code was not used.
+    #[error("{source}")]
     Unavailable {
-        /// The time until a retry may succeed: `Retry-After` of the answer, or the rest of the circuit
-        /// breaker's backoff.
+        /// The time until a retry may succeed: the `Retry-After` of the answer, the rest of the circuit
+        /// breaker's backoff, or two seconds if the shared cache or its lock is the cause.
         retry_after: Option<Duration>,
         /// The cause.
         source: Arc<dyn Error + Send + Sync>,
@@ -40,10 +42,12 @@ pub enum ExchangeError {
     /// The provider's answer is invalid, or is not what was requested.
     #[error("the provider's answer {0}")]
     Answer(&'static str),
-    /// The service cannot authenticate, for example because its key file cannot be read.
+    /// The service cannot authenticate to the provider, for example because its key file cannot be
+    /// read.
     #[error("client authentication is not possible: {0}")]
     ClientAuth(String),
-    /// The client is not configured for this request.
+    /// The request cannot be sent: the client is not configured for it, or a value that it needs is
+    /// missing.
     #[error("{0}")]
     NotConfigured(&'static str),
 }
@@ -60,9 +64,9 @@ pub enum OAuthError {
     InvalidGrant,
     /// `unauthorized_client`: this client may not use this grant.
     UnauthorizedClient,
-    /// `unsupported_grant_type`.
+    /// `unsupported_grant_type`: the provider does not support this grant.
     UnsupportedGrantType,
-    /// `invalid_scope`.
+    /// `invalid_scope`: a requested scope is unknown or not allowed.
     InvalidScope,
     /// `invalid_target`: the provider issues no tokens for this audience.
     InvalidTarget,
@@ -99,7 +103,7 @@ impl OAuthError {
         let document = Document::parse(body).ok()?;
         let code = document.root().get("error").and_then(Value::as_str)?;
         let known = Self::KNOWN.into_iter().find(|known| known.as_str() == code);
-        // The code is logged, so arbitrary text must not pass.
+        // The code is logged, so it must not contain arbitrary text.
         let is_code = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_graphic());
         known.or_else(|| is_code.then(|| Self::Other(code.to_owned())))
     }
@@ -107,23 +111,18 @@ impl OAuthError {
 
 /// The shared cache did not answer.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the shared cache did not answer, so the refresh token or code was not spent")]
+#[error("the shared cache did not answer, so the refresh token or code was not used")]
 pub(super) struct CacheUnavailable;
 
-/// Returns the start of the message, unless the source is a whole sentence.
-fn prefix(source: &(dyn Error + Send + Sync + 'static)) -> &'static str {
-    if source.is::<CacheUnavailable>() { "" } else { "the provider is unavailable: " }
-}
-
-fn code(error: Option<&OAuthError>) -> &str {
-    error.map_or("without an error code", OAuthError::as_str)
+fn code(error: Option<&OAuthError>) -> String {
+    error.map_or(", without an error code".to_owned(), |error| format!(": {}", error.as_str()))
 }
 
 impl ExchangeError {
-    /// Reads an answer with a status other than 200.
+    /// Returns the error for an answer with a status other than 200.
     pub(super) fn of(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Self::unavailable(retry_after, format!("it answered {status}"));
+            return Self::provider_unavailable(retry_after, format_args!("it answered {status}"));
         }
         Self::Refused { status, error: OAuthError::read(body), retry_after }
     }
@@ -137,17 +136,26 @@ impl ExchangeError {
         matches!(self, Self::Unavailable { source, .. } if source.is::<CacheUnavailable>())
     }
 
-    /// Returns the name of the unavailable component, for answers without further detail.
+    /// Returns the name of the unavailable component, for responses that show no further details:
+    /// `token store` (the shared cache) or `identity provider`.
     pub(crate) fn unavailable_component(&self) -> &'static str {
         if self.is_cache_unavailable() { "token store" } else { "identity provider" }
     }
 
+    pub(super) fn provider_unavailable(
+        retry_after: Option<Duration>,
+        problem: impl Display,
+    ) -> Self {
+        Self::unavailable(retry_after, format!("the provider is unavailable: {problem}"))
+    }
+
+    /// Returns an error with the message `problem`, which is a complete sentence.
     pub(crate) fn unavailable(retry_after: Option<Duration>, problem: impl Into<String>) -> Self {
         let source: Box<dyn Error + Send + Sync> = problem.into().into();
         Self::Unavailable { retry_after, source: source.into() }
     }
 
-    /// Returns the label in metrics.
+    /// Returns the value of the metric label `outcome` or `reason`.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
@@ -158,8 +166,8 @@ impl ExchangeError {
         }
     }
 
-    /// Returns whether an immediate retry would fail the same way: the provider refused the request, or
-    /// its answer is invalid.
+    /// Returns whether an immediate retry would fail in the same way: the provider refused the request,
+    /// or its answer is invalid.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Answer(_))
     }
@@ -184,8 +192,8 @@ impl ExchangeError {
 }
 
 impl From<ClientAuthError> for ExchangeError {
-    fn from(unproven: ClientAuthError) -> Self {
-        Self::ClientAuth(unproven.to_string())
+    fn from(error: ClientAuthError) -> Self {
+        Self::ClientAuth(error.to_string())
     }
 }
 
@@ -194,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_code_is_read_and_text_ignored() {
+    fn error_code_is_read_without_its_description() {
         let read = |body: &str| OAuthError::read(body.as_bytes());
         assert_eq!(read(r#"{"error":"invalid_target"}"#), Some(OAuthError::InvalidTarget));
         let other = OAuthError::Other("slow_down".to_owned());

@@ -1,4 +1,4 @@
-//! [`FailureCache`]: recent failures, repeated without asking the provider again.
+//! [`FailureCache`]: recent failures, returned again without a request to the provider.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use crate::support::bounded::{Bounded, bounded};
 use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::retry::{Backoff, Failures};
 
-/// The time for which a refusal is repeated without asking the provider.
+/// The time for which a refusal is returned again without a request to the provider.
 const REFUSAL_TTL: Duration = Duration::from_secs(10);
 
-/// The time for which any other final error is repeated. Shorter, because an operator may correct the
-/// configuration at any moment.
+/// The time for which `invalid_client` or an invalid answer is returned again. Shorter, because an
+/// operator may correct the configuration at any moment.
 const ERROR_TTL: Duration = Duration::from_secs(1);
 
 /// The maximum number of entries, of about 300 bytes each. An entry stays until its request succeeds or
@@ -25,7 +25,7 @@ pub(super) struct FailureCache(Bounded<Mac, CachedFailure, BuildMacHasher>);
 #[derive(Debug, Clone)]
 struct CachedFailure {
     error: ExchangeError,
-    /// The backoff of early renewals.
+    /// The backoff of renewals of a due token.
     renewals: Failures,
     expires: Duration,
 }
@@ -48,6 +48,7 @@ impl FailureCache {
         self.0.get(&mac).is_none_or(|entry| now >= entry.renewals.retry_at)
     }
 
+    /// Stores a failure, or removes the stored one after a success.
     pub(super) fn record<T>(&self, mac: Mac, outcome: &Result<T, ExchangeError>, now: Duration) {
         let Err(error) = outcome else {
             self.0.remove(&mac);

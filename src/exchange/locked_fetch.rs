@@ -1,4 +1,4 @@
-//! [`LockedFetch`]: one request to the provider, under a lock that all processes share.
+//! [`LockedFetch`]: one request to the provider, while holding a lock in the shared cache.
 
 use std::time::Duration;
 
@@ -9,14 +9,16 @@ use super::request::TokenRequest;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{jittered, sleep, with_timeout};
 
-/// The least time by which a lock outlives the longest request: for the lookup before it and the write
-/// after it.
+/// The minimum time that a lock is held beyond the longest request: for the lookup before it and the
+/// write after it.
 const LOCK_RESERVE: Duration = Duration::from_secs(4);
 
-/// The time that a caller waits until the locks are released. After it, a background task releases them.
+/// The time that a caller waits for the locks to be released. After that, a background task releases
+/// them.
 const UNLOCK_WAIT: Duration = Duration::from_millis(250);
 
-/// The time for which the result of a refresh token or code is cached, for requests with the same one.
+/// The time for which a successor, the token obtained with a refresh token or code, is cached for
+/// further requests with the same credential.
 pub(super) const SUCCESSOR_TTL: Duration = Duration::from_secs(60);
 
 /// The mean delay between two attempts to take the locks.
@@ -25,7 +27,8 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 /// The mean delay between two attempts to write to a cache that failed.
 const WRITE_RETRY: Duration = Duration::from_millis(250);
 
-/// The `retry_after` of the error while the shared cache is unavailable or the lock is held.
+/// The `retry_after` of the error that is returned while the shared cache is unavailable or another
+/// process holds the lock.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The outcome of an attempt to take the locks.
@@ -40,7 +43,7 @@ enum LockOutcome {
     HeldElsewhere,
 }
 
-/// One fetch: lock, look up, request, write, unlock.
+/// One fetch: takes the locks, looks the token up, requests it, writes it, and releases the locks.
 pub(super) struct LockedFetch<'r> {
     exchange: &'r CachedExchange,
     rejected: Option<&'r AccessToken>,
@@ -49,11 +52,11 @@ pub(super) struct LockedFetch<'r> {
     /// One lock for each sealing key, sorted by digest: all processes lock in the same order, so they
     /// cannot deadlock.
     locks: Vec<Lock<'r>>,
-    /// The token that the cache did not take.
+    /// The token that could not be written to the cache yet.
     unwritten: Option<AccessToken>,
 }
 
-/// A lock with the fence to release it, also when the answer to the lock call was lost.
+/// A lock, and the fence that releases it even if the answer to the `lock` call was lost.
 struct Lock<'r> {
     key: CacheKey<'r>,
     fence: Fence,
@@ -76,8 +79,8 @@ impl<'r> LockedFetch<'r> {
         Ok(Self { exchange, rejected, key, locks, unwritten: None })
     }
 
-    /// Returns a fresh token: from the cache if another caller or process just got one, else from the
-    /// provider. Waits up to `lock_timeout` for a cache that does not answer.
+    /// Returns a fresh token: from the cache if another caller or process has just obtained one,
+    /// otherwise from the provider. Waits up to `lock_timeout` for a cache that does not answer.
     pub(super) async fn run(&mut self, lock_timeout: Duration) -> TokenResult {
         if let Some(token) = self.exchange.peek(&self.key)
             && self.is_fresh(&token)
@@ -90,13 +93,13 @@ impl<'r> LockedFetch<'r> {
                 return Err(ExchangeError::cache_unavailable(RETRY_AFTER));
             }
             LockOutcome::HeldElsewhere if self.key.request().has_single_use_credential() => {
-                let problem = "another process holds the lock of this request";
+                let problem = "another process is using this refresh token or code; retry later";
                 return Err(ExchangeError::unavailable(Some(RETRY_AFTER), problem));
             }
             outcome => self.fetch(matches!(outcome, LockOutcome::Acquired)).await,
         };
-        // While the token is not written the locks stay: another process would spend the credential
-        // again.
+        // The locks are held until the token is written: otherwise another process would use the
+        // credential again.
         if self.unwritten.is_none() {
             with_timeout(UNLOCK_WAIT, self.unlock()).await;
         }
@@ -125,8 +128,8 @@ impl<'r> LockedFetch<'r> {
         self.exchange.freshness(&self.key, token, self.rejected) == Freshness::Fresh
     }
 
-    /// Waits until this process holds the locks or another one has got the token. Two requests for the
-    /// same token are a waste; to spend a refresh token twice ends the session.
+    /// Waits until this process holds the locks, or another one has obtained the token. Two requests
+    /// for the same token are wasteful; using a refresh token twice ends the session.
     async fn wait_for_locks(&mut self, lock_timeout: Duration) -> LockOutcome {
         if !self.exchange.cache.is_shared() {
             return LockOutcome::Acquired;
@@ -153,7 +156,7 @@ impl<'r> LockedFetch<'r> {
         with_timeout(limit, waiting).await.unwrap_or(LockOutcome::HeldElsewhere)
     }
 
-    /// Tries to take the locks until the cache answers.
+    /// Repeats the attempt to take the locks until the cache answers.
     async fn retry_until_answered(&mut self) -> LockOutcome {
         loop {
             match self.try_locks().await {
@@ -191,15 +194,16 @@ impl<'r> LockedFetch<'r> {
         Ok(true)
     }
 
-    /// Returns the lifetime of a lock: the longest request, and two calls to the cache.
+    /// Returns the lifetime of a lock: the time of the longest request and of two calls to the cache,
+    /// which count for at least [`LOCK_RESERVE`].
     fn lock_lifetime(&self) -> Duration {
         let endpoint = &self.exchange.endpoint;
         let reserve = endpoint.settings.cache_timeout.saturating_mul(2).max(LOCK_RESERVE);
         endpoint.max_duration().saturating_add(reserve)
     }
 
-    /// Writes the token under every key. Returns whether the cache answered every time: a write that
-    /// the fence prevents counts.
+    /// Writes the token under every key. Writes the token under every key. Returns whether the cache
+    /// answered every call, even if it ignored a write because of the fence.
     async fn write(&self, token: &AccessToken, ttl: Duration, is_fenced: bool) -> bool {
         let mut all_answered = true;
         for lock in &self.locks {
@@ -225,12 +229,12 @@ impl<'r> LockedFetch<'r> {
         self.locks.iter().any(|lock| lock.may_be_held)
     }
 
-    /// Writes and unlocks in the background the data that the cache did not take during [`run`](Self::run).
-    /// After a time limit the locks are left to expire.
+    /// Continues in the background what [`run`](Self::run) could not complete: writes the token and
+    /// releases the locks. After a time limit, gives up and lets the locks expire.
     pub(super) async fn finish(mut self) {
         let permit = self.exchange.unlock_permits.try_acquire();
         let limit = match self.unwritten {
-            // No permit needed: a lost token could cost a session, a lost unlock only time.
+            // Needs no permit: an unwritten token may cost a session, an unreleased lock only time.
             Some(_) => SUCCESSOR_TTL,
             None if permit.is_ok() && self.may_hold_locks() => self.lock_lifetime(),
             None => return,

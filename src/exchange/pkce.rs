@@ -1,11 +1,12 @@
-//! [`PkceVerifier`]: binds an authorization code to the client that requested it (RFC 7636).
+//! [`PkceVerifier`]: the secret that binds an authorization code to the sign-in that requested it (RFC
+//! 7636).
 
 use super::ExchangeError;
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::secret::Secret;
 
-/// A code verifier: 32 random bytes, new for each sign-in.
+/// A code verifier: random text that is new for each sign-in.
 ///
 /// The authorization request carries its [`challenge`](Self::challenge) with
 /// `code_challenge_method=S256`; `plain` is not supported. Keep the verifier in the user's session, and
@@ -20,7 +21,9 @@ impl PkceVerifier {
     /// The operating system cannot supply random bytes.
     pub fn generate() -> Result<Self, ExchangeError> {
         let random = crypto::random::<32>();
-        let random = random.map_err(|error| ExchangeError::ClientAuth(error.to_string()))?;
+        let random = random.map_err(|_| {
+            ExchangeError::NotConfigured("the operating system cannot supply random bytes")
+        })?;
         Ok(Self(base64url::encode(random).into()))
     }
 
@@ -36,7 +39,7 @@ impl PkceVerifier {
         base64url::encode(crypto::sha256(self.0.expose().as_bytes()))
     }
 
-    /// Returns the verifier, to be stored until the code arrives.
+    /// Returns the text of the verifier, to be stored until the code arrives.
     pub fn secret(&self) -> &Secret {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The five requests for a token, and [`TokenRequest`], the enum of all five.
+//! The requests of the five grants, and [`TokenRequest`], the enum of all of them.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,8 @@ use super::builder::Settings;
 use crate::identity::{Scopes, TenantId};
 use crate::support::secret::Secret;
 
-/// The type of a token (RFC 8693 §3).
+/// A token type identifier (RFC 8693 §3), for `subject_token_type`, `requested_token_type` and
+/// `issued_token_type`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenType {
@@ -47,24 +48,25 @@ pub struct ExchangeRequest {
     pub subject: Secret,
     /// The type of the subject token. Default: [`TokenType::AccessToken`].
     pub subject_type: TokenType,
-    /// The token of the acting party, and its type. Default: the client itself acts.
+    /// The actor token and its type (RFC 8693 §2.1). Default: none; the client itself acts.
     pub actor: Option<(Secret, TokenType)>,
-    /// The target services, by name.
+    /// The target services, by name (`audience`).
     pub audiences: Vec<String>,
-    /// The target services, by URL (RFC 8707).
+    /// The target services, by URL (`resource`, RFC 8707).
     pub resources: Vec<Url>,
     /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
-    /// The tenant of the subject. Replaces `{tenant_id}` in the client's `token_url`. If the new token
-    /// is a JWT, it must have this tenant.
+    /// The tenant of the subject. Default: none. Replaces `{tenant_id}` in the client's `token_url`. If
+    /// the new token is a JWT, it must have this tenant.
     pub tenant: Option<TenantId>,
-    /// Whether the subject token is from another issuer. Its `sub` and tenant are then not compared with
-    /// the new token, and the new token may have no scopes beyond `scopes`.
+    /// Whether another issuer issued the subject token. If so, its `sub` and tenant are not compared
+    /// with the new token, and the new token must not have scopes beyond `scopes`, even if these are
+    /// empty.
     pub(super) is_foreign: bool,
 }
 
 impl ExchangeRequest {
-    /// Returns a request to exchange an access token for a token for `audience`.
+    /// Returns a request that exchanges an access token for one with this audience.
     pub fn new(subject: impl Into<Secret>, audience: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
@@ -108,7 +110,8 @@ impl ExchangeRequest {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ServiceTokenRequest {
-    /// The tenant of the token. Default: the provider decides.
+    /// The tenant of the token. Default: the provider decides. Needs one of the settings that
+    /// [`service_token`](crate::TokenExchangeClient::service_token) lists.
     pub tenant: Option<TenantId>,
     /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
@@ -139,13 +142,15 @@ impl From<&TenantId> for ServiceTokenRequest {
     }
 }
 
-/// A request for a new access token of a session (RFC 6749 §6).
+/// A request for a new access token, with a refresh token (RFC 6749 §6).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RefreshRequest {
     /// The refresh token. A provider that rotates refresh tokens accepts it only once.
     pub refresh_token: Secret,
-    /// A subset of the granted scopes. Empty: all of them.
+    /// The requested scopes, a subset of the granted ones. Empty: all of them. Calls with the same
+    /// refresh token within a minute get the tokens of the first call; they fail if those tokens have
+    /// scopes beyond the requested ones.
     pub scopes: Scopes,
     /// The tenant, for a `token_url` with `{tenant_id}`.
     pub tenant: Option<TenantId>,
@@ -159,7 +164,7 @@ impl RefreshRequest {
         Self { refresh_token, scopes, tenant: None, by_anonymous_caller: false }
     }
 
-    /// Marks the refresh token as one that an anonymous caller sent: see
+    /// Marks the refresh token as sent by an anonymous caller: see
     /// [`TokenRequest::is_from_anonymous_caller`].
     pub(crate) fn by_anonymous_caller(mut self) -> Self {
         self.by_anonymous_caller = true;
@@ -180,7 +185,7 @@ impl RefreshRequest {
 pub struct CodeRequest {
     /// The authorization code that the provider sent to the redirect URI.
     pub code: Secret,
-    /// Exactly the redirect URI of the authorization request.
+    /// The redirect URI, exactly as in the authorization request.
     pub redirect_uri: String,
     /// The verifier whose challenge was in the authorization request.
     pub verifier: Option<PkceVerifier>,
@@ -191,7 +196,7 @@ pub struct CodeRequest {
 }
 
 impl CodeRequest {
-    /// Returns a request with PKCE.
+    /// Returns a request with the PKCE verifier of the authorization request.
     pub fn new(
         code: impl Into<Secret>,
         redirect_uri: impl Into<String>,
@@ -200,8 +205,8 @@ impl CodeRequest {
         Self { verifier: Some(verifier), ..Self::without_pkce(code, redirect_uri) }
     }
 
-    /// Returns a request for a code that was requested without a challenge, if the provider allows it.
-    /// The price: an attacker who obtains the code can use it (RFC 9700 §2.1.1).
+    /// Returns a request for a code whose authorization request had no PKCE challenge. The provider
+    /// must allow this. The price: an attacker who obtains the code can use it (RFC 9700 §2.1.1).
     pub fn without_pkce(code: impl Into<Secret>, redirect_uri: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -226,10 +231,11 @@ impl CodeRequest {
         self
     }
 
-    /// Returns the same tokens to every caller with this code, verifier and redirect URI for one minute.
-    /// Default: only the first caller gets tokens. Use it for a browser callback whose `state` was
-    /// verified, because a browser may send the callback twice. Do not use it for a code that an
-    /// anonymous caller may send.
+    /// Makes [`authorization_code`](crate::TokenExchangeClient::authorization_code) return the same
+    /// tokens to every caller with this code, verifier and redirect URI for one minute. Default: only
+    /// the first caller gets tokens. Use this method for a browser callback whose `state` was verified,
+    /// because a browser may send the callback twice. Do not use it for a code that an anonymous caller
+    /// may send.
     pub fn allow_repeats(mut self) -> Self {
         self.allows_repeats = true;
         self
@@ -252,7 +258,7 @@ pub struct PasswordRequest {
 }
 
 impl PasswordRequest {
-    /// Returns a request for the scopes that the provider decides.
+    /// Returns a request without scopes: the provider decides which ones it grants.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         let (username, password) = (username.into(), password.into());
         Self { username, password, scopes: Scopes::new(), tenant: None, by_anonymous_caller: false }
@@ -272,7 +278,7 @@ impl PasswordRequest {
     }
 }
 
-/// A request for a token, of any grant. Borrowed from the caller, or owned by the task that sends it.
+/// A token request of any grant. It is borrowed from the caller, or owned by the task that sends it.
 #[derive(Debug, Clone)]
 pub(crate) enum TokenRequest<'r> {
     Exchange(Cow<'r, ExchangeRequest>),
@@ -283,7 +289,7 @@ pub(crate) enum TokenRequest<'r> {
 }
 
 impl TokenRequest<'_> {
-    /// Returns a copy that borrows nothing.
+    /// Returns an owned copy.
     pub(super) fn owned(&self) -> TokenRequest<'static> {
         match self {
             Self::Exchange(request) => TokenRequest::Exchange(Cow::Owned((**request).clone())),
@@ -327,7 +333,7 @@ impl TokenRequest<'_> {
         (!scopes.is_empty()).then_some(scopes)
     }
 
-    /// Returns the token, code or password that is exchanged for the new token.
+    /// Returns the credential of the request: the subject token, refresh token, code or password.
     pub(super) fn credential(&self) -> Option<&Secret> {
         match self {
             Self::Exchange(request) => Some(&request.subject),
@@ -338,8 +344,8 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Returns whether the request may be sent twice. A code or refresh token must not: the provider may
-    /// have accepted the first request although no answer arrived.
+    /// Returns whether the request may be sent twice. A request with a code, refresh token or password
+    /// may not: the provider may have accepted the first request although no answer arrived.
     pub(super) fn is_idempotent(&self) -> bool {
         matches!(self, Self::Exchange(_) | Self::Service(_))
     }
@@ -349,8 +355,8 @@ impl TokenRequest<'_> {
         matches!(self, Self::Refresh(_) | Self::Code(_))
     }
 
-    /// Returns whether an anonymous caller sent the credential, and may have invented it. Failures of
-    /// such requests must not affect other callers.
+    /// Returns whether the credential came from an anonymous caller, who may have invented it. Failures
+    /// of such requests must not affect other callers.
     pub(super) fn is_from_anonymous_caller(&self) -> bool {
         match self {
             Self::Exchange(_) | Self::Service(_) => false,
@@ -360,8 +366,9 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Returns the parts of the cache key, with `credential` in place of the request's own. The first
-    /// part is the label of the grant, which determines the others. Every set ends with `None`.
+    /// Returns the parts of the cache key. `credential` replaces the request's own credential, so that
+    /// a digest of it can be used. The first part is the label of the grant, which determines the
+    /// others. Every set ends with `None`.
     pub(super) fn parts<'p>(&'p self, credential: Option<&'p [u8]>) -> Vec<Option<&'p [u8]>> {
         let tenant = self.tenant().map(|tenant| tenant.as_str().as_bytes());
         // Enough for most requests.
@@ -380,14 +387,15 @@ impl TokenRequest<'_> {
                 push_set(&mut parts, request.scopes.iter());
             }
             Self::Service(request) => push_set(&mut parts, request.scopes.iter()),
-            // No scopes: a refresh token is spent once, for any scopes.
+            // Without scopes: a refresh token can be used only once, whatever the requested scopes.
             Self::Refresh(_) => {}
             Self::Code(request) => {
                 let verifier = request.verifier.as_ref();
                 parts.push(verifier.map(|verifier| verifier.secret().expose().as_bytes()));
                 parts.push(Some(request.redirect_uri.as_bytes()));
             }
-            // Never cached. The parts are complete anyway, so that no key could be shared by two users.
+            // Never cached. The parts are complete nevertheless, so that two users could never share a
+            // key.
             Self::Password(request) => {
                 parts.push(Some(request.username.as_bytes()));
                 push_set(&mut parts, request.scopes.iter());

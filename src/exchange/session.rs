@@ -10,12 +10,12 @@ use crate::support::retry::{Backoff, Failures};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 
-/// The tokens of one session, refreshed on use. Cheap to clone; clones share the session.
+/// The tokens of one session, renewed on use. Cheap to clone; clones share the session.
 ///
 /// After 80 % of its lifetime the access token is still returned while a background task renews it.
-/// Callers wait only after it has expired. An unused session is not renewed. Several processes with a
-/// shared cache may hold the same refresh token: if they renew within a minute of each other, they get the
-/// same new tokens.
+/// Callers wait only after it has expired. A token of unknown lifetime is never renewed. An unused
+/// session is not renewed. Several processes with a shared cache may hold the same refresh token: if
+/// they renew within a minute of each other, they get the same new tokens.
 #[derive(Debug, Clone)]
 pub struct SessionTokens(Arc<Session>);
 
@@ -31,18 +31,19 @@ struct Session {
 struct Tokens {
     access: AccessToken,
     refresh: Option<Secret>,
-    /// The failed renewals of this token.
+    /// The number of failed renewals, and the time of the next attempt.
     failures: Failures,
 }
 
 impl SessionTokens {
-    /// Returns a session with the token of [`TokenExchangeClient::authorization_code`] or another grant.
-    /// Without a refresh token the session ends when the access token expires.
+    /// Returns a session that starts with `first`, the token from
+    /// [`TokenExchangeClient::authorization_code`] or another grant. Without a refresh token the
+    /// session ends when the access token expires.
     pub fn new(client: TokenExchangeClient, first: AccessToken) -> Self {
         Self::of(client, first, None)
     }
 
-    /// Returns a session for a client whose token endpoint depends on the tenant.
+    /// Returns a session in a tenant, for a client whose token endpoint depends on the tenant.
     pub fn in_tenant(client: TokenExchangeClient, first: AccessToken, tenant: TenantId) -> Self {
         Self::of(client, first, Some(tenant))
     }
@@ -57,8 +58,8 @@ impl SessionTokens {
     /// Returns a valid access token.
     ///
     /// # Errors
-    /// The token has expired and the renewal failed. `invalid_grant` means that the user has to sign in
-    /// again.
+    /// The token has expired, and the renewal failed or there is no refresh token. `invalid_grant`
+    /// means that the user has to sign in again.
     pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
         let session = &self.0;
         let tokens = session.tokens.load_full();
@@ -73,20 +74,25 @@ impl SessionTokens {
             }
             Freshness::Expired => {
                 let renewed = session.renewals.run((), || renew(session.clone())).wait().await;
-                let aborted = || ExchangeError::unavailable(None, "the renewal was aborted");
+                let aborted = || {
+                    ExchangeError::unavailable(
+                        None,
+                        "the task that renewed the session was aborted",
+                    )
+                };
                 renewed.unwrap_or_else(|| Err(aborted()))
             }
         }
     }
 
-    /// Returns the current refresh token, to store the session elsewhere or to
+    /// Returns the current refresh token, for example to store it or to
     /// [revoke](TokenExchangeClient::revoke) it. Every renewal may change it.
     pub fn refresh_token(&self) -> Option<Secret> {
         self.0.tokens.load().refresh.clone()
     }
 }
 
-/// Refreshes the session and stores the new tokens.
+/// Renews the session and stores the new tokens.
 async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
     let tokens = session.tokens.load_full();
     let clock = session.client.cached.clock();
@@ -114,8 +120,8 @@ async fn renew(session: Arc<Session>) -> Result<AccessToken, ExchangeError> {
     outcome
 }
 
-/// Returns the successor of this refresh token. If another process got a successor that has expired
-/// since, returns the successor of that one.
+/// Uses the refresh token and returns the new token. If another process has already used it and that
+/// token has expired in the meantime, also uses the next refresh token.
 async fn refresh_until_valid(
     session: &Session,
     refresh: &Secret,

@@ -12,20 +12,20 @@ use crate::support::secret::Secret;
 
 pub(super) use response::{claims_of, until_exp};
 
-/// A token with less than this left counts as expired: it may expire on its way.
+/// The remaining lifetime below which a token counts as expired, because it may expire in transit.
 const SAFETY_MARGIN: Duration = Duration::from_secs(30);
 
 /// The longest time for which a token is cached, even if it lives longer.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// An access token, with the other members of the provider's answer. Cheap to clone.
+/// An access token and the other members of the provider's answer. Cheap to clone.
 ///
 /// Its age is measured on the monotonic clock, so setting the wall clock does not change it.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
     data: Arc<TokenData>,
     status: CacheStatus,
-    /// The remaining time in the shared cache that returned this token.
+    /// The remaining time for which the shared cache that returned this token keeps it.
     remaining_ttl: Option<Duration>,
 }
 
@@ -37,19 +37,20 @@ struct TokenData {
     scopes: Option<Scopes>,
     refresh_token: Option<Secret>,
     id_token: Option<Secret>,
-    /// When this process got the token, on the monotonic clock.
+    /// The monotonic time at which this process received the token.
     received: Duration,
-    /// The age of the token at that moment: not zero if another process requested it.
+    /// The age of the token at `received`. Not zero if another process requested the token.
     age_when_received: Duration,
     lifetime: Option<Duration>,
-    /// The longest time from the issue for which the token may be cached, apart from its own lifetime.
+    /// The maximum age up to which the token may be cached, in addition to the limit set by its
+    /// lifetime.
     max_ttl: Duration,
-    /// The fraction of the lifetime after which the token is due.
+    /// The fraction of the lifetime after which the token is due: about 0.8.
     due_fraction: f64,
 }
 
 impl TokenData {
-    /// Returns the age until which the token may be cached.
+    /// Returns the age up to which the token may be cached.
     fn cacheable_age(&self) -> Duration {
         self.lifetime.unwrap_or_default().saturating_sub(SAFETY_MARGIN).min(self.max_ttl)
     }
@@ -64,16 +65,17 @@ impl TokenData {
 /// The phase of a token's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Less than 80 % of the lifetime has passed. The limit varies by 5 %, so that tokens issued
-    /// together are not renewed together.
+    /// Less than about 80 % of the lifetime (at most one day) has passed. The limit is a random value
+    /// between 76 % and 84 %, so that tokens issued together are not renewed together.
     Fresh,
     /// The token is valid, but should be renewed.
     Due,
-    /// Less than 30 seconds are left, or the lifetime is unknown.
+    /// Less than 30 seconds are left, the lifetime is unknown, or the token may no longer be cached for
+    /// another reason: see [`cacheable_for`](AccessToken::cacheable_for).
     Expired,
 }
 
-/// The source of a token (after RFC 9211).
+/// The source of a token, modelled on the `Cache-Status` header (RFC 9211).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheStatus {
@@ -81,7 +83,7 @@ pub enum CacheStatus {
     Hit,
     /// From the provider, for this call.
     Miss,
-    /// From the provider or a shared cache, for another call that was already running.
+    /// From the provider or a shared cache, by another call that was already in progress.
     Collapsed,
 }
 
@@ -97,13 +99,13 @@ impl CacheStatus {
 }
 
 impl AccessToken {
-    /// Returns the token.
+    /// Returns the text of the access token.
     pub fn secret(&self) -> &Secret {
         &self.data.token
     }
 
-    /// Returns whether the token is sent as `Authorization: Bearer`. A `token_type` of `N_A` means that
-    /// it is not an access token (RFC 8693 §2.2.1).
+    /// Returns whether the `token_type` is `Bearer`. If it is `N_A`, the token is not an access token
+    /// (RFC 8693 §2.2.1).
     pub fn is_bearer(&self) -> bool {
         self.data.bearer
     }
@@ -132,8 +134,8 @@ impl AccessToken {
         self.data.id_token.as_ref()
     }
 
-    /// Returns the lifetime, counted from the issue: `expires_in`, else the `exp` of a JWT, else
-    /// [`default_lifetime`](super::TokenExchangeBuilder::default_lifetime), else `None`.
+    /// Returns the lifetime, counted from the time of issue: `expires_in`, else the `exp` of a JWT,
+    /// else [`default_lifetime`](super::TokenExchangeBuilder::default_lifetime), else `None`.
     pub fn lifetime(&self) -> Option<Duration> {
         self.data.lifetime
     }
@@ -143,15 +145,15 @@ impl AccessToken {
         self.status
     }
 
-    /// Returns how long the token may be cached, counted from the issue: the lifetime less 30 seconds,
-    /// no longer than the subject token of the exchange lives, and at most one day. `None` means that it
-    /// must not be cached.
+    /// Returns the time for which the token may be cached, counted from the time of issue: the lifetime
+    /// minus 30 seconds, but no longer than the subject token of the exchange lives, and at most one
+    /// day. `None` means that it must not be cached.
     pub fn cacheable_for(&self) -> Option<Duration> {
         Some(self.data.cacheable_age()).filter(|age| !age.is_zero())
     }
 
-    /// Returns the phase of the token's life. A token that lives for less than four minutes is due
-    /// before 80 %: at 90 % of [`cacheable_for`](Self::cacheable_for).
+    /// Returns the phase of the token's life. A token with a lifetime below about 4.5 minutes is due
+    /// earlier: at 90 % of [`cacheable_for`](Self::cacheable_for).
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
         match self.age(clock) {
             age if age < self.data.fresh_age() => Freshness::Fresh,
@@ -160,8 +162,8 @@ impl AccessToken {
         }
     }
 
-    /// Returns the freshness without the safety margin of 30 seconds. A session uses its token until it
-    /// expires, even if the token lives for ten seconds only.
+    /// Returns the freshness without the safety margin of 30 seconds: a session uses its token until it
+    /// expires, even if it lives for only ten seconds. A token of unknown lifetime is fresh.
     pub(crate) fn freshness_until_expiry(&self, clock: &dyn Clock) -> Freshness {
         let Some(lifetime) = self.lifetime() else { return Freshness::Fresh };
         match self.age(clock) {
@@ -184,7 +186,7 @@ impl AccessToken {
     }
 
     pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
-        // A stored token may claim any age.
+        // Saturating, because a stored token may claim any age.
         let since = clock.elapsed().saturating_sub(self.data.received);
         since.saturating_add(self.data.age_when_received)
     }
@@ -224,7 +226,7 @@ impl AccessToken {
     }
 }
 
-/// Returns a random fraction of about 0.8.
+/// Returns a random fraction between 0.76 and 0.84.
 fn random_due_fraction() -> f64 {
     jittered(Duration::from_millis(800), 0.05).as_secs_f64()
 }
@@ -241,7 +243,7 @@ pub(super) mod tests {
         AccessToken::parse(body.as_bytes(), &SystemClock::default())
     }
 
-    /// A clock that shows this many seconds.
+    /// A clock that stands still at this number of seconds.
     #[derive(Debug)]
     pub(super) struct FixedClock(pub(super) u64);
 

@@ -550,7 +550,7 @@ impl CachedKeySet {
         let fetched = match outcome {
             Ok((set, ttl)) => {
                 telemetry::keys_refreshed(&self.label, &self.label, set.all.len());
-                if self.outage().ends(|| now) {
+                if self.outage().record_success(|| now) {
                     telemetry::keys_recovered(&self.label);
                 }
                 self.log_unusable_keys(&set, before.as_deref().map(|before| &before.set));
@@ -563,7 +563,7 @@ impl CachedKeySet {
             }
             Err(fault) => {
                 let (label, has_keys) = (&self.label, before.is_some());
-                let is_new = self.outage().begins(&fault, now);
+                let is_new = self.outage().record_failure(&fault, now);
                 telemetry::keys_not_refreshed(label, label, &fault, has_keys, is_new);
                 history.attempts.failed(fault.clone(), has_keys, now);
                 self.failed_at.set(now.max(Duration::from_millis(1)));

@@ -182,7 +182,7 @@ impl Discovery {
         let mut history = self.history();
         let is_first = history.last_answered.replace(metadata.url_index).is_none();
         if let Some(outage) = self.template_outage.as_ref().filter(|_| is_first) {
-            outage.ends(|| now);
+            outage.record_success(|| now);
         }
         history.endpoints = metadata.endpoints.map(Arc::new);
         history.attempts.succeeded(now + METADATA_TTL);
@@ -197,7 +197,7 @@ impl Discovery {
         let now = self.now();
         let mut history = self.history();
         let is_new = match &self.template_outage {
-            Some(outage) if history.last_answered.is_none() => outage.begins(&fault, now),
+            Some(outage) if history.last_answered.is_none() => outage.record_failure(&fault, now),
             _ => !history.attempts.are_failing(),
         };
         history.attempts.failed(fault, has_keys, now);

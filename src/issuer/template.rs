@@ -414,10 +414,10 @@ impl IssuerTemplate {
             answer.unwrap_or_else(|| Err("the tenant's issuer was not resolved in time".into()));
         let now = || self.now();
         match &answer {
-            Err(why) if self.outage.begins(&Causes(why.as_ref()), now()) => {
+            Err(why) if self.outage.record_failure(&Causes(why.as_ref()), now()) => {
                 telemetry::resolver_failed(&self.pattern, why.as_ref());
             }
-            Ok(_) if self.outage.ends(now) => telemetry::resolver_recovered(&self.pattern),
+            Ok(_) if self.outage.record_success(now) => telemetry::resolver_recovered(&self.pattern),
             _ => {}
         }
         answer.map_err(unavailable)

@@ -203,8 +203,8 @@ impl WorkloadExchange {
         let minted = minted.and_then(|minted| check_scopes(&granted, minted));
         let error = minted.as_ref().err();
         let is_new = match error {
-            Some(error) => self.outage.begins(error, self.clock.elapsed()),
-            None => self.outage.ends(|| self.clock.elapsed()),
+            Some(error) => self.outage.record_failure(error, self.clock.elapsed()),
+            None => self.outage.record_success(|| self.clock.elapsed()),
         };
         let (trust, grant) = (&granted.trust, &granted.grant);
         let error = error.map(|error| error as _);

@@ -1,4 +1,5 @@
-//! [`CallerLayer`]: makes the caller of a request known to the requests that its handler sends.
+//! [`CallerLayer`]: makes the caller of an incoming request known to the outgoing requests of its
+//! handler.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -14,8 +15,8 @@ tokio::task_local! {
     static CALLER: Option<AuthContext>;
 }
 
-/// Runs `work` on behalf of a caller. An [`OutboundLayer`](super::OutboundLayer) used in it finds the
-/// caller.
+/// Runs `work` on behalf of a caller: an [`OutboundLayer`](super::OutboundLayer) that `work` uses takes
+/// its tokens for this caller.
 ///
 /// Tasks that `work` spawns do not inherit the caller. Wrap their future again:
 /// `tokio::spawn(with_caller(context, work))`.
@@ -31,10 +32,11 @@ pub(super) fn current() -> Option<AuthContext> {
     CALLER.try_with(Clone::clone).ok().flatten()
 }
 
-/// Runs each request in [`with_caller`], so that handlers need not pass the caller on.
+/// A layer that runs each request in [`with_caller`], so that handlers need not pass the caller to
+/// outgoing requests.
 ///
-/// Add it inside [`Auth::layer`](crate::Auth::layer). A request without an identity has no caller, even
-/// in a task that has one.
+/// Add it inside [`Auth::layer`](crate::Auth::layer), that is, nearer to the handlers. A request
+/// without an identity has no caller, even if the surrounding task has a caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallerLayer;
 

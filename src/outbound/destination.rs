@@ -1,4 +1,4 @@
-//! Destinations, and the token that each of them gets.
+//! The destinations of outgoing requests, and the kind of token for each of them.
 
 use std::borrow::Cow;
 use std::ptr;
@@ -13,15 +13,15 @@ use crate::config::{Fault, is_loopback};
 use crate::exchange::{ExchangeRequest, ServiceTokenRequest};
 use crate::identity::{Scopes, TenantId};
 
-/// The token that a destination gets.
+/// The kind of token that a destination gets.
 #[derive(Debug, Clone)]
 pub struct OutboundToken {
     pub(super) kind: TokenKind,
-    /// A fault of the configuration, reported when the layer is built.
+    /// A configuration fault, which [`build`](super::OutboundBuilder::build) reports.
     problem: Option<&'static str>,
 }
 
-/// The token request of a destination, still without the caller's token and tenant.
+/// The kind of token, with its request, which still lacks the caller's token and tenant.
 #[derive(Debug, Clone)]
 pub(super) enum TokenKind {
     OnBehalf(ExchangeRequest),
@@ -39,25 +39,25 @@ impl OutboundToken {
         Self::new(TokenKind::Service { request, in_callers_tenant })
     }
 
-    /// Exchanges the caller's token for a token with this audience (RFC 8693). The destination learns the
-    /// user, and cannot use the token at other services.
+    /// Exchanges the caller's token for a token with this audience (RFC 8693). The destination learns
+    /// who the user is, and cannot use the token at other services.
     pub fn on_behalf_of_caller(audience: impl Into<String>) -> Self {
         let audience = audience.into();
         let problem = audience.is_empty().then_some("has an empty audience");
         Self { kind: TokenKind::OnBehalf(ExchangeRequest::new("", audience)), problem }
     }
 
-    /// Uses a token of this service itself, for every caller.
+    /// Uses this service's own token, for every caller.
     pub fn service() -> Self {
         Self::of_service(ServiceTokenRequest::default(), false)
     }
 
-    /// Uses a token of this service itself, in this tenant.
+    /// Uses this service's own token in `tenant`.
     pub fn service_in(tenant: TenantId) -> Self {
         Self::of_service(ServiceTokenRequest::in_tenant(tenant), false)
     }
 
-    /// Uses a token of this service itself, in the tenant of the caller.
+    /// Uses this service's own token in the caller's tenant.
     pub fn service_in_callers_tenant() -> Self {
         Self::of_service(ServiceTokenRequest::default(), true)
     }
@@ -68,13 +68,13 @@ impl OutboundToken {
         Self::new(TokenKind::Forwarded)
     }
 
-    /// Sends no token: requests pass unchanged.
+    /// Adds no token: requests pass unchanged, including their own `Authorization` header.
     pub fn none() -> Self {
         Self::new(TokenKind::None)
     }
 
-    /// Requests only these scopes. With [`forwarded`](Self::forwarded) or [`none`](Self::none) the layer
-    /// does not build, because no token is requested.
+    /// Requests only these scopes. With [`forwarded`](Self::forwarded) or [`none`](Self::none),
+    /// building the layer fails, because no token is requested.
     pub fn scopes(mut self, only: Scopes) -> Self {
         match &mut self.kind {
             TokenKind::OnBehalf(request) => request.scopes = only,
@@ -86,8 +86,8 @@ impl OutboundToken {
         self
     }
 
-    /// Adds a target service by URL (RFC 8693 §2.1, RFC 8707). Only for
-    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); otherwise the layer does not build.
+    /// Adds a target service by URL (RFC 8693 §2.1, RFC 8707). Allowed only with
+    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); otherwise building the layer fails.
     pub fn resource(mut self, resource: Url) -> Self {
         match self.kind {
             TokenKind::OnBehalf(request) => {
@@ -107,7 +107,7 @@ pub(super) struct Destination {
     port: u16,
     /// The path prefix without a trailing slash. Empty for all paths.
     path: String,
-    /// The path prefix as [`normalise_leniently`] returns it.
+    /// The path prefix, normalised by [`normalise_leniently`].
     lenient: String,
     pub(super) token: OutboundToken,
 }
@@ -122,11 +122,14 @@ impl Destination {
         let parsed = Url::parse(url).map_err(|_| wrong("is not a URL"))?;
         let plain = parsed.scheme() == "http" && allow_loopback_http && is_loopback(&parsed);
         if parsed.scheme() != "https" && !plain {
-            return Err(wrong("is not an https URL"));
+            return Err(wrong(
+                "is not an https URL (http is allowed only for loopback addresses, with \
+                 allow_loopback_http)",
+            ));
         }
         let extra = parsed.query().or(parsed.fragment()).or(parsed.password());
         if extra.is_some() || !parsed.username().is_empty() {
-            return Err(wrong("has more than a host, a port and a path"));
+            return Err(wrong("has more than a scheme, a host, a port and a path"));
         }
         if let Some(problem) = token.problem {
             return Err(wrong(problem));
@@ -136,7 +139,9 @@ impl Destination {
         let path = parsed.path().trim_end_matches('/').to_owned();
         let lenient = normalise_leniently(&path).into_owned();
         if is_ambiguous(&path, &lenient) {
-            return Err(wrong("has an ambiguous path"));
+            return Err(wrong(
+                "has an ambiguous path: remove dot segments, empty segments and encoded slashes",
+            ));
         }
         let (scheme, host) = (parsed.scheme().to_owned(), host.to_owned());
         Ok(Self { scheme, host, port, path, lenient, token })
@@ -155,7 +160,7 @@ impl Destination {
     }
 }
 
-/// Returns the destination with the longest path prefix of `path`.
+/// Returns the destination whose path is the longest prefix of `path`.
 fn longest_match<'d>(
     destinations: impl Iterator<Item = &'d Destination>,
     path: &str,
@@ -170,7 +175,7 @@ fn longest_match<'d>(
         .max_by_key(|destination| prefix(destination).len())
 }
 
-/// The server that a client connects to.
+/// The origin of a request: the server that the client connects to.
 struct Target<'r> {
     scheme: &'r str,
     host: &'r str,
@@ -202,7 +207,10 @@ fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
     is_number.then_some((host, Some(port.parse().ok()?)))
 }
 
-/// Returns the destination of a request: the one at its origin with the longest matching path prefix.
+/// Returns the destination of a request: the one with the same origin and the longest matching path.
+///
+/// # Errors
+/// No destination matches, the `Host` header differs from the URI, or the path is ambiguous.
 pub(super) fn find<'d>(
     destinations: &'d [Destination],
     uri: &Uri,
@@ -237,9 +245,9 @@ fn matches_host(host: &[u8], target: &Target<'_>) -> bool {
     })
 }
 
-/// Normalises a path as the most lenient server would: decodes it twice (a gateway and the server behind
-/// it may both decode), converts backslashes to slashes and letters to lower case, and removes the
-/// parameters of segments (RFC 3986 §3.3).
+/// Normalises a path as the most lenient server would. Decodes it twice, because a gateway and the
+/// server behind it may both decode; converts backslashes to slashes and letters to lower case; and
+/// removes the parameters of segments (RFC 3986 §3.3).
 fn normalise_leniently(path: &str) -> Cow<'_, str> {
     let is_odd = |byte| matches!(byte, b'%' | b'\\' | b';' | b'A'..=b'Z');
     if !path.bytes().any(is_odd) {

@@ -1,4 +1,4 @@
-//! [`OutboundLayer`]: a tower layer for HTTP clients, with a list of destinations.
+//! [`OutboundLayer`]: a tower layer that adds tokens to the requests of an HTTP client.
 
 use std::sync::Arc;
 
@@ -10,20 +10,22 @@ use super::service::OutboundService;
 use crate::config::{ConfigError, Fault};
 use crate::exchange::TokenExchangeClient;
 
-/// Puts a token on each request that an HTTP client sends, and rejects requests to unknown destinations.
+/// A tower layer that adds a token to each request that an HTTP client sends, and rejects requests to
+/// unknown destinations.
 ///
 /// Wraps any `Service<http::Request<B>, Response = http::Response<_>>`. The layer sends a request only
 /// if:
 ///
-/// 1. its URI belongs to one of the [destinations](OutboundBuilder::destination);
+/// 1. its URI belongs to one of the [destinations](OutboundBuilder::destination), unambiguously, and
+///    its `Host` header matches the URI;
 /// 2. it has no `Authorization` header of its own, unless the destination gets no token;
 /// 3. the token of the destination could be obtained.
 ///
-/// The layer does not see what the client below it does. So that client must not follow redirects, and no
-/// layer below may change the URI.
+/// The layer cannot check requests that the client below it makes on its own. So that client must not
+/// follow redirects, and no layer below may change the URI.
 ///
-/// When a service answers 401, the layer requests a new token, if the old one is older than ten seconds.
-/// It then repeats the request once, if its body can be [copied](OutboundBuilder::resend). A forwarded
+/// If a service answers 401 and the token is older than ten seconds, the layer requests a new token. It
+/// then repeats the request once, if its body can be [copied](OutboundBuilder::resend). A forwarded
 /// token cannot be replaced.
 ///
 /// The caller is the [`AuthContext`](crate::AuthContext) in the extensions of the outgoing request. If
@@ -56,6 +58,7 @@ pub struct OutboundLayer<R = ResendEmpty> {
     pub(super) resend: R,
 }
 
+/// The client and the destinations of a layer.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) client: TokenExchangeClient,
@@ -63,14 +66,14 @@ pub(super) struct Rules {
 }
 
 impl OutboundLayer {
-    /// Returns a builder without destinations.
+    /// Returns a builder without destinations. A layer without destinations rejects every request.
     pub fn builder(client: TokenExchangeClient) -> OutboundBuilder {
         let (destinations, resend) = (Vec::new(), ResendEmpty);
         OutboundBuilder { client, destinations, allow_loopback_http: false, resend }
     }
 }
 
-/// Configures an [`OutboundLayer`]. Returned by [`OutboundLayer::builder`].
+/// A builder for an [`OutboundLayer`], returned by [`OutboundLayer::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "call `build` to get a layer"]
 pub struct OutboundBuilder<R = ResendEmpty> {
@@ -81,8 +84,9 @@ pub struct OutboundBuilder<R = ResendEmpty> {
 }
 
 impl<R> OutboundBuilder<R> {
-    /// Adds a destination and its token. `url` matches requests with the same scheme, host and port, and
-    /// with the same path or a path below it. If several destinations match, the longest path wins.
+    /// Adds a destination and its token. `url` matches requests with the same scheme, host and port,
+    /// and with the same path or a path below it (`/a` matches `/a/b`, but not `/ab`). If several
+    /// destinations match, the longest path wins.
     pub fn destination(mut self, url: impl Into<String>, token: OutboundToken) -> Self {
         self.destinations.push((url.into(), token));
         self
@@ -94,9 +98,9 @@ impl<R> OutboundBuilder<R> {
         self
     }
 
-    /// Sets how the layer copies a body to repeat the request after a 401. Takes a closure that returns
-    /// the copy, or `None` if the body cannot be copied; for a body in memory, for example,
-    /// `|body: &Full<Bytes>| Some(body.clone())`. Default: [`ResendEmpty`].
+    /// Sets the function that copies a body, so that the layer can repeat the request after a 401.
+    /// Takes a closure that returns the copy, or `None` if the body cannot be copied; for a body in
+    /// memory, for example, `|body: &Full<Bytes>| Some(body.clone())`. Default: [`ResendEmpty`].
     pub fn resend<P>(self, resend: P) -> OutboundBuilder<P> {
         let Self { client, destinations, allow_loopback_http, .. } = self;
         OutboundBuilder { client, destinations, allow_loopback_http, resend }
@@ -108,16 +112,19 @@ impl<R> OutboundBuilder<R> {
     /// All faults together. A destination is invalid if:
     ///
     /// * it is neither an `https` URL nor an allowed loopback URL;
-    /// * it has more than a host, a port and a path;
-    /// * its path is ambiguous;
-    /// * it is given twice, even in another spelling;
-    /// * its token has options that do not apply to it.
+    /// * it has more than a scheme, a host, a port and a path;
+    /// * its path is ambiguous: it has dot segments, empty segments or encoded slashes;
+    /// * it is equivalent to another destination;
+    /// * its token has an empty audience, or options that do not apply to it.
     pub fn build(self) -> Result<OutboundLayer<R>, ConfigError> {
         let (mut destinations, mut faults) = (Vec::<Destination>::new(), Vec::new());
         for (url, token) in self.destinations {
             match Destination::new(&url, token, self.allow_loopback_http) {
                 Ok(new) if destinations.iter().any(|known| known.is_equivalent(&new)) => {
-                    faults.push(Fault::new("destination", format!("`{url}` is given twice")));
+                    faults.push(Fault::new(
+                        "destination",
+                        format!("`{url}` is equivalent to an earlier destination"),
+                    ));
                 }
                 Ok(new) => destinations.push(new),
                 Err(fault) => faults.push(fault),
@@ -137,13 +144,14 @@ impl<S, R: Clone> Layer<S> for OutboundLayer<R> {
     }
 }
 
-/// Copies a request body. Implemented for closures `Fn(&B) -> Option<B>`.
+/// A function that copies a request body. Implemented for closures `Fn(&B) -> Option<B>` that are
+/// `Clone + Send + 'static`.
 pub trait Resend<B>: Clone + Send + 'static {
-    /// Returns a copy of a body that was not sent yet, or `None` if it cannot be copied.
+    /// Returns a copy of a body that has not been sent, or `None` if it cannot be copied.
     fn copy(&self, body: &B) -> Option<B>;
 }
 
-/// Copies only empty bodies.
+/// The default [`Resend`]: copies only empty bodies, so requests with a body are not repeated.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResendEmpty;
 

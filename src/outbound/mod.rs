@@ -1,12 +1,13 @@
-//! A tower layer for HTTP clients that puts a token on each outgoing request (feature `exchange`, on by
+//! A tower layer for HTTP clients that adds tokens to outgoing requests (feature `exchange`, on by
 //! default).
 //!
 //! [`OutboundLayer::builder`] takes a [`TokenExchangeClient`](crate::TokenExchangeClient) and a list of
-//! destinations. Each destination has an [`OutboundToken`]: an exchanged token of the caller, a token of
-//! the service itself, the caller's token unchanged, or none. [`CallerLayer`], added inside the layer that
-//! authenticates, passes the caller on. Outside of requests, use [`with_caller`].
+//! destinations. Each destination has an [`OutboundToken`]: an exchanged token of the caller, a token
+//! of the service itself, the caller's token unchanged, or none. [`CallerLayer`], added inside the
+//! layer that authenticates, makes the caller known to the outgoing requests of a handler. In tasks
+//! outside of a request, use [`with_caller`].
 //!
-//! The manual explains how the parts work together: [manual::outbound](crate::manual::outbound).
+//! The manual explains how the parts work together: [`manual::outbound`](crate::manual::outbound).
 
 mod caller;
 mod destination;

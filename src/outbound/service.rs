@@ -1,4 +1,4 @@
-//! [`OutboundService`]: puts a token on each request and sends it.
+//! [`OutboundService`]: adds a token to each request and sends the request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,21 +20,24 @@ use crate::exchange::{AccessToken, ExchangeError, TokenExchangeClient, TokenRequ
 use crate::gate::{BoxFuture, take_ready};
 use crate::layer;
 
-/// The reason why a request was not sent. Use `downcast_ref` on the error of an [`OutboundService`].
+/// The error of a request that the layer did not send. To get it, use `downcast_ref` on the error of an
+/// [`OutboundService`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboundError {
-    /// The host, or this path of it, is not a destination.
-    #[error("`{0}` is not a destination: add it to the outbound layer to send requests there")]
+    /// No destination matches the URL of the request.
+    #[error(
+        "no destination of the outbound layer matches this URL on `{0}`: add one to send requests there"
+    )]
     Destination(String),
     /// The `Host` header differs from the request's URI.
     #[error("the Host header differs from the URI")]
     Host,
     /// The path is ambiguous: it has dot segments, empty segments or encoded slashes, or a lenient server
     /// reads it as the path of another destination. Checked only for an origin with path prefixes.
-    #[error("the path is ambiguous")]
+    #[error("the path is ambiguous: remove dot segments, empty segments and encoded characters")]
     Path,
-    /// The request already has an `Authorization` header. The layer does not guess which one to send.
+    /// The request already has an `Authorization` header, and the layer does not replace it.
     #[error("the request already has an Authorization header")]
     Authorization,
     /// The destination needs the caller's token, and there is no caller.
@@ -43,7 +46,7 @@ pub enum OutboundError {
     )]
     Caller,
     /// The destination needs the caller's token, and the caller is a mock identity without one.
-    #[error("the caller has no real token: a mock identity cannot call other services")]
+    #[error("the caller is a mock identity, which has no token for other services")]
     Mock,
     /// The destination needs the caller's tenant, and the caller has none.
     #[error("the caller has no tenant")]
@@ -53,11 +56,11 @@ pub enum OutboundError {
     Token(#[from] ExchangeError),
 }
 
-/// An HTTP client behind an [`OutboundLayer`]: a tower service like the client itself.
+/// An HTTP client behind an [`OutboundLayer`]. Like the client itself, it is a tower service.
 ///
-/// `S` is the client. `R` copies bodies for a retry after a 401: [`ResendEmpty`](super::ResendEmpty), or
-/// the type given to [`resend`](super::OutboundBuilder::resend). Use a type alias to name the type, for
-/// example in an axum state:
+/// `S` is the client. `R` copies bodies for a retry after a 401: [`ResendEmpty`](super::ResendEmpty),
+/// or the type given to [`resend`](super::OutboundBuilder::resend). Define a type alias for it, for
+/// example to use it in the state of an axum router:
 ///
 /// ```
 /// use axum::{body::Body, extract::State};
@@ -116,7 +119,7 @@ where
     }
 }
 
-/// The action for a request, decided without waiting.
+/// The decision about a request, made synchronously.
 enum TokenAction {
     Pass,
     Forward(HeaderValue),
@@ -181,10 +184,11 @@ where
     if response.status() != StatusCode::UNAUTHORIZED {
         return Ok(response);
     }
-    // Also replaced for a request that cannot be repeated, because later requests need the new token.
+    // The token is replaced even if the request cannot be repeated, because later requests need the new
+    // token.
     let replacement = match fetch_token(&rules.client, &token_request, Some(&token)).await {
         Ok(replacement) if replacement.secret() != token.secret() => replacement,
-        // There is no other token, so return the 401.
+        // There is no replacement, so return the 401.
         _ => return Ok(response),
     };
     let Some(mut retry) = retry else { return Ok(response) };
@@ -194,7 +198,7 @@ where
     client.call(retry).await.map_err(Into::into)
 }
 
-/// Obtains a bearer token, and another one than the service `rejected`.
+/// Obtains a bearer token. If a service rejected the token `rejected`, obtains another one.
 async fn fetch_token(
     client: &TokenExchangeClient,
     request: &TokenRequest<'_>,
@@ -202,7 +206,7 @@ async fn fetch_token(
 ) -> Result<AccessToken, OutboundError> {
     let token = client.token(request, rejected).await?;
     if !token.is_bearer() {
-        return Err(ExchangeError::Answer("is not a bearer token").into());
+        return Err(ExchangeError::Answer("has a token_type other than Bearer").into());
     }
     Ok(token)
 }
@@ -219,6 +223,7 @@ fn copy_request<Q>(request: &Request<Q>, resend: &impl Resend<Q>) -> Option<Requ
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, ExchangeError> {
-    layer::bearer(token)
-        .ok_or(ExchangeError::Answer("contains a token that is not valid in a header"))
+    layer::bearer(token).ok_or(ExchangeError::Answer(
+        "contains a token with characters that are not allowed in a header",
+    ))
 }

@@ -1,7 +1,8 @@
 //! All log events and metrics of the crate.
 //!
 //! Labels come from the configuration or from fixed lists, never from a token, so that an attacker cannot
-//! create time series. No event contains a token or a claim.
+//! create time series. No event contains a token. Of the claims of a token, events contain digests, the issuer,
+//! and the tenant in URLs. The event `sign-in was not completed` contains the error text of the provider.
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
@@ -27,7 +28,7 @@ macro_rules! count {
     }};
 }
 
-/// Logs a new event at the given level, and a repeated one at the level `debug`.
+/// Logs an event at the given level if `is_new`, otherwise at the level `debug`.
 macro_rules! if_new {
     ($is_new:expr, $level:ident!($($event:tt)*)) => {
         match $is_new {
@@ -37,20 +38,20 @@ macro_rules! if_new {
     };
 }
 
-/// The number of causes that are logged for one outage. A cause with a different text each time must not fill
-/// the log.
+/// The maximum number of causes that are logged for one outage, so that a cause whose text changes each time
+/// does not fill the log.
 const MAX_CAUSES: usize = 8;
 
-/// The number of changes that are logged per minute. A store that fails for every second caller changes
-/// constantly.
+/// The maximum number of changes that are logged per minute, because a store that fails for every second
+/// caller changes constantly.
 const MAX_CHANGES: u32 = 20;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The logged state of a component that the service depends on: working, or failed for known causes.
+/// The state of a dependency of the service, as it was logged last: working, or failed with certain causes.
 ///
-/// A service may call a store or a provider for every request. Only changes are logged: each cause of a failure
-/// once, and the recovery.
+/// A service may call a store or a provider for every request. Only changes are logged: the first failure
+/// with each cause, and the recovery.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     is_logged: AtomicBool,
@@ -61,14 +62,15 @@ pub(crate) struct Outage {
 struct OutageState {
     /// Digests of the logged causes of the current outage.
     causes: HashSet<u64>,
-    /// The end of the current minute, and the number of changes logged in it.
+    /// The monotonic time at which the current minute ends.
     minute_ends: Duration,
+    /// The number of changes in the current minute.
     changes: u32,
 }
 
 impl Outage {
     /// Records a failure at the monotonic time `now`. Returns whether to log it as new.
-    pub(crate) fn begins(&self, cause: &dyn Display, now: Duration) -> bool {
+    pub(crate) fn record_failure(&self, cause: &dyn Display, now: Duration) -> bool {
         let mut digest = Digest(DefaultHasher::new());
         // Writing into a hasher cannot fail.
         let _ = write!(digest, "{cause}");
@@ -83,9 +85,9 @@ impl Outage {
         true
     }
 
-    /// Records a success. Returns whether to log a recovery. Without an outage it reads one flag and not the
-    /// clock, because it runs for every request.
-    pub(crate) fn ends(&self, now: impl FnOnce() -> Duration) -> bool {
+    /// Records a success. Returns whether to log a recovery. Without an outage it only reads a flag, because
+    /// it runs for every request.
+    pub(crate) fn record_success(&self, now: impl FnOnce() -> Duration) -> bool {
         if !self.is_logged.load(Ordering::Relaxed) {
             return false;
         }
@@ -125,7 +127,7 @@ impl Write for Digest {
     }
 }
 
-/// An error with its causes, in one line. A cause that the previous text already contains is left out.
+/// An error and its causes in one line. Omits a cause that the preceding text already contains.
 pub(crate) struct Causes<'e>(pub(crate) &'e (dyn Error + 'static));
 
 impl Display for Causes<'_> {
@@ -145,7 +147,7 @@ impl Display for Causes<'_> {
     }
 }
 
-/// Logs the mode of the service, and the notices of its configuration.
+/// Logs the mode of the service, and the warnings about its configuration.
 pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
     for notice in notices {
         tracing::warn!(target: TARGET, "{notice}");
@@ -157,107 +159,118 @@ pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
     }
 }
 
-/// Neither a tenant store nor a list restricts the tenants.
-pub(crate) fn any_tenant() {
-    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; to restrict them, list them in P_TENANTS, set P_DATABASE_URL, or use `AuthBuilder::tenants`");
+/// Returns the name of an environment variable, with the prefix of the service if it is known.
+fn variable(prefix: Option<&str>, name: &str) -> String {
+    prefix.map_or_else(
+        || format!("the environment variable …_{name} with your prefix"),
+        |prefix| format!("{prefix}_{name}"),
+    )
 }
 
-/// A request was refused; `reason` is [`AuthError::reason`](crate::AuthError::reason).
+/// Logs that every tenant is accepted, because there is neither a tenant store nor a list of tenants.
+pub(crate) fn any_tenant(prefix: Option<&str>) {
+    let (tenants, database_url) = (variable(prefix, "TENANTS"), variable(prefix, "DATABASE_URL"));
+    tracing::info!(target: TARGET, "no tenant store: every tenant that a verified token names is accepted; to restrict them, set {tenants} or {database_url}, or call `AuthBuilder::tenants`");
+}
+
+/// Logs and counts a refused request. `reason` is [`AuthError::reason`](crate::AuthError::reason).
 pub(crate) fn refused(reason: &'static str, error: &(dyn Error + 'static)) {
     tracing::debug!(target: TARGET, reason, error = %Causes(error), "request refused");
     count!("scaikey_auth_refusals_total", "reason" => reason);
 }
 
-/// The service is assembled wrongly: a guard or extractor ran outside of every layer.
+/// Logs a mistake in the service's code: a guard or extractor ran outside of every layer.
 pub(crate) fn layer_missing(error: &dyn Display) {
     tracing::error!(target: TARGET, "{error}");
 }
 
-/// A handler extracts a row of a type that the tenant store does not attach.
+/// Logs that a handler extracts a row of a type that the tenant store does not attach.
 #[cfg(feature = "axum")]
 pub(crate) fn tenant_row_missing(row: &'static str) {
     tracing::error!(target: TARGET, row, "the handler extracts a row of a type that the tenant store does not attach");
 }
 
-/// A key set was fetched and is now used. Metrics count it under `series`: the issuer, or the template of a
-/// per-tenant issuer, because invented tenants must not create time series.
+/// Logs and counts a key set that was fetched and is now used. The label `issuer` of the metric is `series`:
+/// the issuer, or the template of a per-tenant issuer, so that invented tenants do not create time series.
 pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize) {
     tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
     count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "ok");
 }
 
-/// Some published keys are invalid. Logged when they change.
+/// Logs invalid keys in a published key set. Called when they change.
 pub(crate) fn keys_broken(issuer: &str, keys: &str) {
     tracing::warn!(target: TARGET, issuer, "key set has invalid keys, which are ignored{keys}");
 }
 
-/// Some published keys are for another use, such as encryption. Logged when they change.
+/// Logs published keys for another use, such as encryption. Called when they change.
 pub(crate) fn keys_unused(issuer: &str, keys: &str) {
     tracing::info!(target: TARGET, issuer, "key set has keys for another use, which are ignored{keys}");
 }
 
-/// A token matches more keys than are tried for one token. Logged once per issuer.
+/// Logs that a token matches more keys than are tried for one token. Called once per issuer.
 pub(crate) fn too_many_candidate_keys(issuer: &str, tried: usize) {
-    tracing::warn!(target: TARGET, issuer, tried, "tokens without a unique key id fit more keys than are tried for one token, so valid ones may be refused: configure the provider to put kid, x5t or x5t#S256 into its tokens");
+    tracing::warn!(target: TARGET, issuer, tried, "tokens without a unique key id match more keys than are tried for one token, so valid tokens may be refused: configure the provider to add kid, x5t or x5t#S256 to its tokens");
 }
 
-/// A key set could not be fetched; the cached one, if any, stays in use. Logs a warning if it is new.
+/// Logs and counts a key set that could not be fetched; the cached one, if any, stays in use. Warns if the
+/// failure is new.
 pub(crate) fn keys_not_refreshed(
     issuer: &str,
     series: &str,
-    why: &dyn Display,
+    error: &dyn Display,
     holds_keys: bool,
     is_new: bool,
 ) {
-    if_new!(is_new, warn!(issuer, %why, holds_keys, "key set could not be refreshed"));
+    if_new!(is_new, warn!(issuer, %error, holds_keys, "key set could not be refreshed"));
     count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "failed");
 }
 
-/// A key set was fetched after a logged failure.
+/// Logs that a key set was fetched after a logged failure.
 pub(crate) fn keys_recovered(issuer: &str) {
     tracing::info!(target: TARGET, issuer, "keys can be fetched again");
 }
 
-/// The host of the provider's keys changed.
+/// Logs that the host of the provider's keys changed.
 pub(crate) fn keys_moved(issuer: &str, from: &str, to: &str) {
     tracing::warn!(target: TARGET, issuer, from, to, "the host of the provider's jwks_uri changed");
 }
 
-/// The tenant store failed; `stale` says whether a cached answer was used. Logs a warning if it is new.
-pub(crate) fn tenant_store_failed(why: &(dyn Error + 'static), stale: bool, is_new: bool) {
-    let why = Causes(why);
-    if_new!(is_new, warn!(%why, stale, "tenant store failed"));
+/// Logs and counts a failure of the tenant store. `stale`: whether a cached answer was used. Warns if the
+/// failure is new.
+pub(crate) fn tenant_store_failed(error: &(dyn Error + 'static), stale: bool, is_new: bool) {
+    let error = Causes(error);
+    if_new!(is_new, warn!(%error, stale, "tenant store failed"));
     count!("scaikey_auth_tenant_store_failures_total", "stale" => if stale { "true" } else { "false" });
 }
 
-/// An admission check failed. Logs a warning if it is new.
-pub(crate) fn admission_failed(why: &(dyn Error + 'static), is_new: bool) {
-    let why = Causes(why);
-    if_new!(is_new, warn!(%why, "admission check failed"));
+/// Logs and counts an admission check that could not be evaluated. Warns if the failure is new.
+pub(crate) fn admission_failed(error: &(dyn Error + 'static), is_new: bool) {
+    let error = Causes(error);
+    if_new!(is_new, warn!(%error, "admission check failed"));
     count!("scaikey_auth_admission_failures_total");
 }
 
-/// A store answered after a logged failure.
+/// Logs that a store answered after a logged failure.
 pub(crate) fn store_recovered(store: &'static str) {
     tracing::info!(target: TARGET, "{store} works again");
 }
 
-/// A resolver of tenants' issuers failed. Logged once per outage.
-pub(crate) fn resolver_failed(template: &str, why: &(dyn Error + 'static)) {
-    tracing::warn!(target: TARGET, template, why = %Causes(why), "resolver of tenants' issuers fails");
+/// Logs a failed resolver of tenants' issuers. Called once per outage.
+pub(crate) fn resolver_failed(template: &str, error: &(dyn Error + 'static)) {
+    tracing::warn!(target: TARGET, template, error = %Causes(error), "resolver of tenants' issuers failed");
 }
 
-/// A resolver of tenants' issuers answered after a logged failure.
+/// Logs that a resolver of tenants' issuers answered after a logged failure.
 pub(crate) fn resolver_recovered(template: &str) {
     tracing::info!(target: TARGET, template, "resolver of tenants' issuers works again");
 }
 
-/// The store of participants failed. Logged once per outage.
-pub(crate) fn registrar_failed(why: &(dyn Error + 'static)) {
-    tracing::warn!(target: TARGET, why = %Causes(why), "store of participants fails");
+/// Logs a failure of the registrar. Called once per outage.
+pub(crate) fn registrar_failed(error: &(dyn Error + 'static)) {
+    tracing::warn!(target: TARGET, error = %Causes(error), "store of participants failed");
 }
 
-/// A token request ended.
+/// Logs and counts a token request that ended.
 pub(crate) fn token_request_ended(
     grant: &'static str,
     outcome: &'static str,
@@ -265,85 +278,87 @@ pub(crate) fn token_request_ended(
 ) {
     match error {
         None => tracing::debug!(target: TARGET, grant, "token request succeeded"),
-        // Only debug: a warning for every invalid token or request of an outage would flood the log.
+        // Level `debug`: a warning for every invalid token, or for every request during an outage, would
+        // flood the log.
         Some(error) => tracing::debug!(target: TARGET, grant, %error, "token request failed"),
     }
     count!("scaikey_auth_token_requests_total", "grant" => grant, "outcome" => outcome);
 }
 
-/// A token request was not sent.
+/// Logs and counts a token request that was not attempted.
 pub(crate) fn token_request_not_sent(
     grant: &'static str,
     reason: &'static str,
     error: &dyn Display,
 ) {
     tracing::debug!(target: TARGET, grant, reason, %error, "token request was not sent");
-    count!("scaikey_auth_token_requests_not_sent_total", "grant" => grant, "outcome" => reason);
+    count!("scaikey_auth_token_requests_not_sent_total", "grant" => grant, "reason" => reason);
 }
 
-/// A token endpoint failed: for one grant, or for `all`. Logged once per outage.
+/// Logs that requests to the provider fail. `grant` is a grant, `all`, `metadata`, `revocation` or
+/// `token_urls`; `url` is the endpoint or the issuer. Called once per outage.
 pub(crate) fn token_endpoint_failed(url: &str, grant: &'static str, error: &dyn Display) {
-    tracing::warn!(target: TARGET, url, grant, %error, "token endpoint fails");
+    tracing::warn!(target: TARGET, url, grant, %error, "requests to the provider fail");
 }
 
-/// A token endpoint answered after a logged failure.
+/// Logs that requests to the provider succeed after a logged failure.
 pub(crate) fn token_endpoint_recovered(url: &str, grant: &'static str) {
-    tracing::info!(target: TARGET, url, grant, "token endpoint works again");
+    tracing::info!(target: TARGET, url, grant, "requests to the provider succeed again");
 }
 
-/// A request to a token endpoint is sent a second time.
+/// Counts a request to a token or revocation endpoint that is sent again.
 pub(crate) fn token_request_repeated() {
     count!("scaikey_auth_token_request_retries_total", "reason" => "unavailable");
 }
 
-/// A token was looked up: `hit`, `miss`, `collapsed`, or `refused` for a cached refusal.
+/// Counts a lookup of a token, with the result `hit`, `miss`, `collapsed`, or `refused` for a cached refusal.
 pub(crate) fn token_cache(result: &'static str) {
     count!("scaikey_auth_token_cache_total", "result" => result);
 }
 
-/// The circuit breaker of a token endpoint opened. The failures are logged already.
+/// Logs and counts a circuit breaker that opened. Its failures have already been logged.
 pub(crate) fn token_endpoint_breaker_opened(url: &str, grant: &'static str, pause: Duration) {
     tracing::info!(target: TARGET, url, grant, ?pause, "circuit breaker of the token endpoint opened");
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "opened");
 }
 
-/// The circuit breaker of a token endpoint closed.
+/// Logs and counts a circuit breaker that closed.
 pub(crate) fn token_endpoint_breaker_closed(url: &str) {
     tracing::debug!(target: TARGET, url, "circuit breaker of the token endpoint closed");
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "closed");
 }
 
-/// The token cache failed. Logged once per outage.
+/// Logs and counts a failure of the token cache. Warns if the failure is new.
 pub(crate) fn token_cache_failed(error: &dyn Display, is_new: bool, spends_without_lock: bool) {
     if is_new && spends_without_lock {
-        tracing::warn!(target: TARGET, %error, "token cache fails: all requests continue without it, even those that use refresh tokens and codes (insecure_spend_without_lock)");
+        tracing::warn!(target: TARGET, %error, "token cache failed: all requests continue without it, including those with refresh tokens and codes, because insecure_spend_without_lock is set");
     } else if is_new {
-        tracing::warn!(target: TARGET, %error, "token cache fails: exchanges and service tokens continue without it; requests that use refresh tokens and codes are answered with 503 until it answers");
+        tracing::warn!(target: TARGET, %error, "token cache failed: exchanges and requests for service tokens continue without it; requests with refresh tokens and codes fail until it recovers (503 from the endpoints)");
     }
     count!("scaikey_auth_token_cache_failures_total", "reason" => "unavailable");
 }
 
-/// The token cache has an entry that this service did not write or that was changed. It is ignored. Logged once
-/// per outage.
+/// Logs and counts an entry of the token cache that cannot be read, because this service did not write it or
+/// it was changed. The entry is deleted. Warns if the failure is new.
 #[cfg(feature = "redis")]
 pub(crate) fn token_cache_invalid_entry(is_new: bool) {
     if is_new {
-        tracing::warn!(target: TARGET, "an entry of the token cache does not open; it is ignored");
+        tracing::warn!(target: TARGET, "an entry of the token cache cannot be read and is deleted");
     }
-    count!("scaikey_auth_token_cache_failures_total", "reason" => "garbage");
+    count!("scaikey_auth_token_cache_failures_total", "reason" => "invalid_entry");
 }
 
-/// The token cache answered after a logged failure.
+/// Logs that the token cache answered after a logged failure.
 pub(crate) fn token_cache_recovered() {
     tracing::info!(target: TARGET, "token cache answers again");
 }
 
-/// Some endpoints cannot work with the configured client.
+/// Logs that some endpoints are omitted, because they cannot work with the configured client.
 pub(crate) fn endpoints_omitted() {
-    tracing::info!(target: TARGET, "the URL of the token endpoint depends on the tenant, which requests to token, refresh and logout do not name: these endpoints are omitted");
+    tracing::info!(target: TARGET, "the endpoints token, refresh and logout are omitted: the URL of the provider's token endpoint depends on the tenant, and requests to these endpoints do not name one");
 }
 
-/// An endpoint of the crate answered; `endpoint` comes from a fixed list.
+/// Logs and counts an answer of one of the crate's endpoints. `endpoint` comes from a fixed list.
 pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
     tracing::debug!(target: TARGET, endpoint, status, "endpoint answered");
     let class = match status {
@@ -355,33 +370,34 @@ pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
     count!("scaikey_auth_endpoint_answers_total", "endpoint" => endpoint, "outcome" => class);
 }
 
-/// An endpoint is misconfigured, so that it fails for every caller. Logged once per outage.
+/// Logs that an endpoint is misconfigured, so that it fails for every caller. Called once per outage.
 pub(crate) fn endpoint_misconfigured(endpoint: &'static str, problem: &dyn Display) {
     tracing::error!(target: TARGET, endpoint, %problem, "endpoint is misconfigured");
 }
 
-/// The provider sent a browser back with an error. `error` has printable characters only.
+/// Logs that the provider redirected a browser back with an error. `error` contains only printable
+/// characters.
 pub(crate) fn sign_in_refused(error: &str) {
     tracing::debug!(target: TARGET, error, "sign-in was not completed");
 }
 
-/// The tokens of a session are too long for cookies, so the session cannot begin or continue.
+/// Logs that the tokens of a session are too long for cookies, so the session cannot begin or continue.
 pub(crate) fn session_too_large(characters: usize) {
     tracing::error!(target: TARGET, characters, "a session does not fit into cookies: configure the provider to issue smaller tokens");
 }
 
-/// Attempts are throttled by address, but the request has no address.
+/// Logs that attempts cannot be throttled by address, because the request has no client address.
 pub(crate) fn no_client_address() {
     tracing::warn!(target: TARGET, "no client address: attempts are not throttled by address. With axum, serve with into_make_service_with_connect_info::<SocketAddr>(); with another server, insert the connection's SocketAddr into the request's extensions, or set peer_address");
 }
 
-/// A peer that is not a trusted proxy sent `X-Forwarded-For`.
+/// Logs that a peer that is not a trusted proxy sent `X-Forwarded-For`.
 pub(crate) fn untrusted_proxy(peer: std::net::IpAddr) {
-    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled together. If it is your proxy, list it in trusted_proxies or P_TRUSTED_PROXIES");
+    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled together. If it is your proxy, add it to trusted_proxies (the environment variable …_TRUSTED_PROXIES with your prefix)");
 }
 
-/// A session ended early; `reason` comes from a fixed list. A refused refresh token is no warning, because it is
-/// normal after a sign-out elsewhere.
+/// Logs and counts a session that ended early. `reason` comes from a fixed list. A refused refresh token is
+/// logged as `info`, because it is normal after a sign-out elsewhere.
 pub(crate) fn session_ended(reason: &'static str) {
     match reason {
         "refresh_token_refused" => tracing::info!(target: TARGET, reason, "session ended"),
@@ -390,18 +406,18 @@ pub(crate) fn session_ended(reason: &'static str) {
     count!("scaikey_auth_sessions_ended_total", "reason" => reason);
 }
 
-/// A token could not be revoked at the provider. Logs a warning if it is new.
+/// Logs and counts a token that could not be revoked at the provider. Warns if the failure is new.
 pub(crate) fn not_revoked(
     what: &'static str,
     reason: &'static str,
     error: &dyn Display,
     is_new: bool,
 ) {
-    if_new!(is_new, warn!(what, %error, "not revoked at the provider"));
+    if_new!(is_new, warn!(what, %error, "token not revoked at the provider"));
     count!("scaikey_auth_tokens_not_revoked_total", "reason" => reason);
 }
 
-/// A token of a sign-in is invalid; `claim` is the wrong claim.
+/// Logs and counts an invalid token of a sign-in. `claim` is the name of the invalid claim.
 pub(crate) fn sign_in_token_refused(
     token: &'static str,
     reason: &'static str,
@@ -412,12 +428,12 @@ pub(crate) fn sign_in_token_refused(
     count!("scaikey_auth_sign_in_tokens_refused_total", "reason" => reason);
 }
 
-/// The token endpoint accepts passwords.
+/// Logs that the crate's endpoint `token` accepts passwords.
 pub(crate) fn password_grant_enabled() {
-    tracing::warn!(target: TARGET, "the token endpoint accepts passwords, which RFC 9700 §2.4 forbids: prefer sign-in");
+    tracing::warn!(target: TARGET, "the endpoint token of this service accepts passwords, which RFC 9700 §2.4 forbids: prefer sign-in through the browser");
 }
 
-/// Verified tokens were evicted, or not cached, because the cache is full.
+/// Counts verified tokens that were evicted, or not cached, because the cache is full.
 pub(crate) fn verified_tokens_evicted(tokens: u64) {
     #[cfg(feature = "metrics")]
     metrics::counter!("scaikey_auth_verified_tokens_evicted_total").increment(tokens);
@@ -425,17 +441,19 @@ pub(crate) fn verified_tokens_evicted(tokens: u64) {
     let _ = tokens;
 }
 
-/// The store that counts attempts failed, so this process counts them. Logs a warning if it is new.
-pub(crate) fn throttle_failed(why: &(dyn Error + 'static), is_new: bool) {
-    let why = Causes(why);
+/// Logs and counts a failure of the throttle, so that this process counts attempts itself. Warns if the
+/// failure is new.
+pub(crate) fn throttle_failed(error: &(dyn Error + 'static), is_new: bool) {
+    let error = Causes(error);
     if_new!(
         is_new,
-        warn!(%why, "throttle failed: until it recovers, this process counts attempts alone")
+        warn!(%error, "throttle failed: until it recovers, each process counts attempts itself")
     );
     count!("scaikey_auth_throttle_failures_total", "outcome" => "local");
 }
 
-/// A decision about a foreign token, for the audit log. It contains digests of claims, never the claims.
+/// A decision about a foreign token, for the audit log. Of the token's claims it contains only the issuer,
+/// and digests of the subject and the token id.
 #[cfg(feature = "trust")]
 pub(crate) struct TrustDecision<'d> {
     pub(crate) trust: Option<&'d str>,
@@ -447,8 +465,8 @@ pub(crate) struct TrustDecision<'d> {
     pub(crate) is_verified: bool,
 }
 
-/// A foreign token was granted access or denied. A token that is not verified is logged at the level `debug`,
-/// because an attacker can make any number of them.
+/// Logs and counts the decision about a foreign token. A token that is not verified is logged at the level
+/// `debug`, because an attacker can create any number of them.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     let TrustDecision { trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified } =
@@ -469,8 +487,8 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     count!("scaikey_auth_trust_decisions_total", "outcome" => outcome);
 }
 
-/// A token was minted for a workload, or minting failed. The digest equals that in the policy's decision. Logs a
-/// warning if a failure is new.
+/// Logs and counts a token that was minted for a workload, or a minting that failed. `subject_sha256` is the
+/// same as in the [`TrustDecision`]. Warns if a failure is new.
 #[cfg(feature = "trust")]
 pub(crate) fn workload_minted(
     trust: &str,
@@ -482,35 +500,36 @@ pub(crate) fn workload_minted(
     let outcome = if error.is_none() { "minted" } else { "failed" };
     match error {
         None => {
-            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, "token for a workload");
+            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, "token for a workload minted");
         }
         Some(error) if is_new => {
-            tracing::warn!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload");
+            tracing::warn!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload could not be minted");
         }
         Some(error) => {
-            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload");
+            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload could not be minted");
         }
     }
     count!("scaikey_auth_workload_tokens_total", "outcome" => outcome);
 }
 
-/// A trust policy was loaded.
+/// Logs that a trust policy was loaded.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_policy_loaded(trusts: usize) {
-    tracing::info!(target: TARGET, trusts, "trust policy in force");
+    tracing::info!(target: TARGET, trusts, "trust policy loaded");
 }
 
-/// A trust policy was rejected; the previous one stays in force.
+/// Logs that a trust policy was rejected; the previous one stays in force.
 #[cfg(feature = "trust")]
-pub(crate) fn trust_policy_rejected(why: &dyn Display) {
-    tracing::error!(target: TARGET, %why, "trust policy rejected; the previous one stays in force");
+pub(crate) fn trust_policy_rejected(error: &dyn Display) {
+    tracing::error!(target: TARGET, %error, "trust policy rejected; the previous one stays in force");
 }
 
-/// The replay log failed, so single-use tokens are denied. Logs an error if it is new.
+/// Logs and counts a failure of the replay log, so that single-use tokens are denied. Logs at the level
+/// `error` if the failure is new.
 #[cfg(feature = "trust")]
-pub(crate) fn replay_log_failed(why: &(dyn Error + 'static), is_new: bool) {
-    let why = Causes(why);
-    if_new!(is_new, error!(%why, "replay log failed"));
+pub(crate) fn replay_log_failed(error: &(dyn Error + 'static), is_new: bool) {
+    let error = Causes(error);
+    if_new!(is_new, error!(%error, "replay log failed"));
     count!("scaikey_auth_replay_log_failures_total", "outcome" => "denied");
 }
 
@@ -524,33 +543,36 @@ mod tests {
     fn outage_is_logged_once_per_change() {
         let outage = Outage::default();
         let start = || START;
-        assert!(!outage.ends(start), "there was no failure");
-        assert!(outage.begins(&"timeout", START));
-        assert!(!outage.begins(&"timeout", START));
-        assert!(outage.begins(&"refused", START), "another cause");
-        assert!(!outage.begins(&"timeout", START), "an alternating cause");
-        assert!(outage.ends(start));
-        assert!(!outage.ends(start));
-        assert!(outage.begins(&"timeout", START), "a second outage");
+        assert!(!outage.record_success(start), "there was no failure");
+        assert!(outage.record_failure(&"timeout", START));
+        assert!(!outage.record_failure(&"timeout", START));
+        assert!(outage.record_failure(&"refused", START), "another cause");
+        assert!(!outage.record_failure(&"timeout", START), "an alternating cause");
+        assert!(outage.record_success(start));
+        assert!(!outage.record_success(start));
+        assert!(outage.record_failure(&"timeout", START), "a second outage");
     }
 
     #[test]
     fn varying_causes_do_not_fill_logs() {
         let outage = Outage::default();
-        let logged = (0..1000).filter(|nth| outage.begins(nth, START)).count();
+        let logged = (0..1000).filter(|nth| outage.record_failure(nth, START)).count();
         assert_eq!(logged, MAX_CAUSES);
-        assert!(outage.ends(|| START));
+        assert!(outage.record_success(|| START));
     }
 
     #[test]
     fn flapping_is_logged_within_bounds() {
         let outage = Outage::default();
         let logged = (0..1000)
-            .map(|_| u32::from(outage.begins(&"timeout", START)) + u32::from(outage.ends(|| START)))
+            .map(|_| {
+                u32::from(outage.record_failure(&"timeout", START))
+                    + u32::from(outage.record_success(|| START))
+            })
             .sum::<u32>();
         assert_eq!(logged, MAX_CHANGES);
         // A minute later changes are logged again.
-        let logged = [outage.begins(&"timeout", MINUTE), outage.ends(|| MINUTE)];
+        let logged = [outage.record_failure(&"timeout", MINUTE), outage.record_success(|| MINUTE)];
         assert_eq!(logged, [true, true]);
     }
 

@@ -266,7 +266,7 @@ impl<R: TenantResolver> CachedTenants<R> {
         }
         let (entry, answer) = match outcome {
             Ok(last) => {
-                if self.cache.outage.ends(|| self.clock.elapsed()) {
+                if self.cache.outage.record_success(|| self.clock.elapsed()) {
                     telemetry::store_recovered("tenant store");
                 }
                 (CachedTenant::new(last.clone(), *started_at, &self.limits), Ok(last))
@@ -275,7 +275,7 @@ impl<R: TenantResolver> CachedTenants<R> {
                 let now = self.clock.elapsed();
                 let mut entry = self.cache.get(id).unwrap_or_default();
                 let is_usable = now < entry.stale_until;
-                let is_new = self.cache.outage.begins(&failure, now);
+                let is_new = self.cache.outage.record_failure(&failure, now);
                 telemetry::tenant_store_failed(&failure, is_usable, is_new);
                 entry.outage = Some(StoreOutage::after(entry.outage, failure.clone(), now));
                 let answer = if is_usable { Ok(entry.last.clone()) } else { Err(failure) };

@@ -194,13 +194,13 @@ impl TrustEvaluator {
         let key = ReplayKey::of_foreign_token(&trust.id, &trust.issuer, jti);
         match self.0.replay_log.first_use(key, until).await {
             Ok(is_first) => {
-                if self.0.replay_outage.ends(|| self.0.clock.elapsed()) {
+                if self.0.replay_outage.record_success(|| self.0.clock.elapsed()) {
                     telemetry::store_recovered("replay log");
                 }
                 if is_first { Ok(()) } else { Err(DenialReason::Replayed) }
             }
             Err(error) => {
-                let is_new = self.0.replay_outage.begins(&error, self.0.clock.elapsed());
+                let is_new = self.0.replay_outage.record_failure(&error, self.0.clock.elapsed());
                 telemetry::replay_log_failed(&*error, is_new);
                 Err(DenialReason::Unavailable { what: "replay log", retry_after: None })
             }

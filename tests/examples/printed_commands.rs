@@ -171,7 +171,12 @@ async fn on_behalf_of_shows_the_vaults_claims() {
         "sub": "scaidrive", "aud": "scaivault", "act": null, "scope": "audit:write"
     });
     assert_eq!(seen, [user("alice"), user("bob"), user("alice"), service], "{stdout}");
-    assert!(stdout.contains("no answer: `127.0.0.1` is not a destination"), "{stdout}");
+    assert!(
+        stdout.contains(
+            "no answer: no destination of the outbound layer matches this URL on `127.0.0.1`"
+        ),
+        "{stdout}"
+    );
     assert!(stdout.contains("3 token requests reached the provider"), "{stdout}");
     assert!(!stdout.contains("eyJ"), "a token is printed: {stdout}");
 }

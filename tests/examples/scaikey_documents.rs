@@ -87,7 +87,7 @@ async fn trust_policy_is_reloaded_on_sighup() {
     service.stderr.line("trust policy rejected").await;
     trust.write(&policy(&cluster));
     service.signal("HUP").await;
-    service.stderr.line("trust policy in force").await;
+    service.stderr.line("trust policy loaded").await;
     assert_eq!(trusts().await[0][0], "k8s");
 }
 

@@ -40,7 +40,7 @@ async fn early_disconnect_starts_a_backoff() {
         client.exchange(&request).await.unwrap();
     }
     assert_eq!(provider.token_requests(), 3);
-    assert_eq!(log.text().matches("token cache fails").count(), 1);
+    assert_eq!(log.text().matches("token cache failed").count(), 1);
     clock.advance(Duration::from_secs(6));
     crate::support::eventually(async || {
         client.exchange(&request).await.unwrap().cache_status() == CacheStatus::Hit

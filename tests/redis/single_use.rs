@@ -343,5 +343,5 @@ async fn failed_connect_warning_names_the_cause() {
     cache.connect().await.unwrap_err();
     client(&provider, cache).exchange(&fresh(&provider)).await.unwrap();
     let text = log.text();
-    assert!(text.contains("token cache fails") && text.contains("refused"), "{text}");
+    assert!(text.contains("token cache failed") && text.contains("refused"), "{text}");
 }

@@ -15,24 +15,26 @@ use crate::support::crypto;
 use crate::support::mac::Mac;
 use crate::support::seal::{Purpose, SealingKey};
 
-/// The tolerated difference between the clocks of two servers, in milliseconds.
+/// The tolerated difference between the clocks of two processes, in milliseconds.
 const CLOCK_SKEW: u64 = 60_000;
 
-/// The same under a single-use key, where a miss would end a session.
+/// The tolerated difference under a single-use key, in milliseconds. It is larger, because a miss would
+/// end a session.
 const SINGLE_USE_CLOCK_SKEW: u64 = 600_000;
 
 /// The key of a token in a cache.
 ///
-/// It covers the provider, client, endpoint, grant, tenant, subject token, actor, audiences, resources,
-/// scopes and token type, each with its length. So requests that differ in any of them never share an
-/// entry. The order of audiences, resources and scopes does not matter.
+/// It covers the provider, client, endpoint, grant, tenant, credential, actor, audiences, resources,
+/// scopes and token type, each encoded with its length, so requests that differ in any of them do not
+/// share an entry. Exception: requests with the same refresh token share an entry, whatever their
+/// scopes. The order of audiences, resources and scopes does not matter.
 pub struct CacheKey<'a> {
     mac: Mac,
     client: &'a ClientFingerprint,
     request: &'a TokenRequest<'a>,
-    server_key: &'a SealingKey,
+    sealing_key: &'a SealingKey,
     clock: &'a dyn Clock,
-    /// Computed on first use: a hit in memory does not need it.
+    /// The digests, computed on first use, because a hit in memory does not need them.
     lazy_digest: OnceLock<LazyDigest>,
 }
 
@@ -46,12 +48,12 @@ impl<'a> CacheKey<'a> {
     pub(crate) fn new(
         client: &'a ClientFingerprint,
         request: &'a TokenRequest<'a>,
-        server_key: &'a SealingKey,
+        sealing_key: &'a SealingKey,
         clock: &'a dyn Clock,
     ) -> Self {
         let credential = request.credential().map(|it| it.expose().as_bytes());
         let mac = Mac::of(&client.encode(request, credential));
-        Self { mac, client, request, server_key, clock, lazy_digest: OnceLock::new() }
+        Self { mac, client, request, sealing_key, clock, lazy_digest: OnceLock::new() }
     }
 
     /// Returns the tenant of the request, if it names one. A cache may use it to separate tenants.
@@ -59,9 +61,9 @@ impl<'a> CacheKey<'a> {
         self.request.tenant()
     }
 
-    /// Returns a digest of the whole request: 43 characters of `A-Z a-z 0-9 - _`. It is an HMAC-SHA-256
-    /// under a key derived from the [`SealingKeys`]. Servers with the same keys and settings compute the
-    /// same digest; without the keys it reveals nothing about the request.
+    /// Returns a digest of the request and the client's settings: 43 characters of `A-Z a-z 0-9 - _`.
+    /// It is an HMAC-SHA-256 under a key derived from the [`SealingKeys`]. Processes with the same keys
+    /// and settings compute the same digest; without the keys it reveals nothing about the request.
     ///
     /// [`SealingKeys`]: crate::exchange::SealingKeys
     pub fn digest(&self) -> &str {
@@ -71,8 +73,8 @@ impl<'a> CacheKey<'a> {
     /// Encrypts the token and binds it to this key and to `ttl`. Returns `None` if the system has no
     /// random numbers.
     ///
-    /// The cipher is AES-256-GCM. Its key is derived from the [`SealingKeys`] and the subject token (for
-    /// service tokens: the tenant), so a copy of the store alone opens nothing.
+    /// The cipher is AES-256-GCM. Its key is derived from the [`SealingKeys`] and the credential of the
+    /// request (for service tokens: the tenant), so a copy of the store cannot be decrypted.
     ///
     /// [`SealingKeys`]: crate::exchange::SealingKeys
     pub fn seal(&self, token: &AccessToken, ttl: Duration) -> Option<Vec<u8>> {
@@ -83,16 +85,16 @@ impl<'a> CacheKey<'a> {
             TokenRequest::Code(_) => token.to_bytes_with_id_token(self.clock),
             _ => token.to_bytes(self.clock),
         };
-        self.server_key.seal(self.purpose(), self.digest().as_bytes(), expires, &plain)
+        self.sealing_key.seal(self.purpose(), self.digest().as_bytes(), expires, &plain)
     }
 
-    /// Decrypts the output of [`seal`](Self::seal). Returns `None` if it belongs to another key, was
-    /// changed, or has expired. Expiry tolerates a clock difference of one minute, and of ten minutes
-    /// under a [single-use key](Self::is_single_use): returning a token late is better than spending a
-    /// refresh token twice.
+    /// Decrypts the output of [`seal`](Self::seal). Returns `None` if the value belongs to another key,
+    /// was changed, or has expired. Expiry allows for a clock difference of one minute, and of ten
+    /// minutes under a [single-use key](Self::is_single_use): returning a token late is better than
+    /// using a refresh token twice.
     pub fn open(&self, sealed: &[u8]) -> Option<AccessToken> {
         let digest = self.digest().as_bytes();
-        let (plain, expires) = self.server_key.open(self.purpose(), digest, sealed)?;
+        let (plain, expires) = self.sealing_key.open(self.purpose(), digest, sealed)?;
         let now = self.now_millis();
         let skew = if self.is_single_use() { SINGLE_USE_CLOCK_SKEW } else { CLOCK_SKEW };
         if expires.saturating_add(skew) < now {
@@ -102,26 +104,28 @@ impl<'a> CacheKey<'a> {
         Some(AccessToken::from_bytes(&plain, self.clock)?.with_remaining_ttl(remaining))
     }
 
-    /// Returns whether the request spends a refresh token or a code, which can be used only once. The
-    /// client then retries a cache that does not answer, instead of continuing without it. So a cache
-    /// should use a longer timeout for such keys.
+    /// Returns whether the request uses a refresh token or code, which can be used only once. Always
+    /// false with
+    /// [`insecure_spend_without_lock`](crate::exchange::TokenExchangeBuilder::insecure_spend_without_lock).
+    /// Under such a key the client retries a cache that does not answer, instead of continuing without
+    /// it, so a cache should use a longer timeout.
     pub fn is_single_use(&self) -> bool {
         self.request.has_single_use_credential() && !self.client.spends_without_lock
     }
 
-    /// Returns the freshness of a token on the client's clock.
+    /// Returns the freshness of a token, by the client's clock.
     pub fn freshness(&self, token: &AccessToken) -> Freshness {
         token.freshness(self.clock)
     }
 
-    /// Returns how much longer a token may be cached on the client's clock, or `None` if it must not be
-    /// cached. For a token from [`open`](Self::open), the limit includes the `ttl` given to
-    /// [`seal`](Self::seal).
+    /// Returns the remaining time for which a token may be cached, by the client's clock, or `None` if
+    /// it must not be cached. For a token from [`open`](Self::open), the limit includes the `ttl` given
+    /// to [`seal`](Self::seal).
     pub fn remaining_ttl(&self, token: &AccessToken) -> Option<Duration> {
         token.remaining_ttl(self.clock)
     }
 
-    /// Returns the wall clock in milliseconds since 1970.
+    /// Returns the wall-clock time in milliseconds since 1970.
     fn now_millis(&self) -> u64 {
         (unix_time(self.clock.now()) * 1000.0) as u64
     }
@@ -144,7 +148,7 @@ impl<'a> CacheKey<'a> {
             let credential =
                 self.request.credential().map(|it| crypto::sha256(it.expose().as_bytes()));
             let encoded = self.client.encode(self.request, credential.as_ref().map(|it| &it[..]));
-            let digest = base64url::encode(self.server_key.index(&encoded));
+            let digest = base64url::encode(self.sealing_key.index(&encoded));
             LazyDigest { credential, digest }
         })
     }
@@ -165,7 +169,8 @@ impl fmt::Debug for CacheKey<'_> {
     }
 }
 
-/// A digest of the settings that all requests of one client share.
+/// A digest of the settings that affect the tokens of one client, and whether the client works without
+/// locks.
 #[derive(Debug)]
 pub(crate) struct ClientFingerprint {
     digest: [u8; 32],
@@ -182,7 +187,7 @@ impl ClientFingerprint {
         Self { digest: crypto::sha256_of_parts(settings), spends_without_lock }
     }
 
-    /// Encodes a request, so that different requests have different encodings. The buffer never grows,
+    /// Encodes a request so that different requests have different encodings. The buffer never grows,
     /// because that would leave a copy of a token behind.
     fn encode(&self, request: &TokenRequest<'_>, credential: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
         let parts = request.parts(credential);
@@ -388,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_with_one_key_share_digests() {
+    fn processes_with_one_key_share_digests() {
         let request = RequestSpec {
             settings: vec!["3".into(), "https://scaikey.example".into()],
             grant: GrantKind::Exchange,
@@ -401,7 +406,7 @@ mod tests {
             scopes: vec![],
         };
         let digest = request.cache_key(&keys()).1;
-        // A change of this value makes the entries of existing caches unreachable.
+        // If this value changes, entries in existing caches can no longer be found.
         assert_eq!(digest, "2bGwhbAjBTG-xtd4Q_0vmb8hn745IDg8BSfcMSOU9Kc");
         assert_ne!(request.cache_key(&SealingKeys::random().unwrap()).1, digest);
     }

@@ -24,21 +24,22 @@ const ENTRY_OVERHEAD: usize = 400;
 /// The approximate size of a typical entry, in bytes.
 const TYPICAL_ENTRY: u64 = 1600;
 
-/// The minimum size of a shard, in bytes. A shard rejects an entry above half its size, and the largest
-/// answer of a provider has 1 MiB.
+/// The minimum size of a shard, in bytes. A shard rejects an entry larger than half of it, and the
+/// largest answer of a provider is 1 MiB.
 const MIN_SHARD_BYTES: u64 = 4 << 20;
 
-/// The time between two sweeps of expired tokens, in seconds.
+/// The time between two sweeps, which remove expired tokens, in seconds.
 const SWEEP_INTERVAL: u64 = 60;
 
 /// A token cache in the memory of this process: the default cache of a client. Clones share the entries.
 ///
-/// The default size is 32 MiB, about 20,000 tokens of typical size. A new token is always inserted. A
-/// full cache first evicts tokens that were not used again, the oldest first. Expired tokens are never
-/// returned; a sweep once a minute, at the next insertion, frees their memory.
+/// The default size is 32 MiB, about 20,000 tokens of typical size. A new token is always inserted,
+/// unless the cache is smaller than 4 MiB and the token larger than half of it. A full cache first
+/// evicts tokens that were never read, the oldest first. Expired tokens are never returned. Their
+/// memory is freed by the first insertion in each minute.
 ///
-/// The cache does not keep subject tokens, only a keyed hash of the request. The obtained tokens are
-/// *not* encrypted: a reader of the process's memory can read them.
+/// The cache does not store subject tokens; it stores a keyed hash of each request. The obtained tokens
+/// are *not* encrypted: a reader of the process's memory can read them.
 #[derive(Clone)]
 pub struct MemoryCache(Arc<Memory>);
 
@@ -71,7 +72,8 @@ impl Default for MemoryCache {
 }
 
 impl MemoryCache {
-    /// Returns a cache of about `max_bytes`. Below 4 MiB, a token larger than half of it is not cached.
+    /// Returns a cache of about `max_bytes`. If that is less than 4 MiB, a token larger than half of
+    /// `max_bytes` is not cached.
     pub fn new(max_bytes: u64) -> Self {
         let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         let (shards, entries) =
@@ -198,8 +200,8 @@ mod tests {
 
         fn with<T>(&self, name: &str, run: impl AsyncFnOnce(&CacheKey<'_>) -> T) -> T {
             let request = TokenRequest::Refresh(Cow::Owned(RefreshRequest::new(name)));
-            let server_key = self.keys.iter().next().unwrap();
-            let key = CacheKey::new(&self.client, &request, server_key, &self.clock);
+            let sealing_key = self.keys.iter().next().unwrap();
+            let key = CacheKey::new(&self.client, &request, sealing_key, &self.clock);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(run(&key))
         }
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn full_cache_keeps_tokens_of_new_users() {
+    fn full_cache_admits_tokens_of_new_users() {
         // The cache has room for 200 tokens.
         let cache = TestCache::new(200 * (600 + ENTRY_OVERHEAD as u64));
         let requests = |users: std::ops::Range<u32>, each: u32| {
@@ -283,7 +285,7 @@ mod tests {
         assert_eq!(requests(1000..1020, 10), 20);
     }
 
-    /// 1 MiB is the largest answer of a provider.
+    /// The largest answer of a provider is 1 MiB.
     #[test]
     fn every_shard_caches_one_mebibyte() {
         for max_bytes in [DEFAULT_BYTES, 8 << 20, 4 << 20] {
@@ -297,8 +299,9 @@ mod tests {
         }
     }
 
-    /// Most successors are never read. The cache reserves half of its 16 MiB for new entries. Keys do
-    /// not spread evenly over the shards, so about 6.5 MiB of that half are certain.
+    /// Most tokens obtained with refresh tokens and codes are never read. The cache reserves half of
+    /// its 16 MiB for new entries. Keys are not spread evenly over the shards, so only about 6.5 MiB of
+    /// that half are guaranteed.
     #[test]
     fn latest_successors_are_not_evicted() {
         let cache = TestCache::new(crate::exchange::cached::SUCCESSOR_BYTES);

@@ -23,16 +23,16 @@ pub use memory::MemoryCache;
 pub use redis::RedisCache;
 pub use tiered::TieredCache;
 
-/// A store of tokens between calls.
+/// A cache for tokens.
 ///
 /// [`MemoryCache`] stores tokens in this process, [`RedisCache`] (feature `redis`) stores them for all
-/// processes, and [`TieredCache`] combines both. To write another one, store the output of
-/// [`CacheKey::seal`] under [`CacheKey::digest`], and pass what you read to [`CacheKey::open`].
+/// processes, and [`TieredCache`] combines both. To implement another cache, store the output of
+/// [`CacheKey::seal`] under [`CacheKey::digest`], and pass the stored value to [`CacheKey::open`].
 /// [`testing::conformance::token_cache`](crate::testing::conformance::token_cache) (feature `testing`)
 /// tests an implementation.
 ///
-/// The client may repeat a call that failed, with the same fence. It does so under a
-/// [single-use key](CacheKey::is_single_use).
+/// Under a [single-use key](CacheKey::is_single_use) the client repeats calls that failed, with the
+/// same fence.
 ///
 /// Harmless mistakes:
 ///
@@ -40,14 +40,15 @@ pub use tiered::TieredCache;
 /// * A call fails. The client then requests a token from the provider, or retries under a single-use key.
 /// * [`get`](Self::get) returns the value of another key, or a changed value: `open` detects it.
 ///
-/// Attacks:
+/// Mistakes that let an attacker in:
 ///
-/// * The cache stores an unsealed [`AccessToken`] outside of this process.
+/// * The cache stores an unsealed [`AccessToken`] outside of the process.
 /// * [`lock`](Self::lock) returns true although another caller holds the lock, or `get` returns `None`
-///   under a single-use key although the store did not answer. A refresh token may then be spent twice.
+///   instead of an error under a single-use key although the store did not answer. A refresh token may
+///   then be used twice.
 #[async_trait]
 pub trait TokenCache: Debug + Send + Sync + 'static {
-    /// Returns whether other processes use the same store. Only then does the client take locks and need
+    /// Returns whether other processes use the same store. If they do, the client takes locks and needs
     /// [`SealingKeys`](crate::exchange::SealingKeys).
     fn is_shared(&self) -> bool;
 
@@ -63,9 +64,9 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     /// The store did not answer.
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError>;
 
-    /// Stores a token for at most `ttl`. With a fence, the token is stored only if this fence holds the
-    /// lock, or if the lock is free and no token is stored. A lock becomes free when it is released,
-    /// expires, is evicted, or is lost with a server.
+    /// Stores a token for at most `ttl`. Without a fence, the token replaces the stored one. With a
+    /// fence, it is stored only if the fence holds the lock, or if the lock is free and no token is
+    /// stored. A lock becomes free when it is released, expires, is evicted, or is lost with a server.
     ///
     /// # Errors
     /// The token may not have been stored. A fence that does not hold the lock is not an error.
@@ -83,12 +84,14 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     /// The token may still be stored.
     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError>;
 
-    /// Takes the lock of this key for `lifetime`. Returns false if another fence holds it. A fence may
-    /// take its lock again, which starts a new `lifetime`: the first answer may have been lost. A cache
-    /// that is not shared returns true, because one process sends each request only once anyway.
+    /// Takes the lock of this key for `lifetime`. Returns false if another fence holds it. The same
+    /// fence may take the lock again, because the first answer may have been lost; this starts a new
+    /// `lifetime`. A cache that is not shared returns true, because one process sends each request only
+    /// once anyway.
     ///
     /// # Errors
-    /// The lock may or may not be taken. The caller releases it by its fence.
+    /// It is unknown whether the lock is held. The caller then calls [`unlock`](Self::unlock) with the
+    /// same fence.
     async fn lock(
         &self,
         key: &CacheKey<'_>,
@@ -103,7 +106,7 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError>;
 }
 
-/// A fencing token that identifies one holder of a lock: 128 random bits.
+/// A random value that identifies one holder of a lock (128 bits).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence(String);
 

@@ -23,7 +23,7 @@ use shared_connection::{CallMode, Settings, SharedConnection};
 
 /// A token cache in Redis 6 or later, or Valkey, shared by all processes of a service (feature `redis`).
 ///
-/// Usually the far tier of a [`TieredCache`](super::TieredCache), behind a
+/// It is usually the far cache of a [`TieredCache`](super::TieredCache), behind a
 /// [`MemoryCache`](super::MemoryCache). Pass it to
 /// [`TokenExchangeBuilder::cache`](crate::exchange::TokenExchangeBuilder::cache), and pass
 /// [`SealingKeys`](crate::exchange::SealingKeys) to
@@ -32,30 +32,34 @@ use shared_connection::{CallMode, Settings, SharedConnection};
 /// The cache connects on the first use, or in [`connect`](Self::connect). All calls share one
 /// connection. Two time limits apply:
 ///
-/// * [`budget`](Self::budget) (50 ms) limits calls for tokens that the provider can issue again.
-/// * [`write_timeout`](Self::write_timeout) (2 s) limits connecting, calls under a
-///   [single-use key](CacheKey::is_single_use), and the [log of used tokens](ReplayLog).
+/// * [`budget`](Self::budget) (50 ms) limits calls for exchanged tokens and service tokens, which the
+///   provider can issue again.
+/// * [`write_timeout`](Self::write_timeout) (2 s) limits connecting, calls under a [single-use
+///   key](CacheKey::is_single_use), and the [replay log](ReplayLog).
 ///
-/// After a failure the cache backs off for 0.25 to 5 seconds, longer after each further failure.
-/// During the backoff, calls with a budget fail immediately, and the others wait. A background task
-/// then probes the server: it locks, writes, reads and deletes a value. So a server that is full, still
-/// loading, or a read-only replica counts as unavailable. In a cluster each node has its own backoff.
+/// After a failure the cache backs off for a random time, at most 0.25 seconds after the first failure
+/// and up to 5 seconds after further ones. During the backoff, calls with a budget fail immediately.
+/// The other calls try to connect until their time limit ends. After the backoff, the next call starts
+/// a background task that probes the server: it locks, writes, reads and deletes a value. So a server
+/// that is full, still loading, or a read-only replica counts as unavailable. In a cluster each node
+/// has its own backoff.
 ///
-/// Tokens are stored sealed ([`CacheKey::seal`]) under `{prefix}:{tenant}:token:{digest}`. The braces
-/// around the digest are part of the key and keep a token and its lock in the same cluster slot; `-`
-/// stands for no tenant. A value that does not open, because it was moved or changed, is a miss: it is
-/// counted and deleted. Values above 64 KiB are neither written nor read; under a single-use key the
-/// limit is the largest answer of a provider, 1 MiB.
+/// Tokens are stored sealed ([`CacheKey::seal`]) under keys such as `scaikey:acme:token:{2bGw…}`:
+/// prefix, tenant (`-` if there is none), and digest. The braces around the digest keep a token and its
+/// lock in the same cluster slot. A value that cannot be decrypted, because it was copied from another
+/// key or changed, is a miss. It is deleted, and counted by the metric
+/// `scaikey_auth_token_cache_failures_total`. Values above 64 KiB are neither written nor read. Under a
+/// single-use key the limit is 1 MiB, the largest answer of a provider, and a larger value is an error.
 ///
-/// *Not* protected: an attacker with write access can delete or withhold entries. That costs requests
-/// to the provider, but reveals no token.
+/// The cache does *not* protect against an attacker with write access, who can delete or withhold
+/// entries. That costs requests to the provider, but reveals no token.
 ///
 /// ```
 /// use scaikey_auth::exchange::{TieredCache, MemoryCache, RedisCache, SealingKeys};
 /// use scaikey_auth::issuer::ClientAuth;
 /// use scaikey_auth::{ConfigError, Secret, TokenExchangeClient};
 ///
-/// /// `keys` come from `openssl rand -base64 32` and are the same in all processes.
+/// /// `keys` is the output of `openssl rand -base64 32`, the same in all processes.
 /// fn client(keys: &Secret) -> Result<TokenExchangeClient, ConfigError> {
 ///     let redis = RedisCache::open(&"redis://:password@cache.internal:6379".into())?;
 ///     let redis = redis.prefix("scaidrive");
@@ -74,9 +78,10 @@ pub struct RedisCache {
 
 impl RedisCache {
     /// Returns a cache on the server at this URL: `redis://user:password@host:port/database`, or
-    /// `rediss://` for TLS. Only the host is required. Several URLs, separated by commas, name nodes of
-    /// one cluster; the other nodes are discovered. For a cluster with a single address, write the URL
-    /// twice. Percent-encode characters other than letters and digits in a password (a comma is `%2C`).
+    /// `rediss://` for TLS. Only the host is required. For a cluster, pass the URLs of several nodes,
+    /// separated by commas; the other nodes are discovered. For a cluster with a single address, write
+    /// the URL twice. In a password, percent-encode all characters except letters and digits (a comma
+    /// is `%2C`).
     ///
     /// Does no I/O, so an unavailable server is not an error here.
     ///
@@ -86,21 +91,22 @@ impl RedisCache {
         Settings::new(urls).and_then(Self::from_settings)
     }
 
-    /// Sets the prefix of all keys. Default: `scaikey`.
+    /// Sets the prefix of all keys, which separates services that share a server. Default: `scaikey`.
+    /// `%`, `{` and `}` are percent-encoded.
     pub fn prefix(self, prefix: &str) -> Self {
         self.with_settings(|settings| settings.prefix = escape(prefix).into_owned())
     }
 
-    /// Limits the time of a call for a token that the provider can issue again. After it, the exchange
-    /// continues without the cache. Default: 50 ms. When the server hangs, only the calls in progress
-    /// wait this long; later calls fail immediately.
+    /// Limits the time of a call for a token that the provider can issue again. After that, the
+    /// exchange continues without the cache. Default: 50 ms. When the server hangs, only the calls in
+    /// progress wait this long; later calls fail immediately.
     pub fn budget(self, budget: Duration) -> Self {
         self.with_settings(|settings| settings.budget = budget)
     }
 
-    /// Limits the time to connect, and the time of a call that needs an answer: for a refresh token, a
-    /// code, or the log of used tokens. Default: 2 s. The first calls of a process wait up to this long
-    /// for a connection. After a failure, only calls that need an answer wait.
+    /// Limits the time to connect, and the time of a call that the caller cannot continue without: for
+    /// a refresh token, a code, or the replay log. Default: 2 s. The first calls of a process wait up
+    /// to this long for a connection. After a failure, only these calls wait for a connection.
     pub fn write_timeout(self, timeout: Duration) -> Self {
         self.with_settings(|settings| settings.write_timeout = timeout)
     }
@@ -118,7 +124,7 @@ impl RedisCache {
     /// authorities of the operating system.
     ///
     /// # Errors
-    /// The text contains no certificate, or a URL is not `rediss://`.
+    /// `pem` contains no certificate, or a URL does not use TLS.
     pub fn root_certificates(self, pem: &[u8]) -> Result<Self, ConfigError> {
         self.connection.settings.with_roots(pem).and_then(Self::from_settings)
     }
@@ -150,7 +156,7 @@ impl RedisCache {
         }
     }
 
-    /// Stores the use of `key` for `lifetime`. Returns whether it is the first use in any process.
+    /// Records the use of `key` for `lifetime`. Returns whether it is the first use in any process.
     async fn log_use(&self, key: ReplayKey, lifetime: Duration) -> Result<bool, BoxError> {
         let redis_key = format!("{}:-:used:{key}", self.connection.settings.prefix);
         let fence = Fence::random()?;
@@ -205,7 +211,7 @@ impl TokenCache for RedisCache {
         let sealed =
             key.seal(token, ttl).ok_or("the operating system cannot supply random bytes")?;
         if sealed.len() > max_value_bytes(key) && key.is_single_use() {
-            return Err("the token is too large for the cache".into());
+            return Err("the token is larger than the cache allows (1 MiB)".into());
         }
         if sealed.len() > max_value_bytes(key) || ttl < commands::MIN_TTL {
             return Ok(());
@@ -248,18 +254,16 @@ impl TokenCache for RedisCache {
     }
 }
 
-/// A log of used tokens that all processes share: `SET … NX PX` under a digest.
+/// A replay log that all processes share: `SET … NX PX` under a digest.
 ///
-/// If the server is unavailable, or does not answer within the
-/// [`write_timeout`](RedisCache::write_timeout), the token is denied. A server that loses data lets
-/// tokens be used again: after a restart without persistence, an eviction, or a failover to a replica
-/// that lags behind. Configure persistence and a `maxmemory-policy` of `noeviction`, and issue tokens
-/// with a short lifetime.
+/// the token is denied. If the server loses data, tokens can be used again: after a restart without
+/// persistence, an eviction, or a failover to a replica that lags behind. Configure persistence and a
+/// `maxmemory-policy` of `noeviction`, and issue tokens with a short lifetime.
 #[async_trait]
 impl ReplayLog for RedisCache {
     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
         match until.duration_since(self.connection.settings.clock.now()) {
-            Ok(left) if left > LONGEST_USE => {
+            Ok(left) if left > MAX_USE_LIFETIME => {
                 Err("the token expires more than a year from now".into())
             }
             Ok(left) if !left.is_zero() => self.log_use(key, left + LEEWAY).await,
@@ -269,11 +273,12 @@ impl ReplayLog for RedisCache {
     }
 }
 
-/// The clocks of servers differ, so entries of the log live this much longer.
+/// The time that entries of the replay log outlive their tokens, because the clocks of processes
+/// differ.
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// The longest time for which a use is logged. Trust policies limit it to a week.
-const LONGEST_USE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The longest time for which a use is recorded. Trust policies allow at most a week.
+const MAX_USE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn call_mode(key: &CacheKey<'_>) -> CallMode {
     if key.is_single_use() { CallMode::Required } else { CallMode::BestEffort }
@@ -283,7 +288,7 @@ fn max_value_bytes(key: &CacheKey<'_>) -> usize {
     if key.is_single_use() { MAX_SINGLE_USE_VALUE } else { MAX_VALUE }
 }
 
-/// Omits the URL, which contains a password.
+/// The output omits the URL, which may contain a password.
 impl fmt::Debug for RedisCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisCache")

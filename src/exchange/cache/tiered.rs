@@ -9,8 +9,9 @@ use crate::error::BoxError;
 use crate::exchange::{AccessToken, Freshness};
 
 /// A near cache in front of a far one, usually a [`MemoryCache`](super::MemoryCache) in front of a
-/// [`RedisCache`](super::RedisCache). The near cache answers most calls, and the far cache shares tokens
-/// between processes. While the far cache fails, the near cache continues to work.
+/// [`RedisCache`](super::RedisCache). The near cache answers most calls. The far cache shares tokens
+/// between processes and holds the locks. While the far cache is unavailable, tokens in the near cache
+/// are still returned.
 #[derive(Debug, Clone)]
 pub struct TieredCache<N, F> {
     near: N,
@@ -34,8 +35,11 @@ impl<N: TokenCache, F: TokenCache> TokenCache for TieredCache<N, F> {
         self.near.peek(key).or_else(|| self.far.peek(key))
     }
 
-    /// Returns a fresh token of the near cache, else the token of the far cache, else that of the near
-    /// cache.
+    /// Returns the token in the near cache if it is fresh, otherwise the one in the far cache, and if
+    /// there is none, the one in the near cache.
+    ///
+    /// # Errors
+    /// The near cache has no fresh token, and the far cache did not answer.
     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
         let near = self.near.get(key).await;
         if let Ok(Some(token)) = &near

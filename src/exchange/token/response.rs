@@ -1,4 +1,4 @@
-//! Reads the answer of the token endpoint, and the claims of a JWT in it.
+//! The parser for answers of the token endpoint and for the claims of their JWTs.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +31,7 @@ impl AccessToken {
         let kind = text("token_type")?.ok_or(invalid("has no token_type"))?;
         let bearer = kind.eq_ignore_ascii_case("bearer");
         if !bearer && !kind.eq_ignore_ascii_case("n_a") {
-            return Err(invalid("has a token_type that is not Bearer"));
+            return Err(invalid("has a token_type that is neither Bearer nor N_A"));
         }
         let scopes = text("scope")?.map(str::parse).transpose();
         let expires_in = member("expires_in")
@@ -55,8 +55,8 @@ impl AccessToken {
         Ok(Self { data: Arc::new(data), status: CacheStatus::Miss, remaining_ttl: None })
     }
 
-    /// Returns whether `sub` and `tenant_id` are equal, where both tokens have them. A session must not
-    /// change its user.
+    /// Returns whether `sub` and `tenant_id` are equal, as far as both tokens have them. Returns false
+    /// if a token is a JWT that cannot be read. A session must not change its user.
     pub(crate) fn has_same_subject_as(&self, other: &Self) -> bool {
         let names = ["sub", "tenant_id"];
         names.into_iter().all(|name| match (self.read_claim(name), other.read_claim(name)) {
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_real_servers_are_read() {
+    fn valid_answers_are_parsed_and_invalid_rejected() {
         let cases = [
             (r#"{"access_token":"a","token_type":"bearer","expires_in":3600}"#, Some(3600), true),
             (r#"{"access_token":"a","token_type":"BEARER","expires_in":"60"}"#, Some(60), true),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_jwt_counts_as_expired() {
+    fn unreadable_jwt_is_expired_without_subject() {
         let jwt = |claims: &str| format!("e30.{}.AA", base64url::encode(claims));
         let token = |token: String| {
             parse(&format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#)).unwrap()

@@ -1,4 +1,4 @@
-//! The format of a token in shared caches and session cookies, where it is sealed.
+//! The serialized form of a token, which is sealed and stored in shared caches and session cookies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::clock::{Clock, unix_time};
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
-/// The version of [`StoredToken`]. Tokens of another version are not read.
+/// The version of [`StoredToken`]. Tokens with another version are ignored.
 const VERSION: u8 = 1;
 
-/// A token in JSON. Processes share only the wall clock, so it dates the issue. `T` is `&str` to write
-/// and [`Secret`] to read.
+/// A token in JSON. The time of issue is on the wall clock, the only clock that processes share. `T` is
+/// `&str` for writing and [`Secret`] for reading.
 #[derive(Serialize, Deserialize)]
 struct StoredToken<T> {
     v: u8,
@@ -25,6 +25,7 @@ struct StoredToken<T> {
     limit: f64,
     bearer: bool,
     token: T,
+    /// The `issued_token_type`.
     kind: Option<T>,
     scopes: Option<T>,
     refresh: Option<T>,
@@ -63,7 +64,7 @@ impl AccessToken {
         // twice the size is reserved.
         let more = [stored.scopes, stored.kind].into_iter().flatten().map(str::len).sum::<usize>();
         let mut out = Zeroizing::new(Vec::with_capacity(2 * (self.size() + more) + 400));
-        // Cannot fail: a buffer in memory, strings and finite numbers.
+        // Cannot fail: it writes strings and finite numbers to memory.
         let _ = serde_json::to_writer(&mut *out, &stored);
         out
     }

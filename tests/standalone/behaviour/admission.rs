@@ -132,7 +132,7 @@ async fn failing_store_answers_503() {
         assert_eq!(server.get_as("/", &token).await.status, 200);
         let logged = log.text();
         assert_eq!(logged.matches("WARN").count(), 1, "{logged}");
-        assert!(logged.contains("admission check failed why=secret cause"), "{logged}");
+        assert!(logged.contains("admission check failed error=secret cause"), "{logged}");
         assert!(logged.contains("admission check works again"), "{logged}");
         assert_eq!(spy.calls(), 2);
     }

@@ -347,10 +347,10 @@ async fn all_destination_faults_are_reported_together() {
         ("https://:word@vault.example", "has more than"),
         ("https://vault.example/a//b", "has an ambiguous path"),
         ("https://vault.example/a%2fb", "has an ambiguous path"),
-        ("https://good.example", "is given twice"),
-        ("https://GOOD.example:443/", "is given twice"),
-        ("https://good.example/API/", "is given twice"),
-        ("https://good.example/%61pi", "is given twice"),
+        ("https://good.example", "is equivalent to an earlier destination"),
+        ("https://GOOD.example:443/", "is equivalent to an earlier destination"),
+        ("https://good.example/API/", "is equivalent to an earlier destination"),
+        ("https://good.example/%61pi", "is equivalent to an earlier destination"),
     ];
     let builder = world.builder().allow_loopback_http(false);
     let builder = builder.destination("https://good.example", service());

@@ -9,20 +9,20 @@ use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, cmd};
 use super::super::Fence;
 use super::server::Connection;
 
-/// The largest value written or read, in bytes. The sealed tokens of a usual provider are smaller.
+/// The largest value that is written or read, in bytes. Sealed tokens of most providers are smaller.
 pub(super) const MAX_VALUE: usize = 64 << 10;
 
-/// The same limit under a single-use key: the largest answer of a provider (1 MiB) and the overhead of
-/// sealing.
+/// The largest value under a single-use key, in bytes: the largest answer of a provider (1 MiB), and
+/// the overhead of sealing.
 pub(super) const MAX_SINGLE_USE_VALUE: usize = (1 << 20) + (64 << 10);
 
-/// Redis counts in milliseconds, and rejects an expiry of 0.
+/// The shortest expiry: Redis counts in milliseconds, and rejects an expiry of 0.
 pub(super) const MIN_TTL: Duration = Duration::from_millis(1);
 
-/// Redis rejects an expiry that overflows when added to the current time.
+/// The longest expiry: Redis rejects one that overflows when it is added to the current time.
 const MAX_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The answer to [`get`].
+/// The result of [`get`].
 pub(super) enum Entry {
     Missing,
     Value(Vec<u8>),
@@ -35,7 +35,7 @@ pub(super) async fn get(
     key: &str,
     max_bytes: usize,
 ) -> RedisResult<Entry> {
-    // GET would transfer all of a huge value.
+    // GET would transfer a huge value completely.
     let mut range = cmd("GETRANGE");
     range.arg(key).arg(0).arg(max_bytes);
     match connection.query::<Vec<u8>>(&range).await {
@@ -88,7 +88,7 @@ pub(super) async fn insert_if_absent(
 }
 
 /// Takes the lock of `key`. Returns false if another fence holds it. A lock without an expiry is
-/// replaced: this crate never writes one.
+/// replaced, because this crate always sets one.
 pub(super) async fn lock(
     mut connection: Connection,
     key: &str,
@@ -128,6 +128,7 @@ fn lock_key(key: &str) -> String {
     format!("{key}:lock")
 }
 
+/// Returns the period in milliseconds, within the limits of Redis.
 fn milliseconds(period: Duration) -> u64 {
     period.clamp(MIN_TTL, MAX_TTL).as_millis() as u64
 }
@@ -143,7 +144,7 @@ impl AtomicScript {
         Self { text, hash: Script::new(text).get_hash().to_owned() }
     }
 
-    /// Runs the script. Returns false if its condition did not hold.
+    /// Runs the script. Returns false if the condition in the script did not hold.
     async fn run(&self, connection: &mut Connection, fill: impl Fn(&mut Cmd)) -> RedisResult<bool> {
         let command = |verb, script: &str| {
             let mut command = cmd(verb);
@@ -160,7 +161,8 @@ impl AtomicScript {
     }
 }
 
-// `pcall`: a lock of another type, such as a list, is held by another fence, and is not an error.
+// `pcall`, because a value of another type, such as a list, counts as a lock of another holder and not
+// as an error.
 static PUT: LazyLock<AtomicScript> = LazyLock::new(|| {
     AtomicScript::new(
         "local held = redis.pcall('GET', KEYS[2]) \
@@ -175,7 +177,7 @@ static PUT: LazyLock<AtomicScript> = LazyLock::new(|| {
     )
 });
 
-// A call whose answer was lost is repeated with the same fence.
+// Also succeeds if this fence is already stored, because a call whose answer was lost is repeated.
 static INSERT_IF_ABSENT: LazyLock<AtomicScript> = LazyLock::new(|| {
     AtomicScript::new(
         "if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end \

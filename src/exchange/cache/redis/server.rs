@@ -1,4 +1,4 @@
-//! [`Server`]: the Redis server or cluster that URLs name, and connections to it.
+//! [`Server`]: a Redis server or cluster, and the connections to it.
 
 use std::time::Duration;
 
@@ -53,18 +53,20 @@ fn node(url: &str) -> Result<ConnectionInfo, ConfigError> {
     // The library's error may quote the URL, with its password.
     let info = is_known.then(|| url.into_connection_info().ok()).flatten().ok_or_else(|| {
         redis_url_fault(
-            "is not a Redis URL: write redis://host:6379, or rediss://host:6379 for TLS; for a \
-             cluster, separate several URLs with commas",
+            "is not a Redis URL, such as redis://host:6379, or rediss://host:6379 for TLS; for a \
+             cluster, separate the URLs with commas",
         )
     })?;
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 impl Server {
-    /// Returns the server at these addresses. `roots` replaces the certificates of the system.
+    /// Returns the server at these addresses. `roots`, in PEM, replaces the certificate authorities of
+    /// the operating system.
     pub(super) fn new(nodes: &[ConnectionInfo], roots: Option<&[u8]>) -> Result<Self, ConfigError> {
         if roots.is_some_and(|pem| memchr::memmem::find(pem, PEM_CERTIFICATE).is_none()) {
-            return Err(redis_url_fault("needs certificates in PEM"));
+            let fault = Fault::new("root_certificates", "contains no certificate in PEM");
+            return Err(ConfigError::one(fault));
         }
         let roots =
             roots.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) });
@@ -89,8 +91,8 @@ impl Server {
         }
         .ok_or_else(|| {
             redis_url_fault(
-                "cannot be used: all nodes of a cluster need the same scheme, password and database, \
-                 and root certificates need rediss://",
+                "cannot be used: all nodes of a cluster need the same scheme, password and database; \
+                 root certificates need rediss:// URLs",
             )
         })
     }
@@ -123,7 +125,7 @@ impl Server {
 /// two backends are compiled in.
 fn install_tls_backend() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Fails if another thread installed one in the meantime, which is as good.
+        // An error means that another thread has just installed one, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     }
 }
@@ -136,7 +138,7 @@ impl Connection {
         }
     }
 
-    /// Returns the slots of each cluster node, or no slots for a single server.
+    /// Returns the slots of each cluster node. Empty for a single server.
     pub(super) async fn slots(&mut self) -> RedisResult<Slots> {
         match self {
             Self::One(_) => Ok(Slots::default()),
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redis_url_error_hides_the_password() {
+    fn urls_are_parsed_without_leaking_the_password() {
         let server = |urls: &str| nodes(&urls.into()).and_then(|nodes| Server::new(&nodes, None));
         for url in ["redis://r", "rediss://u:p@r:7000/3", "valkey://r", "redis://:p%2Cq@[::1]"] {
             assert!(matches!(server(url), Ok(Server::One(_))), "{url}");

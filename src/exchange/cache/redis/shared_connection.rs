@@ -1,7 +1,7 @@
 //! [`SharedConnection`]: the shared connection to Redis, its probes and its backoff.
 //!
-//! The client library's `ConnectionManager` would keep a connection that hangs, has no probe, and does not
-//! support clusters: see `manual/decisions.md`, "The connection to Redis stays our own".
+//! The client library's `ConnectionManager` would keep a connection that hangs. It also has no probe,
+//! and does not support clusters: see `manual/decisions.md`, "The crate manages its Redis connection itself".
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::support::secret::Secret;
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry;
 
-/// A connection that lasted this long resets the failure count.
+/// The time after which a connection counts as stable, which resets the failure count.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The mean delay before a [`CallMode::Required`] call tries again.
@@ -32,15 +32,15 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The behaviour of a call while the server fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CallMode {
-    /// Fails within the budget, and immediately during a backoff. The caller continues without the
+    /// Ends within the budget, and fails immediately during a backoff. The caller continues without the
     /// cache.
     BestEffort,
-    /// Retries until the write timeout, also during a backoff. The caller cannot continue without an
-    /// answer.
+    /// Retries for the duration of the write timeout, even during a backoff. The caller cannot continue
+    /// without an answer.
     Required,
 }
 
-/// Settings for a [`RedisCache`](super::RedisCache).
+/// The settings of a [`RedisCache`](super::RedisCache).
 #[derive(Clone)]
 pub(super) struct Settings {
     nodes: Vec<ConnectionInfo>,
@@ -69,14 +69,14 @@ impl Settings {
     }
 }
 
-/// The shared connection to one server or cluster: connects, probes, and backs off after failures.
+/// The shared connection to one server or cluster, with its probes and backoffs.
 pub(super) struct SharedConnection {
     pub(super) settings: Settings,
     active: ArcSwapOption<ActiveConnection>,
-    /// The backoff of each cluster node, and of the whole server (`None`). Hold this lock to change
-    /// `active`.
-    backoffs: Mutex<HashMap<Option<Node>, NodeBackoff>>,
-    /// The connection attempt now running.
+    /// The backoff of each cluster node, and of the whole server (`None`). This lock must be held while
+    /// `active` is changed.
+    backoffs: Mutex<HashMap<Option<Node>, BackoffState>>,
+    /// The connection attempt in progress.
     connects: SingleFlight<(), Result<Arc<ActiveConnection>, CallError>>,
     /// The retry loop that [`CallMode::Required`] calls wait for.
     retrying_connects: SingleFlight<(), Result<Arc<ActiveConnection>, CallError>>,
@@ -92,16 +92,16 @@ struct ActiveConnection {
     since: Duration,
 }
 
-/// The failures of one node, or of the server as a whole.
+/// The backoff of one node, or of the server as a whole.
 #[derive(Default)]
-struct NodeBackoff {
+struct BackoffState {
     failures: u32,
     /// No call is made before this time.
     until: Duration,
     last_error: Arc<str>,
 }
 
-impl NodeBackoff {
+impl BackoffState {
     fn start(&mut self, now: Duration, error: &CallError) {
         self.last_error = error.to_string().into();
         self.until = now + Backoff::STORE.wait(self.failures);
@@ -109,12 +109,15 @@ impl NodeBackoff {
     }
 }
 
-/// The reason why a call has no answer. Contains no URL and no text from the server.
+/// The reason why a call has no answer. It contains no URL, and of the server's text only the error
+/// code.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum CallError {
     #[error("Redis did not answer in time")]
     Timeout,
-    #[error("Redis failed recently and is not called until the backoff ends: {0}")]
+    #[error(
+        "Redis failed recently and is not called until the backoff ends; the last error was: {0}"
+    )]
     BackingOff(Arc<str>),
     #[error("Redis failed: {0}")]
     Failed(Arc<str>),
@@ -148,12 +151,12 @@ impl SharedConnection {
         self.active.load().is_some()
     }
 
-    /// Connects, unless a connection is active.
+    /// Connects, unless a connection is active. Retries for the duration of the write timeout.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<(), CallError> {
         self.wait_for_connection().await.map(drop)
     }
 
-    /// Sends a command about `key` and returns the answer.
+    /// Sends a command that concerns `key`, and returns the answer. `key` determines the cluster node.
     pub(super) async fn call<T, F>(
         self: &Arc<Self>,
         mode: CallMode,
@@ -220,8 +223,9 @@ impl SharedConnection {
         }
     }
 
-    /// Returns the active connection. The first callers of a process wait for it. After a failure,
-    /// callers fail immediately while a task connects in the background.
+    /// Returns the active connection, if the node of `key` may be called. The first callers of a
+    /// process wait for the connection. After a failure, callers fail immediately while a task connects
+    /// in the background.
     async fn connection_for(
         self: &Arc<Self>,
         key: &str,
@@ -232,7 +236,7 @@ impl SharedConnection {
                 None => Ok(active),
             };
         }
-        if let Some(error) = self.last_failure(None)? {
+        if let Some(error) = self.check_backoff(None)? {
             drop(self.start_connect());
             return Err(CallError::BackingOff(error));
         }
@@ -255,7 +259,8 @@ impl SharedConnection {
         }
     }
 
-    /// Returns the active connection, or retries until there is one or the write timeout ends.
+    /// Returns the active connection. If there is none, retries until it is established or the write
+    /// timeout ends.
     async fn wait_for_connection(self: &Arc<Self>) -> Result<Arc<ActiveConnection>, CallError> {
         if let Some(active) = self.active.load_full() {
             return Ok(active);
@@ -282,11 +287,12 @@ impl SharedConnection {
         active.ok_or(last_error)
     }
 
-    /// Returns the last failure of the server or node, if there was one.
+    /// Checks that the server or node is not in a backoff. Returns its last error, if the last call
+    /// failed.
     ///
     /// # Errors
     /// The backoff has not ended.
-    fn last_failure(&self, node: Option<&Node>) -> Result<Option<Arc<str>>, CallError> {
+    fn check_backoff(&self, node: Option<&Node>) -> Result<Option<Arc<str>>, CallError> {
         let backoffs = self.backoffs();
         match backoffs.get(&node.cloned()) {
             Some(backoff) if self.now() < backoff.until => {
@@ -298,13 +304,14 @@ impl SharedConnection {
         }
     }
 
-    /// Checks that the node may be called. A node that failed is probed in the background.
+    /// Checks that the node may be called. If its last call failed, starts a probe in the background
+    /// and returns an error.
     fn check_node(
         self: &Arc<Self>,
         node: &Node,
         active: &Arc<ActiveConnection>,
     ) -> Result<(), CallError> {
-        let Some(error) = self.last_failure(Some(node))? else { return Ok(()) };
+        let Some(error) = self.check_backoff(Some(node))? else { return Ok(()) };
         drop(self.node_probes.run(node.clone(), || {
             let (shared, active, node) = (self.clone(), active.clone(), node.clone());
             async move { shared.probe_node(&active, node).await }
@@ -393,8 +400,8 @@ impl SharedConnection {
         Err(last_error)
     }
 
-    /// Locks, writes, reads and deletes one value, as calls do. A PING would pass on a server that is
-    /// full, still loading, or a read-only replica; then every call would fail.
+    /// Locks, writes, reads and deletes one value, like the calls of a cache. A PING would succeed on a
+    /// server that is full, still loading, or a read-only replica, where every call would fail.
     async fn probe(
         &self,
         connection: &Connection,
@@ -428,8 +435,9 @@ impl SharedConnection {
         Err(failed("a node of the cluster owns no slots"))
     }
 
-    /// Returns whether a stable connection was closed, and drops it. Servers and proxies close idle
-    /// connections, so this is not a failure. A cluster client reconnects on its own.
+    /// Discards a stable connection that the server has closed, and returns whether it did. Servers and
+    /// proxies close idle connections, so this is not a failure. A cluster client reconnects on its
+    /// own.
     fn discard_stale(&self, active: &Arc<ActiveConnection>, error: &RedisError) -> bool {
         let mut backoffs = self.backoffs();
         if !error.is_connection_dropped() || !self.is_stable(active) || !active.slots.is_empty() {
@@ -442,7 +450,8 @@ impl SharedConnection {
         true
     }
 
-    /// Starts the backoff of the server or node, and returns the error.
+    /// Starts the backoff of the server or node, unless the connection was replaced in the meantime,
+    /// and returns the error.
     fn record_failure(
         &self,
         active: &Arc<ActiveConnection>,
@@ -480,7 +489,7 @@ impl SharedConnection {
     }
 
     pub(super) fn note_valid_entry(&self) {
-        // The load avoids a write on each hit.
+        // Loading first avoids a write on each hit.
         if self.has_invalid_entries.load(Ordering::Relaxed) {
             self.has_invalid_entries.store(false, Ordering::Relaxed);
         }
@@ -495,8 +504,8 @@ impl SharedConnection {
         self.settings.clock.elapsed()
     }
 
-    /// A panic while the lock is held leaves the map whole, so poisoning is ignored.
-    fn backoffs(&self) -> MutexGuard<'_, HashMap<Option<Node>, NodeBackoff>> {
+    /// Locks the backoffs. Poisoning is ignored, because a panic leaves the map consistent.
+    fn backoffs(&self) -> MutexGuard<'_, HashMap<Option<Node>, BackoffState>> {
         self.backoffs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

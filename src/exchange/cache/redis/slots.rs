@@ -11,12 +11,12 @@ const SLOTS: u16 = 16_384;
 /// The address of a node, as the cluster reports it.
 pub(super) type Node = Arc<str>;
 
-/// The primary nodes, each with its range of slots. Empty for a single server.
+/// The ranges of slots, each with its primary node. Empty for a single server.
 #[derive(Debug, Default)]
 pub(super) struct Slots(Vec<(u16, u16, Node)>);
 
 impl Slots {
-    /// Reads the answer to `CLUSTER SLOTS`. Skips ranges that cannot be read.
+    /// Parses the answer to `CLUSTER SLOTS`. Skips ranges that are malformed.
     pub(super) fn read(answer: &[Value]) -> Self {
         Self(answer.iter().filter_map(read_range).collect())
     }
@@ -62,7 +62,7 @@ fn slot(key: &str) -> u16 {
     crc16(tag.unwrap_or(key).as_bytes()) % SLOTS
 }
 
-/// Computes CRC-16/XMODEM, the checksum of the specification.
+/// Computes the CRC-16/XMODEM checksum that the specification prescribes.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
