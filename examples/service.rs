@@ -226,7 +226,7 @@ fn claims_or_error(outcome: Result<AccessToken, ExchangeError>) -> Response {
         _ => StatusCode::BAD_GATEWAY,
     };
     tracing::warn!(%error, "could not get a token");
-    let code = error.oauth().map_or("unavailable", OAuthError::as_str);
+    let code = error.oauth_error().map_or("unavailable", OAuthError::as_str);
     let mut response = (status, Json(json!({ "error": code }))).into_response();
     if let Some(wait) = error.retry_after() {
         let seconds = wait.as_secs_f64().ceil() as u64;

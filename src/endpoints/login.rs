@@ -342,7 +342,7 @@ fn error_code(failure: &Failure) -> &'static str {
         Failure::Throttled(_) => "temporarily_unavailable",
         failure if is_unavailable(failure) => "temporarily_unavailable",
         Failure::Auth(_) => "invalid_grant",
-        Failure::Exchange(error) if error.oauth() == Some(&OAuthError::InvalidGrant) => {
+        Failure::Exchange(error) if error.oauth_error() == Some(&OAuthError::InvalidGrant) => {
             "invalid_grant"
         }
         _ => "server_error",

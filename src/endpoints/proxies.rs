@@ -18,6 +18,8 @@ pub(super) struct ClientAddress {
     /// The address of the connection.
     pub(super) peer: PeerAddress,
     pub(super) proxies: TrustedProxies,
+    /// The prefix of the environment variables, so that the log can name them.
+    pub(super) variables: Option<String>,
     /// Ensures that a missing address is logged once.
     unknown_logged: Once,
     /// Ensures that an untrusted proxy is logged once.
@@ -39,7 +41,9 @@ impl ClientAddress {
         // A header from a public address is most likely forged, not sent by a proxy.
         let is_proxy = || is_private_network(peer) && head.headers.contains_key(FORWARDED);
         if !self.untrusted_logged.is_completed() && !self.proxies.trusts(peer) && is_proxy() {
-            self.untrusted_logged.call_once(|| telemetry::untrusted_proxy(peer));
+            self.untrusted_logged.call_once(|| {
+                telemetry::untrusted_proxy(peer, self.variables.as_deref());
+            });
         }
         Some(self.proxies.client(peer, &head.headers))
     }
@@ -49,7 +53,8 @@ impl Default for ClientAddress {
     fn default() -> Self {
         let (unknown_logged, untrusted_logged) = (Once::new(), Once::new());
         let proxies = TrustedProxies::default();
-        Self { peer: Arc::new(connection_address), proxies, unknown_logged, untrusted_logged }
+        let peer = Arc::new(connection_address);
+        Self { peer, proxies, variables: None, unknown_logged, untrusted_logged }
     }
 }
 

@@ -64,7 +64,7 @@ impl AuthorizationRequest {
 
     /// Adds a parameter, such as `prompt` or `login_hint`. It is ignored if the request already has a
     /// parameter of this name.
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
     }
@@ -180,8 +180,8 @@ mod tests {
         let request = AuthorizationRequest::new("https://app.example/cb?x=1", &verifier, "s t")
             .scopes("openid email".parse().unwrap())
             .nonce("n")
-            .with("prompt", "login")
-            .with("code_challenge_method", "plain");
+            .parameter("prompt", "login")
+            .parameter("code_challenge_method", "plain");
         let url = request.write("app", "https://id.example/auth?tenant=acme".parse().unwrap());
         let parameters: Vec<_> = url.query_pairs().into_owned().collect();
         let expected = [

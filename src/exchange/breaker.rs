@@ -349,7 +349,7 @@ mod tests {
         let second = breaker.permit("code", 31).unwrap();
         drop(silent);
         assert!(!breaker.permits("code", 31), "the first probe has timed out");
-        let refused: Result<(), _> = Err(ExchangeError::Answer("test"));
+        let refused: Result<(), _> = Err(ExchangeError::InvalidAnswer("test"));
         assert_eq!(second.record(Delivery::Answered(OK), &refused), Transition::Closed);
     }
 

@@ -226,7 +226,7 @@ impl TokenExchangeBuilder {
     /// Accepts tokens whose `token_type` is `N_A` (RFC 8693 §2.2.1), for downstream services that do
     /// not expect the token in the `Authorization` header. [`is_bearer`](super::AccessToken::is_bearer)
     /// returns false for them.
-    pub fn accept_other_token_types(mut self) -> Self {
+    pub fn accept_non_bearer_tokens(mut self) -> Self {
         self.settings.relaxed.token_type = true;
         self
     }

@@ -138,7 +138,7 @@ impl TokenExchangeClient {
     /// # Errors
     /// No token could be obtained: see [`ExchangeError`].
     /// [`NotConfigured`](ExchangeError::NotConfigured) if the request names a tenant and none of the
-    /// three settings above is set, and [`Answer`](ExchangeError::Answer) if the token is a JWT for
+    /// three settings above is set, and [`InvalidAnswer`](ExchangeError::InvalidAnswer) if the token is a JWT for
     /// another tenant.
     pub async fn service_token(
         &self,

@@ -18,14 +18,14 @@ pub(super) struct Relaxed {
 type Verification = Result<(), ExchangeError>;
 
 fn mismatch(problem: &'static str) -> Verification {
-    Err(ExchangeError::Answer(problem))
+    Err(ExchangeError::InvalidAnswer(problem))
 }
 
 /// Verifies that the token matches the request, for each property that both of them state. An opaque
 /// token passes, because it has no readable claims; a JWT whose claims cannot be read is rejected.
 ///
 /// # Errors
-/// The token does not match: [`ExchangeError::Answer`].
+/// The token does not match: [`ExchangeError::InvalidAnswer`].
 pub(super) fn verify(
     request: &TokenRequest<'_>,
     token: &AccessToken,
@@ -60,7 +60,7 @@ pub(super) fn verify(
 /// Rejects a JWT whose claims this crate cannot read. Another service may be able to read them, and may
 /// see a different user.
 fn reject_unreadable<T>(fault: Fault) -> Result<T, ExchangeError> {
-    Err(ExchangeError::Answer(match fault {
+    Err(ExchangeError::InvalidAnswer(match fault {
         Fault::Duplicate => "contains a token with a duplicate claim",
         Fault::Syntax | Fault::Limit => "contains a JWT whose claims cannot be read",
     }))
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn unreadable_jwt_is_rejected() {
         let subject = jwt(r#"{"sub":"alice","tenant_id":"acme"}"#);
-        let service = ServiceTokenRequest::in_tenant("acme".parse().unwrap());
+        let service = ServiceTokenRequest::for_tenant("acme".parse().unwrap());
         let requests = [
             exchange(&subject),
             TokenRequest::Service(Cow::Owned(service)),

@@ -367,7 +367,7 @@ fn log_scope(
             ..
         }
         | ExchangeError::Unavailable { .. }
-        | ExchangeError::Answer(_)
+        | ExchangeError::InvalidAnswer(_)
         | ExchangeError::NotConfigured(_) => Some(grant),
         ExchangeError::Refused { error: Some(_), .. } => None,
     }

@@ -41,7 +41,7 @@ pub enum ExchangeError {
     },
     /// The provider's answer is invalid, or is not what was requested.
     #[error("the provider's answer {0}")]
-    Answer(&'static str),
+    InvalidAnswer(&'static str),
     /// The service cannot authenticate to the provider, for example because its key file cannot be
     /// read.
     #[error("client authentication is not possible: {0}")]
@@ -160,7 +160,7 @@ impl ExchangeError {
         match self {
             Self::Refused { .. } => "refused",
             Self::Unavailable { .. } => "unavailable",
-            Self::Answer(_) => "bad_answer",
+            Self::InvalidAnswer(_) => "bad_answer",
             Self::ClientAuth(_) => "client_auth",
             Self::NotConfigured(_) => "not_configured",
         }
@@ -169,11 +169,11 @@ impl ExchangeError {
     /// Returns whether an immediate retry would fail in the same way: the provider refused the request,
     /// or its answer is invalid.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Answer(_))
+        matches!(self, Self::Refused { .. } | Self::InvalidAnswer(_))
     }
 
     /// Returns the provider's error code, if the answer has one.
-    pub fn oauth(&self) -> Option<&OAuthError> {
+    pub fn oauth_error(&self) -> Option<&OAuthError> {
         match self {
             Self::Refused { error, .. } => error.as_ref(),
             _ => None,

@@ -58,7 +58,7 @@ impl FailureCache {
         renewals.add(Backoff::PROVIDER, None, now);
         let ttl = match error {
             _ if !error.is_final() => Duration::ZERO,
-            _ if error.oauth() == Some(&OAuthError::InvalidClient) => ERROR_TTL,
+            _ if error.oauth_error() == Some(&OAuthError::InvalidClient) => ERROR_TTL,
             ExchangeError::Refused { .. } => REFUSAL_TTL,
             _ => ERROR_TTL,
         };
@@ -75,7 +75,7 @@ mod tests {
     fn success_resets_the_failure_count() {
         let (cache, mac, now) = (FailureCache::default(), Mac::of(b"request"), Duration::ZERO);
         for _ in 0..20 {
-            cache.record(mac, &Err::<(), _>(ExchangeError::Answer("is no JSON")), now);
+            cache.record(mac, &Err::<(), _>(ExchangeError::InvalidAnswer("is no JSON")), now);
         }
         assert!(cache.get(mac, now).is_some() && !cache.permits_renewal(mac, now));
         cache.record(mac, &Ok(()), now);

@@ -119,7 +119,7 @@ pub struct ServiceTokenRequest {
 
 impl ServiceTokenRequest {
     /// Returns a request for a token in one tenant.
-    pub fn in_tenant(tenant: TenantId) -> Self {
+    pub fn for_tenant(tenant: TenantId) -> Self {
         Self { tenant: Some(tenant), scopes: Scopes::new() }
     }
 
@@ -132,13 +132,13 @@ impl ServiceTokenRequest {
 
 impl From<TenantId> for ServiceTokenRequest {
     fn from(tenant: TenantId) -> Self {
-        Self::in_tenant(tenant)
+        Self::for_tenant(tenant)
     }
 }
 
 impl From<&TenantId> for ServiceTokenRequest {
     fn from(tenant: &TenantId) -> Self {
-        Self::in_tenant(tenant.clone())
+        Self::for_tenant(tenant.clone())
     }
 }
 

@@ -238,6 +238,6 @@ impl WorkloadExchange {
 fn check_scopes(granted: &Granted, minted: Minted) -> Result<Minted, ExchangeError> {
     match granted.scopes.contains_all(&minted.scopes) {
         true => Ok(minted),
-        false => Err(ExchangeError::Answer("has scopes that were not granted")),
+        false => Err(ExchangeError::InvalidAnswer("has scopes that were not granted")),
     }
 }

@@ -54,7 +54,7 @@ impl OutboundToken {
 
     /// Uses this service's own token in `tenant`.
     pub fn service_in(tenant: TenantId) -> Self {
-        Self::of_service(ServiceTokenRequest::in_tenant(tenant), false)
+        Self::of_service(ServiceTokenRequest::for_tenant(tenant), false)
     }
 
     /// Uses this service's own token in the caller's tenant.
@@ -216,12 +216,12 @@ pub(super) fn find<'d>(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<&'d Destination, OutboundError> {
-    let unknown = || OutboundError::Destination(uri.host().unwrap_or_default().to_owned());
+    let unknown = || OutboundError::UnknownDestination(uri.host().unwrap_or_default().to_owned());
     let target = Target::of(uri).ok_or_else(unknown)?;
     let hosts = headers.get_all(HOST);
     if hosts.iter().count() > 1 || !hosts.iter().all(|host| matches_host(host.as_bytes(), &target))
     {
-        return Err(OutboundError::Host);
+        return Err(OutboundError::HostMismatch);
     }
     let at_origin = || destinations.iter().filter(|destination| destination.has_origin_of(&target));
     let found = longest_match(at_origin(), uri.path(), |destination| &destination.path);
@@ -230,7 +230,7 @@ pub(super) fn find<'d>(
         let other = longest_match(at_origin(), &lenient, |destination| &destination.lenient);
         let is_one = found.map(ptr::from_ref) == other.map(ptr::from_ref);
         if !is_one || is_ambiguous(uri.path(), &lenient) {
-            return Err(OutboundError::Path);
+            return Err(OutboundError::AmbiguousPath);
         }
     }
     found.ok_or_else(unknown)

@@ -29,28 +29,28 @@ pub enum OutboundError {
     #[error(
         "no destination of the outbound layer matches this URL on `{0}`: add one to send requests there"
     )]
-    Destination(String),
+    UnknownDestination(String),
     /// The `Host` header differs from the request's URI.
     #[error("the Host header differs from the URI")]
-    Host,
+    HostMismatch,
     /// The path is ambiguous: it has dot segments, empty segments or encoded slashes, or a lenient server
     /// reads it as the path of another destination. Checked only for an origin with path prefixes.
     #[error("the path is ambiguous: remove dot segments, empty segments and encoded characters")]
-    Path,
+    AmbiguousPath,
     /// The request already has an `Authorization` header, and the layer does not replace it.
     #[error("the request already has an Authorization header")]
-    Authorization,
+    HasAuthorization,
     /// The destination needs the caller's token, and there is no caller.
     #[error(
         "there is no caller: put the AuthContext into the request's extensions, or use CallerLayer"
     )]
-    Caller,
+    NoCaller,
     /// The destination needs the caller's token, and the caller is a mock identity without one.
     #[error("the caller is a mock identity, which has no token for other services")]
-    Mock,
+    MockCaller,
     /// The destination needs the caller's tenant, and the caller has none.
     #[error("the caller has no tenant")]
-    Tenant,
+    NoTenant,
     /// The token could not be obtained.
     #[error(transparent)]
     Token(#[from] ExchangeError),
@@ -130,7 +130,7 @@ fn token_action<Q>(rules: &Rules, request: &Request<Q>) -> Result<TokenAction, O
     let destination = find(&rules.destinations, request.uri(), request.headers())?;
     let action = TokenAction::of(&destination.token.kind, request.extensions())?;
     if !matches!(action, TokenAction::Pass) && request.headers().contains_key(AUTHORIZATION) {
-        return Err(OutboundError::Authorization);
+        return Err(OutboundError::HasAuthorization);
     }
     Ok(action)
 }
@@ -139,7 +139,7 @@ impl TokenAction {
     fn of(kind: &TokenKind, extensions: &Extensions) -> Result<Self, OutboundError> {
         let caller = || {
             let context = extensions.get().map(Cow::Borrowed);
-            context.or_else(|| caller::current().map(Cow::Owned)).ok_or(OutboundError::Caller)
+            context.or_else(|| caller::current().map(Cow::Owned)).ok_or(OutboundError::NoCaller)
         };
         Ok(match kind {
             TokenKind::None => Self::Pass,
@@ -153,7 +153,7 @@ impl TokenAction {
             TokenKind::Service { request, in_callers_tenant } => {
                 let mut request = request.clone();
                 if *in_callers_tenant {
-                    let tenant = caller()?.tenant().ok_or(OutboundError::Tenant)?.id().clone();
+                    let tenant = caller()?.tenant().ok_or(OutboundError::NoTenant)?.id().clone();
                     request.tenant = Some(tenant);
                 }
                 Self::Fetch(TokenRequest::Service(Cow::Owned(request)))
@@ -163,7 +163,7 @@ impl TokenAction {
 }
 
 fn caller_token(caller: &AuthContext) -> Result<&str, OutboundError> {
-    caller.token().ok_or(OutboundError::Mock)
+    caller.token().ok_or(OutboundError::MockCaller)
 }
 
 async fn send<S, R, Q, B>(
@@ -206,7 +206,7 @@ async fn fetch_token(
 ) -> Result<AccessToken, OutboundError> {
     let token = client.token(request, rejected).await?;
     if !token.is_bearer() {
-        return Err(ExchangeError::Answer("has a token_type other than Bearer").into());
+        return Err(ExchangeError::InvalidAnswer("has a token_type other than Bearer").into());
     }
     Ok(token)
 }
@@ -223,7 +223,7 @@ fn copy_request<Q>(request: &Request<Q>, resend: &impl Resend<Q>) -> Option<Requ
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, ExchangeError> {
-    layer::bearer(token).ok_or(ExchangeError::Answer(
+    layer::bearer(token).ok_or(ExchangeError::InvalidAnswer(
         "contains a token with characters that are not allowed in a header",
     ))
 }

@@ -280,7 +280,7 @@ impl Sessions {
         let client = &self.0.client;
         let token = match client.refresh(&RefreshRequest::new(refresh.clone())).await {
             Ok(token) => token,
-            Err(error) => match error.oauth() {
+            Err(error) => match error.oauth_error() {
                 Some(OAuthError::InvalidGrant | OAuthError::InvalidRequest) => {
                     telemetry::session_ended("refresh_token_refused");
                     return Ok(None);

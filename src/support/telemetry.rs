@@ -371,8 +371,8 @@ pub(crate) fn endpoint_answered(endpoint: &'static str, status: u16) {
 }
 
 /// Logs that an endpoint is misconfigured, so that it fails for every caller. Called once per outage.
-pub(crate) fn endpoint_misconfigured(endpoint: &'static str, problem: &dyn Display) {
-    tracing::error!(target: TARGET, endpoint, %problem, "endpoint is misconfigured");
+pub(crate) fn endpoint_misconfigured(endpoint: &'static str, error: &dyn Display) {
+    tracing::error!(target: TARGET, endpoint, %error, "endpoint is misconfigured");
 }
 
 /// Logs that the provider redirected a browser back with an error. `error` contains only printable
@@ -392,8 +392,9 @@ pub(crate) fn no_client_address() {
 }
 
 /// Logs that a peer that is not a trusted proxy sent `X-Forwarded-For`.
-pub(crate) fn untrusted_proxy(peer: std::net::IpAddr) {
-    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled together. If it is your proxy, add it to trusted_proxies (the environment variable …_TRUSTED_PROXIES with your prefix)");
+pub(crate) fn untrusted_proxy(peer: std::net::IpAddr, prefix: Option<&str>) {
+    let variable = variable(prefix, "TRUSTED_PROXIES");
+    tracing::warn!(target: TARGET, %peer, "X-Forwarded-For comes from a peer that is not trusted: all clients behind it are throttled together. If it is your proxy, add it to trusted_proxies ({variable})");
 }
 
 /// Logs and counts a session that ended early. `reason` comes from a fixed list. A refused refresh token is

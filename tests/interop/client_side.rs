@@ -87,7 +87,7 @@ async fn counts(provider: &Provider) -> Value {
 #[track_caller]
 fn is_refused(outcome: Result<AccessToken, ExchangeError>, code: &OAuthError) {
     let error = outcome.unwrap_err();
-    assert_eq!(error.oauth(), Some(code), "{error}");
+    assert_eq!(error.oauth_error(), Some(code), "{error}");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ impl CacheSuite for Memory {
 }
 
 #[tokio::test]
-async fn memory_passes() {
+async fn memory_cache_passes_conformance_suite() {
     token_cache(&Memory(MemoryCache::default())).await;
 }
 
@@ -49,13 +49,13 @@ impl<M: Fn(&Redis) -> Arc<dyn TokenCache> + Sync> CacheSuite for CacheOnServer<M
 }
 
 #[tokio::test]
-async fn redis_passes() {
+async fn redis_cache_passes_conformance_suite() {
     let cache = |server: &Redis| Arc::new(redis(&server.url())) as Arc<dyn TokenCache>;
     token_cache(&CacheOnServer(Redis::start(), cache)).await;
 }
 
 #[tokio::test]
-async fn redis_behind_memory_passes() {
+async fn redis_cache_behind_memory_passes_conformance_suite() {
     let cache = |server: &Redis| {
         let far = redis(&server.url()).prefix("sw{x}");
         Arc::new(scaikey_auth::exchange::TieredCache::new(MemoryCache::default(), far))
@@ -74,7 +74,7 @@ async fn cache_behind_arcs_passes() {
 }
 
 #[tokio::test]
-async fn cluster_passes() {
+async fn cluster_cache_passes_conformance_suite() {
     let cache = |server: &Redis| {
         let url = server.url();
         let urls = format!("{0},{0}", url.expose());
@@ -285,7 +285,7 @@ async fn custom_shared_cache_passes() {
 }
 
 #[test]
-fn broken_cache_fails_its_rule() {
+fn each_flaw_violates_its_conformance_rule() {
     // Run concurrently, because the suites mostly wait.
     let suites = [
         ("forgets", "get returns the token put last"),

@@ -110,7 +110,7 @@ async fn exchange_works_while_server_restarts() {
 }
 
 #[tokio::test]
-async fn hanging_server_costs_one_budget() {
+async fn hanging_server_delays_only_the_first_calls() {
     let (signals, provider, server) = (Signals::record(), provider().await, Redis::start());
     let clock = ManualClock::new();
     let cache = redis(&server.url()).clock(clock.clone());
@@ -193,7 +193,7 @@ async fn read_only_server_counts_as_unavailable() {
 }
 
 #[tokio::test]
-async fn wrong_password_is_logged_without_its_text() {
+async fn wrong_password_is_logged_without_the_password() {
     let (signals, provider, server) =
         (Signals::record(), provider().await, Redis::with_password("hunter2"));
     let wrong = server.url().expose().replace("hunter2", "guessed-canary");
@@ -293,7 +293,7 @@ async fn invalid_entries_are_logged_once() {
 }
 
 #[tokio::test]
-async fn only_one_call_waits_for_silent_server() {
+async fn only_one_call_waits_for_hanging_server() {
     // The listener accepts connections and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());

@@ -56,7 +56,7 @@ fn pod(cluster: &Provider) -> TokenBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn only_one_of_many_callers_wins() {
+async fn only_one_of_many_uses_is_first() {
     let (server, cluster) = (Redis::start(), Provider::start().await);
     // Each has its own connection, so only the server is shared.
     let processes: Vec<_> = (0..4).map(|_| trusts(&cluster, log(&server))).collect();

@@ -131,7 +131,7 @@ async fn signed_in_at(provider: &Provider, process: &Router) -> (String, String)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn equal_callbacks_redeem_one_code() {
+async fn repeated_callback_redeems_the_code_once() {
     let (server, clock) = (Redis::start(), ManualClock::new());
     let provider = provider(&clock).await;
     let processes = [(); 2].map(|()| process(&provider, &clock, &server));

@@ -180,7 +180,7 @@ async fn expired_entry_cannot_be_restored() {
     clock.advance(Duration::from_secs(10));
     server.overwrite(&name, &sealed);
     let refused = with().refresh(&session).await.unwrap_err();
-    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant), "{refused}");
+    assert_eq!(refused.oauth_error(), Some(&OAuthError::InvalidGrant), "{refused}");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn start_slow_refresh(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn paused_server_causes_no_second_grant() {
+async fn paused_server_does_not_cause_second_refresh() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let mut clients = Vec::new();
@@ -126,7 +126,7 @@ async fn late_lookup_causes_no_second_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_connection_loses_no_successor() {
+async fn killed_connection_loses_no_refreshed_token() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let (one, two) =
@@ -155,7 +155,7 @@ async fn lock_lost_in_failover_loses_no_successor() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fresh_processes_share_a_slow_server() {
+async fn processes_without_connection_use_a_token_once() {
     let (server, provider) = (Redis::start(), provider().await);
     let proxy = Proxy::before(&server).await;
     let token = signed_in(&provider, &server.url()).await;
@@ -168,7 +168,7 @@ async fn fresh_processes_share_a_slow_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unavailable_cache_prevents_spending() {
+async fn unavailable_cache_prevents_use_of_refresh_token() {
     let (server, provider) = (Redis::start(), provider().await);
     let token = signed_in(&provider, &server.url()).await;
     let build = |server: &Redis| {
@@ -271,7 +271,7 @@ async fn code_is_redeemed_once_in_all_processes() {
     let mut refused = 0;
     for call in calls {
         if let Err(error) = call.await.unwrap() {
-            assert_eq!(error.oauth(), Some(&OAuthError::InvalidGrant), "{error}");
+            assert_eq!(error.oauth_error(), Some(&OAuthError::InvalidGrant), "{error}");
             refused += 1;
         }
     }

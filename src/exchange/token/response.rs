@@ -13,7 +13,7 @@ use crate::support::secret::Secret;
 impl AccessToken {
     /// Parses a successful answer. A `null` member counts as absent.
     pub(crate) fn parse(body: &[u8], clock: &dyn Clock) -> Result<Self, ExchangeError> {
-        let invalid = ExchangeError::Answer;
+        let invalid = ExchangeError::InvalidAnswer;
         let document = Document::parse(body).map_err(|fault| {
             invalid(match fault {
                 Fault::Syntax => "is not a JSON object",

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{SECRET, builder, client, provider};
 
 #[tokio::test]
-async fn exp_replaces_missing_expires_in() {
+async fn exp_is_used_without_expires_in() {
     let provider = provider().await;
     provider.register_client(Client::new("drive:1 %", SECRET).without_expires_in());
     let token = client(&provider).service_token(ServiceTokenRequest::default()).await.unwrap();
@@ -20,7 +20,7 @@ async fn exp_replaces_missing_expires_in() {
 }
 
 #[tokio::test]
-async fn mismatched_answer_is_rejected() {
+async fn answer_differing_from_request_is_rejected() {
     let provider = provider().await;
     let exchange = async |members: &str| {
         // A new client each time, because a client caches failures.
@@ -40,7 +40,7 @@ async fn mismatched_answer_is_rejected() {
         format!(r#""token_type":"Bearer","scope":"vault:read vault:write",{jwt}"#),
     ] {
         let refused = exchange(&members).await.unwrap_err();
-        assert!(matches!(refused, ExchangeError::Answer(_)), "{members}");
+        assert!(matches!(refused, ExchangeError::InvalidAnswer(_)), "{members}");
     }
 }
 
@@ -100,7 +100,7 @@ async fn outage_and_refusal_are_different_errors() {
         let error = client.refresh(&RefreshRequest::new("hunter2")).await.unwrap_err();
         let is = matches!(error, ExchangeError::Unavailable { .. });
         assert_eq!(is, unavailable, "{fault:?}: {error:?}");
-        assert_eq!(error.oauth(), None, "{fault:?}");
+        assert_eq!(error.oauth_error(), None, "{fault:?}");
         assert_eq!(error.retry_after().map(|wait| wait.as_secs()), seconds, "{fault:?}");
         assert!(!format!("{error:?} {error}").contains("hunter2"), "{fault:?}");
     }
@@ -108,7 +108,7 @@ async fn outage_and_refusal_are_different_errors() {
 }
 
 #[tokio::test]
-async fn relaxed_answer_needs_opt_in() {
+async fn untyped_and_na_tokens_need_opt_in() {
     let provider = provider().await;
     let answer =
         |members: &str| format!(r#"{{"access_token":"opaque","expires_in":60,{members}}}"#);
@@ -120,7 +120,7 @@ async fn relaxed_answer_needs_opt_in() {
         let clients = [
             (client(&provider), false),
             (builder(&provider).accept_untyped_tokens().build().unwrap(), accepts_untyped),
-            (builder(&provider).accept_other_token_types().build().unwrap(), accepts_other),
+            (builder(&provider).accept_non_bearer_tokens().build().unwrap(), accepts_other),
         ];
         for (client, accepts) in clients {
             let got = client.exchange(&ExchangeRequest::new("subject", "scaivault")).await;
@@ -137,7 +137,7 @@ async fn exchanged_token_must_match_requested_tenant() {
     let tenant = |id: &str| scaikey_auth::TenantId::new(id).unwrap();
     client(&provider).exchange(&request().in_tenant(tenant("tenant-1"))).await.unwrap();
     let refused = client(&provider).exchange(&request().in_tenant(tenant("acme"))).await;
-    assert!(matches!(refused, Err(ExchangeError::Answer(_))), "{refused:?}");
+    assert!(matches!(refused, Err(ExchangeError::InvalidAnswer(_))), "{refused:?}");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn token_is_cached_until_thirty_seconds_left() {
 }
 
 #[tokio::test]
-async fn different_requests_never_share_tokens() {
+async fn different_exchanges_never_share_tokens() {
     let provider = provider().await;
     let drive =
         Client::new("drive:1 %", SECRET).may_exchange("scaivault", "vault:read vault:write");
@@ -148,7 +148,7 @@ async fn concurrent_callers_share_one_request() {
 }
 
 #[tokio::test]
-async fn cancelled_leader_does_not_cancel_followers() {
+async fn cancelled_caller_does_not_cancel_other_callers() {
     let provider = provider().await;
     let client = super::client(&provider);
     provider.fail(ProviderEndpoint::Token, Fault::Hang);
@@ -172,7 +172,7 @@ async fn concurrent_callers_share_one_failure() {
     let (provider, client, clock) = timed().await;
     let request = ExchangeRequest::new(provider.token().sign(), "elsewhere");
     for error in exchange_concurrently(&client, &request, 100).await {
-        assert_eq!(error.unwrap_err().oauth(), Some(&OAuthError::InvalidTarget));
+        assert_eq!(error.unwrap_err().oauth_error(), Some(&OAuthError::InvalidTarget));
     }
     clock.advance(secs(9));
     client.exchange(&request).await.unwrap_err();
@@ -204,18 +204,18 @@ async fn uncacheable_token_is_shared_by_concurrent_callers() {
 }
 
 #[tokio::test]
-async fn outlives_subject_the_subject_needs_opt_in() {
+async fn outliving_the_subject_token_needs_opt_in() {
     let (provider, client, clock) = timed().await;
-    let outlives_subject =
+    let outliving =
         builder(&provider).clock(clock.clone()).insecure_outlive_subject().build().unwrap();
     let request = ExchangeRequest::new(provider.token().expires_in(secs(100)).sign(), "scaivault");
     let token = client.exchange(&request).await.unwrap();
     assert!(token.cacheable_for().unwrap() <= secs(100), "{:?}", token.cacheable_for());
-    outlives_subject.exchange(&request).await.unwrap();
+    outliving.exchange(&request).await.unwrap();
     clock.advance(secs(101));
     let refused = client.exchange(&request).await.unwrap_err();
-    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidRequest));
-    outlives_subject.exchange(&request).await.unwrap();
+    assert_eq!(refused.oauth_error(), Some(&OAuthError::InvalidRequest));
+    outliving.exchange(&request).await.unwrap();
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn due_token_is_renewed_in_background() {
 }
 
 #[tokio::test]
-async fn ten_minute_outage_has_no_effect() {
+async fn ten_minute_outage_keeps_cached_tokens_usable() {
     let (provider, client, clock) = timed().await;
     let service = || client.service_token(ServiceTokenRequest::default());
     service().await.unwrap();

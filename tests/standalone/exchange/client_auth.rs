@@ -14,7 +14,7 @@ use crate::support::File;
 use super::{SECRET, builder, provider};
 
 #[tokio::test]
-async fn secret_is_sent_in_one_place() {
+async fn secret_is_sent_in_header_or_form() {
     let provider = provider().await;
     for (auth, header) in [
         (ClientAuth::basic("drive:1 %", SECRET), true),
@@ -62,7 +62,7 @@ async fn private_key_signs_each_request() {
 }
 
 #[tokio::test]
-async fn secret_file_may_change() {
+async fn changed_secret_file_is_read_again() {
     let provider = provider().await;
     let drive = Client::new("drive:1 %", SECRET).token_lifetime(Duration::from_secs(20));
     provider.register_client(drive);
@@ -72,7 +72,7 @@ async fn secret_file_may_change() {
     let client = builder(&provider).client_auth(auth).clock(clock.clone()).build().unwrap();
     let service_token = async || client.service_token(ServiceTokenRequest::default()).await;
     file.write("old");
-    assert_eq!(service_token().await.unwrap_err().oauth(), Some(&OAuthError::InvalidClient));
+    assert_eq!(service_token().await.unwrap_err().oauth_error(), Some(&OAuthError::InvalidClient));
     file.write(&format!("{SECRET}\n"));
     clock.advance(Duration::from_secs(1));
     service_token().await.unwrap();

@@ -31,7 +31,7 @@ impl TokenUrls for Slugs {
 }
 
 #[tokio::test]
-async fn service_looks_up_tenant_endpoints() {
+async fn token_urls_look_up_tenant_endpoints() {
     let provider = provider().await;
     let acme = provider.tenant("id-of-acme", "acme");
     acme.register_client(Client::new("drive:1 %", SECRET));

@@ -58,7 +58,7 @@ async fn exchange_sends_scopes_and_actor() {
 }
 
 #[tokio::test]
-async fn refusals_are_typed() {
+async fn error_codes_of_refusals_are_parsed() {
     let provider = provider().await;
     let client = client(&provider);
     let (good, expired) = (provider.token().sign(), provider.token().expired().sign());
@@ -67,10 +67,10 @@ async fn refusals_are_typed() {
         (expired, "scaivault", OAuthError::InvalidRequest),
     ] {
         let refused = client.exchange(&ExchangeRequest::new(subject, audience)).await.unwrap_err();
-        assert_eq!(refused.oauth(), Some(&error));
+        assert_eq!(refused.oauth_error(), Some(&error));
     }
     let refused = client.refresh(&RefreshRequest::new("unknown")).await.unwrap_err();
-    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant));
+    assert_eq!(refused.oauth_error(), Some(&OAuthError::InvalidGrant));
 }
 
 #[tokio::test]
@@ -84,13 +84,13 @@ async fn code_session_is_refreshed_and_revoked() {
     let first = client.authorization_code(&request).await.unwrap();
     // The second redemption is refused without a request, so the provider does not end the session.
     let again = client.authorization_code(&request).await.unwrap_err();
-    assert_eq!(again.oauth(), Some(&OAuthError::InvalidGrant));
+    assert_eq!(again.oauth_error(), Some(&OAuthError::InvalidGrant));
     let repeats = client.authorization_code(&request.clone().allow_repeats()).await.unwrap();
     assert_eq!((repeats.secret(), provider.granted("authorization_code")), (first.secret(), 1));
     let mut other = request;
     other.verifier = PkceVerifier::generate().ok();
     let stolen = client.authorization_code(&other.allow_repeats()).await.unwrap_err();
-    assert_eq!(stolen.oauth(), Some(&OAuthError::InvalidGrant));
+    assert_eq!(stolen.oauth_error(), Some(&OAuthError::InvalidGrant));
 
     let verifier = PkceVerifier::generate().unwrap();
     let code = provider.authorize("bob", "drive:1 %", here, &verifier.challenge());
@@ -103,7 +103,7 @@ async fn code_session_is_refreshed_and_revoked() {
     client.revoke(second.refresh_token().unwrap()).await.unwrap();
     client.revoke(&"unknown".into()).await.unwrap();
     let refused = client.refresh(&refresh(&second)).await.unwrap_err();
-    assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant));
+    assert_eq!(refused.oauth_error(), Some(&OAuthError::InvalidGrant));
     client.refresh(&refresh(&first)).await.unwrap();
     assert_eq!((provider.granted("refresh_token"), provider.refresh_reuses()), (2, 0));
 }
@@ -124,7 +124,7 @@ async fn service_token_must_match_requested_tenant() {
     let provider = provider().await;
     let acme = provider.tenant("acme", "acme");
     acme.register_client(scaikey_auth::testing::Client::new("drive:1 %", super::SECRET));
-    let tenant = |id: &str| ServiceTokenRequest::in_tenant(TenantId::new(id).unwrap());
+    let tenant = |id: &str| ServiceTokenRequest::for_tenant(TenantId::new(id).unwrap());
 
     client(&provider).service_token(ServiceTokenRequest::default()).await.unwrap();
     let refused = client(&provider).service_token(tenant("acme")).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn service_token_must_match_requested_tenant() {
     client.service_token(tenant("tenant-1")).await.unwrap();
     assert!(last_form(&provider).contains(&("tenant".to_owned(), "tenant-1".to_owned())));
     let refused = client.service_token(tenant("acme")).await.unwrap_err();
-    assert!(matches!(refused, ExchangeError::Answer(_)), "{refused}");
+    assert!(matches!(refused, ExchangeError::InvalidAnswer(_)), "{refused}");
 
     let template = format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url());
     let client = builder(&provider).token_url(template).build().unwrap();

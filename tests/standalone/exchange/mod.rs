@@ -7,8 +7,8 @@ mod endpoints;
 mod grants;
 mod outages;
 mod sessions;
-mod signals;
 mod single_use;
+mod telemetry;
 
 use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::exchange::TokenExchangeBuilder;

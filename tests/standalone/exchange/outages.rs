@@ -35,7 +35,7 @@ async fn only_idempotent_requests_are_retried() {
 }
 
 #[tokio::test]
-async fn unsent_request_is_always_retried() {
+async fn request_is_retried_if_connection_failed() {
     // Bound but not listening, so that no other server gets the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();

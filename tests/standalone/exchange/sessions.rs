@@ -28,7 +28,7 @@ async fn with_passwords() -> (Provider, TokenExchangeClient) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_refreshes_spend_one_token() {
+async fn concurrent_refreshes_use_the_refresh_token_once() {
     let (provider, client) = with_passwords().await;
     let first = signed_in(&client).await;
     let mut callers = JoinSet::new();
@@ -46,14 +46,14 @@ async fn concurrent_refreshes_spend_one_token() {
 }
 
 #[tokio::test]
-async fn later_refresh_cannot_exceed_its_scopes() {
+async fn later_refresh_with_fewer_scopes_is_rejected() {
     let (provider, client) = with_passwords().await;
     let first = signed_in(&client).await;
     client.refresh(&refresh(&first)).await.unwrap();
     let mut fewer = refresh(&first);
     fewer.scopes = "nothing".parse().unwrap();
     let refused = client.refresh(&fewer).await.unwrap_err();
-    assert!(matches!(refused, ExchangeError::Answer(_)), "{refused}");
+    assert!(matches!(refused, ExchangeError::InvalidAnswer(_)), "{refused}");
     assert_eq!(provider.refresh_reuses(), 0);
 }
 
@@ -106,13 +106,13 @@ async fn ended_session_reports_invalid_grant() {
     clock.advance(Duration::from_secs(3600));
     for _ in 0..10 {
         let refused = session.access_token().await.unwrap_err();
-        assert_eq!(refused.oauth(), Some(&OAuthError::InvalidGrant));
+        assert_eq!(refused.oauth_error(), Some(&OAuthError::InvalidGrant));
     }
     assert_eq!(provider.token_requests(), 2);
 }
 
 #[tokio::test]
-async fn short_token_is_used_until_expiry() {
+async fn short_lived_token_is_used_until_expiry() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     provider.set_token_lifetime(Some(Duration::from_secs(10)));
     let session = SessionTokens::new(client.clone(), signed_in(&client).await);
@@ -125,7 +125,7 @@ async fn short_token_is_used_until_expiry() {
 }
 
 #[tokio::test]
-async fn unrotated_refresh_token_returns_new_tokens() {
+async fn reusable_refresh_token_gets_new_tokens() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     provider.keep_refresh_tokens(true);
     provider.set_token_lifetime(Some(Duration::from_secs(10)));
@@ -141,7 +141,7 @@ async fn unrotated_refresh_token_returns_new_tokens() {
 }
 
 #[tokio::test]
-async fn session_follows_renewals_of_another_holder() {
+async fn session_adopts_renewals_by_another_session() {
     let (provider, client, clock) = timed_with(|builder| builder.enable_password_grant()).await;
     provider.set_token_lifetime(Some(Duration::from_secs(10)));
     let first = signed_in(&client).await;

@@ -110,7 +110,7 @@ fn grants_and_reuses(provider: &Provider) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn process_without_lock_spends_once() {
+async fn process_without_lock_uses_refresh_token_once() {
     let (log, provider) = (Log::start(), provider().await);
     let client = with(builder(&provider), Behaviour::Fails).insecure_spend_without_lock();
     let client = client.build().unwrap();
@@ -123,7 +123,7 @@ async fn process_without_lock_spends_once() {
 }
 
 #[tokio::test]
-async fn full_cache_keeps_successors() {
+async fn full_cache_does_not_lose_refreshed_tokens() {
     let provider = provider().await;
     // The cache holds about forty tokens, and all of them are used.
     let client = builder(&provider).cache(MemoryCache::new(60_000)).enable_password_grant();
@@ -153,7 +153,7 @@ fn subject(provider: &Provider, nth: usize) -> String {
 }
 
 #[tokio::test]
-async fn silent_cache_costs_one_timeout() {
+async fn hanging_cache_delays_refresh_by_one_timeout() {
     let limit = Duration::from_secs(2);
     let builder = TokenExchangeClient::builder("https://scaikey.example");
     let client = with(builder.client_auth(super::drive()), Behaviour::Hangs).cache_timeout(limit);

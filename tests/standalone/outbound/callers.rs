@@ -99,7 +99,7 @@ fn cookie(head: RequestHead<'_>) -> Result<Option<HeaderValue>, AuthError> {
 }
 
 #[tokio::test]
-async fn caller_token_works_from_any_source() {
+async fn context_has_the_token_of_any_source() {
     let header = HeaderName::from_static("x-token");
     let cases = [
         (TokenSource::Authorization, "authorization", "Bearer "),
@@ -172,7 +172,7 @@ async fn spawned_task_has_no_caller_by_default() {
         (without.await.unwrap(), with.await.unwrap())
     })
     .await;
-    assert!(matches!(why(without), OutboundError::Caller));
+    assert!(matches!(why(without), OutboundError::NoCaller));
     assert_eq!(with.unwrap(), 200);
     assert_eq!(vault.only().claims()["sub"], "alice-id");
 }
@@ -201,7 +201,7 @@ async fn caller_does_not_leak_between_polls() {
     };
     let (bob, alice) = outer.await;
     assert_eq!((bob.unwrap(), alice.unwrap()), (200, 200));
-    assert!(matches!(why(drive.ask("/").await), OutboundError::Caller));
+    assert!(matches!(why(drive.ask("/").await), OutboundError::NoCaller));
     for one in vault.seen() {
         let claims = one.claims();
         let name = claims["sub"].as_str().unwrap().strip_suffix("-id").unwrap();
@@ -245,7 +245,7 @@ async fn anonymous_request_hides_outer_caller() {
     assert_eq!(vault.seen().len(), 3);
     let nested = with_caller(alice, service.oneshot(Request::new(())));
     for outcome in nested.await.unwrap() {
-        assert!(matches!(why(outcome), OutboundError::Caller));
+        assert!(matches!(why(outcome), OutboundError::NoCaller));
     }
     assert_eq!(vault.seen().len(), 3);
 }
@@ -261,12 +261,12 @@ async fn response_body_has_no_caller() {
     let mut request = Request::new(());
     request.extensions_mut().insert(world.caller("alice-id").await);
     let left = service.oneshot(request).await.unwrap();
-    assert!(matches!(why(left.await), OutboundError::Caller));
+    assert!(matches!(why(left.await), OutboundError::NoCaller));
     assert_eq!(vault.seen().len(), 0);
 }
 
 #[tokio::test]
-async fn buffer_outside_the_layer_loses_caller() {
+async fn buffer_outside_the_caller_layer_loses_caller() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
     let alice = world.caller("alice-id").await;
@@ -275,7 +275,7 @@ async fn buffer_outside_the_layer_loses_caller() {
     assert_eq!(answer.unwrap().status(), 200);
     let around = ServiceBuilder::new().buffer(4).layer(layer).service(http());
     let lost = with_caller(alice.clone(), around.clone().oneshot(vault.get("/"))).await;
-    assert!(matches!(why(lost), OutboundError::Caller));
+    assert!(matches!(why(lost), OutboundError::NoCaller));
     // Request extensions pass through the buffer.
     let answer = around.oneshot(super::by(&alice, vault.get("/"))).await;
     assert_eq!(answer.unwrap().status(), 200);

@@ -1,10 +1,10 @@
 //! Tests of the layer for HTTP clients: each destination gets its token, and no other server gets one.
 
 mod callers;
-mod canary;
-mod contracts;
 mod destinations;
+mod secrecy;
 mod tokens;
+mod tower_contracts;
 mod unauthorized;
 
 use std::collections::VecDeque;

@@ -60,7 +60,7 @@ async fn resource_is_sent_with_audience() {
 }
 
 #[tokio::test]
-async fn service_token_is_the_same_for_callers() {
+async fn service_token_is_equal_for_all_callers() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
     let alice = world.caller("alice-id").await;
@@ -119,7 +119,7 @@ async fn service_token_has_configured_or_callers_tenant() {
 }
 
 #[tokio::test]
-async fn foreign_tenant_applies_to_service_tokens_only() {
+async fn request_tenant_applies_to_service_tokens_only() {
     let (provider, auth, layer) = multi_tenant().await;
     let vault = Downstream::start().await;
     // The request may name another tenant than the token.
@@ -266,7 +266,7 @@ async fn failed_token_request_prevents_sending() {
 #[tokio::test]
 async fn non_bearer_token_is_not_sent() {
     let (world, vault) = (World::new().await, Downstream::start().await);
-    let client = world.client_builder().accept_other_token_types().build().unwrap();
+    let client = world.client_builder().accept_non_bearer_tokens().build().unwrap();
     let layer = OutboundLayer::builder(client)
         .allow_loopback_http(true)
         .destination(vault.url(), OutboundToken::on_behalf_of_caller("scaivault"))
@@ -281,6 +281,6 @@ async fn non_bearer_token_is_not_sent() {
     );
     let alice = world.caller("alice-id").await;
     let error = why(send(&layer, by(&alice, vault.get("/"))).await);
-    assert!(matches!(error, OutboundError::Token(ExchangeError::Answer(_))), "{error:?}");
+    assert!(matches!(error, OutboundError::Token(ExchangeError::InvalidAnswer(_))), "{error:?}");
     assert_eq!((vault.seen().len(), world.provider.token_requests()), (0, 1));
 }

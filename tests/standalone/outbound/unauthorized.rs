@@ -19,7 +19,7 @@ fn tokens() -> [OutboundToken; 2] {
 }
 
 #[tokio::test]
-async fn old_token_is_replaced_and_request_retried() {
+async fn old_token_is_replaced_and_request_repeated() {
     for token in tokens() {
         let (world, vault) = (World::new().await, Downstream::start().await);
         let layer = world.layer(&vault, token);
@@ -158,7 +158,7 @@ async fn request_without_token_is_never_retried() {
 }
 
 #[tokio::test]
-async fn first_401_is_returned_without_replacement() {
+async fn first_401_is_returned_without_new_token() {
     let (world, vault) = (World::new().await, Downstream::start().await);
     let layer = world.layer(&vault, OutboundToken::service());
     send(&layer, vault.get("/")).await.unwrap();

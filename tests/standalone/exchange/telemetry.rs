@@ -46,16 +46,16 @@ async fn throttled_password_blocks_only_passwords() {
         // Other grants are still sent.
         service_token(&client).await.unwrap();
         let refused = client.exchange(&subject(1)).await.unwrap_err();
-        assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
+        assert!(refused.oauth_error().is_some(), "{fault:?}: {refused}");
         let refused = client.refresh(&RefreshRequest::new("r")).await.unwrap_err();
-        assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
+        assert!(refused.oauth_error().is_some(), "{fault:?}: {refused}");
         let before = provider.token_requests();
         let error = client.password(&guess()).await.unwrap_err();
         assert_eq!(error.retry_after(), Some(Duration::from_secs(60)), "{fault:?}");
         assert_eq!(provider.token_requests(), before, "{fault:?}");
         clock.advance(Duration::from_secs(60));
         let refused = client.password(&guess()).await.unwrap_err();
-        assert!(refused.oauth().is_some(), "{fault:?}: {refused}");
+        assert!(refused.oauth_error().is_some(), "{fault:?}: {refused}");
     }
 }
 
@@ -143,7 +143,7 @@ async fn refused_client_is_logged_once() {
 }
 
 #[tokio::test]
-async fn refused_callers_cause_no_warnings() {
+async fn invalid_credentials_of_callers_cause_no_warnings() {
     let log = Log::start();
     let (provider, client, _) = timed_with(|it| it.enable_password_grant()).await;
     for nth in 0..3 {
@@ -156,7 +156,7 @@ async fn refused_callers_cause_no_warnings() {
 }
 
 #[tokio::test]
-async fn unreadable_secret_is_logged_once() {
+async fn unreadable_secret_file_causes_one_warning() {
     let log = Log::start();
     let provider = provider().await;
     let missing = scaikey_auth::issuer::SecretSource::File("/nowhere/secret".into());
