@@ -220,15 +220,15 @@ async fn missing_caller_or_tenant_prevents_sending() {
         request
     };
     let cases = [
-        (on_behalf(), vault.get("/"), "Caller"),
-        (OutboundToken::forwarded(), vault.get("/"), "Caller"),
-        (in_tenant(), vault.get("/"), "Caller"),
-        (on_behalf(), by(&mock, vault.get("/")), "Mock"),
-        (OutboundToken::forwarded(), by(&mock, vault.get("/")), "Mock"),
-        (in_tenant(), by(&nowhere, vault.get("/")), "Tenant"),
-        (on_behalf(), own(&alice), "Authorization"),
-        (OutboundToken::service(), own(&alice), "Authorization"),
-        (OutboundToken::forwarded(), own(&alice), "Authorization"),
+        (on_behalf(), vault.get("/"), "NoCaller"),
+        (OutboundToken::forwarded(), vault.get("/"), "NoCaller"),
+        (in_tenant(), vault.get("/"), "NoCaller"),
+        (on_behalf(), by(&mock, vault.get("/")), "MockCaller"),
+        (OutboundToken::forwarded(), by(&mock, vault.get("/")), "MockCaller"),
+        (in_tenant(), by(&nowhere, vault.get("/")), "NoTenant"),
+        (on_behalf(), own(&alice), "HasAuthorization"),
+        (OutboundToken::service(), own(&alice), "HasAuthorization"),
+        (OutboundToken::forwarded(), own(&alice), "HasAuthorization"),
     ];
     for (token, request, expected) in cases {
         let case = format!("{token:?}");
