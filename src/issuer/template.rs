@@ -417,7 +417,9 @@ impl IssuerTemplate {
             Err(why) if self.outage.record_failure(&Causes(why.as_ref()), now()) => {
                 telemetry::resolver_failed(&self.pattern, why.as_ref());
             }
-            Ok(_) if self.outage.record_success(now) => telemetry::resolver_recovered(&self.pattern),
+            Ok(_) if self.outage.record_success(now) => {
+                telemetry::resolver_recovered(&self.pattern)
+            }
             _ => {}
         }
         answer.map_err(unavailable)
