@@ -250,6 +250,7 @@ impl EndpointsBuilder {
     /// their requests name no tenant. This is logged.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
         self.variables.clone_from(&config.prefix);
+        self.inner.client_address.variables.clone_from(&config.prefix);
         let settings = &config.endpoints;
         if self.inner.client.is_none() && config.client.id.is_some() {
             let client = TokenExchangeClient::from_config(config).build();

@@ -68,8 +68,10 @@ impl Inner {
         let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &pending.state)
             .scopes(sign_in.scopes.clone())
             .nonce(&pending.nonce);
-        let request =
-            sign_in.extra.iter().fold(request, |request, (name, value)| request.with(name, value));
+        let request = sign_in
+            .extra
+            .iter()
+            .fold(request, |request, (name, value)| request.parameter(name, value));
         let url = self.client()?.authorization_url(&request).await?;
         let cookie = pending.cookie(&prefix, self.sign_in_keys()?, self.clock());
         let cookie = cookie
