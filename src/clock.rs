@@ -73,7 +73,7 @@ pub(crate) async fn with_timeout<F: Future>(limit: Duration, work: F) -> Option<
 
 /// The timeout of a check that the service supplies, [in real time](with_timeout). A shorter timeout would
 /// treat a slow store as failed; a longer one would keep callers waiting while the store hangs.
-/// [`CachedTenants::deadline`](crate::tenant::CachedTenants::deadline) has the same default.
+/// [`CachedTenants::timeout`](crate::tenant::CachedTenants::deadline) has the same default.
 pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sleeps for `period` of real time. Outside a tokio runtime, returns immediately.

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(read(form, "a=1+%C3%A4&b=", BodyFormat::Form), expected);
         assert_eq!(read(json, r#"{"a":"1 ä","b":"","c":null}"#, BodyFormat::FormOrJson), expected);
         assert_eq!(read("text/plain", "", BodyFormat::Form), Ok(Vec::new()));
-        // Unknown parameters are ignored, whatever their type and count.
+        // Unknown parameters are ignored, of any type and number.
         assert_eq!(read(form, "x=1&a=1+%C3%A4&x=2&b=&x=3", BodyFormat::Form), expected);
         assert_eq!(read(json, r#"{"x":1,"a":"1 ä","b":""}"#, BodyFormat::FormOrJson), expected);
     }

@@ -216,7 +216,7 @@ pub(super) fn no_content() -> Response<Bytes> {
     response
 }
 
-/// Returns 303, so that the browser follows with GET whatever the method was (RFC 9700 §4.12).
+/// Returns 303, so that the browser follows with GET after any method (RFC 9700 §4.12).
 pub(super) fn see_other(to: &str) -> Option<Response<Bytes>> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;

@@ -108,16 +108,16 @@ async fn metadata_of_another_issuer_is_refused() {
     let mut config = by_slug(&provider, &acme);
     config.expected_issuer = None;
     let token = acme.token().issuer(&config.issuer).sign();
-    assert!(last_error(config, &clock, &token).await.contains("for another issuer"));
+    assert!(last_error(config, &clock, &token).await.contains("is not for the issuer"));
 
     for issuer in ["https://evil.example".to_owned(), format!("{}/", provider.issuer())] {
         provider.fail(ProviderEndpoint::Discovery, Fault::replace_member("issuer", issuer.clone()));
         let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
-        assert!(error.contains("for another issuer"), "{issuer}: {error}");
+        assert!(error.contains("is not for the issuer"), "{issuer}: {error}");
     }
     provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("issuer"));
     let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
-    assert!(error.contains("for another issuer"), "{error}");
+    assert!(error.contains("is not for the issuer"), "{error}");
     assert_eq!((provider.jwks_requests(), acme.jwks_requests()), (0, 0));
 }
 

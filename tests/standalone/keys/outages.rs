@@ -85,7 +85,7 @@ async fn hanging_provider_delays_no_request() {
 async fn bad_metadata_changes_only_health() {
     let bad = [
         (Fault::html(), "is not a JSON object"),
-        (Fault::replace_member("issuer", "https://evil.example"), "for another issuer"),
+        (Fault::replace_member("issuer", "https://evil.example"), "is not for the issuer"),
         (Fault::replace_member("jwks_uri", "https://10.0.0.1/keys"), "private network"),
     ];
     for (fault, why) in bad {
