@@ -300,7 +300,7 @@ fn each_flaw_violates_its_conformance_rule() {
         ("unlocks without the fence", "only the holder releases a lock"),
         ("never expires locks", "a lock expires"),
         ("takes no lock again", "the same fence acquires a lock again"),
-        ("needs a lock", "any fence may put without a lock and a token"),
+        ("needs a lock", "any fence may put if there is neither a lock nor a token"),
         ("ignores fences", "a put by a former lock holder is ignored"),
         ("leaks", "values in the store are sealed"),
         ("trusts its store", "is a miss"),

@@ -240,6 +240,6 @@ async fn key_limit_is_logged_once() {
         let token = provider.token().signed_by(last).kid(None).sign();
         assert_eq!(verdict(&auth, &token).await, "token_key_unknown");
     }
-    let warnings = log.text().matches("fit more keys than are tried").count();
+    let warnings = log.text().matches("match more keys than are tried").count();
     assert_eq!(warnings, 1, "{}", log.text());
 }
