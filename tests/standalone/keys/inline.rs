@@ -35,9 +35,9 @@ fn unusable_inline_keys_are_refused() {
     let other = json!({ "keys": [SigningKey::generate(Algorithm::ES384).jwk()] }).to_string();
     for (keys, why) in [
         ("garbage", "contains no keys"),
-        ("", "give the text itself"),
-        ("/etc/ssl/pub.pem", "not a path or URL"),
-        ("https://a.example/jwks.json", "not a path or URL"),
+        ("", "contains no keys"),
+        ("/etc/ssl/pub.pem", "not as a path or URL"),
+        ("https://a.example/jwks.json", "not as a path or URL"),
         ("my-hmac-secret-of-32-characters!", "a shared secret cannot be used"),
         (r#"{"keys":[]}"#, "is empty"),
         (secret.as_str(), "private or symmetric"),
