@@ -59,8 +59,8 @@ pub fn token(bytes: &[u8]) {
     let auth = Auth::builder().verified_tokens_bytes(0).issuer("https://scaikey.example");
     let Ok(auth) = auth.audience("scaiwave").build() else { return };
     let request = AuthRequest::token_only(Credentials::bearer(text));
-    if let Attempt::Done(verdict) = auth.try_authenticate(request) {
-        assert!(verdict.is_err(), "a token was accepted without a key");
+    if let Attempt::Done(result) = auth.try_authenticate(request) {
+        assert!(result.is_err(), "a token was accepted without a key");
     }
 }
 

@@ -176,7 +176,7 @@ impl RegistrarSuite for Candidate {
 }
 
 /// Returns the broken rule that the suite reports, or `None` if the registrar passed.
-async fn verdict(key: Key, fault: Fault) -> Option<String> {
+async fn broken_rule(key: Key, fault: Fault) -> Option<String> {
     let candidate = Candidate(FaultyRegistrar { participants: Arc::default(), key, fault });
     let suite = tokio::spawn(async move { registrar(&candidate).await });
     let panic = suite.await.err()?.into_panic();
@@ -186,7 +186,7 @@ async fn verdict(key: Key, fault: Fault) -> Option<String> {
 
 #[tokio::test]
 async fn correct_registrar_passes() {
-    assert_eq!(verdict(whole, Fault::None).await, None);
+    assert_eq!(broken_rule(whole, Fault::None).await, None);
 }
 
 #[tokio::test]
@@ -246,10 +246,10 @@ async fn registrars_with_weak_keys_fail() {
         ),
     ];
     for (name, key, rule) in keys {
-        let verdict = verdict(key, Fault::None).await;
-        let verdict = verdict.unwrap_or_else(|| panic!("passed with a key of {name}"));
-        assert!(verdict.contains("rule broken: "), "{name}: {verdict}");
-        assert!(verdict.contains(rule), "{name}: {verdict}");
+        let broken_rule = broken_rule(key, Fault::None).await;
+        let broken_rule = broken_rule.unwrap_or_else(|| panic!("passed with a key of {name}"));
+        assert!(broken_rule.contains("rule broken: "), "{name}: {broken_rule}");
+        assert!(broken_rule.contains(rule), "{name}: {broken_rule}");
     }
 }
 
@@ -270,8 +270,8 @@ async fn registrars_with_faulty_stores_fail() {
         (Fault::NeverUpdatesProfile, "each registration updates the profile"),
         (Fault::ClearsProfile, "keeps the profile"),
     ] {
-        let verdict = verdict(whole, fault).await;
-        let verdict = verdict.unwrap_or_else(|| panic!("passed: {fault:?}"));
-        assert!(verdict.contains(rule), "{fault:?}: {verdict}");
+        let broken_rule = broken_rule(whole, fault).await;
+        let broken_rule = broken_rule.unwrap_or_else(|| panic!("passed: {fault:?}"));
+        assert!(broken_rule.contains(rule), "{fault:?}: {broken_rule}");
     }
 }

@@ -5,7 +5,7 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint, SigningKey};
 use serde_json::{Value, json};
 
-use super::fixture::{World, provider, service, small_auth, status, trust, verdict};
+use super::fixture::{World, outcome, provider, service, small_auth, status, trust};
 
 async fn of_all() -> (Provider, Auth) {
     let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
@@ -49,9 +49,9 @@ async fn issuer_is_limited_to_its_algorithms() {
     let auth = small_auth().issuer(config).audience("scaiwave").build().unwrap();
     let good = provider.token().algorithm(Algorithm::ES256).sign();
     let other = provider.token().algorithm(Algorithm::RS256).sign();
-    assert_eq!(verdict(&auth, &other).await, "token_algorithm");
+    assert_eq!(outcome(&auth, &other).await, "token_algorithm");
     assert_eq!(provider.jwks_requests(), 0, "refused before a key was needed");
-    assert_eq!(verdict(&auth, &good).await, "accepted");
+    assert_eq!(outcome(&auth, &good).await, "accepted");
     let health = auth.issuers().health().remove(0);
     assert_eq!((health.keys, health.unusable_keys), (1, 1));
 }
@@ -63,7 +63,7 @@ async fn key_is_limited_to_its_alg() {
     let name = provider.key_for(ps256).kid().to_owned();
     // A good RS256 signature with the key id of a PS256 key.
     let token = provider.token().algorithm(rs256).kid(Some(&name)).sign();
-    assert_eq!(verdict(&auth, &token).await, "token_algorithm");
+    assert_eq!(outcome(&auth, &token).await, "token_algorithm");
     assert_eq!(provider.jwks_requests(), 1, "the set of this request's fetch is not fetched again");
 }
 
@@ -111,7 +111,7 @@ async fn key_without_kid_requires_token_without_kid() {
     let auth = service([trust(&provider)], &clock);
     assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200);
     let with_kid = provider.token().sign();
-    assert_eq!(verdict(&auth, &with_kid).await, "token_key_unknown", "the kid must be published");
+    assert_eq!(outcome(&auth, &with_kid).await, "token_key_unknown", "the kid must be published");
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn keys_may_share_a_kid() {
     let other_key = SigningKey::with_kid(Algorithm::ES256, "same");
     let forged = provider.token().signed_by(&other_key).sign();
     assert_eq!(provider.jwks_requests(), 1);
-    assert_eq!(verdict(&auth, &forged).await, "token_signature");
+    assert_eq!(outcome(&auth, &forged).await, "token_signature");
 }
 
 #[tokio::test]
@@ -140,9 +140,9 @@ async fn published_secret_is_not_used() {
     provider.fail(ProviderEndpoint::Jwks, Fault::bad_key(BadKey::Symmetric));
     let auth = service([trust(&provider)], &clock);
     let named = provider.token().kid(Some(BadKey::KID)).sign();
-    assert_eq!(verdict(&auth, &named).await, "token_key_unknown");
+    assert_eq!(outcome(&auth, &named).await, "token_key_unknown");
     let header = provider.token().header("alg", "HS256").kid(Some(BadKey::KID)).sign();
-    assert_eq!(verdict(&auth, &header).await, "token_algorithm");
+    assert_eq!(outcome(&auth, &header).await, "token_algorithm");
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ pub(crate) async fn statuses(auth: &Auth, tokens: impl IntoIterator<Item = Strin
 }
 
 /// Returns the stable name of the refusal, or `"accepted"`.
-pub(crate) async fn verdict(auth: &Auth, token: &str) -> &'static str {
+pub(crate) async fn outcome(auth: &Auth, token: &str) -> &'static str {
     match auth.authenticate(token).await {
         Ok(_) => "accepted",
         Err(error) => error.reason(),

@@ -9,7 +9,7 @@ use scaikey_auth::testing::{Provider, SigningKey};
 use scaikey_auth::{Auth, AuthConfig, ConfigError, IssuerConfig, TenantId};
 use serde_json::json;
 
-use super::fixture::{status, token, verdict};
+use super::fixture::{outcome, status, token};
 use super::tenant_fixture::template;
 
 fn build(issuer: IssuerConfig) -> Result<Auth, ConfigError> {
@@ -63,7 +63,7 @@ async fn inline_pem_verifies_any_kid() {
         let pem = provider.key().public_pem();
         let issuer = of(&provider.issuer()).allow_loopback_http(true).algorithms([algorithm]);
         let auth = build(issuer.keys(&pem)).unwrap();
-        assert_eq!(verdict(&auth, &token(&provider)).await, "accepted", "{algorithm}");
+        assert_eq!(outcome(&auth, &token(&provider)).await, "accepted", "{algorithm}");
         assert_eq!(status(&auth, &provider.token().kid(None).sign()).await, 200, "{algorithm}");
         let other = SigningKey::with_kid(algorithm, provider.kid());
         let forged = provider.token().signed_by(&other).sign();

@@ -4,7 +4,7 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Provider, SigningKey};
 
-use super::fixture::{World, provider, service, status, token, trust, verdict};
+use super::fixture::{World, outcome, provider, service, status, token, trust};
 
 fn silent(provider: &Provider) -> bool {
     (provider.discovery_requests(), provider.jwks_requests(), provider.stray_requests())
@@ -28,10 +28,10 @@ async fn key_belongs_to_its_issuer_only() {
         (a.token().signed_by(&key_b).sign(), "b's key under a's name"),
         (b.token().signed_by(&key_a).sign(), "a's key under b's name"),
     ] {
-        assert_eq!(verdict(&auth, &token).await, "token_signature", "{what}");
+        assert_eq!(outcome(&auth, &token).await, "token_signature", "{what}");
     }
     let elsewhere = a.token().signed_by(&b.key_for(Algorithm::RS256)).sign();
-    assert_eq!(verdict(&auth, &elsewhere).await, "token_key_unknown");
+    assert_eq!(outcome(&auth, &elsewhere).await, "token_key_unknown");
     assert_eq!(b.jwks_requests(), 2, "an unknown key of `a` causes no fetch from `b`");
 }
 
@@ -53,7 +53,7 @@ async fn unconfigured_issuer_is_not_contacted() {
     ];
     for name in names {
         let token = unconfigured.token().issuer(&name).sign();
-        assert_eq!(verdict(&world.auth, &token).await, "token_issuer", "{name}");
+        assert_eq!(outcome(&world.auth, &token).await, "token_issuer", "{name}");
     }
     assert!(silent(&unconfigured));
     assert_eq!((world.provider.jwks_requests(), world.provider.stray_requests()), (1, 0));
@@ -75,9 +75,9 @@ async fn issuers_change_while_requests_run() {
         .collect();
     let token = token(&guest);
     for _ in 0..20 {
-        assert_eq!(verdict(&world.auth, &token).await, "token_issuer");
+        assert_eq!(outcome(&world.auth, &token).await, "token_issuer");
         world.auth.issuers().add(trust(&guest)).unwrap();
-        assert_eq!(verdict(&world.auth, &token).await, "accepted");
+        assert_eq!(outcome(&world.auth, &token).await, "accepted");
         world.auth.issuers().remove(&guest.issuer());
     }
     for request in requests {
@@ -92,7 +92,7 @@ async fn replaced_issuer_starts_without_keys() {
     let only_rsa = trust(&world.provider).algorithms([Algorithm::RS256]);
     world.auth.issuers().add(only_rsa).unwrap();
     assert_eq!(world.auth.issuers().health().len(), 1);
-    assert_eq!(verdict(&world.auth, &world.token()).await, "token_algorithm");
+    assert_eq!(outcome(&world.auth, &world.token()).await, "token_algorithm");
     world.auth.issuers().add(trust(&world.provider)).unwrap();
     assert_eq!(world.state(), KeyState::Never);
     assert_eq!(world.good().await, 200);

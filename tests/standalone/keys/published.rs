@@ -8,7 +8,7 @@ use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{BadKey, Fault, ProviderEndpoint, SigningKey, TestIssuer};
 use serde_json::{Value, json};
 
-use super::fixture::{PAST_TTL, World, provider, service, status, token, trust, verdict};
+use super::fixture::{PAST_TTL, World, outcome, provider, service, status, token, trust};
 use super::tenant_fixture::TenantWorld;
 use crate::support::Log;
 use crate::support::until;
@@ -38,7 +38,7 @@ async fn key_of_another_issuer_verifies_nothing() {
     ] {
         provider.fail(ProviderEndpoint::Jwks, member("issuer", published.clone()));
         let auth = service([trust(&provider)], &clock);
-        assert_eq!(verdict(&auth, &token(&provider)).await, expected, "{published}");
+        assert_eq!(outcome(&auth, &token(&provider)).await, expected, "{published}");
     }
 }
 
@@ -48,8 +48,8 @@ async fn key_of_a_template_verifies_its_tenants() {
     let template = format!("{}/tenants/{{tenantid}}", world.provider.url());
     world.acme.fail(ProviderEndpoint::Jwks, member("issuer", template));
     world.globex.fail(ProviderEndpoint::Jwks, member("issuer", world.acme.issuer()));
-    assert_eq!(verdict(&world.auth, &token(&world.acme)).await, "accepted");
-    assert_eq!(verdict(&world.auth, &token(&world.globex)).await, "token_key_unknown");
+    assert_eq!(outcome(&world.auth, &token(&world.acme)).await, "accepted");
+    assert_eq!(outcome(&world.auth, &token(&world.globex)).await, "token_key_unknown");
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn key_is_valid_until_exp() {
     world.clock.advance(Duration::from_secs(159));
     assert_eq!(world.status(&token).await, 200);
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(verdict(&world.auth, &token).await, "token_key_unknown", "also a cached token");
+    assert_eq!(outcome(&world.auth, &token).await, "token_key_unknown", "also a cached token");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn key_is_valid_from_nbf() {
     let world = World::new().await;
     let now = unix_seconds(&world);
     world.provider.fail(ProviderEndpoint::Jwks, member("nbf", now + 61));
-    assert_eq!(verdict(&world.auth, &world.token()).await, "token_key_unknown");
+    assert_eq!(outcome(&world.auth, &world.token()).await, "token_key_unknown");
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.good().await, 200);
 }
@@ -100,7 +100,7 @@ async fn revoked_key_stops_verifying() {
     world.clock.advance(PAST_TTL);
     assert_eq!(world.good().await, 200);
     until(|| world.state() == KeyState::Fresh).await;
-    assert_eq!(verdict(&world.auth, &token).await, "token_key_unknown");
+    assert_eq!(outcome(&world.auth, &token).await, "token_key_unknown");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn rsa_modulus_may_begin_with_zero() {
     );
     let auth = service([trust(&provider)], &clock);
     let token = provider.token().signed_by(&key).sign();
-    assert_eq!(verdict(&auth, &token).await, "accepted");
+    assert_eq!(outcome(&auth, &token).await, "accepted");
 }
 
 /// Encodes a number as Java's `BigInteger` does if its first bit is set.
@@ -195,7 +195,7 @@ async fn six_keys_verify_tokens_without_kid() {
     let auth = service([trust(&provider)], &clock);
     for key in &keys {
         let token = provider.token().signed_by(key).kid(None).sign();
-        assert_eq!(verdict(&auth, &token).await, "accepted", "{key:?}");
+        assert_eq!(outcome(&auth, &token).await, "accepted", "{key:?}");
     }
     assert_eq!(provider.jwks_requests(), 1);
 }
@@ -221,12 +221,12 @@ async fn certificate_hash_chooses_among_many_keys() {
         for key in &keys {
             let named = provider.token().signed_by(key).kid(None);
             let token = named.header(header, format!("{hash}-{}", key.kid())).sign();
-            assert_eq!(verdict(&auth, &token).await, "accepted", "{header} {key:?}");
+            assert_eq!(outcome(&auth, &token).await, "accepted", "{header} {key:?}");
         }
     }
     assert_eq!(provider.jwks_requests(), 1);
     let wrong = provider.token().signed_by(&keys[0]).kid(None).header("x5t", "sha1-other").sign();
-    assert_eq!(verdict(&auth, &wrong).await, "token_key_unknown");
+    assert_eq!(outcome(&auth, &wrong).await, "token_key_unknown");
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn key_limit_is_logged_once() {
     let last = keys.last().unwrap();
     for _ in 0..3 {
         let token = provider.token().signed_by(last).kid(None).sign();
-        assert_eq!(verdict(&auth, &token).await, "token_key_unknown");
+        assert_eq!(outcome(&auth, &token).await, "token_key_unknown");
     }
     let warnings = log.text().matches("match more keys than are tried").count();
     assert_eq!(warnings, 1, "{}", log.text());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
 
-use super::fixture::{PAST_TTL, World, status, verdict};
+use super::fixture::{PAST_TTL, World, outcome, status};
 
 #[tokio::test]
 async fn removed_key_is_refused_after_refresh() {
@@ -17,7 +17,7 @@ async fn removed_key_is_refused_after_refresh() {
     world.clock.advance(PAST_TTL);
     assert_eq!(world.state(), KeyState::Due);
     world.until_state(KeyState::Fresh).await;
-    assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(outcome(&world.auth, &old).await, "token_key_unknown");
     assert_eq!(world.good().await, 200);
 }
 
@@ -44,7 +44,7 @@ async fn purged_keys_are_fetched_again() {
     world.auth.issuers().purge("https://another.example");
     assert_eq!((world.status(&old).await, world.provider.jwks_requests()), (200, 1));
     world.auth.issuers().purge(&world.provider.issuer());
-    assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(outcome(&world.auth, &old).await, "token_key_unknown");
     assert_eq!(world.good().await, 200);
 }
 
@@ -71,7 +71,7 @@ async fn fetch_before_purge_is_discarded() {
         world.provider.remove_old_keys();
         world.auth.issuers().purge(&world.provider.issuer());
         world.provider.heal(ProviderEndpoint::Jwks);
-        assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown", "due: {due}");
+        assert_eq!(outcome(&world.auth, &old).await, "token_key_unknown", "due: {due}");
         assert_eq!(world.good().await, 200, "due: {due}");
     }
 }

@@ -13,7 +13,7 @@ use scaikey_auth::testing::{
 };
 use scaikey_auth::{Auth, IssuerConfig, TenantId};
 
-use super::fixture::{PAST_TTL, provider, service, service_of_tenants, status, statuses, verdict};
+use super::fixture::{PAST_TTL, outcome, provider, service, service_of_tenants, status, statuses};
 use super::tenant_fixture::{invented, template};
 
 /// Longer than any request needs. A test that waits this long hangs visibly.
@@ -269,9 +269,9 @@ async fn purge_affects_all_issuers_of_set() {
     provider.rotate();
     provider.remove_old_keys();
     auth.issuers().purge(&format!("{}/tenants/a", provider.url()));
-    assert_eq!(verdict(&auth, &b).await, "token_key_unknown", "it is the same key");
+    assert_eq!(outcome(&auth, &b).await, "token_key_unknown", "it is the same key");
     assert_eq!(provider.jwks_requests(), 2);
-    assert_eq!(verdict(&auth, &a).await, "token_key_unknown");
+    assert_eq!(outcome(&auth, &a).await, "token_key_unknown");
 }
 
 /// Two issuers with the same key set URL.
@@ -290,7 +290,7 @@ async fn removing_an_issuer_keeps_keys_of_others() {
     let [a, b] = ["a", "b"].map(|id| invented(&provider, id));
     assert_eq!((status(&auth, &a).await, status(&auth, &b).await), (200, 200));
     auth.issuers().remove(&format!("{}/tenants/a", provider.url()));
-    assert_eq!((verdict(&auth, &a).await, status(&auth, &b).await), ("token_issuer", 200));
+    assert_eq!((outcome(&auth, &a).await, status(&auth, &b).await), ("token_issuer", 200));
     assert_eq!(provider.jwks_requests(), 1);
 }
 
@@ -301,7 +301,7 @@ async fn issuers_with_other_algorithms_share_no_set() {
     let auth = service([a, b.algorithms([Algorithm::RS256])], &clock);
     assert_eq!(status(&auth, &invented(&provider, "a")).await, 200);
     let by_es256 = invented(&provider, "b");
-    assert_eq!(verdict(&auth, &by_es256).await, "token_algorithm");
+    assert_eq!(outcome(&auth, &by_es256).await, "token_algorithm");
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn issuer_with_moved_keys_leaves_shared_set() {
     crate::support::until(|| auth.issuers().health().iter().all(|it| it.last_error.is_none()))
         .await;
     assert_eq!(status(&auth, &new).await, 200);
-    assert_eq!(verdict(&auth, &old).await, "token_key_unknown", "also a cached token");
+    assert_eq!(outcome(&auth, &old).await, "token_key_unknown", "also a cached token");
     assert_eq!(status(&auth, &token(stays, &provider.key())).await, 200);
 }
 

@@ -11,7 +11,7 @@ use scaikey_auth::{AuthError, IssuerConfig};
 use tokio::sync::Semaphore;
 
 use super::fixture::{
-    provider, service, service_of_tenants, status, statuses, token, unknown_kid, verdict,
+    outcome, provider, service, service_of_tenants, status, statuses, token, unknown_kid,
 };
 use super::tenant_fixture::{TenantWorld, invented, template};
 use crate::support::Log;
@@ -36,7 +36,7 @@ async fn template_inserts_tenant_id_into_url() {
         let context = auth.authenticate(&token(&acme)).await.unwrap();
         assert_eq!(context.identity().tenant_id().unwrap().as_str(), "acme");
         assert_eq!(context.identity().issuer(), acme.issuer());
-        assert_eq!(verdict(&auth, &token(&provider)).await, "token_issuer", "{config:?}");
+        assert_eq!(outcome(&auth, &token(&provider)).await, "token_issuer", "{config:?}");
     }
 }
 
@@ -141,7 +141,7 @@ async fn tenant_issuer_is_limited_to_its_tenant() {
         (globex.token().sign(), "accepted"),
     ];
     for (token, expected) in table {
-        assert_eq!(verdict(&auth, &token).await, expected);
+        assert_eq!(outcome(&auth, &token).await, expected);
     }
 }
 
@@ -173,7 +173,7 @@ async fn hostile_tenant_id_reaches_no_resolver() {
     for id in ids {
         let iss = format!("{}/tenants/{id}", provider.url());
         let token = acme.token().issuer(&iss).tenant(id).sign();
-        assert_eq!(verdict(&auth, &token).await, "token_issuer", "{id:?}");
+        assert_eq!(outcome(&auth, &token).await, "token_issuer", "{id:?}");
     }
     assert_eq!(directory.calls(), 0);
     assert_eq!(
@@ -187,13 +187,13 @@ async fn unknown_tenant_is_refused_and_cached() {
     let world = TenantWorld::new().await;
     let unknown = invented(&world.provider, INVENTED);
     for _ in 0..100 {
-        assert_eq!(verdict(&world.auth, &unknown).await, "token_issuer");
+        assert_eq!(outcome(&world.auth, &unknown).await, "token_issuer");
     }
     assert_eq!(world.directory.calls(), 1);
     assert_eq!(world.provider.stray_requests(), 0);
     // A new tenant is accepted when the cached refusal has expired.
     world.clock.advance(Duration::from_secs(10));
-    assert_eq!(verdict(&world.auth, &unknown).await, "token_issuer");
+    assert_eq!(outcome(&world.auth, &unknown).await, "token_issuer");
     assert_eq!(world.directory.calls(), 2);
     assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
@@ -356,7 +356,7 @@ async fn tenant_keys_fetched_before_purge_are_discarded() {
     world.auth.issuers().purge(&world.acme.issuer());
     world.acme.heal(ProviderEndpoint::Jwks);
     assert_eq!(waiting.await.unwrap(), 401);
-    assert_eq!(verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(outcome(&world.auth, &old).await, "token_key_unknown");
     assert_eq!(world.status(&token(&world.acme)).await, 200);
 }
 
@@ -366,7 +366,7 @@ async fn templates_change_while_requests_run() {
     let name = format!("{}/tenants/{{tenant_id}}", world.provider.url());
     assert_eq!(world.status(&token(&world.acme)).await, 200);
     world.auth.issuers().remove(&name);
-    assert_eq!(verdict(&world.auth, &token(&world.acme)).await, "token_issuer");
+    assert_eq!(outcome(&world.auth, &token(&world.acme)).await, "token_issuer");
     assert!(world.auth.issuers().health().is_empty());
     let directory = Arc::new(world.directory.clone());
     world.auth.issuers().add_tenant_issuers(template(&world.provider), directory.clone()).unwrap();
@@ -420,7 +420,7 @@ async fn invalid_token_opens_no_issuer() {
         (named("a").algorithm(Algorithm::RS384).sign(), "token_algorithm"),
     ];
     for (token, expected) in table {
-        assert_eq!(verdict(&world.auth, &token).await, expected);
+        assert_eq!(outcome(&world.auth, &token).await, expected);
     }
     assert_eq!((world.directory.calls(), world.provider.stray_requests()), (0, 0));
     assert_eq!(world.status(&token(&world.acme)).await, 200);
@@ -451,7 +451,7 @@ async fn listed_tenant_ignores_the_budget() {
     let flood = (0..250).map(|nth| invented(&world.provider, &format!("flood-{nth}")));
     assert!(statuses(&auth, flood).await.iter().all(|status| *status == 401));
     assert_eq!(world.directory.calls(), 250, "the budget is exhausted");
-    assert_eq!(verdict(&auth, &invented(&world.provider, "tnt-3")).await, "token_issuer_tenant");
+    assert_eq!(outcome(&auth, &invented(&world.provider, "tnt-3")).await, "token_issuer_tenant");
     assert_eq!(status(&auth, &token(&world.acme)).await, 200);
 }
 

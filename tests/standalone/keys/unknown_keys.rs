@@ -9,7 +9,7 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Fault, ProviderEndpoint, SigningKey};
 
-use super::fixture::{PAST_BACKOFF, PAST_TTL, World, status, token, unknown_kid, verdict};
+use super::fixture::{PAST_BACKOFF, PAST_TTL, World, outcome, status, token, unknown_kid};
 
 const COOLDOWN: Duration = Duration::from_secs(5);
 
@@ -179,14 +179,14 @@ async fn bad_signatures_share_the_unknown_keys_budget() {
     let foreign = SigningKey::with_kid(Algorithm::ES256, world.provider.kid());
     let token = world.provider.token().signed_by(&foreign).sign();
     for _ in 0..10 {
-        assert_eq!(verdict(&world.auth, &token).await, "token_signature");
+        assert_eq!(outcome(&world.auth, &token).await, "token_signature");
         assert_eq!(world.unknown_kid().await, 401);
     }
     assert_eq!(world.provider.jwks_requests(), 1 + 2);
     world.provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
     for _ in 0..10 {
         world.clock.advance(COOLDOWN);
-        assert_eq!(verdict(&world.auth, &token).await, "token_signature", "not 503");
+        assert_eq!(outcome(&world.auth, &token).await, "token_signature", "not 503");
     }
 }
 

@@ -6,7 +6,7 @@ use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{Auth, IssuerConfig};
 
-use super::fixture::{PAST_TTL, World, provider, service, token, trust, verdict};
+use super::fixture::{PAST_TTL, World, outcome, provider, service, token, trust};
 use super::tenant_fixture::TenantWorld;
 use crate::support::until;
 
@@ -22,12 +22,12 @@ async fn cache(auth: &Auth, token: &str) {
     assert_eq!(hits(auth), before + 1, "the token is not cached");
 }
 
-/// Returns the verdict, and checks that it is not from the cache.
-async fn fresh_verdict(auth: &Auth, token: &str) -> &'static str {
+/// Returns the outcome, and checks that it is not from the cache.
+async fn uncached_outcome(auth: &Auth, token: &str) -> &'static str {
     let before = hits(auth);
-    let verdict = verdict(auth, token).await;
-    assert_eq!(hits(auth), before, "from the cache: {verdict}");
-    verdict
+    let outcome = outcome(auth, token).await;
+    assert_eq!(hits(auth), before, "from the cache: {outcome}");
+    outcome
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn removed_key_ends_cached_tokens() {
     world.provider.remove_old_keys();
     world.clock.advance(PAST_TTL);
     world.until_state(KeyState::Fresh).await;
-    assert_eq!(fresh_verdict(&world.auth, &old).await, "token_key_unknown");
+    assert_eq!(uncached_outcome(&world.auth, &old).await, "token_key_unknown");
     let before = hits(&world.auth);
     world.auth.authenticate(&new).await.unwrap();
     assert_eq!(hits(&world.auth), before + 1, "tokens of the other key stay cached");
@@ -95,7 +95,7 @@ async fn dead_key_set_ends_cached_tokens() {
     until(|| world.pause() > Duration::from_millis(1)).await;
     cache(&world.auth, &token).await;
     world.clock.advance(Duration::from_millis(1));
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "unavailable");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "unavailable");
 }
 
 #[tokio::test]
@@ -104,11 +104,11 @@ async fn purge_ends_cached_tokens() {
     let token = world.token();
     cache(&world.auth, &token).await;
     world.auth.issuers().purge(&world.provider.issuer());
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "accepted");
     cache(&world.auth, &token).await;
     world.provider.pause().await;
     world.auth.issuers().purge(&world.provider.issuer());
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "unavailable");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "unavailable");
 }
 
 #[tokio::test]
@@ -117,9 +117,9 @@ async fn removed_issuer_ends_cached_tokens() {
     let (token, issuers) = (world.token(), world.auth.issuers());
     cache(&world.auth, &token).await;
     issuers.remove(&world.provider.issuer());
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "token_issuer");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "token_issuer");
     issuers.add(trust(&world.provider)).unwrap();
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "accepted");
     cache(&world.auth, &token).await;
 }
 
@@ -138,7 +138,7 @@ async fn replaced_issuer_configuration_applies_to_cached_tokens() {
     for (config, reason) in table {
         cache(&world.auth, &token).await;
         replace(config);
-        assert_eq!(fresh_verdict(&world.auth, &token).await, reason);
+        assert_eq!(uncached_outcome(&world.auth, &token).await, reason);
         replace(trusted());
     }
     cache(&world.auth, &token).await;
@@ -156,16 +156,16 @@ async fn template_change_ends_cached_tokens() {
     let token = token(acme);
     cache(&world.auth, &token).await;
     world.auth.issuers().purge(&acme.issuer());
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "accepted");
     cache(&world.auth, &token).await;
     // An issuer with an exact name takes precedence over the template.
     world.auth.issuers().add(trust(acme).audience("another").jwks_uri(acme.jwks_uri())).unwrap();
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "token_audience");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "token_audience");
     world.auth.issuers().remove(&acme.issuer());
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "accepted");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "accepted");
     cache(&world.auth, &token).await;
     world.auth.issuers().remove(&format!("{}/tenants/{{tenant_id}}", world.provider.url()));
-    assert_eq!(fresh_verdict(&world.auth, &token).await, "token_issuer");
+    assert_eq!(uncached_outcome(&world.auth, &token).await, "token_issuer");
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn services_do_not_share_cached_tokens() {
     let services = ["one", "other"].map(|_| service([trust(&provider)], &clock));
     let token = token(&provider);
     cache(&services[0], &token).await;
-    assert_eq!(fresh_verdict(&services[1], &token).await, "accepted");
+    assert_eq!(uncached_outcome(&services[1], &token).await, "accepted");
 }
 
 /// Threads use cached tokens while their keys are removed. After each removal, no token passes.
