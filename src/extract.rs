@@ -79,7 +79,7 @@ fn layer_auth(parts: &Parts) -> Option<&Auth> {
     }
     let (Unauthenticated::Anonymous(auth) | Unauthenticated::Preflight(auth)) =
         parts.extensions.get::<Unauthenticated>()?;
-    Some(&auth.0)
+    Some(auth)
 }
 
 impl IntoResponse for Rejection {

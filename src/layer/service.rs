@@ -18,21 +18,16 @@ use crate::support::request_head::RequestHead;
 use crate::support::telemetry;
 
 /// Marks a request that passes without an identity. Guards and extractors read it from the
-/// extensions, to distinguish an anonymous caller from a missing layer.
+/// extensions, to distinguish an anonymous caller from a missing layer. Extractors need the [`Auth`]
+/// of the layer for their challenges.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "axum"), allow(dead_code, reason = "only extractors read the `Auth`"))]
 pub(crate) enum Unauthenticated {
     /// The request has no token and needs none.
-    Anonymous(ExtractorAuth),
+    Anonymous(Auth),
     /// A CORS preflight.
-    Preflight(ExtractorAuth),
+    Preflight(Auth),
 }
-
-/// The [`Auth`] of the layer, for the challenges of extractors.
-#[derive(Clone)]
-pub(crate) struct ExtractorAuth(
-    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
-    pub(crate) Auth,
-);
 
 /// The result of authenticating a request.
 type AuthResult = Result<AuthContext, AuthError>;
@@ -85,7 +80,7 @@ impl AuthLayer {
         // An identity from an outer layer must not pass without the checks of this layer.
         extensions.remove::<AuthContext>();
         if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
-            extensions.insert(Unauthenticated::Preflight(ExtractorAuth(self.auth.clone())));
+            extensions.insert(Unauthenticated::Preflight(self.auth.clone()));
             return Ok(Decision::Pass(false));
         }
         // Only a missing token makes a caller anonymous, not a validator or check that returns
@@ -98,7 +93,7 @@ impl AuthLayer {
                 if self.options.optional
                     && matches!(error.plain(), AuthError::MissingCredentials) =>
             {
-                extensions.insert(Unauthenticated::Anonymous(ExtractorAuth(self.auth.clone())));
+                extensions.insert(Unauthenticated::Anonymous(self.auth.clone()));
                 Ok(Decision::Pass(false))
             }
             Err(error) => Err(error),
