@@ -104,7 +104,7 @@
 //! | `exchange` | yes | tokens for other services: [`TokenExchangeClient`] and its caches, [`outbound`] |
 //! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; enables `exchange` |
 //! | `mock` | no | the modes `mock` and `hybrid`; a build without this feature accepts no mock tokens |
-//! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar): tenants and participants in a database (Rust 1.94) |
+//! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar): tenants, and with `endpoints` participants, in a database (Rust 1.94) |
 //! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes; enables `exchange` |
 //! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
 //! | `metrics` | no | counters through the `metrics` facade |

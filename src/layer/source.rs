@@ -23,8 +23,8 @@ pub enum TokenSource {
     /// `Authorization: Bearer …` (RFC 6750 §2.1). The only source by default; see
     /// [`tokens_from`](crate::AuthLayer::tokens_from).
     Authorization,
-    /// A header that contains only the token, such as `x-forwarded-access-token`. Use it only
-    /// behind a proxy that removes this header from client requests.
+    /// A header that contains only the token, such as `x-api-key` or `x-forwarded-access-token`. If a
+    /// proxy sets the header, the proxy must remove it from client requests.
     Header(HeaderName),
     /// A function that finds the token. It is called for every request. It returns the token,
     /// `None` if there is none, or an error, with which the request is refused.

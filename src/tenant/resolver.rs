@@ -67,9 +67,10 @@ impl Debug for Tenant {
 
 /// A tenant store: looks up the tenant that a token names.
 ///
-/// Implement this trait for your own store, wrap it in [`CachedTenants`](super::CachedTenants), and run
+/// Implement this trait, with `Debug`, for your own store. Test the store with
 /// [`testing::conformance::tenant_resolver`](crate::testing::conformance::tenant_resolver) (feature
-/// `testing`) on it. Pass it to [`AuthBuilder::tenants`](crate::AuthBuilder::tenants).
+/// `testing`). Then wrap it in [`CachedTenants`](super::CachedTenants) and pass it to
+/// [`AuthBuilder::tenants`](crate::AuthBuilder::tenants).
 ///
 /// Harmless mistakes: slowness; failures, which are answered with 503. Security holes: returning a tenant
 /// with an id other than the requested one, which the layer detects and answers with 503; returning a default

@@ -106,8 +106,14 @@ impl Debug for Credentials<'_> {
 /// use scaikey_auth::validator::Credentials;
 /// use scaikey_auth::{AuthError, Identity, TokenValidator};
 ///
-/// #[derive(Debug)]
 /// struct ApiKeys(std::collections::HashMap<String, serde_json::Value>);
+///
+/// // Not derived, because the output must not contain the keys.
+/// impl std::fmt::Debug for ApiKeys {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.debug_struct("ApiKeys").finish_non_exhaustive()
+///     }
+/// }
 ///
 /// #[async_trait]
 /// impl TokenValidator for ApiKeys {
@@ -122,8 +128,11 @@ impl Debug for Credentials<'_> {
 /// }
 /// ```
 ///
+/// If the keys are in a store that fails, return `AuthError::Unavailable { what: "key store", retry_after:
+/// None, source: Some(error.into()) }`: the caller gets 503 and not 401.
+///
 /// The first validator that accepts a token decides; no other validator is tried. Harmless mistake:
-/// refusing good tokens. Attacks: accepting tokens that belong to another validator; using parts of a token
+/// refusing good tokens. Security holes: accepting tokens that belong to another validator; using parts of a token
 /// that were not verified; accepting a token after it expired; returning the identity of a token that is
 /// bound to a key where the credentials do not [allow](Credentials::allows_bound) it.
 #[async_trait]
