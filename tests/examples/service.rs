@@ -172,7 +172,7 @@ async fn invalid_configuration_reports_all_faults_and_exits() {
                 AUDIENCE,
                 ("SCAIWAVE_LEEWAY_SECONDS", "9999"),
             ],
-            &["SCAIWAVE_ISSUER must be https", "SCAIWAVE_LEEWAY_SECONDS is above 600 s"],
+            &["SCAIWAVE_ISSUER must be https", "SCAIWAVE_LEEWAY_SECONDS must be at most 600 s"],
         ),
         (
             &[

@@ -206,7 +206,7 @@ mod sqlite {
         sqlx::query("CREATE TABLE auth_workspaces (surprise TEXT)").execute(&pool).await.unwrap();
         let error = registrar.migrate().await.unwrap_err();
         assert!(matches!(error, SqlError::Migration(_)), "{error:?}");
-        assert!(error.to_string().contains("call `migrate` once with a role that may"), "{error}");
+        assert!(error.to_string().contains("call `migrate` once with a role that is"), "{error}");
         let left: Vec<String> =
             sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
                 .fetch_all(&pool)
@@ -310,7 +310,7 @@ mod postgres {
         let registrar = SqlRegistrar::connect(&url.into()).await.unwrap();
         let alice = identity(json!({"sub": "alice"}));
         let error = registrar.register(&alice).await.unwrap_err().to_string();
-        assert!(error.contains("call `migrate` once with a role that may"), "{error}");
+        assert!(error.contains("call `migrate` once with a role that is"), "{error}");
         assert!(error.contains("permission denied"), "{error}");
 
         SqlRegistrar::from_postgres(owner.clone()).migrate().await.unwrap();
