@@ -26,7 +26,7 @@ pub struct AuthContext {
     identity: Identity,
     tenant: Option<Tenant>,
     token: Option<IncomingToken>,
-    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "the extractors read it"))]
+    #[cfg(feature = "axum")]
     auth: Auth,
 }
 
@@ -302,7 +302,13 @@ impl Auth {
 
     #[inline]
     fn context(&self, identity: Identity, tenant: Option<Tenant>) -> AuthContext {
-        AuthContext { identity, tenant, token: None, auth: self.clone() }
+        AuthContext {
+            identity,
+            tenant,
+            token: None,
+            #[cfg(feature = "axum")]
+            auth: self.clone(),
+        }
     }
 
     /// Validates a token, but does not check its tenant or run the admission checks. Refuses a
