@@ -14,6 +14,7 @@ mod endpoints;
 mod env;
 pub(crate) mod fault;
 pub(crate) mod issuer;
+mod jwks;
 pub(crate) mod mode;
 mod resource;
 
@@ -22,7 +23,8 @@ pub use client::{ClientAuthMethod, ClientConfig};
 pub use endpoints::EndpointsConfig;
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::Fault;
-pub use issuer::{JwksSettings, TokenProfile};
+pub use issuer::TokenProfile;
+pub use jwks::JwksSettings;
 pub use mode::{MockUser, UnknownAuthMode};
 
 pub(crate) use auth_config::AuthConfig;

@@ -25,8 +25,9 @@ pub enum AuthMode {
     #[default]
     ScaiKey,
     /// Every token with a dot, as all JWTs have, is verified as in `ScaiKey`. Only a token without a dot
-    /// that begins with [`MockUser::token_prefix`] stands for the mock user. This mode is for staging
-    /// systems whose provider is not always available. It has the restrictions of `Mock`.
+    /// that begins with [`MockUser::token_prefix`](field@MockUser::token_prefix) stands for the mock user.
+    /// This mode is for staging systems whose provider is not always available. It has the restrictions of
+    /// `Mock`.
     Hybrid,
 }
 
@@ -176,8 +177,17 @@ impl<'de> Deserialize<'de> for AuthMode {
 }
 
 /// The user of mock mode, and of mock tokens in hybrid mode.
+///
+/// ```
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::config::MockUser;
+///
+/// let user = MockUser::default().claim("sub", "ada").claim("scope", "documents:read");
+/// let builder = Auth::builder().mock_user(user.claim("roles", vec!["admin"]));
+/// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[must_use]
 #[non_exhaustive]
 pub struct MockUser {
     /// The claims of the user, read with the default [`ClaimsMapping`](crate::identity::ClaimsMapping).
@@ -186,6 +196,26 @@ pub struct MockUser {
     pub claims: serde_json::Map<String, serde_json::Value>,
     /// The prefix of mock tokens in hybrid mode. Default `mock`.
     pub token_prefix: String,
+}
+
+impl MockUser {
+    /// Sets one of the [`claims`](field@Self::claims), and replaces an earlier or default value.
+    pub fn claim(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.claims.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets [`claims`](field@Self::claims). None of the default claims remains.
+    pub fn claims(mut self, claims: serde_json::Map<String, serde_json::Value>) -> Self {
+        self.claims = claims;
+        self
+    }
+
+    /// Sets [`token_prefix`](field@Self::token_prefix).
+    pub fn token_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.token_prefix = prefix.into();
+        self
+    }
 }
 
 impl Default for MockUser {
