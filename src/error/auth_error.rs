@@ -70,13 +70,13 @@ pub enum AuthError {
     #[error("the token does not belong to the tenant of the request")]
     TenantMismatch,
     /// A component that the decision needs is unavailable. The token may be good. 503 with `Retry-After`.
-    /// The message of the response depends on `what`.
-    #[error("{what} unavailable")]
+    /// The message of the response depends on `component`.
+    #[error("{component} unavailable")]
     Unavailable {
         /// The component: `"keys"`, `"issuer"`, `"proof verifier"`, `"admission check"`, `"tenant store"`,
         /// `"store of participants"`, `"identity provider"` or `"token store"`. Your own validators and
         /// proof verifiers may use other names.
-        what: &'static str,
+        component: &'static str,
         /// The time to wait before a retry. `None` means 1 s.
         retry_after: Option<Duration>,
         /// The cause, for the log.
@@ -294,7 +294,7 @@ impl AuthError {
             Self::UnknownTenant => &public::TENANT_UNKNOWN,
             Self::TenantSuspended => &public::TENANT_SUSPENDED,
             Self::TenantMismatch => &public::TENANT_MISMATCH,
-            Self::Unavailable { what, .. } => public::unavailable(what),
+            Self::Unavailable { component, .. } => public::unavailable(component),
             Self::MalformedRequest(_) => &public::REQUEST_MALFORMED,
             Self::TooManyRequests { .. } => &public::TOO_MANY_REQUESTS,
             Self::Unregistrable(_) => &public::UNREGISTRABLE,
@@ -318,11 +318,11 @@ impl AuthError {
 
     /// Creates an [`Unavailable`](Self::Unavailable) error with its cause.
     pub(crate) fn unavailable(
-        what: &'static str,
+        component: &'static str,
         retry_after: Option<Duration>,
         source: impl Into<BoxError>,
     ) -> Self {
-        Self::Unavailable { what, retry_after, source: Some(Arc::from(source.into())) }
+        Self::Unavailable { component, retry_after, source: Some(Arc::from(source.into())) }
     }
 }
 
@@ -339,7 +339,8 @@ mod tests {
 
     #[test]
     fn grpc_codes_match_the_http_statuses() {
-        let unavailable = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
+        let unavailable =
+            AuthError::Unavailable { component: "keys", retry_after: None, source: None };
         for (error, code) in [
             (AuthError::MalformedCredentials("x"), 3),
             (AuthError::MalformedRequest("x"), 3),
@@ -365,7 +366,7 @@ mod tests {
         let extended =
             refusal().with_challenge(Challenge::new("X")).with_challenge(Challenge::new("Y"));
         let plain = refusal();
-        assert!(matches!(extended.plain(), AuthError::Unavailable { what: "keys", .. }));
+        assert!(matches!(extended.plain(), AuthError::Unavailable { component: "keys", .. }));
         assert_eq!(extended.challenges().len(), 2);
         assert_eq!(extended.to_string(), plain.to_string());
         assert_eq!(extended.reason(), plain.reason());

@@ -227,7 +227,7 @@ mod tests {
                 ),
             ),
             (AuthError::TenantMissing, None),
-            (AuthError::Unavailable { what: "keys", retry_after: None, source: None }, None),
+            (AuthError::Unavailable { component: "keys", retry_after: None, source: None }, None),
         ];
         for (error, expected) in table {
             let case = format!("{error:?}");

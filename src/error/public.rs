@@ -55,8 +55,8 @@ responses! {
 }
 
 /// Returns the public part of the refusal for an unavailable component.
-pub(super) fn unavailable(what: &str) -> &'static PublicResponse {
-    match what {
+pub(super) fn unavailable(component: &str) -> &'static PublicResponse {
+    match component {
         "keys" | "issuer" => &UNAVAILABLE_KEYS,
         "tenant store" => &UNAVAILABLE_TENANTS,
         "store of participants" => &UNAVAILABLE_PARTICIPANTS,

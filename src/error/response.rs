@@ -236,7 +236,7 @@ mod tests {
         let table = [
             (AuthError::MissingCredentials, "16"),
             (AuthError::TenantMissing, "7"),
-            (AuthError::Unavailable { what: "keys", retry_after: None, source: None }, "14"),
+            (AuthError::Unavailable { component: "keys", retry_after: None, source: None }, "14"),
         ];
         for (error, code) in table {
             let refusal = Refusal::new(&error, true);

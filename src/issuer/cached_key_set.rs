@@ -102,7 +102,7 @@ impl From<NotRefreshed> for AuthError {
         match reason {
             NotRefreshed::RateLimited => crate::error::InvalidToken::Key.into(),
             NotRefreshed::Unavailable { retry_after, fault } => Self::Unavailable {
-                what: "keys",
+                component: "keys",
                 retry_after: Some(retry_after),
                 source: fault.map(|fault| fault as _),
             },

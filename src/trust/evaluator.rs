@@ -202,7 +202,7 @@ impl TrustEvaluator {
             Err(error) => {
                 let is_new = self.0.replay_outage.record_failure(&error, self.0.clock.elapsed());
                 telemetry::replay_log_failed(&*error, is_new);
-                Err(DenialReason::Unavailable { what: "replay log", retry_after: None })
+                Err(DenialReason::Unavailable { component: "replay log", retry_after: None })
             }
         }
     }

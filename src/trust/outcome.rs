@@ -104,10 +104,10 @@ pub enum DenialReason {
     #[error("the trust is in audit mode; in enforce mode the token would have been granted")]
     AuditMode,
     /// The keys or the replay log are unavailable. The token may be valid.
-    #[error("{what} unavailable")]
+    #[error("{component} unavailable")]
     Unavailable {
-        /// The unavailable part: `"keys"` or `"replay log"`.
-        what: &'static str,
+        /// The unavailable component: `"keys"` or `"replay log"`.
+        component: &'static str,
         /// The time to wait before a retry. With `None`, [`Denied::retry_after`] returns 1 s.
         retry_after: Option<Duration>,
     },
@@ -140,8 +140,8 @@ impl From<AuthError> for DenialReason {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::InvalidToken(invalid) => Self::Token(invalid),
-            AuthError::Unavailable { what, retry_after, .. } => {
-                Self::Unavailable { what, retry_after }
+            AuthError::Unavailable { component, retry_after, .. } => {
+                Self::Unavailable { component, retry_after }
             }
             // The validator returns no other error.
             _ => Self::Token(InvalidToken::Unrecognised),

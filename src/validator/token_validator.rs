@@ -128,7 +128,7 @@ impl Debug for Credentials<'_> {
 /// }
 /// ```
 ///
-/// If the keys are in a store that fails, return `AuthError::Unavailable { what: "key store", retry_after:
+/// If the keys are in a store that fails, return `AuthError::Unavailable { component: "key store", retry_after:
 /// None, source: Some(error.into()) }`: the caller gets 503 and not 401.
 ///
 /// The first validator that accepts a token decides; no other validator is tried. Harmless mistake:

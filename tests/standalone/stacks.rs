@@ -483,7 +483,7 @@ async fn refusal_equals_response_of_layer() {
     }
     let layer = auth.layer();
     let unavailable =
-        |retry_after| AuthError::Unavailable { what: "keys", retry_after, source: None };
+        |retry_after| AuthError::Unavailable { component: "keys", retry_after, source: None };
     let retry_after = |answer: &Response<Bytes>| answer.headers().get("retry-after").cloned();
     let refusal = layer.refusal(&unavailable(Some(Duration::from_secs(7))), false);
     assert_eq!(

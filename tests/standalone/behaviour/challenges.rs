@@ -199,7 +199,7 @@ impl ProofVerifier for OnceWithNonce {
             Ok(true) => Ok(Proven::new()),
             Ok(false) => Err(InvalidToken::Unproven.into()),
             Err(error) => Err(AuthError::Unavailable {
-                what: "replay log",
+                component: "replay log",
                 retry_after: None,
                 source: Some(error.into()),
             }),
@@ -305,7 +305,7 @@ fn error_from_handler_is_not_cacheable() {
 
 #[test]
 fn handler_503_has_no_challenge() {
-    let error = AuthError::Unavailable { what: "keys", retry_after: None, source: None };
+    let error = AuthError::Unavailable { component: "keys", retry_after: None, source: None };
     let answer = error.with_challenge(dpop()).into_response();
     assert_eq!(
         (answer.status().as_u16(), answer.headers()[header::RETRY_AFTER].as_bytes()),

@@ -250,7 +250,7 @@ impl ProofVerifier for Unavailable {
 
     async fn verify(&self, _: &ProofRequest<'_>) -> Result<Proven, AuthError> {
         let source = Some(Arc::from(BoxError::from("secret cause")));
-        Err(AuthError::Unavailable { what: "replay log", retry_after: None, source })
+        Err(AuthError::Unavailable { component: "replay log", retry_after: None, source })
     }
 }
 

@@ -229,10 +229,14 @@ async fn no_challenge_parameter_occurs_twice() {
         AuthError::UnknownTenant,
         AuthError::TenantSuspended,
         AuthError::TenantMismatch,
-        AuthError::Unavailable { what: "keys", retry_after: None, source: None },
-        AuthError::Unavailable { what: "keys", retry_after: Some(Duration::ZERO), source: None },
+        AuthError::Unavailable { component: "keys", retry_after: None, source: None },
         AuthError::Unavailable {
-            what: "keys",
+            component: "keys",
+            retry_after: Some(Duration::ZERO),
+            source: None,
+        },
+        AuthError::Unavailable {
+            component: "keys",
             retry_after: Some(Duration::from_millis(1500)),
             source: Some(Arc::from(BoxError::from("secret cause"))),
         },

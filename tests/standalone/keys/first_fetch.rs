@@ -32,7 +32,10 @@ async fn unavailable_or_invalid_provider_answers_503() {
         let world = World::new().await;
         world.provider.fail(ProviderEndpoint::Jwks, fault.clone());
         let error = world.auth.authenticate(&world.token()).await.unwrap_err();
-        assert!(matches!(error, AuthError::Unavailable { what: "keys", .. }), "{fault:?}: {error}");
+        assert!(
+            matches!(error, AuthError::Unavailable { component: "keys", .. }),
+            "{fault:?}: {error}"
+        );
         assert!(error.retry_after().unwrap() >= Duration::from_secs(1), "{fault:?}");
         assert_eq!(world.state(), KeyState::Never, "{fault:?}");
         assert!(world.health().last_error.is_some(), "{fault:?}");

@@ -203,11 +203,11 @@ async fn failing_or_hanging_resolver_answers_503() {
     let world = TenantWorld::new().await;
     world.directory.answers.forget_permits(Semaphore::MAX_PERMITS);
     let error = world.auth.authenticate(&token(&world.acme)).await.unwrap_err();
-    assert!(matches!(error, AuthError::Unavailable { what: "issuer", .. }), "hangs: {error}");
+    assert!(matches!(error, AuthError::Unavailable { component: "issuer", .. }), "hangs: {error}");
     world.directory.answers.close();
     world.clock.advance(Duration::from_secs(10));
     let error = world.auth.authenticate(&token(&world.acme)).await.unwrap_err();
-    assert!(matches!(error, AuthError::Unavailable { what: "issuer", .. }), "fails: {error}");
+    assert!(matches!(error, AuthError::Unavailable { component: "issuer", .. }), "fails: {error}");
     assert!(error.retry_after().unwrap() >= Duration::from_secs(1));
 }
 
