@@ -62,7 +62,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the accepted clock difference in seconds, at most 600",
         "`60`"),
     row("ALLOW_LOOPBACK_HTTP", "issuers[0].allow_loopback_http", |it, text| store(&mut issuer(it).allow_loopback_http, boolean(text)),
-        "`true` allows `http` for a provider on this machine",
+        "`true` allows `http` for a provider on this machine: a loopback address, `localhost` or a name under it, such as `keycloak.localhost`",
         "`false`"),
     row("JWKS_TTL_SECONDS", "issuers[0].jwks.ttl_seconds", |it, text| store(&mut issuer(it).jwks.ttl, seconds(text)),
         "the age in seconds at which the key set is fetched again, if the provider's `Cache-Control` does not set it",

@@ -90,8 +90,8 @@ pub struct IssuerConfig {
     /// Default: no limit. In files: `max_token_lifetime_seconds`, a number that may have a fraction.
     #[serde(default, rename = "max_token_lifetime_seconds", with = "optional_seconds")]
     pub max_token_lifetime: Option<Duration>,
-    /// Allows `http` for this issuer's URLs on loopback addresses, for tests and development. Default false:
-    /// `https` only.
+    /// Allows `http` for this issuer's URLs on loopback addresses, `localhost` and names under it, such as
+    /// `keycloak.localhost`, for tests and development. Default false: `https` only.
     #[serde(default)]
     pub allow_loopback_http: bool,
     /// The settings for fetching and caching the key set.
@@ -449,10 +449,14 @@ fn is_same_server_for_all(url: &str) -> bool {
     one.is_some() && one == server("2")
 }
 
-/// Returns whether the URL's host is a loopback address or `localhost`.
+/// Returns whether the URL's host is a loopback address, `localhost` or a name under it, such as
+/// `keycloak.localhost` (RFC 6761 §6.3). The HTTP client never asks a name server for such a name.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
@@ -467,4 +471,30 @@ fn default_leeway() -> Duration {
 
 fn default_algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256, Algorithm::ES256]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_under_localhost_are_loopback() {
+        for (url, expected) in [
+            ("http://localhost", true),
+            ("http://LOCALHOST:8080", true),
+            ("http://localhost./", true),
+            ("http://keycloak.localhost:8080/realms/x", true),
+            ("https://a.b.Localhost./", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:1", true),
+            ("http://localhost.evil.example", false),
+            ("http://notlocalhost", false),
+            ("http://evil.example/.localhost", false),
+            ("http://foo.localhost@evil.example", false),
+            ("http://10.0.0.1", false),
+            ("http://0.0.0.0", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
 }

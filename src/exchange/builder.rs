@@ -193,7 +193,8 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Allows `http://` URLs on the loopback interface, for development. Default: not allowed.
+    /// Allows `http://` URLs on loopback addresses, `localhost` and names under it, for development. Default:
+    /// not allowed.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.settings.allow_loopback_http = allow;
         self

@@ -1,6 +1,7 @@
 //! The HTTP client. The crate sends all its HTTP requests here (except the `testing` module), within limits
 //! of time and size, and only to expected destinations.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -148,8 +149,8 @@ impl Http {
     }
 }
 
-/// Returns the client for `url`. Loopback addresses have their own client, which ignores proxies, because
-/// another machine could change keys that are sent without TLS.
+/// Returns the client for `url`. Loopback addresses have their own client, which ignores proxies and name
+/// servers, because another machine could change keys that are sent without TLS.
 fn client<'c>(
     [remote, loopback]: &'c [Client; 2],
     url: &Url,
@@ -157,10 +158,26 @@ fn client<'c>(
 ) -> Result<&'c reqwest::Client, FetchError> {
     let any = reqwest::Client::builder;
     let client = match is_loopback(url) {
-        true => loopback.get_or_init(|| build(any().no_proxy(), redirects())),
+        true => {
+            loopback.get_or_init(|| build(any().no_proxy().dns_resolver(LoopbackOnly), redirects()))
+        }
         false => remote.get_or_init(|| build(any(), redirects())),
     };
     client.as_ref().map_err(Clone::clone)
+}
+
+/// A resolver that resolves every name to the loopback addresses, as RFC 6761 §6.3 requires for `localhost`
+/// and the names under it. The resolvers of some operating systems know only `localhost`.
+struct LoopbackOnly;
+
+impl reqwest::dns::Resolve for LoopbackOnly {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        // The port of the URL replaces port 0.
+        let addresses: [SocketAddr; 2] =
+            [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+        let addresses: reqwest::dns::Addrs = Box::new(addresses.into_iter());
+        Box::pin(std::future::ready(Ok(addresses)))
+    }
 }
 
 async fn send_get(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
@@ -315,7 +332,7 @@ fn is_private_address(url: &Url) -> bool {
                 || address.is_unicast_link_local()
                 || address.to_ipv4_mapped().is_some()
         }
-        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Domain(_)) => is_loopback(url),
         None => true,
     }
 }
@@ -350,6 +367,8 @@ mod tests {
             "https://169.254.169.254/latest",
             "https://127.0.0.1/jwks",
             "http://localhost/jwks",
+            "https://localhost./jwks",
+            "https://keys.localhost/jwks",
             "https://10.0.0.1/jwks",
             "https://[::1]/jwks",
             "https://[fe80::1]/jwks",

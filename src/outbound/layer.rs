@@ -92,7 +92,8 @@ impl<R> OutboundBuilder<R> {
         self
     }
 
-    /// Allows `http://` destinations on the loopback interface, for development. Default: not allowed.
+    /// Allows `http://` destinations on loopback addresses, `localhost` and names under it, for development.
+    /// Your HTTP client resolves these names. Default: not allowed.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
         self.allow_loopback_http = allow;
         self

@@ -276,3 +276,24 @@ async fn shared_metadata_is_fetched_hourly() {
         clock.advance(Duration::from_secs(3601));
     }
 }
+
+/// The server listens on `127.0.0.1`. No name server and no `hosts` file knows the name.
+#[tokio::test]
+async fn names_under_localhost_reach_loopback() {
+    let (provider, clock) = provider().await;
+    let here = |url: String| url.replace("127.0.0.1", "keycloak.localhost");
+    let jwks_uri = here(provider.jwks_uri());
+    provider.fail(ProviderEndpoint::Discovery, Fault::replace_member("jwks_uri", jwks_uri));
+    let config = IssuerConfig::new(here(provider.url())).expected_issuer(provider.issuer());
+    let error = Auth::builder().issuer(config.clone()).audience("scaiwave").build().unwrap_err();
+    assert!(error.to_string().contains("allow_loopback_http"), "{error}");
+    let auth = service([config.allow_loopback_http(true)], &clock);
+    assert_eq!(status(&auth, &token(&provider)).await, 200);
+    let requests = (provider.discovery_requests(), provider.jwks_requests());
+    assert_eq!(requests, (1, 1));
+
+    let client = client(&provider).token_url(here(format!("{}/oauth/token", provider.url())));
+    drop(client.build().unwrap().service_token(ServiceTokenRequest::default()).await);
+    let host = provider.received(ProviderEndpoint::Token)[0].headers["host"].clone();
+    assert!(host.to_str().unwrap().starts_with("keycloak.localhost:"), "{host:?}");
+}

@@ -414,6 +414,7 @@ async fn plain_http_needs_loopback_and_opt_in() {
         ("http://127.9.9.9:1", true),
         ("http://[::1]:1", true),
         ("http://localhost:3000/api", true),
+        ("http://vault.localhost:3000/api", true),
         ("http://localhost.evil.example", false),
         ("http://10.0.0.1", false),
         ("http://0.0.0.0", false),
