@@ -35,7 +35,11 @@ fn main() {
         "algorithm", "floor", "validator", "ratio", "layer", "ratio", "allocs"
     );
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::Ed25519] {
-        let token = provider.token().algorithm(algorithm).sign();
+        let token = provider.token().algorithm(algorithm);
+        let token = token
+            .roles(["docs_internal", "tenant_admin"])
+            .groups(["group-eng", "group-sre"])
+            .sign();
         let (key, signed, signed_by) = floor(&provider, algorithm, &token);
         let bearer = bearer(&token);
         assert_eq!(status(&mut protected, Some(&bearer)), 200);

@@ -90,7 +90,8 @@ fn main() {
 }
 
 fn token(provider: &Provider, algorithm: Algorithm) -> String {
-    provider.token().algorithm(algorithm).sign()
+    let token = provider.token().algorithm(algorithm);
+    token.roles(["docs_internal", "tenant_admin"]).groups(["group-eng", "group-sre"]).sign()
 }
 
 /// Does arithmetic without memory accesses. Two threads slow each other down only if they share a
@@ -235,6 +236,7 @@ fn full_token(provider: &Provider, nth: usize) -> String {
     let token = token.tenant(&uuid("b7c4")).claim("jti", uuid("9d2e"));
     let token = token.claim("azp", "scaiwave-web").claim("typ", "Bearer");
     let token = token.claim("partner_id", "ptn_acme").claim("name", "Alice Smith");
+    let token = token.roles(["docs_internal", "tenant_admin"]).groups(["group-eng", "group-sre"]);
     token.scope("secrets:read secrets:write audit:read").sign()
 }
 

@@ -153,7 +153,7 @@ async fn show(trusts: &TrustEvaluator, title: &str, token: &str, scopes: &str) {
 
 /// Builds a token for `scaivault` without the claims of a user.
 fn workload(platform: &TestIssuer, issuer: &str) -> TokenBuilder {
-    let user_claims = ["tenant_id", "preferred_username", "email", "roles", "groups"];
+    let user_claims = ["tenant_id", "preferred_username", "email"];
     let token = platform.token().issuer(issuer).audience("scaivault");
     user_claims.into_iter().fold(token, TokenBuilder::without)
 }

@@ -165,7 +165,10 @@ impl Inputs {
         let provider = provider().await;
         let drive = Client::new("drive", "secret").may_exchange("vault", "vault:read");
         provider.register_client(drive);
-        let token = || provider.token().issuer(ISSUER);
+        let token = || {
+            let token = provider.token().issuer(ISSUER);
+            token.roles(["docs_internal", "tenant_admin"]).groups(["group-eng", "group-sre"])
+        };
         let key = |it| URL_SAFE_NO_PAD.encode(provider.key_for(it).public_key());
         let inputs = [
             ("provider", provider.issuer()),

@@ -18,6 +18,7 @@ pub struct Client {
     pub(super) id: String,
     pub(super) credential: ClientCredential,
     pub(super) scopes: Vec<String>,
+    pub(super) extra_scopes: Vec<String>,
     pub(super) exchange_policies: Vec<ExchangePolicy>,
     pub(super) redirect_uris: Vec<String>,
     pub(super) lifetime: Option<Duration>,
@@ -64,6 +65,7 @@ impl Client {
             id: id.to_owned(),
             credential,
             scopes: Vec::new(),
+            extra_scopes: Vec::new(),
             exchange_policies: Vec::new(),
             redirect_uris: Vec::new(),
             lifetime: None,
@@ -75,6 +77,13 @@ impl Client {
     /// names none.
     pub fn scopes(mut self, scopes: &str) -> Self {
         self.scopes = list(scopes);
+        self
+    }
+
+    /// Sets the scopes that it gets with every token, requested or not, separated by spaces: some
+    /// providers add their default scopes to every answer. Default: none.
+    pub fn extra_scopes(mut self, scopes: &str) -> Self {
+        self.extra_scopes = list(scopes);
         self
     }
 
@@ -117,7 +126,8 @@ fn list(scopes: &str) -> Vec<String> {
 /// A user for [`TestIssuer::register_user`](super::TestIssuer::register_user) (feature `testing`).
 ///
 /// The user's tokens have the claims of [`TestIssuer::token`](super::TestIssuer::token), except the
-/// claims that are set here.
+/// claims that are set here. They contain no roles and no groups, unless [`claim`](Self::claim) sets
+/// them.
 #[derive(Debug, Clone)]
 pub struct User {
     pub(super) name: String,

@@ -19,7 +19,9 @@ const MAX_RECENT: usize = 100;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An endpoint of an issuer, with its own request count and fault (feature `testing`). The paths
-/// begin after the issuer's base: `{url}`, or `{url}/api/v1/auth/tenants/{slug}` for a tenant.
+/// begin after the issuer's base: `{url}`, `{url}/api/v1/auth/tenants/{slug}` for a
+/// [`tenant`](super::Provider::tenant), or `{url}{path}` for an issuer
+/// [at a path](super::Provider::issuer_at).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderEndpoint {

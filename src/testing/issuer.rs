@@ -52,7 +52,11 @@ struct Inner {
     registry: Registry,
     grant_store: GrantStore,
     trusted_workloads: Mutex<Vec<TrustedWorkload>>,
+    shape: Mutex<Option<Arc<Shape>>>,
 }
+
+/// Changes the claims of a token.
+type Shape = dyn Fn(&mut Map<String, Value>) + Send + Sync;
 
 /// A foreign issuer that this issuer trusts, and the claims that replace those of its tokens.
 struct TrustedWorkload {
@@ -62,11 +66,12 @@ struct TrustedWorkload {
 }
 
 impl TestIssuer {
-    pub(super) fn new(settings: Arc<Settings>, base: String, tenant: Option<&str>) -> Self {
-        let identifier = match tenant {
-            Some(tenant) => format!("{}/tenants/{tenant}", settings.url),
-            None => settings.url.clone(),
-        };
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        identifier: String,
+        base: String,
+        tenant: Option<&str>,
+    ) -> Self {
         let mut keys = KeyRing::default();
         for algorithm in &settings.algorithms {
             keys.make_current(SigningKey::generate(*algorithm));
@@ -87,6 +92,7 @@ impl TestIssuer {
             registry: Registry::default(),
             grant_store: GrantStore::default(),
             trusted_workloads: Mutex::default(),
+            shape: Mutex::default(),
         }))
     }
 
@@ -105,10 +111,10 @@ impl TestIssuer {
         self.url_of("/.well-known/jwks.json")
     }
 
-    /// Builds an access token of the user `alice` (`sub`: `alice-id`), with an e-mail address, the
-    /// roles `docs_internal` and `tenant_admin`, and the groups `group-eng` and `group-sre`. The
-    /// tenant is the issuer's own, or `tenant-1` for the platform. Audience and lifetime are those
-    /// of the [`ProviderBuilder`](super::ProviderBuilder).
+    /// Builds an access token of the user `alice` (`sub`: `alice-id`), with an e-mail address. She has
+    /// no roles, groups or scopes: a test sets those that it needs. The tenant is the issuer's own,
+    /// or `tenant-1` for an issuer without one. Audience and lifetime are those of the
+    /// [`ProviderBuilder`](super::ProviderBuilder).
     pub fn token(&self) -> TokenBuilder {
         TokenBuilder::new(
             self,
@@ -117,8 +123,6 @@ impl TestIssuer {
                 "tenant_id": self.tenant_id(),
                 "preferred_username": "alice",
                 "email": "alice@example.com",
-                "roles": ["docs_internal", "tenant_admin"],
-                "groups": ["group-eng", "group-sre"],
             }),
         )
     }
@@ -135,6 +139,48 @@ impl TestIssuer {
                 "tenant_id": self.tenant_id(),
             }),
         )
+    }
+
+    /// Sets a function that changes the claims of each access token of this issuer immediately before
+    /// it is signed. So a test names roles and tenants as usual, and its tokens have the shape of
+    /// another provider's. ID tokens stay unchanged. Replaces the function that was set before.
+    ///
+    /// ```
+    /// use scaikey_auth::identity::ClaimsMapping;
+    /// use scaikey_auth::testing::Provider;
+    /// use scaikey_auth::{Auth, IssuerConfig};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let provider = Provider::start().await;
+    /// let realm = provider.issuer_at("/realms/main");
+    /// realm.shape_tokens(|claims| {
+    ///     let roles = claims.remove("roles").unwrap_or_else(|| json!([]));
+    ///     claims.insert("realm_access".to_owned(), json!({ "roles": roles }));
+    ///     claims.remove("tenant_id");
+    /// });
+    ///
+    /// let mut mapping = ClaimsMapping::default();
+    /// mapping.roles = vec!["/realm_access/roles".parse()?];
+    /// let issuer = IssuerConfig::new(realm.issuer()).allow_loopback_http(true).claims(mapping);
+    /// let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenant_optional().build()?;
+    ///
+    /// let editor = auth.authenticate(&realm.token().roles(["editor"]).sign()).await?;
+    /// assert!(editor.identity().has_role("editor"));
+    /// # Ok(()) }
+    /// ```
+    pub fn shape_tokens(&self, shape: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) {
+        *lock(&self.0.shape) = Some(Arc::new(shape));
+    }
+
+    /// Applies the function of [`shape_tokens`](Self::shape_tokens).
+    pub(super) fn shape(&self, claims: &mut Map<String, Value>) {
+        // Called without the lock: the function may use this issuer.
+        let shape = lock(&self.0.shape).clone();
+        if let Some(shape) = shape {
+            shape(claims);
+        }
     }
 
     /// Returns the current signing key of the provider's first algorithm, which signs by default.

@@ -70,18 +70,103 @@ impl Provider {
         self.address
     }
 
-    /// Returns the issuer of a tenant. The first call creates it, with its own keys. Later calls
-    /// with this `id` return the same issuer and ignore `slug`.
+    /// Returns the issuer of a tenant in ScaiKey's layout. The first call creates it, with its own
+    /// keys. Later calls with this `id` return the same issuer and ignore `slug`.
     ///
     /// As in ScaiKey, endpoints use the *slug* and tokens use the *id*: the `iss` of its tokens is
-    /// `{url}/tenants/{id}`, and its endpoints are under `{url}/api/v1/auth/tenants/{slug}`.
+    /// `{url}/tenants/{id}`, and its endpoints are under `{url}/api/v1/auth/tenants/{slug}`. At most
+    /// other providers, both are at one place: see [`tenant_at`](Self::tenant_at).
     pub fn tenant(&self, id: &str, slug: &str) -> TestIssuer {
+        self.find_or_add(
+            |issuer| issuer.is_tenant(id),
+            || {
+                let identifier = format!("{}/tenants/{id}", self.settings.url);
+                let base = format!("/api/v1/auth/tenants/{slug}");
+                TestIssuer::new(Arc::clone(&self.settings), identifier, base, Some(id))
+            },
+        )
+    }
+
+    /// Returns the issuer of a tenant at `{url}{path}`. Discovery document, keys and endpoints are
+    /// beneath its `iss`, as at most providers that have one issuer per tenant. The first call
+    /// creates it, with its own keys. Later calls with this `path` return the same issuer and ignore
+    /// `id`.
+    ///
+    /// Use it to test a template with `{tenant_id}`:
+    ///
+    /// ```
+    /// use scaikey_auth::tenant::AnyTenant;
+    /// use scaikey_auth::testing::Provider;
+    /// use scaikey_auth::{Auth, IssuerConfig};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let provider = Provider::start().await;
+    /// let acme = provider.tenant_at("acme", "/tenants/acme");
+    /// let globex = provider.tenant_at("globex", "/tenants/globex");
+    /// assert_eq!(acme.discovery_url(), format!("{}/.well-known/openid-configuration", acme.issuer()));
+    ///
+    /// let template = format!("{}/tenants/{{tenant_id}}", provider.url());
+    /// let template = IssuerConfig::new(template).allow_loopback_http(true);
+    /// let auth = Auth::builder().issuer(template).audience("scaiwave").tenants(AnyTenant).build()?;
+    ///
+    /// let context = auth.authenticate(&acme.token().sign()).await?;
+    /// assert_eq!(context.tenant().map(|tenant| tenant.id().as_str()), Some("acme"));
+    /// // An issuer speaks for its own tenant only.
+    /// assert!(auth.authenticate(&globex.token().tenant("acme").sign()).await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if `path` does not begin with `/`, or is `/`: the platform's issuer is there.
+    pub fn tenant_at(&self, id: &str, path: &str) -> TestIssuer {
+        self.at(path, Some(id))
+    }
+
+    /// Returns an issuer at `{url}{path}` that belongs to no tenant, for example at `/realms/main`.
+    /// Discovery document, keys and endpoints are beneath its `iss`. Its tokens name the tenant
+    /// `tenant-1`, like the platform's. The first call creates it, with its own keys. Later calls
+    /// with this `path` return the same issuer.
+    ///
+    /// A path that ends with `/` is an `iss` that ends with `/`.
+    /// [`shape_tokens`](TestIssuer::shape_tokens) gives its tokens the shape of another provider's.
+    ///
+    /// # Panics
+    /// Panics if `path` does not begin with `/`, or is `/`: the platform's issuer is there.
+    pub fn issuer_at(&self, path: &str) -> TestIssuer {
+        self.at(path, None)
+    }
+
+    fn at(&self, path: &str, tenant: Option<&str>) -> TestIssuer {
+        let base = path.trim_end_matches('/');
+        assert!(
+            base.starts_with('/'),
+            "the path of an issuer must begin with `/` and name a place beneath it: `{path}`"
+        );
+        let identifier = format!("{}{path}", self.settings.url);
+        self.find_or_add(
+            |issuer| issuer.issuer() == identifier && issuer.base() == base,
+            || {
+                TestIssuer::new(
+                    Arc::clone(&self.settings),
+                    identifier.clone(),
+                    base.to_owned(),
+                    tenant,
+                )
+            },
+        )
+    }
+
+    fn find_or_add(
+        &self,
+        is_wanted: impl Fn(&TestIssuer) -> bool,
+        create: impl FnOnce() -> TestIssuer,
+    ) -> TestIssuer {
         let mut issuers = self.routes.issuers.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = issuers.iter().find(|issuer| issuer.is_tenant(id)) {
+        if let Some(known) = issuers.iter().find(|issuer| is_wanted(issuer)) {
             return known.clone();
         }
-        let base = format!("/api/v1/auth/tenants/{slug}");
-        let issuer = TestIssuer::new(Arc::clone(&self.settings), base, Some(id));
+        let issuer = create();
         issuers.push(issuer.clone());
         issuer
     }
@@ -196,7 +281,8 @@ impl ProviderBuilder {
             audience: self.audience,
             lifetime: self.lifetime,
         });
-        let platform = TestIssuer::new(Arc::clone(&settings), String::new(), None);
+        let platform =
+            TestIssuer::new(Arc::clone(&settings), settings.url.clone(), String::new(), None);
         let routes = Arc::new(Routes::default());
         routes.issuers.write().unwrap_or_else(PoisonError::into_inner).push(platform.clone());
         let state = serving(listener, &routes);
@@ -300,6 +386,42 @@ pub(super) mod tests {
             (&claims["tenant_id"], &claims["iss"]),
             (&json!("tnt_acme"), &metadata["issuer"])
         );
+    }
+
+    #[tokio::test]
+    async fn issuers_at_paths_serve_everything_beneath() {
+        let provider = Provider::start().await;
+        let acme = provider.tenant_at("acme", "/tenants/acme");
+        assert_eq!(acme.issuer(), format!("{}/tenants/acme", provider.url()));
+        for (issuer, tenant) in [
+            (acme.clone(), "acme"),
+            (provider.tenant_at("globex", "/globex/v2.0"), "globex"),
+            (provider.issuer_at("/realms/main"), "tenant-1"),
+            (provider.issuer_at("/slash/"), "tenant-1"),
+        ] {
+            let iss = issuer.issuer();
+            let beneath = iss.trim_end_matches('/');
+            let metadata =
+                get(&format!("{beneath}/.well-known/openid-configuration")).await.unwrap();
+            assert_eq!(metadata["issuer"], iss);
+            for name in ["jwks_uri", "token_endpoint", "authorization_endpoint"] {
+                let url = metadata[name].as_str().unwrap();
+                assert!(url.starts_with(&format!("{beneath}/")), "{url}");
+            }
+            assert_eq!(get(&issuer.jwks_uri()).await.unwrap(), issuer.jwks());
+            let claims = payload(&issuer.token().sign());
+            assert_eq!((&claims["iss"], &claims["tenant_id"]), (&json!(iss), &json!(tenant)));
+            assert_eq!((issuer.discovery_requests(), issuer.jwks_requests()), (1, 1));
+        }
+        assert_eq!(provider.tenant_at("acme", "/tenants/acme").kids(), acme.kids());
+        assert_eq!(provider.issuer_at("/slash/").issuer(), format!("{}/slash/", provider.url()));
+        assert_eq!(provider.stray_requests(), 0);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "must begin with `/` and name a place")]
+    async fn root_belongs_to_the_platform() {
+        Provider::start().await.issuer_at("/");
     }
 
     #[tokio::test]

@@ -23,6 +23,8 @@ pub struct TokenBuilder {
     key: Option<SigningKey>,
     algorithm: Option<Algorithm>,
     kid: Kid,
+    /// Whether [`TestIssuer::shape_tokens`] applies.
+    shaped: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +52,15 @@ impl TokenBuilder {
         };
         let header = Map::from_iter([("typ".to_owned(), Value::from("JWT"))]);
         let issuer = issuer.clone();
-        Self { issuer, header, claims, key: None, algorithm: None, kid: Kid::OfTheKey }
+        Self {
+            issuer,
+            header,
+            claims,
+            key: None,
+            algorithm: None,
+            kid: Kid::OfTheKey,
+            shaped: true,
+        }
     }
 
     /// Sets `sub`.
@@ -159,6 +169,12 @@ impl TokenBuilder {
         self
     }
 
+    /// Exempts the token from [`TestIssuer::shape_tokens`], because it is an ID token.
+    pub(super) fn unshaped(mut self) -> Self {
+        self.shaped = false;
+        self
+    }
+
     /// Signs the token.
     pub fn sign(self) -> String {
         let (key, header, payload) = self.parts();
@@ -166,7 +182,10 @@ impl TokenBuilder {
     }
 
     /// Returns the signing key, the header and the payload, for forgeries.
-    pub(super) fn parts(self) -> (SigningKey, String, String) {
+    pub(super) fn parts(mut self) -> (SigningKey, String, String) {
+        if self.shaped {
+            self.issuer.shape(&mut self.claims);
+        }
         let key = match self.key {
             Some(key) => key,
             None => match self.algorithm {
@@ -242,10 +261,17 @@ mod tests {
             json!({
                 "iss": provider.url(), "sub": "alice-id", "tenant_id": "tenant-1",
                 "aud": "scaiwave", "preferred_username": "alice", "email": "alice@example.com",
-                "roles": ["docs_internal", "tenant_admin"], "groups": ["group-eng", "group-sre"],
                 "iat": 1_778_935_870, "exp": 1_778_939_470, "scope": "a b",
             })
         );
+        provider.shape_tokens(|claims| {
+            let roles = claims.remove("roles");
+            claims.insert("realm_access".to_owned(), json!({ "roles": roles }));
+            claims.remove("aud");
+        });
+        let claims = payload(&provider.token().roles(["boss"]).sign());
+        assert_eq!(claims["realm_access"], json!({ "roles": ["boss"] }));
+        assert!(claims.get("aud").is_none() && claims.get("roles").is_none());
         let claims = payload(&provider.service_token("indexer").expired().sign());
         assert_eq!((&claims["sub"], &claims["exp"]), (&json!("indexer"), &json!(1_778_932_270)));
         assert_eq!(claims["token_type"], "client_credentials");

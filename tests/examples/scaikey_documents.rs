@@ -5,6 +5,7 @@ use std::fs;
 
 use scaikey_auth::exchange::PkceVerifier;
 use scaikey_auth::testing::{Client, Provider, User};
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::support::File;
@@ -22,7 +23,12 @@ async fn scaikey_documents_work_line_by_line() {
             .may_exchange("scaidrive", "drive:read")
             .may_exchange("scaiwave", "secrets:read"),
     );
-    scaikey.register_user(User::new("alice", "wonderland").claim("email_verified", true));
+    let alice = User::new("alice", "wonderland").claim("email_verified", true);
+    scaikey.register_user(
+        alice
+            .claim("roles", json!(["docs_internal", "tenant_admin"]))
+            .claim("groups", json!(["group-eng", "group-sre"])),
+    );
     scaikey.trust_workloads(&cluster, "reporting-service", "tenant-1");
     let trust = File::new("trust.toml", &policy(&cluster));
     let (issuer, trust_file) = (scaikey.issuer(), trust.path_text());

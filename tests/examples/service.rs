@@ -53,6 +53,7 @@ async fn tokens_open_the_permitted_routes() {
     let (_service, url) = Program::service(&environment).await;
     let user = provider.token().sign();
     let admin = provider.token().algorithm(Algorithm::ES256).scope("admin").sign();
+    let insider = provider.token().roles(["docs_internal"]).sign();
     let robot = provider.service_token("indexer").sign();
     let expired = provider.token().expired().sign();
     let foreign = provider.token().audience("another-service").sign();
@@ -65,7 +66,8 @@ async fn tokens_open_the_permitted_routes() {
         ("/me", None, 401),
         ("/admin", Some(&admin), 200),
         ("/admin", Some(&user), 403),
-        ("/docs", Some(&user), 200),
+        ("/docs", Some(&insider), 200),
+        ("/docs", Some(&user), 403),
         ("/docs", Some(&robot), 403),
         ("/public", None, 200),
         ("/public", Some(&user), 200),

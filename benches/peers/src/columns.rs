@@ -81,6 +81,8 @@ fn full_token(provider: &Provider, algorithm: Algorithm) -> TokenBuilder {
     let token = provider.token().algorithm(algorithm).typ(Some("at+jwt"));
     token
         .header("alg", name(algorithm))
+        .roles(["docs_internal", "tenant_admin"])
+        .groups(["group-eng", "group-sre"])
         .scope("profile email")
         .claim("nbf", since)
         .claim("client_id", "peers")

@@ -89,7 +89,7 @@ fn claims(issuer: &TestIssuer, tokens: &mut NamedTokens) {
         ("iat absent", token().without("iat").sign()),
         ("jti absent", token().without("jti").sign()),
         ("roles and groups empty", token().roles([""; 0]).groups([""; 0]).sign()),
-        ("roles and groups absent", token().without("roles").without("groups").sign()),
+        ("roles and groups", token().roles(["boss"]).groups(["group-eng"]).sign()),
         ("scope empty", token().scope("").sign()),
         ("unknown claims", token().claim("x", json!({ "y": [1, null, "z"] })).sign()),
         ("subject not ASCII", token().subject("ålice ☂").sign()),

@@ -125,6 +125,7 @@ fn add_id_token(
     let token =
         claims.iter().fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
     let mut token = token
+        .unshaped()
         .without("roles")
         .without("groups")
         .audience(&session.client)
@@ -186,14 +187,23 @@ pub(super) fn issue(
         .or_else(|| issuer.grant_store().lifetime())
         .unwrap_or_else(|| issuer.token_lifetime());
     token = token.expires_in(lifetime);
+    let scope = with_extra_scopes(client, scope);
     if !scope.is_empty() {
-        token = token.scope(scope);
+        token = token.scope(&scope);
     }
     let mut json = json!({ "access_token": token.sign(), "token_type": "Bearer", "scope": scope });
     if let (true, Some(members)) = (client.sends_expires_in, json.as_object_mut()) {
         members.insert("expires_in".to_owned(), lifetime.as_secs().into());
     }
     Answer::ok(json)
+}
+
+/// Appends the scopes that the client always gets.
+fn with_extra_scopes(client: &Client, scope: &str) -> String {
+    let granted = scope.split_ascii_whitespace();
+    let is_new = |extra: &&str| !granted.clone().any(|known| known == *extra);
+    let extra = client.extra_scopes.iter().map(String::as_str).filter(is_new);
+    granted.clone().chain(extra).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the requested scopes if all are allowed. If the form names no scope, returns all allowed
@@ -240,6 +250,39 @@ mod tests {
             &[("grant_type", "refresh_token"), ("refresh_token", token)],
         )
         .await
+    }
+
+    #[tokio::test]
+    async fn answers_resemble_another_provider() {
+        let provider = Provider::start().await;
+        let app = Client::new("app", "s").scopes("openid read email").extra_scopes("profile email");
+        provider.register_client(app);
+        provider.register_user(User::new("bob", "hunter2"));
+        provider.shape_tokens(|claims| {
+            let client = claims.remove("client_id").unwrap_or_default();
+            claims.insert("azp".to_owned(), client);
+            claims.remove("aud");
+        });
+        let form = [("grant_type", "client_credentials"), ("scope", "read")];
+        let answer = request_token(&provider, "app", &form).await.1;
+        let claims = payload(answer["access_token"].as_str().unwrap());
+        assert_eq!(
+            (&answer["scope"], &claims["scope"]),
+            (&json!("read profile email"), &answer["scope"])
+        );
+        assert_eq!((claims.get("aud"), &claims["azp"]), (None, &json!("app")));
+
+        let code = provider.authorize("bob", "app", REDIRECT_URI, CHALLENGE);
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", REDIRECT_URI),
+            ("code_verifier", VERIFIER),
+        ];
+        let answer = request_token(&provider, "app", &form).await.1;
+        assert_eq!(answer["scope"], "openid read email profile");
+        let id_token = payload(answer["id_token"].as_str().unwrap());
+        assert_eq!(id_token["aud"], "app", "ID tokens keep their shape");
     }
 
     #[tokio::test]

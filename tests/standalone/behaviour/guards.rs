@@ -82,7 +82,7 @@ async fn roles_groups_and_kinds_must_match_exactly() {
         vec![
             world.provider.token().roles(["boss"]).groups(["group-sre"]),
             world.provider.token().roles(["Boss"]).groups(["sre"]),
-            world.provider.token().without("roles").without("groups").claim("role", "clerk"),
+            world.provider.token().claim("role", "clerk"),
             world.provider.service_token("indexer"),
         ]
     };
@@ -108,7 +108,7 @@ async fn guards_combine_with_and_or() {
     let tokens = || {
         vec![
             world.provider.token().scope("a b"),
-            world.provider.token().scope("a"),
+            world.provider.token().scope("a").roles(["tenant_admin"]),
             world.provider.token().scope("c").subject("bob"),
         ]
     };

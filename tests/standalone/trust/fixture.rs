@@ -25,7 +25,7 @@ pub(crate) fn pod(issuer: &TestIssuer) -> TokenBuilder {
 
 /// A token for `scaivault` without any claims about a user.
 pub(crate) fn bare(issuer: &TestIssuer) -> TokenBuilder {
-    let person = ["tenant_id", "preferred_username", "email", "roles", "groups"];
+    let person = ["tenant_id", "preferred_username", "email"];
     person.into_iter().fold(issuer.token().audience("scaivault"), TokenBuilder::without)
 }
 
