@@ -43,8 +43,8 @@ pub struct AuthConfig {
     pub audience: Vec<String>,
     /// The `realm` of challenges. Default: the first audience.
     pub realm: Option<String>,
-    /// Whether a token without a tenant is refused. Default true. Set it to false for services that accept
-    /// platform-wide tokens.
+    /// Whether a token without a tenant is refused with 403. Default true. Set it to false if the provider's
+    /// tokens have no tenant, or if the service accepts platform-wide tokens.
     pub tenant_required: bool,
     /// Whether an unknown tenant is answered with 404 instead of 403. Default false.
     pub unknown_tenant_is_not_found: bool,

@@ -94,6 +94,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("ANY_TENANT", "any_tenant", |it, text| store(&mut it.any_tenant, boolean(text)),
         "`true` accepts every tenant of an issuer with `{tenant_id}` if neither `P_TENANTS` nor `P_DATABASE_URL` restricts them",
         "`false`"),
+    row("TENANT_REQUIRED", "tenant_required", |it, text| store(&mut it.tenant_required, boolean(text)),
+        "`false` accepts tokens that name no tenant; for providers whose tokens have none",
+        "`true`: such a token gets 403"),
     row("CLIENT_ID", "client.id", |it, text| store(&mut it.client.id, any_text(text)),
         "this service's `client_id`, for tokens for other services and for sign-in",
         "none: no tokens for other services and no sign-in"),
@@ -334,6 +337,7 @@ mod tests {
             ("GROUPS_CLAIM", "https://example.com/groups"),
             ("VERIFIED_TOKENS_BYTES", "1000000"),
             ("DATABASE_URL", "sqlite::memory:"),
+            ("TENANT_REQUIRED", "false"),
             ("CLIENT_ID", "drive"),
             ("CLIENT_SECRET", "s"),
             ("CLIENT_SECRET_FILE", "/run/s"),
@@ -360,6 +364,7 @@ mod tests {
         assert_eq!(client.cache_keys, Some(Secret::new("x")));
         let issuer = &config.issuers[0];
         assert_eq!(config.mode, AuthMode::Mock);
+        assert!(!config.tenant_required);
         assert_eq!(issuer.issuer, "https://scaikey.example");
         assert_eq!(issuer.expected(), "https://issuer.example");
         assert_eq!(issuer.discovery_url.as_deref(), Some("https://d.example"));

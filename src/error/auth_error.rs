@@ -57,7 +57,9 @@ pub enum AuthError {
     #[error("the request does not come from the service's own pages")]
     ForeignOrigin,
     /// The token names no tenant. 403. Refreshing the token does not help: the caller must sign in to a tenant.
-    #[error("the token names no tenant")]
+    #[error(
+        "the token names no tenant: map the claim that does (`P_TENANT_CLAIM`), or accept tokens without a tenant (`tenant_optional`, `P_TENANT_REQUIRED=false`)"
+    )]
     TenantMissing,
     /// The tenant does not exist. 403, or 404 with
     /// [`unknown_tenant_is_not_found`](crate::AuthBuilder::unknown_tenant_is_not_found).
