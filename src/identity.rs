@@ -6,6 +6,7 @@
 //!
 //! See also: [manual::request](crate::manual::request).
 
+mod claim_test;
 mod claims;
 mod confirmation;
 pub(crate) mod ids;
@@ -13,6 +14,7 @@ mod mapping;
 pub(crate) mod principal;
 mod scopes;
 
+pub use claim_test::{ClaimTest, InvalidClaimTest};
 pub use confirmation::Confirmation;
 pub use ids::{IdentityKey, InvalidTenantId};
 pub use mapping::{ClaimPath, ClaimsMapping, InvalidClaimPath};

@@ -82,6 +82,39 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("GROUPS_CLAIM", "issuers[0].claims.groups", |it, text| store(&mut issuer(it).claims.groups, list(text)),
         "the claims that hold the groups, in the format of `P_ROLES_CLAIM`",
         "`groups`"),
+    row("NAME_MEMBER", "issuers[0].claims.name_member", |it, text| store(&mut issuer(it).claims.name_member, Ok(text.to_owned())),
+        "the member that holds the name, where roles or groups are lists of objects",
+        "`value`"),
+    row("SCOPES_CLAIM", "issuers[0].claims.scopes", |it, text| store(&mut issuer(it).claims.scopes, list(text)),
+        "the claims that hold the scopes, in the format of `P_ROLES_CLAIM`",
+        "`scope,scp,scopes`"),
+    row("SUBJECT_CLAIM", "issuers[0].claims.subject", |it, text| store(&mut issuer(it).claims.subject, list(text)),
+        "the claim that identifies the caller, in the format of `P_TENANT_CLAIM`; never an e-mail address or a user name, which may be given to another person",
+        "`sub`"),
+    row("CLIENT_ID_CLAIM", "issuers[0].claims.client_id", |it, text| store(&mut issuer(it).claims.client_id, list(text)),
+        "the claim that names the client of the token, in the format of `P_TENANT_CLAIM`",
+        "`client_id,azp`"),
+    row("DISPLAY_NAME_CLAIM", "issuers[0].claims.display_name", |it, text| store(&mut issuer(it).claims.display_name, list(text)),
+        "the claim with the name for display, in the format of `P_TENANT_CLAIM`",
+        "`name,preferred_username`"),
+    row("EMAIL_CLAIM", "issuers[0].claims.email", |it, text| store(&mut issuer(it).claims.email, list(text)),
+        "the claim with the e-mail address, in the format of `P_TENANT_CLAIM`",
+        "`email`"),
+    row("PARTNER_CLAIM", "issuers[0].claims.partner_id", |it, text| store(&mut issuer(it).claims.partner_id, list(text)),
+        "the claim that names the partner of the tenant, in the format of `P_TENANT_CLAIM`",
+        "`partner_id`"),
+    row("IDENTITY_KIND", "issuers[0].claims.kind", |it, text| store(&mut issuer(it).claims.kind, choice(text, "`user`, `service_account` or `workload`").map(Some)),
+        "the kind of every identity of the issuer: `user`, `service_account` or `workload`",
+        "as the token says: see `P_SERVICE_ACCOUNT_IF`"),
+    row("SERVICE_ACCOUNT_IF", "issuers[0].claims.service_account", |it, text| store(&mut issuer(it).claims.service_account, list(text)),
+        "the tests for tokens of service accounts, separated by commas or spaces, of which one must pass: `claim` is present, `claim=value`, `claim^=start`, or `claim*=item` of a list; `+` joins tests that must all pass",
+        "none: a service account has `token_type` `client_credentials`, or a subject that equals the client"),
+    row("MFA_IF", "issuers[0].claims.mfa", |it, text| store(&mut issuer(it).claims.mfa, list(text)),
+        "the tests for multi-factor authentication, in the format of `P_SERVICE_ACCOUNT_IF`: `acr=gold,amr*=pwd+amr*=otp`",
+        "`amr*=mfa`"),
+    row("AUTH_TIME_CLAIM", "issuers[0].claims.auth_time", |it, text| store(&mut issuer(it).claims.auth_time, list(text)),
+        "the claim with the time of the authentication, in the format of `P_TENANT_CLAIM`",
+        "`auth_time`"),
     row("VERIFIED_TOKENS_BYTES", "verified_tokens_bytes", |it, text| store(&mut it.verified_tokens_bytes, number(text, "bytes")),
         "the memory for the cache of verified tokens, in bytes; `0` turns the cache off",
         "`16777216`"),
@@ -310,6 +343,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
     use crate::config::{Algorithm, AuthMode, TokenProfile};
+    use crate::identity::{ClaimTest, ClaimsMapping, IdentityKind};
     use crate::support::secret::Secret;
 
     fn read_pairs(pairs: &[(&str, &str)]) -> AuthConfig {
@@ -335,6 +369,17 @@ mod tests {
             ("TENANT_CLAIM", "tid"),
             ("ROLES_CLAIM", "/realm_access/roles"),
             ("GROUPS_CLAIM", "https://example.com/groups"),
+            ("NAME_MEMBER", "name"),
+            ("SCOPES_CLAIM", "permissions"),
+            ("SUBJECT_CLAIM", "oid"),
+            ("CLIENT_ID_CLAIM", "azp appid"),
+            ("DISPLAY_NAME_CLAIM", "nickname"),
+            ("EMAIL_CLAIM", "mail"),
+            ("PARTNER_CLAIM", "partner"),
+            ("IDENTITY_KIND", "workload"),
+            ("SERVICE_ACCOUNT_IF", "idtyp=app, preferred_username^=service-account-"),
+            ("MFA_IF", "aal=aal2 amr*=pwd+amr*=otp"),
+            ("AUTH_TIME_CLAIM", "/auth/time"),
             ("VERIFIED_TOKENS_BYTES", "1000000"),
             ("DATABASE_URL", "sqlite::memory:"),
             ("TENANT_REQUIRED", "false"),
@@ -380,6 +425,28 @@ mod tests {
         assert_eq!(issuer.claims.tenant_id, ["tid".parse().unwrap()]);
         assert_eq!(issuer.claims.roles, ["/realm_access/roles".parse().unwrap()]);
         assert_eq!(issuer.claims.groups, ["https://example.com/groups".parse().unwrap()]);
+        let claims = ClaimsMapping::default()
+            .roles(["/realm_access/roles"])
+            .groups(["https://example.com/groups"])
+            .tenant_id(["tid"])
+            .name_member("name")
+            .scopes(["permissions"])
+            .subject(["oid"])
+            .client_id(["azp", "appid"])
+            .display_name(["nickname"])
+            .email(["mail"])
+            .partner_id(["partner"])
+            .kind(IdentityKind::Workload)
+            .service_account([
+                ClaimTest::equals("idtyp", "app"),
+                ClaimTest::starts_with("preferred_username", "service-account-"),
+            ])
+            .mfa([
+                ClaimTest::equals("aal", "aal2"),
+                ClaimTest::contains("amr", "pwd").and(ClaimTest::contains("amr", "otp")),
+            ])
+            .auth_time(["/auth/time"]);
+        assert_eq!(issuer.claims, claims);
         assert_eq!(config.verified_tokens_bytes, 1_000_000);
         assert_eq!(config.database_url.as_ref().map(Secret::expose), Some("sqlite::memory:"));
         assert_eq!(config.notices(), config.unused_settings(AuthConfig::is_built_with));

@@ -303,6 +303,9 @@ impl IssuerConfig {
             fault("audience", "has an empty entry");
         }
         self.jwks.check(&mut fault);
+        for (field, problem) in self.claims.faults() {
+            fault(&format!("claims.{field}"), &problem);
+        }
     }
 
     /// Returns the URLs that contain the placeholder, each with the name of its field.

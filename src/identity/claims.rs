@@ -49,12 +49,15 @@ impl Identity {
     /// # Errors
     /// [`InvalidToken::MissingClaim`] and [`InvalidToken::MalformedClaim`] name the claim;
     /// [`InvalidToken::Malformed`] if the claims are not an object, or larger than those of a token may be
-    /// (1,024 members per object, 16 levels).
+    /// (1,024 members per object, 16 levels), or if a path or a test in `mapping` is invalid.
     pub fn from_claims(
         claims: &serde_json::Value,
         mapping: &ClaimsMapping,
         provenance: Provenance,
     ) -> Result<Self, InvalidToken> {
+        if mapping.is_invalid() {
+            return Err(InvalidToken::Malformed("the claims mapping has an invalid path or test"));
+        }
         let document = Document::parse(claims.to_string()).map_err(|_| {
             InvalidToken::Malformed("the claims are not an object of a token's size")
         })?;
@@ -68,22 +71,22 @@ impl Reading<'_> {
     /// Reads the identity from the claims in `document`. The identity keeps the document's text.
     pub(crate) fn identity(self, document: Document) -> Result<Identity, InvalidToken> {
         let (claims, mapping) = (document.root(), self.mapping);
-        let client_id = match string(claims.get("client_id"), "client_id")? {
-            Some(client_id) => Some(client_id),
-            None => string(claims.get("azp"), "azp")?,
-        };
+        let client_id = first(claims, &mapping.client_id, "client_id")?;
         let client_grant =
             claims.get("token_type").and_then(Value::as_str) == Some("client_credentials");
-        let subject = match string(claims.get("sub"), "sub")? {
+        let subject = match first(claims, &mapping.subject, "sub")? {
             None if self.legacy_service_tokens && client_grant => client_id,
             subject => subject,
         };
         let subject = subject.filter(|sub| sub.as_str().is_some_and(|sub| !sub.is_empty()));
         let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
         let is_its_client = || client_id.is_some_and(|id| id.as_str() == subject.as_str());
+        let is_service_account = || mapping.service_account.iter().any(|test| test.passes(claims));
         let kind = match mapping.kind {
             Some(kind) => kind,
-            None if client_grant || is_its_client() => IdentityKind::ServiceAccount,
+            None if is_service_account() || client_grant || is_its_client() => {
+                IdentityKind::ServiceAccount
+            }
             None => IdentityKind::User,
         };
         let (issued_at, expires_at) = (date(claims, "iat")?, date(claims, "exp")?);
@@ -113,7 +116,7 @@ impl Reading<'_> {
             scopes,
             issued_at,
             expires_at,
-            mfa_verified_at: mfa_verified_at(claims, mapping)?,
+            mfa_verified_at: mfa_verified_at(claims, mapping),
             actors: actors(claims)?,
             confirmation: Confirmation::read(claims)?.map(Box::new),
             roles,
@@ -140,18 +143,23 @@ pub(crate) fn numeric_date(
     name: &'static str,
 ) -> Result<Option<f64>, InvalidToken> {
     let Some(value) = value else { return Ok(None) };
-    match value.as_f64() {
-        Some(seconds) if (0.0..=LATEST).contains(&seconds) => Ok(Some(seconds)),
-        _ => Err(InvalidToken::MalformedClaim(name)),
-    }
+    seconds(value).map(Some).ok_or(InvalidToken::MalformedClaim(name))
 }
 
 fn date(claims: Value<'_>, name: &'static str) -> Result<Option<SystemTime>, InvalidToken> {
     let Some(seconds) = numeric_date(claims.get(name), name)? else { return Ok(None) };
-    // The fraction is dropped. The rules for `exp`, `nbf` and `iat` use the exact number.
-    let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds as u64));
-    // Some platforms cannot represent every date.
-    date.map(Some).ok_or(InvalidToken::MalformedClaim(name))
+    system_time(seconds).map(Some).ok_or(InvalidToken::MalformedClaim(name))
+}
+
+/// Returns the seconds of a NumericDate.
+fn seconds(value: Value<'_>) -> Option<f64> {
+    value.as_f64().filter(|seconds| (0.0..=LATEST).contains(seconds))
+}
+
+/// Returns the time of a NumericDate in whole seconds, unless the platform cannot represent it. The rules for
+/// `exp`, `nbf` and `iat` use the exact number.
+fn system_time(seconds: f64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds as u64))
 }
 
 /// Reads an optional string. `null` counts as absent.
@@ -256,16 +264,15 @@ impl Names {
     }
 }
 
-fn mfa_verified_at(
-    claims: Value<'_>,
-    mapping: &ClaimsMapping,
-) -> Result<Option<SystemTime>, InvalidToken> {
-    let amr = claims.get("amr").filter(|amr| amr.is_list());
-    let by_method =
-        amr.is_some_and(|amr| amr.children().any(|method| method.as_str() == Some("mfa")));
-    let acr = claims.get("acr").and_then(Value::as_str);
-    let by_class = acr.is_some_and(|acr| mapping.mfa_acr.iter().any(|mfa| mfa == acr));
-    if by_method || by_class { date(claims, "auth_time") } else { Ok(None) }
+/// Reads the time of the multi-factor authentication that the first passing test found.
+fn mfa_verified_at(claims: Value<'_>, mapping: &ClaimsMapping) -> Option<SystemTime> {
+    let test = mapping.mfa.iter().find(|test| test.passes(claims))?;
+    // An item of `amr` may state when its method was used. All of the tested methods were used since the
+    // earliest of these times.
+    let times = test.found(claims).filter_map(|it| it.get("timestamp")).filter_map(seconds);
+    let stated = times.reduce(f64::min);
+    let time = || values_at(claims, &mapping.auth_time).next().and_then(seconds);
+    system_time(stated.or_else(time)?)
 }
 
 /// Reads the chain of `act` claims, outermost first. The nesting limit of the JSON reader limits its

@@ -127,7 +127,7 @@ impl Identity {
         &self.0.issuer
     }
 
-    /// Returns `sub`. It is unique only within issuer, tenant and kind.
+    /// Returns the subject: by default, the claim `sub`. It is unique only within issuer, tenant and kind.
     pub fn subject(&self) -> &str {
         self.text(self.0.subject).unwrap_or_default()
     }
@@ -159,7 +159,7 @@ impl Identity {
         self.text(self.0.partner_id)
     }
 
-    /// Returns the client that the token was issued to (`client_id`, else `azp`).
+    /// Returns the client that the token was issued to: by default `client_id`, or `azp`.
     pub fn client_id(&self) -> Option<&str> {
         self.text(self.0.client_id)
     }
@@ -208,9 +208,13 @@ impl Identity {
         self.groups().any(|other| other == group)
     }
 
-    /// Returns the time of the last multi-factor authentication: `auth_time`, if `amr` contains `mfa` or
-    /// the value of `acr` is in [`ClaimsMapping::mfa_acr`](super::ClaimsMapping::mfa_acr); otherwise
-    /// `None`. `iat` is never used instead.
+    /// Returns the time of the last multi-factor authentication, if a test in
+    /// [`ClaimsMapping::mfa`](field@super::ClaimsMapping::mfa) passes: by default, if `amr` contains `mfa`.
+    ///
+    /// The time is that of the authentication methods that the test found, if the items of `amr` are objects
+    /// with a `timestamp` (as those of Supabase; the earliest of them counts). Otherwise it is `auth_time`.
+    /// `None` if the token states no readable time: then [`mfa_within`](crate::guard::mfa_within) refuses the
+    /// identity. `iat` is never used instead, because a token may be renewed long after the authentication.
     pub fn mfa_verified_at(&self) -> Option<SystemTime> {
         self.0.mfa_verified_at
     }

@@ -150,7 +150,7 @@ impl Trust {
     /// Returns the configuration that verifies its tokens. It maps no claims, because only the
     /// rules read them: a platform's `tenant_id` or `roles` have no meaning in this service.
     pub(super) fn issuer_config(&self) -> IssuerConfig {
-        let mut claims = ClaimsMapping { kind: Some(IdentityKind::Workload), ..Default::default() };
+        let mut claims = ClaimsMapping::default().kind(IdentityKind::Workload);
         for paths in [
             &mut claims.tenant_id,
             &mut claims.partner_id,
