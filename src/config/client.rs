@@ -1,10 +1,13 @@
 //! [`ClientConfig`]: the service as an OAuth client of the provider.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::Algorithm;
+use super::jwks::optional_seconds;
+use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
 /// The service as an OAuth client of the provider. `TokenExchangeClient` needs it, to get tokens for other
@@ -32,6 +35,8 @@ pub struct ClientConfig {
     pub token_url: Option<String>,
     /// The authorization endpoint, if the metadata does not name it.
     pub authorization_url: Option<String>,
+    /// The revocation endpoint, if the metadata does not name it.
+    pub revocation_url: Option<String>,
     /// The form parameter that names the tenant to the provider when the service requests a token for
     /// itself. Default: none.
     pub tenant_parameter: Option<String>,
@@ -46,6 +51,39 @@ pub struct ClientConfig {
     /// if the service is a single process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default
     /// false.
     pub insecure_spend_without_lock: bool,
+    /// The `requested_token_type` of exchanges: `jwt`, `access_token`, another URI, or `none` to omit the
+    /// parameter. Default `jwt`.
+    pub requested_token_type: Option<String>,
+    /// The lifetime of tokens of unknown lifetime, which are otherwise not cached. Default: none.
+    #[serde(rename = "default_lifetime_seconds", with = "optional_seconds")]
+    pub default_lifetime: Option<Duration>,
+    /// Further audiences that an ID token of a sign-in may have, besides the client and this service's own
+    /// audiences; see `TokenExchangeBuilder::trusted_audience`. Default: none.
+    pub trusted_audiences: Vec<String>,
+    /// Scopes that the provider may grant without being asked; see
+    /// `TokenExchangeBuilder::accept_extra_scopes`. In files a text or a list. Default: none.
+    pub accept_extra_scopes: Scopes,
+    /// Whether exchanged tokens without `issued_token_type` are accepted; see
+    /// `TokenExchangeBuilder::accept_untyped_tokens`. Default false.
+    pub accept_untyped_tokens: bool,
+    /// Whether tokens with the `token_type` `N_A` are accepted; see
+    /// `TokenExchangeBuilder::accept_non_bearer_tokens`. Default false.
+    pub accept_non_bearer_tokens: bool,
+    /// Whether tokens with any `aud` are accepted; see `TokenExchangeBuilder::insecure_any_audience`. Default
+    /// false.
+    pub insecure_any_audience: bool,
+    /// Whether tokens of any user and tenant are accepted; see `TokenExchangeBuilder::insecure_any_subject`.
+    /// Default false.
+    pub insecure_any_subject: bool,
+    /// Whether service tokens of any tenant are accepted; see
+    /// `TokenExchangeBuilder::insecure_any_service_tenant`. Default false.
+    pub insecure_any_service_tenant: bool,
+    /// Whether JWTs whose claims cannot be read are accepted; see
+    /// `TokenExchangeBuilder::insecure_unreadable_claims`. Default false.
+    pub insecure_unreadable_claims: bool,
+    /// Whether exchanged tokens are cached longer than their subject tokens live; see
+    /// `TokenExchangeBuilder::insecure_outlive_subject`. Default false.
+    pub insecure_outlive_subject: bool,
 }
 
 /// A client authentication method (RFC 6749 §2.3, RFC 7523 §2.2). In files it has its registered name, such

@@ -8,7 +8,7 @@ use url::Url;
 use super::breaker::Breakers;
 use super::cache::{ClientFingerprint, MemoryCache, TokenCache};
 use super::cached::CachedExchange;
-use super::contract::Relaxed;
+use super::contract::{AnswerRules, Relaxed};
 use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls, may_receive_credentials};
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
@@ -16,6 +16,7 @@ use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
     OTHER_PLACEHOLDER, TENANT_PLACEHOLDER, has_other_placeholder,
 };
+use crate::identity::ClaimsMapping;
 use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
 use crate::support::seal::SealingKeys;
 use crate::support::secret::Secret;
@@ -28,7 +29,8 @@ pub(super) struct Settings {
     pub(super) tenant_parameter: Option<String>,
     pub(super) allows_passwords: bool,
     pub(super) allow_loopback_http: bool,
-    pub(super) relaxed: Relaxed,
+    pub(super) answer: AnswerRules,
+    pub(super) trusted_audiences: Vec<String>,
     pub(super) outlives_subject: bool,
     pub(super) default_lifetime: Option<Duration>,
     pub(super) cache_timeout: Duration,
@@ -44,7 +46,8 @@ impl Default for Settings {
             tenant_parameter: None,
             allows_passwords: false,
             allow_loopback_http: false,
-            relaxed: Relaxed::default(),
+            answer: AnswerRules::default(),
+            trusted_audiences: Vec::new(),
             outlives_subject: false,
             default_lifetime: None,
             cache_timeout: Duration::from_secs(5),
@@ -110,7 +113,10 @@ impl TokenExchangeBuilder {
         builder.token_url = client.token_url.clone();
         builder.authorization_url = client.authorization_url.clone();
         builder.settings.tenant_parameter = client.tenant_parameter.clone();
+        builder.revocation_url = client.revocation_url.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
+        builder.settings.answer.claims = issuer.claims;
+        builder.apply_answer_settings(client);
         match client_auth(client) {
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
@@ -124,6 +130,27 @@ impl TokenExchangeBuilder {
             Err(error) => builder.faults.extend_from_slice(error.faults()),
         }
         builder
+    }
+
+    /// Applies the settings for the provider's answers.
+    fn apply_answer_settings(&mut self, client: &ClientConfig) {
+        let settings = &mut self.settings;
+        match requested_type(client.requested_token_type.as_deref()) {
+            Ok(kind) => settings.requested_type = kind,
+            Err(fault) => self.faults.push(fault),
+        }
+        settings.default_lifetime = client.default_lifetime;
+        settings.trusted_audiences.clone_from(&client.trusted_audiences);
+        settings.outlives_subject = client.insecure_outlive_subject;
+        settings.answer.relaxed = Relaxed {
+            audience: client.insecure_any_audience,
+            subject: client.insecure_any_subject,
+            service_tenant: client.insecure_any_service_tenant,
+            claims: client.insecure_unreadable_claims,
+            issued_type: client.accept_untyped_tokens,
+            token_type: client.accept_non_bearer_tokens,
+            extra_scopes: client.accept_extra_scopes.clone(),
+        };
     }
 
     /// Sets the issuer in the provider's metadata and tokens, if it differs from the issuer URL of the
@@ -200,19 +227,69 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Accepts exchanged tokens with any `aud`, or without one, for providers that do not put the
-    /// requested audiences into their tokens. The price: a token for one service may be sent to
-    /// another.
-    pub fn insecure_any_audience(mut self) -> Self {
-        self.settings.relaxed.audience = true;
+    /// Sets the claims that hold the subject, the tenant and the scopes of the provider's tokens, which
+    /// the client compares with the request. Default: the mapping of the issuer with
+    /// [`from_config`](TokenExchangeClient::from_config) and
+    /// [`from_env`](TokenExchangeClient::from_env), otherwise [`ClaimsMapping::default`]. With a
+    /// provider whose tenant claim has another name, such as `tid`, the tenant is compared only if the
+    /// mapping names it.
+    pub fn claims(mut self, mapping: ClaimsMapping) -> Self {
+        self.settings.answer.claims = mapping;
         self
     }
 
-    /// Accepts exchanged tokens with any `sub` and `tenant_id`, for providers that use a different user
-    /// id for each service (pairwise subjects). The price: a provider that confuses users or tenants is
-    /// not detected.
+    /// Adds an audience that an ID token of a [sign-in](crate::endpoints::SignIn) may have besides the
+    /// client and this service's own audiences. May be repeated. Default: none, so an ID token with
+    /// another audience is rejected (OpenID Connect Core §3.1.3.7). With more than one audience, `azp`
+    /// must be the client. The price: the other service receives the same ID token, so trust only
+    /// services that could not use it to sign in as the user.
+    pub fn trusted_audience(mut self, name: impl Into<String>) -> Self {
+        self.settings.trusted_audiences.push(name.into());
+        self
+    }
+
+    /// Accepts tokens with these scopes although they were not requested; separated by spaces. May be
+    /// repeated. Default: none. Use it for the scopes that a provider adds to every token: Keycloak, for
+    /// example, adds `profile email`. A token with any other additional scope is still rejected. The
+    /// price: a service that receives the token can use these scopes, too.
+    pub fn accept_extra_scopes(mut self, scopes: &str) -> Self {
+        if self.settings.answer.relaxed.extra_scopes.insert(scopes).is_err() {
+            self.faults.push(Fault::new("accept_extra_scopes", "are not valid scopes"));
+        }
+        self
+    }
+
+    /// Accepts exchanged tokens with any `aud`, or without one, for providers that do not put the
+    /// requested audiences into their tokens. Also applies to service tokens with an audience. The
+    /// price: a token for one service may be sent to another.
+    pub fn insecure_any_audience(mut self) -> Self {
+        self.settings.answer.relaxed.audience = true;
+        self
+    }
+
+    /// Accepts exchanged tokens of any user and tenant, for providers that use a different user id for
+    /// each service (pairwise subjects). Also accepts tokens for codes and passwords of another tenant
+    /// than the requested one. The price: a provider that confuses users or tenants is not detected.
     pub fn insecure_any_subject(mut self) -> Self {
-        self.settings.relaxed.subject = true;
+        self.settings.answer.relaxed.subject = true;
+        self
+    }
+
+    /// Accepts service tokens of another tenant than the requested one, for providers whose tenant claim
+    /// has another meaning. The price: a token for one tenant may be used in another, and its data may
+    /// get into the wrong tenant.
+    pub fn insecure_any_service_tenant(mut self) -> Self {
+        self.settings.answer.relaxed.service_tenant = true;
+        self
+    }
+
+    /// Accepts JWTs whose claims this crate cannot read: with a repeated name, more than 1,024 members in
+    /// an object, or more than 16 levels. The price: nothing in such a token is compared with the
+    /// request. Another service may read a different user, tenant or audience in it. Without
+    /// `expires_in` it is not cached. The claims of a subject token must still be readable; see
+    /// [`insecure_any_subject`](Self::insecure_any_subject).
+    pub fn insecure_unreadable_claims(mut self) -> Self {
+        self.settings.answer.relaxed.claims = true;
         self
     }
 
@@ -220,7 +297,7 @@ impl TokenExchangeBuilder {
     /// member (RFC 8693 §2.2.1). The price: the client may take a token of another type for an access
     /// token.
     pub fn accept_untyped_tokens(mut self) -> Self {
-        self.settings.relaxed.issued_type = true;
+        self.settings.answer.relaxed.issued_type = true;
         self
     }
 
@@ -228,7 +305,7 @@ impl TokenExchangeBuilder {
     /// not expect the token in the `Authorization` header. [`is_bearer`](super::AccessToken::is_bearer)
     /// returns false for them.
     pub fn accept_non_bearer_tokens(mut self) -> Self {
-        self.settings.relaxed.token_type = true;
+        self.settings.answer.relaxed.token_type = true;
         self
     }
 
@@ -316,6 +393,8 @@ impl TokenExchangeBuilder {
     ///   [`token_urls`](Self::token_urls) and [`discovery_url`](Self::discovery_url) is set;
     /// * [`discovery_url`](Self::discovery_url), [`revocation_url`](Self::revocation_url) or
     ///   [`authorization_url`](Self::authorization_url) has `{tenant_id}`;
+    /// * a [`trusted_audience`](Self::trusted_audience) is empty, or
+    ///   [`accept_extra_scopes`](Self::accept_extra_scopes) is no list of scopes;
     /// * the [`timeout`](Self::timeout) is 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
         let prefix = self.prefix.clone();
@@ -330,6 +409,9 @@ impl TokenExchangeBuilder {
             self.tenantless_url("revocation_url", self.revocation_url.as_ref(), &mut faults);
         let authorization_url =
             self.tenantless_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
+        if self.settings.trusted_audiences.iter().any(String::is_empty) {
+            faults.push(Fault::new("trusted_audiences", "has an empty entry: name an audience"));
+        }
         if self.settings.timeout.is_zero() {
             faults.push(Fault::new("timeout", "is 0: set a positive timeout"));
         }
@@ -424,9 +506,10 @@ impl TokenExchangeBuilder {
     fn fingerprint(&self, auth: &ClientAuth) -> ClientFingerprint {
         let settings = &self.settings;
         let lifetime = settings.default_lifetime.map(|life| life.as_millis().to_string());
+        let rules = settings.answer.fingerprint();
         let texts = [
             // The version of this list and of the encoding of cache keys.
-            "3",
+            "4",
             self.expected_issuer.as_deref().unwrap_or(&self.issuer),
             auth.client_id(),
             self.token_url.as_deref().unwrap_or_default(),
@@ -434,11 +517,10 @@ impl TokenExchangeBuilder {
             lifetime.as_deref().unwrap_or_default(),
             settings.tenant_parameter.as_deref().unwrap_or_default(),
             settings.requested_type.as_ref().map_or("", TokenType::as_str),
+            if settings.outlives_subject { "yes" } else { "no" },
         ];
-        let Relaxed { audience, subject, issued_type, token_type } = settings.relaxed;
-        let flags = [audience, subject, issued_type, token_type, settings.outlives_subject];
-        let flags = flags.map(|is_on| if is_on { "yes" } else { "no" });
-        ClientFingerprint::new(texts.into_iter().chain(flags), settings.spends_without_lock)
+        let texts = texts.into_iter().chain(rules.iter().map(String::as_str));
+        ClientFingerprint::new(texts, settings.spends_without_lock)
     }
 
     /// Parses a URL that must not have `{tenant_id}`.
@@ -498,6 +580,20 @@ fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
             ClientAuth::private_key_jwt(id, algorithm, kid, SecretSource::File(file))
         }
     })
+}
+
+/// Reads the `requested_token_type` from the configuration. `None` omits the parameter.
+fn requested_type(text: Option<&str>) -> Result<Option<TokenType>, Fault> {
+    match text {
+        None | Some("jwt") => Ok(Some(TokenType::Jwt)),
+        Some("access_token") => Ok(Some(TokenType::AccessToken)),
+        Some("none") => Ok(None),
+        Some(uri) if Url::parse(uri).is_ok() => Ok(Some(TokenType::Other(uri.to_owned()))),
+        Some(_) => {
+            let problem = "must be `jwt`, `access_token`, `none` or a URI";
+            Err(Fault::new("client.requested_token_type", problem))
+        }
+    }
 }
 
 /// Returns a memory cache in front of the Redis server at this URL.

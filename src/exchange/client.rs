@@ -206,7 +206,7 @@ impl TokenExchangeClient {
         let request = TokenRequest::Refresh(Cow::Borrowed(request));
         let token = self.cached.get(&request, None).await?;
         // The first call with this refresh token may have requested more scopes.
-        contract::verify(&request, &token, self.cached.endpoint.settings.relaxed).map(|()| token)
+        contract::verify(&request, &token, &self.cached.endpoint.settings.answer).map(|()| token)
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -256,6 +256,11 @@ impl TokenExchangeClient {
     ) -> Result<AccessToken, ExchangeError> {
         request.is_foreign = true;
         self.cached.endpoint.fetch(&TokenRequest::Exchange(Cow::Owned(request))).await
+    }
+
+    /// Returns the audiences that an ID token may have besides the client and this service.
+    pub(crate) fn trusted_audiences(&self) -> &[String] {
+        &self.cached.endpoint.settings.trusted_audiences
     }
 
     pub(crate) fn allows_passwords(&self) -> bool {

@@ -6,13 +6,56 @@ use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
 use crate::identity::{ClaimsMapping, Scopes, read_scopes};
 use crate::support::json::{Document, Fault, Value};
 
-/// The checks that are switched off (`true`), for providers that deviate from the standards.
-#[derive(Debug, Clone, Copy, Default)]
+/// The checks that are switched off (`true`), for providers that deviate from the standards. The setters
+/// of [`TokenExchangeBuilder`](super::TokenExchangeBuilder) document them.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Relaxed {
     pub(super) audience: bool,
     pub(super) subject: bool,
+    pub(super) service_tenant: bool,
+    /// Accepts JWTs whose claims cannot be read.
+    pub(super) claims: bool,
     pub(super) issued_type: bool,
     pub(super) token_type: bool,
+    /// The scopes that need not be requested.
+    pub(super) extra_scopes: Scopes,
+}
+
+/// The rules for the provider's answers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AnswerRules {
+    pub(super) relaxed: Relaxed,
+    /// The claims that hold subject, tenant and scopes.
+    pub(super) claims: ClaimsMapping,
+}
+
+impl AnswerRules {
+    /// Returns the tenant in the claims of a token, if it is a string.
+    fn tenant<'d>(&self, claims: &'d Document) -> Option<&'d str> {
+        let paths = self.claims.tenant_id.iter();
+        let mut values = paths.filter_map(|path| claims.root().follow(path.steps()));
+        values.find(|value| !value.is_null())?.as_str()
+    }
+
+    /// Returns texts that differ if the rules differ. A client must not return a token that another
+    /// client accepted under weaker rules.
+    pub(super) fn fingerprint(&self) -> Vec<String> {
+        let Relaxed { audience, subject, service_tenant, claims, issued_type, token_type, .. } =
+            self.relaxed;
+        let flags = [audience, subject, service_tenant, claims, issued_type, token_type];
+        let mut extra_scopes: Vec<_> = self.relaxed.extra_scopes.iter().collect();
+        extra_scopes.sort_unstable();
+        let mut texts: Vec<_> = flags.iter().map(bool::to_string).collect();
+        texts.push(extra_scopes.join(" "));
+        texts.extend([&self.claims.tenant_id, &self.claims.scopes].map(|it| format!("{it:?}")));
+        texts
+    }
+
+    /// Returns whether all granted scopes were requested, or need not be.
+    fn permits(&self, requested: &Scopes, granted: &Scopes) -> bool {
+        let extra = &self.relaxed.extra_scopes;
+        granted.iter().all(|scope| requested.contains(scope) || extra.contains(scope))
+    }
 }
 
 type Verification = Result<(), ExchangeError>;
@@ -29,31 +72,37 @@ fn mismatch(problem: &'static str) -> Verification {
 pub(super) fn verify(
     request: &TokenRequest<'_>,
     token: &AccessToken,
-    relaxed: Relaxed,
+    rules: &AnswerRules,
 ) -> Verification {
-    if !token.is_bearer() && !relaxed.token_type {
+    if !token.is_bearer() && !rules.relaxed.token_type {
         return mismatch("has a token_type other than Bearer");
     }
     if let (Some(requested), Some(granted)) = (request.scopes(), token.scopes())
-        && !requested.contains_all(granted)
+        && !rules.permits(requested, granted)
     {
-        return mismatch("grants scopes that were not requested");
+        return mismatch(
+            "grants scopes that were not requested (accept_extra_scopes allows some by name)",
+        );
     }
-    let claims = claims_of(token.secret()).or_else(reject_unreadable)?;
-    match request {
-        TokenRequest::Exchange(exchange) => {
-            verify_issued_type(token, relaxed)?;
-            if let Some(claims) = &claims {
-                verify_claims(exchange, claims, relaxed)?;
-            }
-            if relaxed.subject && !exchange.is_foreign {
-                Ok(())
-            } else {
-                verify_tenant(request, claims.as_ref())
-            }
+    let claims = match claims_of(token.secret()) {
+        Err(_) if rules.relaxed.claims => None,
+        claims => claims.or_else(reject_unreadable)?,
+    };
+    if let TokenRequest::Exchange(exchange) = request {
+        verify_issued_type(token, &rules.relaxed)?;
+        if let Some(claims) = &claims {
+            verify_exchange(exchange, claims, rules)?;
         }
-        TokenRequest::Refresh(_) => Ok(()),
-        _ => verify_tenant(request, claims.as_ref()),
+    }
+    let ignores_tenant = match request {
+        TokenRequest::Refresh(_) => true,
+        TokenRequest::Service(_) => rules.relaxed.service_tenant,
+        TokenRequest::Exchange(exchange) => rules.relaxed.subject && !exchange.is_foreign,
+        TokenRequest::Code(_) | TokenRequest::Password(_) => rules.relaxed.subject,
+    };
+    match claims {
+        Some(claims) if !ignores_tenant => verify_tenant(request, &claims, rules),
+        _ => Ok(()),
     }
 }
 
@@ -67,7 +116,7 @@ fn reject_unreadable<T>(fault: Fault) -> Result<T, ExchangeError> {
 }
 
 /// Verifies `issued_token_type` (RFC 8693 §2.2.1).
-fn verify_issued_type(token: &AccessToken, relaxed: Relaxed) -> Verification {
+fn verify_issued_type(token: &AccessToken, relaxed: &Relaxed) -> Verification {
     let expected = [TokenType::AccessToken, TokenType::Jwt];
     match token.issued_token_type() {
         Some(kind) if expected.iter().any(|known| known.as_str() == kind) => Ok(()),
@@ -77,29 +126,37 @@ fn verify_issued_type(token: &AccessToken, relaxed: Relaxed) -> Verification {
     }
 }
 
-fn verify_claims(request: &ExchangeRequest, claims: &Document, relaxed: Relaxed) -> Verification {
+fn verify_exchange(
+    request: &ExchangeRequest,
+    claims: &Document,
+    rules: &AnswerRules,
+) -> Verification {
     let resources = request.resources.iter().map(|url| url.as_str());
     let mut targets = request.audiences.iter().map(String::as_str).chain(resources);
-    if !relaxed.audience && !targets.all(|target| has_audience(claims, target)) {
+    if !rules.relaxed.audience && !targets.all(|target| has_audience(claims, target)) {
         return mismatch("contains a token for another audience");
     }
-    if !relaxed.subject && !request.is_foreign {
-        verify_subject(request, claims)?;
+    if !rules.relaxed.subject && !request.is_foreign {
+        verify_subject(request, claims, rules)?;
     }
     if request.is_foreign || !request.scopes.is_empty() {
-        return verify_scopes(&request.scopes, claims);
+        return verify_scopes(&request.scopes, claims, rules);
     }
     Ok(())
 }
 
 /// Verifies that the token is for the user and the tenant of the subject token.
-fn verify_subject(request: &ExchangeRequest, claims: &Document) -> Verification {
-    match claims_of(&request.subject) {
+fn verify_subject(
+    request: &ExchangeRequest,
+    claims: &Document,
+    rules: &AnswerRules,
+) -> Verification {
+    match &claims_of(&request.subject) {
         Err(_) => mismatch("cannot be verified: the claims of the subject token cannot be read"),
-        Ok(Some(subject)) if !keeps_claim(&subject, claims, "sub") => {
+        Ok(Some(before)) if !keeps(subject(before), subject(claims)) => {
             mismatch("contains a token for another subject")
         }
-        Ok(Some(subject)) if !keeps_claim(&subject, claims, "tenant_id") => {
+        Ok(Some(before)) if !keeps(rules.tenant(before), rules.tenant(claims)) => {
             mismatch("contains a token for another tenant")
         }
         Ok(_) => Ok(()),
@@ -109,18 +166,23 @@ fn verify_subject(request: &ExchangeRequest, claims: &Document) -> Verification 
 /// Verifies that the claims of the token contain no scopes beyond the requested ones. An answer without
 /// a `scope` member states that the requested scopes were granted (RFC 6749 §5.1), but services read
 /// the claims.
-fn verify_scopes(requested: &Scopes, claims: &Document) -> Verification {
-    match read_scopes(claims.root(), &ClaimsMapping::default()) {
-        Ok(granted) if requested.contains_all(&granted) => Ok(()),
-        Ok(_) => mismatch("contains a token with scopes that were not requested"),
+fn verify_scopes(requested: &Scopes, claims: &Document, rules: &AnswerRules) -> Verification {
+    match read_scopes(claims.root(), &rules.claims) {
+        Ok(granted) if rules.permits(requested, &granted) => Ok(()),
+        Ok(_) => mismatch(
+            "contains a token with scopes that were not requested (accept_extra_scopes allows some by name)",
+        ),
         Err(_) => mismatch("contains a token with a malformed scope"),
     }
 }
 
 /// Verifies that the token is for the tenant of the request, if both name one.
-fn verify_tenant(request: &TokenRequest<'_>, claims: Option<&Document>) -> Verification {
-    let tenant = claims.and_then(|claims| claims.root().get("tenant_id")).and_then(Value::as_str);
-    match (request.tenant(), tenant) {
+fn verify_tenant(
+    request: &TokenRequest<'_>,
+    claims: &Document,
+    rules: &AnswerRules,
+) -> Verification {
+    match (request.tenant(), rules.tenant(claims)) {
         (Some(requested), Some(tenant)) if requested.as_str() != tenant => {
             mismatch("contains a token for another tenant")
         }
@@ -136,11 +198,14 @@ fn has_audience(claims: &Document, target: &str) -> bool {
     })
 }
 
-/// Returns whether the claim `name` is the same in both tokens. Returns true if the subject token does
-/// not have it.
-fn keeps_claim(subject: &Document, claims: &Document, name: &str) -> bool {
-    let before = subject.root().get(name).and_then(Value::as_str);
-    before.is_none() || claims.root().get(name).and_then(Value::as_str) == before
+fn subject(claims: &Document) -> Option<&str> {
+    claims.root().get("sub").and_then(Value::as_str)
+}
+
+/// Returns whether a claim is the same in the subject token (`before`) and the new token. Returns true
+/// if the subject token does not have it.
+fn keeps(before: Option<&str>, after: Option<&str>) -> bool {
+    before.is_none() || before == after
 }
 
 #[cfg(test)]
@@ -205,7 +270,7 @@ mod tests {
             .iter()
             .flat_map(|request| unreadable_claims().into_iter().map(move |it| (request, it)))
         {
-            let verification = verify(request, &answer(&jwt(&claims)), Relaxed::default());
+            let verification = verify(request, &answer(&jwt(&claims)), &AnswerRules::default());
             let error = verification.expect_err(&claims).to_string();
             assert!(error.contains("cannot be read") || error.contains("duplicate"), "{error}");
         }
@@ -217,7 +282,7 @@ mod tests {
         let jwe = format!("e30.{}.AA.AA.AA", base64url::encode("{encrypted"));
         let random = format!("v1.{}.AA", base64url::encode("{random"));
         for token in ["opaque", "a.b.c", "ya29.a0AfH6", &jwe, &random] {
-            let verification = verify(&exchange("opaque"), &answer(token), Relaxed::default());
+            let verification = verify(&exchange("opaque"), &answer(token), &AnswerRules::default());
             assert!(verification.is_ok(), "{token}");
         }
     }
@@ -226,8 +291,9 @@ mod tests {
     fn unreadable_subject_token_is_rejected() {
         let good = answer(&jwt(r#"{"sub":"mallory","aud":"vault","scope":"read"}"#));
         let subject = jwt(&format!(r#"{{"sub":"alice",{}}}"#, members(1025)));
-        assert!(verify(&exchange(&subject), &good, Relaxed::default()).is_err());
+        assert!(verify(&exchange(&subject), &good, &AnswerRules::default()).is_err());
         let relaxed = Relaxed { subject: true, ..Relaxed::default() };
-        assert!(verify(&exchange(&subject), &good, relaxed).is_ok());
+        let rules = AnswerRules { relaxed, ..AnswerRules::default() };
+        assert!(verify(&exchange(&subject), &good, &rules).is_ok());
     }
 }

@@ -153,7 +153,7 @@ impl TokenEndpoint {
         if let (None, Some(lifetime)) = (token.lifetime(), self.settings.default_lifetime) {
             token = token.with_lifetime(lifetime);
         }
-        contract::verify(request, &token, self.settings.relaxed).map(|()| token)
+        contract::verify(request, &token, &self.settings.answer).map(|()| token)
     }
 
     /// Posts a form with client authentication. Returns how far the request got, and the body of a 200

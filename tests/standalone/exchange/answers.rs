@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use scaikey_auth::ExchangeRequest;
-use scaikey_auth::exchange::{ExchangeError, RefreshRequest, ServiceTokenRequest};
-use scaikey_auth::testing::{Client, Fault, ProviderEndpoint};
+use scaikey_auth::exchange::{AccessToken, ExchangeError, RefreshRequest, ServiceTokenRequest};
+use scaikey_auth::identity::ClaimsMapping;
+use scaikey_auth::testing::{Client, Fault, Provider, ProviderEndpoint, TokenBuilder};
+use scaikey_auth::{AuthConfig, ExchangeRequest, TenantId, TokenExchangeClient};
 
 use serde_json::json;
 
@@ -159,5 +160,140 @@ async fn unrequested_scope_in_claims_is_rejected() {
         provider.fail(ProviderEndpoint::Token, Fault::rewrite(move |_| answer.to_string()));
         let outcome = client(&provider).exchange(&request()).await;
         assert_eq!(outcome.is_ok(), is_accepted, "{scope}: {outcome:?}");
+    }
+}
+
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// Makes the provider answer every token request with these members.
+fn answer_with(provider: &Provider, members: serde_json::Value) {
+    let mut body = json!({
+        "token_type": "Bearer", "expires_in": 60, "issued_token_type": JWT, "access_token": "opaque",
+    });
+    let members = members.as_object().unwrap().clone();
+    body.as_object_mut().unwrap().extend(members);
+    // `null` removes a member.
+    body.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    let body = body.to_string();
+    provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
+}
+
+/// Returns a client that is configured by variables alone.
+fn from_env(provider: &Provider, more: &[(&str, &str)]) -> TokenExchangeClient {
+    let issuer = provider.issuer();
+    let base = [
+        ("ISSUER", issuer.as_str()),
+        ("ALLOW_LOOPBACK_HTTP", "true"),
+        ("CLIENT_ID", "drive:1 %"),
+        ("CLIENT_SECRET", SECRET),
+    ];
+    let pairs = base.iter().chain(more);
+    let pairs = pairs.map(|(name, value)| (format!("SVC_{name}"), (*value).to_owned()));
+    TokenExchangeClient::from_config(&AuthConfig::from_vars("SVC", pairs)).build().unwrap()
+}
+
+#[tokio::test]
+async fn every_rule_is_relaxed_by_environment() {
+    let provider = provider().await;
+    let token = || provider.token().audience("scaivault").scope("vault:read");
+    let signed = |token: TokenBuilder| json!({ "access_token": token.sign() });
+    let unreadable = format!("e30.{}.AA", encode(r#"{"sub":"alice-id","sub":"mallory"}"#));
+    let cases = [
+        ("ACCEPT_EXTRA_SCOPES", "profile email", json!({ "scope": "vault:read email profile" })),
+        ("ACCEPT_EXTRA_SCOPES", "email", signed(token().scope("vault:read email"))),
+        ("ACCEPT_UNTYPED_TOKENS", "true", json!({ "issued_token_type": null })),
+        ("ACCEPT_NON_BEARER_TOKENS", "true", json!({ "token_type": "N_A" })),
+        ("INSECURE_ANY_AUDIENCE", "true", signed(token().audience("elsewhere"))),
+        ("INSECURE_ANY_SUBJECT", "true", signed(token().subject("bob-id"))),
+        ("INSECURE_ANY_SUBJECT", "true", signed(token().tenant("tenant-2"))),
+        ("INSECURE_UNREADABLE_CLAIMS", "true", json!({ "access_token": unreadable })),
+    ];
+    for (variable, value, answer) in cases {
+        answer_with(&provider, answer.clone());
+        let request = || {
+            let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+            request.scopes("vault:read".parse().unwrap())
+        };
+        let refused = from_env(&provider, &[]).exchange(&request()).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::InvalidAnswer(_)), "{variable}: {refused}");
+        let client = from_env(&provider, &[(variable, value)]);
+        client.exchange(&request()).await.unwrap_or_else(|error| panic!("{variable}: {error}"));
+    }
+
+    answer_with(&provider, signed(token().tenant("tenant-2")));
+    let acme = || ServiceTokenRequest::for_tenant(TenantId::new("acme").unwrap());
+    let sends = ("TENANT_PARAMETER", "tenant");
+    from_env(&provider, &[sends]).service_token(acme()).await.unwrap_err();
+    let any = ("INSECURE_ANY_SERVICE_TENANT", "true");
+    from_env(&provider, &[sends, any]).service_token(acme()).await.unwrap();
+}
+
+fn encode(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+}
+
+#[tokio::test]
+async fn extra_scopes_are_accepted_by_name() {
+    let provider = provider().await;
+    let get = async |client: &TokenExchangeClient, granted: &str| {
+        answer_with(&provider, json!({ "scope": granted }));
+        let request = ServiceTokenRequest::default().scopes("read".parse().unwrap());
+        client.service_token(request).await
+    };
+    let new = || builder(&provider).accept_extra_scopes("profile email").build().unwrap();
+    let scopes = |token: AccessToken| token.scopes().unwrap().as_str().to_owned();
+    assert_eq!(scopes(get(&new(), "read email profile").await.unwrap()), "read email profile");
+    get(&new(), "read").await.unwrap();
+    for more in ["read admin", "read email admin", "Email read"] {
+        let refused = get(&new(), more).await.unwrap_err().to_string();
+        assert!(refused.contains("accept_extra_scopes"), "{more}: {refused}");
+    }
+    let fault = builder(&provider).accept_extra_scopes("a\"b").build().unwrap_err();
+    assert_eq!(fault.faults()[0].field, "accept_extra_scopes");
+}
+
+#[tokio::test]
+async fn tenant_is_compared_where_the_mapping_finds_it() {
+    let provider = provider().await;
+    let mapping = || {
+        let mut mapping = ClaimsMapping::default();
+        mapping.tenant_id = vec!["tid".parse().unwrap()];
+        mapping
+    };
+    let token = || provider.token().audience("scaivault").without("tenant_id");
+    let subject = token().claim("tid", "acme").sign();
+    for (tenant, is_accepted) in [("acme", true), ("umbrella", false)] {
+        answer_with(&provider, json!({ "access_token": token().claim("tid", tenant).sign() }));
+        let request = ExchangeRequest::new(subject.as_str(), "scaivault");
+        let mapped = builder(&provider).claims(mapping()).build().unwrap();
+        assert_eq!(mapped.exchange(&request).await.is_ok(), is_accepted, "{tenant}");
+        let mapped = from_env(&provider, &[("TENANT_CLAIM", "tid")]);
+        assert_eq!(mapped.exchange(&request).await.is_ok(), is_accepted, "{tenant}");
+        // The default mapping does not find the tenant.
+        client(&provider).exchange(&request).await.unwrap();
+    }
+}
+
+#[test]
+fn invalid_answer_settings_are_faults() {
+    let vars = |pairs: &[(&str, &str)]| {
+        let base = [("ISSUER", "https://id.example"), ("CLIENT_ID", "a"), ("CLIENT_AUTH", "none")];
+        let pairs = base.iter().chain(pairs);
+        let pairs = pairs.map(|(name, value)| (format!("SVC_{name}"), (*value).to_owned()));
+        TokenExchangeClient::from_config(&AuthConfig::from_vars("SVC", pairs.collect::<Vec<_>>()))
+            .build()
+    };
+    for (name, good, bad) in [
+        ("REQUESTED_TOKEN_TYPE", "none", "opaque"),
+        ("REQUESTED_TOKEN_TYPE", "urn:x:y", "jwt?"),
+        ("DEFAULT_LIFETIME_SECONDS", "60", "a minute"),
+        ("ACCEPT_EXTRA_SCOPES", "profile email", "\"profile\""),
+        ("INSECURE_ANY_AUDIENCE", "true", "maybe"),
+        ("REVOCATION_URL", "https://id.example/revoke", "http://id.example/revoke"),
+    ] {
+        assert!(vars(&[(name, good)]).is_ok(), "{name}");
+        let error = vars(&[(name, bad)]).unwrap_err();
+        assert_eq!(error.faults()[0].field, format!("SVC_{name}"), "{error}");
     }
 }
