@@ -52,6 +52,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("AUDIENCE", "audience", |it, text| store(&mut it.audience, list(text)),
         "the names of this service in `aud`, separated by commas or spaces",
         "required, except in mock mode"),
+    row("AUDIENCE_CLAIMS", "issuers[0].audience_claims", |it, text| store(&mut issuer(it).audience_claims, list(text)),
+        "the claims that may name the audience, in the format of `P_TENANT_CLAIM`: the first that a token has is compared with `P_AUDIENCE`; for tokens without `aud`, such as `client_id` or `aud,azp`",
+        "`aud`"),
+    row("INSECURE_ACCEPT_ID_TOKENS", "issuers[0].insecure_accept_id_tokens", |it, text| store(&mut issuer(it).insecure_accept_id_tokens, boolean(text)),
+        "`true` accepts ID tokens as bearer tokens, for providers whose access tokens cannot be verified (Apple, Dex, Google); they have no scopes, and `P_AUDIENCE` is the client's id",
+        "`false`"),
     row("ALGORITHMS", "issuers[0].algorithms", |it, text| store(&mut issuer(it).algorithms, list(text)),
         "the accepted signature algorithms, separated by commas or spaces",
         "`RS256,ES256`"),
@@ -397,6 +403,8 @@ mod tests {
             ("DISCOVERY_URL", "https://d.example"),
             ("JWKS_URI", "https://k.example"),
             ("AUDIENCE", "scaiwave, scaidrive"),
+            ("AUDIENCE_CLAIMS", "aud /a~1b/c"),
+            ("INSECURE_ACCEPT_ID_TOKENS", "true"),
             ("ALGORITHMS", "ES512 EdDSA"),
             ("TOKEN_PROFILE", "rfc9068"),
             ("LEEWAY_SECONDS", "5"),
@@ -453,6 +461,9 @@ mod tests {
         assert_eq!(issuer.discovery_url.as_deref(), Some("https://d.example"));
         assert_eq!(issuer.jwks_uri.as_deref(), Some("https://k.example"));
         assert_eq!(config.audience, ["scaiwave", "scaidrive"]);
+        let claims = ["aud", "/a~1b/c"].map(|path| path.parse().unwrap());
+        assert_eq!(issuer.audience_claims, claims);
+        assert!(issuer.insecure_accept_id_tokens);
         assert_eq!(issuer.algorithms, [Algorithm::ES512, Algorithm::Ed25519]);
         assert_eq!(issuer.profile, TokenProfile::Rfc9068);
         assert_eq!(issuer.leeway.as_secs(), 5);

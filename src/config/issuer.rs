@@ -9,7 +9,7 @@ use url::{Host, Position, Url};
 
 use super::jwks::{JwksSettings, optional_seconds, seconds};
 use super::{Algorithm, Fault};
-use crate::identity::{ClaimsMapping, TenantId};
+use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
 
 /// The problem of a configuration without an issuer.
 pub(super) const MISSING_ISSUER: &str =
@@ -73,9 +73,38 @@ pub struct IssuerConfig {
     /// The URL of the key set. If it is set, there is no discovery.
     #[serde(default)]
     pub jwks_uri: Option<String>,
-    /// The names of this service in this issuer's `aud`. Default: `AuthConfig::audience`.
+    /// The names of this service in this issuer's `aud`, or in the claim that
+    /// [`audience_claims`](field@Self::audience_claims) names. Default: `AuthConfig::audience`.
     #[serde(default)]
     pub audience: Vec<String>,
+    /// The claims that name the audience of a token, as claim names or JSON pointers. The first one that the
+    /// token has is compared with [`audience`](field@Self::audience), as a string or a list of strings; the
+    /// others do not count. A token with none of them is refused. Errors call each of them `aud`. Default
+    /// `aud` only. [`TokenProfile::Rfc9068`] allows nothing else, because its tokens have `aud`.
+    ///
+    /// Set it for a provider whose access tokens have no `aud`: `["client_id"]` for Amazon Cognito,
+    /// `["aud", "azp"]` for Clerk, WorkOS, and Keycloak without an audience mapper. The audience of this
+    /// service is then the id of the client (for Clerk, the origin of its pages).
+    ///
+    /// **What it costs.** `client_id` and `azp` say who got the token, not which service it is for. Every
+    /// service that the client calls receives such tokens and can use them here, and a token that the client
+    /// got for another service is accepted. Prefer a provider setting that adds this service to `aud`.
+    #[serde(default = "default_audience_claims")]
+    pub audience_claims: Vec<ClaimPath>,
+    /// Whether ID tokens are accepted as bearer tokens. Default false: they are refused
+    /// (RFC 9068 §5, RFC 8725 §3.12).
+    ///
+    /// Set it for a provider whose access tokens only the provider itself can read: Apple, Dex, Google. `aud`
+    /// is still compared; in an ID token it is the client's id, so add that to
+    /// [`audience`](field@Self::audience). Refresh and logout tokens are still refused. It cannot be combined
+    /// with [`TokenProfile::Rfc9068`].
+    ///
+    /// **What it costs.** An ID token proves to the client that a user signed in. It has no scopes, and it
+    /// does not show that the user allowed the client to call this service. Pages, logs and services that
+    /// receive it as a proof of sign-in can call this service as the user until it expires. The start of the
+    /// service logs a warning.
+    #[serde(default)]
+    pub insecure_accept_id_tokens: bool,
     /// The accepted signature algorithms. Default RS256 and ES256.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
@@ -108,6 +137,9 @@ pub struct IssuerConfig {
     /// tokens before 2026-05-16. Default false.
     #[serde(default)]
     pub legacy_service_tokens: bool,
+    /// The number of the first invalid path that the setter of `audience_claims` got.
+    #[serde(skip)]
+    pub(crate) invalid_audience_claim: Option<usize>,
     /// The keys in the configuration, if any. Then no key set is fetched.
     #[serde(skip)]
     pub(crate) inline_keys: Option<Arc<str>>,
@@ -138,6 +170,8 @@ impl IssuerConfig {
             discovery_url: None,
             jwks_uri: None,
             audience: Vec::new(),
+            audience_claims: default_audience_claims(),
+            insecure_accept_id_tokens: false,
             algorithms: default_algorithms(),
             profile: TokenProfile::default(),
             leeway: default_leeway(),
@@ -147,6 +181,7 @@ impl IssuerConfig {
             claims: ClaimsMapping::default(),
             tenants: Vec::new(),
             legacy_service_tokens: false,
+            invalid_audience_claim: None,
             inline_keys: None,
             key_access: KeyAccess::default(),
             has_resolver: false,
@@ -161,6 +196,33 @@ impl IssuerConfig {
     /// Adds a name of this service in `aud`.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience.push(audience.into());
+        self
+    }
+
+    /// Sets [`audience_claims`](field@Self::audience_claims). `build()` reports an invalid path.
+    ///
+    /// ```
+    /// use scaikey_auth::IssuerConfig;
+    ///
+    /// let cognito = IssuerConfig::new("https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_example")
+    ///     .audience_claims(["client_id"])
+    ///     .audience("the-id-of-the-app-client");
+    /// ```
+    pub fn audience_claims(mut self, paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.audience_claims.clear();
+        self.invalid_audience_claim = None;
+        for (path, nth) in paths.into_iter().zip(1..) {
+            match path.as_ref().parse() {
+                Ok(path) => self.audience_claims.push(path),
+                Err(_) => self.invalid_audience_claim = self.invalid_audience_claim.or(Some(nth)),
+            }
+        }
+        self
+    }
+
+    /// Sets [`insecure_accept_id_tokens`](field@Self::insecure_accept_id_tokens).
+    pub fn insecure_accept_id_tokens(mut self, accept: bool) -> Self {
+        self.insecure_accept_id_tokens = accept;
         self
     }
 
@@ -302,9 +364,34 @@ impl IssuerConfig {
         if self.audience.iter().any(String::is_empty) {
             fault("audience", "has an empty entry");
         }
+        self.check_token_rules(&mut fault);
         self.jwks.check(&mut fault);
         for (field, problem) in self.claims.faults() {
             fault(&format!("claims.{field}"), &problem);
+        }
+    }
+
+    /// Checks the settings that relax the rules for tokens.
+    fn check_token_rules(&self, fault: &mut impl FnMut(&str, &str)) {
+        if let Some(nth) = self.invalid_audience_claim {
+            fault("audience_claims", &format!("entry {nth}: {InvalidClaimPath}"));
+        } else if self.audience_claims.is_empty() {
+            fault("audience_claims", "is empty: name the claim, such as `aud`");
+        }
+        if self.profile != TokenProfile::Rfc9068 {
+            return;
+        }
+        if self.audience_claims != default_audience_claims() {
+            fault(
+                "audience_claims",
+                "must be `aud` with the profile `rfc9068`, whose tokens have this claim: remove one of the settings",
+            );
+        }
+        if self.insecure_accept_id_tokens {
+            fault(
+                "insecure_accept_id_tokens",
+                "has no effect with the profile `rfc9068`, which accepts only `typ: at+jwt`: remove one of the settings",
+            );
         }
     }
 
@@ -470,6 +557,10 @@ const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
 fn default_leeway() -> Duration {
     Duration::from_secs(60)
+}
+
+fn default_audience_claims() -> Vec<ClaimPath> {
+    vec![ClaimPath::claim("aud")]
 }
 
 fn default_algorithms() -> Vec<Algorithm> {

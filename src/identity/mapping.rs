@@ -29,7 +29,7 @@ impl ClaimPath {
     }
 
     /// Creates a path of one claim.
-    fn claim(name: &str) -> Self {
+    pub(crate) fn claim(name: &str) -> Self {
         Self(Box::new([name.into()]))
     }
 }

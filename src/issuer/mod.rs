@@ -36,6 +36,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
+use crate::support::telemetry;
 
 pub use client_auth::{ClientAuth, SecretSource};
 pub use health::{IssuerHealth, KeyState, UnusableKey};
@@ -181,6 +182,9 @@ impl Issuers {
         let before = self.edit(|list| {
             list.by_name.insert(issuer.name.clone(), issuer.clone());
         });
+        if issuer.rules.config.insecure_accept_id_tokens {
+            telemetry::id_tokens_accepted(&issuer.name);
+        }
         // A new issuer has no cached tokens.
         if before.contains(&issuer.name) {
             self.bump_generation();
@@ -297,10 +301,15 @@ impl Issuers {
         resolver: Option<Arc<dyn TenantIssuers>>,
     ) -> Result<(), ConfigError> {
         let template = Arc::new(IssuerTemplate::new(config, resolver, self.0.factory.clone())?);
-        self.edit(|list| {
+        let before = self.edit(|list| {
             list.templates.retain(|other| other.pattern() != template.pattern());
             list.templates.push(template.clone());
         });
+        // The builder adds a template twice: with the configuration, then with its resolver.
+        let is_new = !before.templates.iter().any(|other| other.pattern() == template.pattern());
+        if is_new && template.rules().config.insecure_accept_id_tokens {
+            telemetry::id_tokens_accepted(template.pattern());
+        }
         self.bump_generation();
         Ok(())
     }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Debug, Display, Write};
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -177,6 +177,21 @@ pub(crate) fn any_tenant(prefix: Option<&str>) {
 pub(crate) fn refused(reason: &'static str, error: &(dyn Error + 'static)) {
     tracing::debug!(target: TARGET, reason, error = %Causes(error), "request refused");
     count!("scaikey_auth_refusals_total", "reason" => reason);
+}
+
+/// Logs that a token has none of the claims that may name its audience.
+pub(crate) fn audience_missing(issuer: &str, claims: &dyn Debug) {
+    tracing::debug!(target: TARGET, issuer, ?claims, "the token has no audience claim");
+}
+
+/// Logs the claim whose value is not an audience of this service. Of the token it contains nothing.
+pub(crate) fn audience_refused(issuer: &str, claim: &dyn Display) {
+    tracing::debug!(target: TARGET, issuer, %claim, "the token's audience is not this service");
+}
+
+/// Logs that ID tokens of an issuer are accepted as bearer tokens.
+pub(crate) fn id_tokens_accepted(issuer: &str) {
+    tracing::warn!(target: TARGET, issuer, "ID tokens of this issuer are accepted as bearer tokens (insecure_accept_id_tokens): every page or service that receives one as a proof of sign-in can call this service as the user; prefer access tokens, if the provider issues verifiable ones");
 }
 
 /// Logs a mistake in the service's code: a guard or extractor ran outside of every layer.

@@ -8,6 +8,7 @@ use crate::error::InvalidToken;
 use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, text};
 use crate::issuer::Rules;
 use crate::support::json::Value;
+use crate::support::telemetry;
 
 /// Returns `iss`, which must be a string (RFC 7519 §4.1.1).
 pub(super) fn issuer_of(claims: Value<'_>) -> Result<&str, InvalidToken> {
@@ -32,9 +33,9 @@ pub(super) fn check(
         return Err(InvalidToken::Algorithm);
     }
     check_type(header.typ, config.profile)?;
-    check_audience(claims, &rules.audience)?;
+    check_audience(claims, config, &rules.audience)?;
     let lifetime = check_times(claims, now, config.leeway, config.max_token_lifetime)?;
-    check_token_kind(claims)?;
+    check_token_kind(claims, config.insecure_accept_id_tokens)?;
     check_confirmation(claims, allows_bound)?;
     text(claims.get("jti"), "jti")?;
     if config.profile == TokenProfile::Rfc9068 {
@@ -96,15 +97,34 @@ fn check_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
     }
 }
 
-/// Checks `aud`: a string, or a list of strings, with an audience of this service (RFC 7519 §4.1.3).
-fn check_audience(claims: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken> {
+/// Checks the audience: a string, or a list of strings, with a name of this service (RFC 7519 §4.1.3). Only the
+/// first configured claim that is present counts, so a token for another service is never accepted because
+/// of a second claim. Errors call the claim `aud`; the log names it.
+fn check_audience(
+    claims: Value<'_>,
+    config: &IssuerConfig,
+    expected: &[Box<str>],
+) -> Result<(), InvalidToken> {
+    let mut paths = config.audience_claims.iter();
+    let present = paths.find_map(|path| Some((path, claims.follow(path.steps())?)));
+    let Some((path, audience)) = present else {
+        telemetry::audience_missing(config.expected(), &config.audience_claims);
+        return Err(InvalidToken::MissingClaim("aud"));
+    };
+    let result = names_one_of(audience, expected);
+    if result.is_err() {
+        telemetry::audience_refused(config.expected(), path);
+    }
+    result
+}
+
+fn names_one_of(audience: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken> {
     let is_expected = |name: &str| expected.iter().any(|own| **own == *name);
-    let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
-    let named = if let Some(single) = aud.as_str() {
+    let named = if let Some(single) = audience.as_str() {
         is_expected(single)
-    } else if aud.is_list() {
+    } else if audience.is_list() {
         let mut named = false;
-        for name in aud.children() {
+        for name in audience.children() {
             named |= is_expected(name.as_str().ok_or(InvalidToken::MalformedClaim("aud"))?);
         }
         named
@@ -143,27 +163,35 @@ fn check_times(
 
 /// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not mark them
 /// by `typ`, but their claims differ from those of access tokens.
-fn check_token_kind(claims: Value<'_>) -> Result<(), InvalidToken> {
-    const CLAIMS_OF_OTHER_TOKENS: [&str; 4] = ["at_hash", "c_hash", "s_hash", "events"];
-    const KINDS_OF_OTHER_TOKENS: [(&str, &[&str]); 3] = [
-        ("typ", &["ID", "Refresh", "Offline", "Logout"]),
-        ("token_use", &["id", "refresh"]),
-        ("token_type", &["refresh", "refresh_token", "id_token"]),
+fn check_token_kind(claims: Value<'_>, accepts_id_tokens: bool) -> Result<(), InvalidToken> {
+    const KINDS: [(&str, &[&str]); 3] = [
+        ("typ", &["Refresh", "Offline", "Logout"]),
+        ("token_use", &["refresh"]),
+        ("token_type", &["refresh", "refresh_token"]),
     ];
-    let has = |name: &&str| claims.get(name).is_some();
-    let kind = |(name, kinds): &(&str, &[&str])| {
-        claims.get(name).and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind))
-    };
-    // `nonce` belongs to ID tokens. Some issuers copy it into access tokens, but those also have a scope or
-    // a client.
-    let bare_nonce = || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(has);
-    if CLAIMS_OF_OTHER_TOKENS.iter().any(has)
-        || KINDS_OF_OTHER_TOKENS.iter().any(kind)
-        || bare_nonce()
-    {
+    let is_other = claims.get("events").is_some() || is_of_kind(claims, &KINDS);
+    if is_other || (!accepts_id_tokens && is_id_token(claims)) {
         return Err(InvalidToken::Type);
     }
     Ok(())
+}
+
+/// Returns whether a claim marks an ID token.
+fn is_id_token(claims: Value<'_>) -> bool {
+    const HASHES: [&str; 3] = ["at_hash", "c_hash", "s_hash"];
+    const KINDS: [(&str, &[&str]); 3] =
+        [("typ", &["ID"]), ("token_use", &["id"]), ("token_type", &["id_token"])];
+    let has = |name: &&str| claims.get(name).is_some();
+    // `nonce` belongs to ID tokens. Some issuers copy it into access tokens, but those also have a scope or
+    // a client.
+    let bare_nonce = || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(has);
+    HASHES.iter().any(has) || is_of_kind(claims, &KINDS) || bare_nonce()
+}
+
+fn is_of_kind(claims: Value<'_>, kinds: &[(&str, &[&str])]) -> bool {
+    kinds.iter().any(|(name, kinds)| {
+        claims.get(name).and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind))
+    })
 }
 
 /// Refuses a token that is bound to a key (RFC 9449 §7.2, RFC 8705 §3), unless the caller verifies the
@@ -235,8 +263,33 @@ mod tests {
             (r#"{"aud":["me",7]}"#, Some(InvalidToken::MalformedClaim("aud"))),
             (r#"{"aud":{"me":1}}"#, Some(InvalidToken::MalformedClaim("aud"))),
         ];
+        let config = IssuerConfig::new("https://id.example");
         for (json, expected) in table {
-            assert_eq!(fault_of(json, |claims| check_audience(claims, &ours)), expected, "{json}");
+            let fault = fault_of(json, |claims| check_audience(claims, &config, &ours));
+            assert_eq!(fault, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn only_first_present_audience_claim_counts() {
+        use InvalidToken::{Audience, MalformedClaim, MissingClaim};
+        let config = IssuerConfig::new("https://id.example");
+        let config = config.audience_claims(["aud", "client_id", "/app/id"]);
+        for (json, expected) in [
+            (r#"{"aud":"me"}"#, None),
+            (r#"{"client_id":"me"}"#, None),
+            (r#"{"client_id":["x","me"],"app":{"id":"x"}}"#, None),
+            (r#"{"app":{"id":"me"}}"#, None),
+            (r#"{"aud":"x","client_id":"me"}"#, Some(Audience)),
+            (r#"{"aud":[],"client_id":"me"}"#, Some(Audience)),
+            (r#"{"aud":null,"client_id":"me"}"#, Some(MalformedClaim("aud"))),
+            (r#"{"client_id":"x","app":{"id":"me"}}"#, Some(Audience)),
+            (r#"{"client_id":7}"#, Some(MalformedClaim("aud"))),
+            (r#"{"azp":"me"}"#, Some(MissingClaim("aud"))),
+            (r#"{"app":"me"}"#, Some(MissingClaim("aud"))),
+        ] {
+            let fault = fault_of(json, |claims| check_audience(claims, &config, &["me".into()]));
+            assert_eq!(fault, expected, "{json}");
         }
     }
 
@@ -289,22 +342,40 @@ mod tests {
 
     #[test]
     fn other_token_types_are_not_access_tokens() {
+        let fault = |json, accepts_id_tokens| {
+            fault_of(json, |claims| check_token_kind(claims, accepts_id_tokens))
+        };
         for json in [
             r#"{"at_hash":"x","scope":"openid","client_id":"c"}"#,
+            r#"{"c_hash":"x"}"#,
+            r#"{"s_hash":"x"}"#,
             r#"{"nonce":"x"}"#,
-            r#"{"events":{}}"#,
-            r#"{"typ":"Refresh","scope":"a"}"#,
+            r#"{"typ":"ID"}"#,
             r#"{"token_use":"id"}"#,
+            r#"{"token_type":"id_token"}"#,
+        ] {
+            assert_eq!(fault(json, false), Some(InvalidToken::Type), "{json}");
+            assert_eq!(fault(json, true), None, "{json}");
+        }
+        for json in [
+            r#"{"events":{}}"#,
+            r#"{"events":{},"at_hash":"x"}"#,
+            r#"{"typ":"Refresh","scope":"a"}"#,
+            r#"{"typ":"Offline"}"#,
+            r#"{"typ":"Logout"}"#,
+            r#"{"typ":"ID","token_use":"refresh"}"#,
+            r#"{"token_type":"refresh"}"#,
             r#"{"token_type":"refresh_token"}"#,
         ] {
-            assert_eq!(fault_of(json, check_token_kind), Some(InvalidToken::Type), "{json}");
+            assert_eq!(fault(json, false), Some(InvalidToken::Type), "{json}");
+            assert_eq!(fault(json, true), Some(InvalidToken::Type), "{json}");
         }
         for json in [
             r#"{"nonce":"x","scope":"a"}"#,
             r#"{"typ":"Bearer"}"#,
             r#"{"token_type":"client_credentials"}"#,
         ] {
-            assert_eq!(fault_of(json, check_token_kind), None, "{json}");
+            assert_eq!(fault(json, false), None, "{json}");
         }
     }
 

@@ -15,6 +15,7 @@ mod outages;
 mod own_validators;
 mod proofs;
 mod properties;
+mod relaxations;
 mod responses;
 mod secrets;
 mod tenancy;
