@@ -288,6 +288,7 @@ impl Inner {
         let rules = ExpectedIdToken {
             issuer: client.issuer(),
             client_id: client.client_id(),
+            trusted_audiences: client.trusted_audiences(),
             nonce,
             access_token: token.secret().expose(),
         };

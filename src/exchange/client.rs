@@ -259,7 +259,6 @@ impl TokenExchangeClient {
     }
 
     /// Returns the audiences that an ID token may have besides the client and this service.
-    #[allow(dead_code)]
     pub(crate) fn trusted_audiences(&self) -> &[String] {
         &self.cached.endpoint.settings.trusted_audiences
     }

@@ -25,8 +25,10 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 pub(crate) struct ExpectedIdToken<'a> {
     /// The `iss` of the provider that the sign-in was started at.
     pub(crate) issuer: &'a str,
-    /// The client, which must be the only audience.
+    /// The client, which must be an audience.
     pub(crate) client_id: &'a str,
+    /// The further audiences that are allowed, besides this service's own audiences for the issuer.
+    pub(crate) trusted_audiences: &'a [String],
     /// The nonce of the authorization request, if it had one.
     pub(crate) nonce: Option<&'a str>,
     /// The access token of the same response.
@@ -72,7 +74,7 @@ fn verify(
         return Err(InvalidToken::Algorithm);
     }
     let leeway = issuer.rules.config.leeway.as_secs_f64();
-    check(claims, &header, expected, unix_time(clock.now()), leeway)?;
+    check(claims, &header, expected, &issuer.rules.audience, unix_time(clock.now()), leeway)?;
     let signature = jws.signature()?;
     let query = header.key_query(&issuer.name, &issuer.rules, clock.now());
     match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
@@ -99,6 +101,7 @@ fn check(
     claims: Value<'_>,
     header: &Header,
     expected: &ExpectedIdToken<'_>,
+    own_audiences: &[Box<str>],
     now: f64,
     leeway: f64,
 ) -> Result<(), InvalidToken> {
@@ -106,7 +109,7 @@ fn check(
     if !matches!(header.typ, Typ::Absent | Typ::Jwt) || claims.get("events").is_some() {
         return Err(InvalidToken::Type);
     }
-    check_audience(claims, expected.client_id)?;
+    check_audience(claims, expected, own_audiences)?;
     let date = |name| numeric_date(claims.get(name), name)?.ok_or(InvalidToken::MissingClaim(name));
     let (expires, issued) = (date("exp")?, date("iat")?);
     if now >= expires + leeway {
@@ -131,20 +134,36 @@ fn check(
     }
 }
 
-/// Checks that the client is the only audience: another audience could have requested the token for itself.
-/// `azp`, if present, must be the client, too.
-fn check_audience(claims: Value<'_>, client_id: &str) -> Result<(), InvalidToken> {
+/// Checks that the client is an audience (OpenID Connect Core §3.1.3.7, steps 3 to 5). Another audience must be
+/// this service or trusted by name, because it could have requested the token for itself; then `azp` must say
+/// that the client did. `azp`, if present, must always be the client.
+fn check_audience(
+    claims: Value<'_>,
+    expected: &ExpectedIdToken<'_>,
+    own_audiences: &[Box<str>],
+) -> Result<(), InvalidToken> {
+    let client_id = expected.client_id;
     let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
     let is_client = |name: Value<'_>| name.as_str() == Some(client_id);
-    let is_only_audience = match aud.is_list() {
-        true => aud.children().next().is_some() && aud.children().all(is_client),
-        false => is_client(aud),
+    let is_trusted = |name: Value<'_>| {
+        let name = name.as_str();
+        own_audiences.iter().any(|own| name == Some(&**own))
+            || expected.trusted_audiences.iter().any(|other| name == Some(other))
     };
-    if !is_only_audience {
+    let (names_client, has_others, all_trusted) = match aud.is_list() {
+        true => (
+            aud.children().any(is_client),
+            !aud.children().all(is_client),
+            aud.children().all(|name| is_client(name) || is_trusted(name)),
+        ),
+        false => (is_client(aud), false, true),
+    };
+    if !names_client || !all_trusted {
         return Err(InvalidToken::Audience);
     }
     match text(claims.get("azp"), "azp")? {
         Some(azp) if azp != client_id => Err(InvalidToken::MalformedClaim("azp")),
+        None if has_others => Err(InvalidToken::MissingClaim("azp")),
         _ => Ok(()),
     }
 }
@@ -194,10 +213,11 @@ mod tests {
         let expected = ExpectedIdToken {
             issuer: "https://id.example",
             client_id: "app",
+            trusted_audiences: &["trusted".to_owned()],
             nonce: Some("n-1"),
             access_token: "token",
         };
-        check(document.root(), &header, &expected, NOW, 60.0).err()
+        check(document.root(), &header, &expected, &["own".into()], NOW, 60.0).err()
     }
 
     #[test]
@@ -211,6 +231,18 @@ mod tests {
             (r#"{"aud":[]}"#, Some(Audience)),
             (r#"{"aud":["app","other"]}"#, Some(Audience)),
             (r#"{"aud":["app",7]}"#, Some(Audience)),
+            (r#"{"aud":["app","app"],"azp":null}"#, None),
+            (r#"{"aud":["own","app"]}"#, None),
+            (r#"{"aud":["app","trusted","own"]}"#, None),
+            (r#"{"aud":["app","own"],"azp":null}"#, Some(MissingClaim("azp"))),
+            (r#"{"aud":["app","own"],"azp":"own"}"#, Some(MalformedClaim("azp"))),
+            (r#"{"aud":["app","own"],"azp":["app"]}"#, Some(MalformedClaim("azp"))),
+            (r#"{"aud":["app","own","other"]}"#, Some(Audience)),
+            (r#"{"aud":["app","own",null]}"#, Some(Audience)),
+            (r#"{"aud":["app","OWN"]}"#, Some(Audience)),
+            (r#"{"aud":["own","trusted"]}"#, Some(Audience)),
+            (r#"{"aud":"own"}"#, Some(Audience)),
+            (r#"{"aud":{"app":1}}"#, Some(Audience)),
             (r#"{"azp":"other"}"#, Some(MalformedClaim("azp"))),
             (r#"{"exp":null}"#, Some(MissingClaim("exp"))),
             (r#"{"iat":null}"#, Some(MissingClaim("iat"))),

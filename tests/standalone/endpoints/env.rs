@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::endpoints::{EndpointsBuilder, PasswordDecision, SignIn};
-use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::registrar::MemoryRegistrar;
 use scaikey_auth::session::Sessions;
@@ -103,7 +103,7 @@ impl Setup {
         let auth = auth.verified_tokens_bytes(1 << 20).resource("https://wave.example");
         let change = std::mem::replace(&mut self.auth, Box::new(|auth| auth));
         let auth = change(auth).build().unwrap();
-        let client = client(&provider, &clock);
+        let client = client(&provider, &clock).build().unwrap();
         let env =
             TestEnv { provider, clock, auth, client, api: String::new(), slow: Arc::default() };
         env.start_process(self).await
@@ -117,8 +117,17 @@ impl TestEnv {
 
     /// Replaces the token client, as in another process, which shares no memory.
     pub(crate) fn with_new_client(mut self) -> Self {
-        self.client = client(&self.provider, &self.clock);
+        self.client = client(&self.provider, &self.clock).build().unwrap();
         self
+    }
+
+    /// Starts another process of the service, with a changed client.
+    pub(crate) async fn with_client(
+        mut self,
+        change: impl FnOnce(TokenExchangeBuilder) -> TokenExchangeBuilder,
+    ) -> Self {
+        self.client = change(client(&self.provider, &self.clock)).build().unwrap();
+        self.start_process(Setup::default()).await
     }
 
     /// Starts another process of the same service.
@@ -215,14 +224,12 @@ impl TestEnv {
     }
 }
 
-fn client(provider: &Provider, clock: &ManualClock) -> TokenExchangeClient {
+fn client(provider: &Provider, clock: &ManualClock) -> TokenExchangeBuilder {
     TokenExchangeClient::builder(provider.issuer())
         .allow_loopback_http(true)
         .client_auth(ClientAuth::basic("wave", "secret"))
         .enable_password_grant()
         .clock(clock.clone())
-        .build()
-        .unwrap()
 }
 
 pub(crate) fn encoded(text: &str) -> String {

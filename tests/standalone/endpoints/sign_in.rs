@@ -300,6 +300,7 @@ async fn wrong_id_token_ends_sign_in() {
         ("of another sign-in", id_token("nonce", "n-2".into())),
         ("of another token", id_token("at_hash", "AAAAAAAAAAAAAAAAAAAAAA".into())),
         ("for another audience, too", id_token("aud", json!(["wave", "other"]))),
+        ("for this service, of no party", id_token("aud", json!(["wave", "scaiwave"]))),
         ("for another party", id_token("azp", "other".into())),
         ("made long ago", id_token("iat", 1000.into())),
         ("a logout token", id_token("events", json!({}))),
@@ -317,6 +318,32 @@ async fn wrong_id_token_ends_sign_in() {
     }
     env.provider.fail(ProviderEndpoint::Token, Fault::remove_member("id_token"));
     redeem().await.assert_oauth_error(400, "invalid_grant");
+}
+
+/// LemonLDAP::NG and ZITADEL always send several audiences. This service's audience is `scaiwave`.
+#[tokio::test]
+async fn further_audiences_must_be_trusted() {
+    let env = TestEnv::new().await;
+    let verifier = PkceVerifier::generate().unwrap();
+    let redeem = async |env: &TestEnv, aud: &[&str], azp: &str| {
+        let challenge = verifier.challenge();
+        let code =
+            env.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"));
+        let token = env.provider.token().without("scope").subject("bob-id").claim("nonce", "n-1");
+        let token = token.claim("aud", aud).claim("azp", azp).sign();
+        env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("id_token", token));
+        let secret = verifier.secret().expose();
+        let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
+        env.visitor().post_form("/v1/auth/login", &form).await.status
+    };
+    assert_eq!(redeem(&env, &["wave", "scaiwave"], "wave").await, 200);
+    assert_eq!(redeem(&env, &["wave", "scaiwave"], "scaiwave").await, 400);
+    assert_eq!(redeem(&env, &["wave", "project"], "wave").await, 400);
+    let env = env.with_client(|client| client.trusted_audience("project")).await;
+    assert_eq!(redeem(&env, &["wave", "project", "scaiwave"], "wave").await, 200);
+    assert_eq!(redeem(&env, &["wave", "project"], "project").await, 400);
+    assert_eq!(redeem(&env, &["wave", "project2"], "wave").await, 400);
+    assert_eq!(redeem(&env, &["project", "scaiwave"], "wave").await, 400);
 }
 
 #[tokio::test]
