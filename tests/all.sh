@@ -2,8 +2,9 @@
 # Installs the programs that the tests need, and runs all tests: bash tests/all.sh
 #
 # The tests need: a C compiler, PostgreSQL with PgBouncer, Redis and `setpriv` (for private servers), curl
-# and Chromium with its driver (for the examples), Node.js with npm (for a third-party provider), and pip
-# (for a Valkey server). With apt-get the script installs them; elsewhere it lists the missing packages.
+# and Chromium with its driver (for browsers that sign in), Node.js with npm, pip and LemonLDAP::NG (for
+# third-party providers; pip also for a Valkey server). With apt-get the script installs them; elsewhere it
+# lists the missing packages.
 #
 # The script runs all tests even if one fails, and exits with an error if one failed. It passes its
 # arguments to `cargo test`; with arguments, it leaves out the package `unified` and Valkey. `bash
@@ -20,6 +21,9 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+perl -e 'require Lemonldap::NG::Portal' 2>/dev/null || missing+=(liblemonldap-ng-portal-perl)
+perl -e 'require IO::String' 2>/dev/null || missing+=(libio-string-perl)
+perl -e 'require String::Random' 2>/dev/null || missing+=(libstring-random-perl)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; } >/dev/null || missing+=(postgresql)

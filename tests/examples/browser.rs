@@ -14,8 +14,8 @@ use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use super::webdriver::Browser;
 use crate::support::process::Program;
+use crate::support::webdriver::Browser;
 
 /// Starts the example and opens its page in a browser.
 async fn open_example(token_seconds: &str) -> (Program, Browser, String) {

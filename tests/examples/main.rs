@@ -7,4 +7,3 @@ mod browser;
 mod printed_commands;
 mod scaikey_documents;
 mod service;
-mod webdriver;

@@ -1,15 +1,18 @@
-//! The `service` example with a third-party provider, configured by environment variables only.
+//! The `service` example with third-party providers, configured by environment variables only.
 
+mod canaille;
 mod client_side;
+mod lemonldap;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::http::{self, get, send};
 use support::process::Program;
+use support::webdriver::Browser;
 use tokio::process::Command;
 
 /// The hint for missing tools. npm installs `oidc-provider` itself.
@@ -34,7 +37,7 @@ impl Provider {
         let mut node = Command::new("node");
         node.arg("provider.mjs").current_dir(folder).env("PORT", port).env("CLIENT_JWK", jwk);
         let mut process = Program::spawn(node);
-        let url = process.stdout.line("http://").await;
+        let url = process.url(INSTALL_HINT).await;
         Self { process, url }
     }
 
@@ -49,17 +52,21 @@ impl Provider {
 
     /// Gets an access token by client credentials. Without a resource it is opaque.
     async fn token(&self, resource: Option<&str>, scope: &str) -> String {
-        let url = format!("{}/token", self.url);
         let mut form = format!("grant_type=client_credentials&scope={scope}");
         if let Some(resource) = resource {
             form.push_str(&format!("&resource={resource}"));
         }
-        let request = http::client().post(url).basic_auth("svc", Some("s3cret")).body(form);
-        let request = request.header("content-type", "application/x-www-form-urlencoded");
-        let answer = send(request).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()["access_token"].as_str().unwrap().to_owned()
+        token(&format!("{}/token", self.url), ("svc", "s3cret"), form).await
     }
+}
+
+/// Gets an access token from a token endpoint.
+async fn token(endpoint: &str, (client, secret): (&str, &str), form: impl Into<String>) -> String {
+    let request = http::client().post(endpoint).basic_auth(client, Some(secret)).body(form.into());
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let answer = send(request).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["access_token"].as_str().unwrap().to_owned()
 }
 
 /// Installs `oidc-provider` into the build folder, once.
@@ -90,6 +97,54 @@ async fn service(provider: &Provider, more: &[(&str, &str)]) -> (Program, String
     ];
     environment.extend(more);
     Program::service(&environment).await
+}
+
+/// The address of a service with sessions. Providers must know it before the service starts.
+struct Site(u16);
+
+impl Site {
+    fn reserve() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self(listener.local_addr().unwrap().port())
+    }
+
+    /// Another site than the provider's, whose cookies would otherwise go to the service.
+    fn url(&self) -> String {
+        format!("http://localhost:{}", self.0)
+    }
+
+    fn redirect_uri(&self) -> String {
+        format!("{}/v1/auth/login", self.url())
+    }
+
+    async fn start(&self, environment: &[(&str, &str)]) -> Program {
+        let (listen, redirect_uri) = (format!("127.0.0.1:{}", self.0), self.redirect_uri());
+        let own = [
+            ("LISTEN", listen.as_str()),
+            ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
+            ("SCAIWAVE_REDIRECT_URI", &redirect_uri),
+            ("SCAIWAVE_SESSION_KEYS", "YSBzZWFsaW5nIGtleSBvZiB0aGlydHktdHdvIGJ5dGVzISE="),
+        ];
+        Program::service(&[&own, environment].concat()).await.0
+    }
+
+    /// Signs a user in with a browser, and out again. `fill_in` fills in the provider's forms. Returns the
+    /// answers of `/me` and `whoami` between them.
+    async fn sign_in_and_out(&self, fill_in: impl AsyncFnOnce(&Browser)) -> (Value, Value) {
+        let browser = Browser::start().await;
+        browser.open(&format!("{}/v1/auth/login?return_to=/me", self.url())).await;
+        fill_in(&browser).await;
+        browser.shows("identity").await;
+        assert_eq!(browser.url().await, format!("{}/me", self.url()));
+        let me = browser.script("return fetch('/me').then(answer => answer.json())").await;
+        let whoami = "return fetch('/v1/auth/whoami').then(answer => answer.json())";
+        let whoami = browser.script(whoami).await;
+        let sign_out = "return fetch('/v1/auth/logout', { method: 'POST' }).then(it => it.status)";
+        assert_eq!(browser.script(sign_out).await, 204);
+        let status = "return fetch('/me').then(answer => answer.status)";
+        assert_eq!(browser.script(status).await, 401);
+        (me, whoami)
+    }
 }
 
 async fn status(service: &str, path: &str, token: &str) -> u16 {

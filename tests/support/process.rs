@@ -33,10 +33,10 @@ impl Program {
         Self::spawn(command)
     }
 
-    /// Starts the `service` example on a free port and returns it with its URL.
+    /// Starts the `service` example and returns it with its URL. It listens on a free port, or where
+    /// `LISTEN` says.
     pub(crate) async fn service(environment: &[(&str, &str)]) -> (Self, String) {
-        let mut environment = environment.to_vec();
-        environment.push(("LISTEN", "127.0.0.1:0"));
+        let environment = [&[("LISTEN", "127.0.0.1:0")], environment].concat();
         let mut service = Self::example("service", &environment);
         let line = service.stderr.line("listening on ").await;
         let (_, url) = line.split_once("listening on ").unwrap();
@@ -77,6 +77,15 @@ impl Program {
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
         Self { stdin: child.stdin.take(), child, stdout, stderr }
+    }
+
+    /// Waits until a server prints its URL, and returns the URL. Panics with `install_hint` if the server
+    /// ends before.
+    pub(crate) async fn url(&mut self, install_hint: &str) -> String {
+        match self.stdout.find("http://").await {
+            Some(url) => url,
+            None => panic!("{install_hint}:\n{}", self.stderr.rest().await),
+        }
     }
 
     /// Sends it a signal by name, such as `HUP`.

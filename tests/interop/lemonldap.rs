@@ -1,0 +1,101 @@
+//! LemonLDAP::NG, whose tokens always name several audiences.
+
+use serde_json::json;
+use tokio::process::Command;
+
+use super::{Site, status, token};
+use crate::support::File;
+use crate::support::http::get;
+use crate::support::process::Program;
+use crate::support::webdriver::Browser;
+
+const INSTALL_HINT: &str = "install the Debian packages `liblemonldap-ng-portal-perl`, `libio-string-perl` \
+    and `libstring-random-perl`";
+
+/// A running provider: see `lemonldap.pl`.
+struct LemonLdap {
+    issuer: String,
+    _process: Program,
+    _folder: File,
+}
+
+impl LemonLdap {
+    async fn start(site: &Site) -> Self {
+        let folder = File::new("redirect_uri", &site.redirect_uri());
+        let mut perl = Command::new("perl");
+        perl.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/lemonldap.pl"));
+        perl.env("FOLDER", folder.path().with_file_name("").as_os_str());
+        perl.env("REDIRECT_URI", site.redirect_uri());
+        let mut process = Program::spawn(perl);
+        let issuer = process.url(INSTALL_HINT).await;
+        Self { issuer, _process: process, _folder: folder }
+    }
+
+    /// Starts the service of the client `web`.
+    async fn service(&self, site: &Site) -> Program {
+        let environment = [
+            ("SCAIWAVE_ISSUER", self.issuer.as_str()),
+            ("SCAIWAVE_AUDIENCE", "https://wave.example"),
+            ("SCAIWAVE_ROLES_CLAIM", "groups"),
+            ("SCAIWAVE_TENANT_CLAIM", "tenant"),
+            ("SCAIWAVE_CLIENT_ID", "web"),
+            ("SCAIWAVE_CLIENT_SECRET", "web-s3cret"),
+            ("SCAIWAVE_SCOPES", "openid profile email"),
+            ("SCAIWAVE_TENANT_REQUIRED", "false"),
+            ("SCAIWAVE_TRUSTED_AUDIENCES", "https://drive.example"),
+        ];
+        site.start(&environment).await
+    }
+
+    /// Gets an access token by client credentials.
+    async fn token(&self, client: &str) -> String {
+        let endpoint = format!("{}oauth2/token", self.issuer);
+        let secret = format!("{client}-s3cret");
+        token(&endpoint, (client, &secret), "grant_type=client_credentials&scope=read").await
+    }
+}
+
+#[tokio::test]
+async fn lemonldap_tokens_name_several_audiences() {
+    let site = Site::reserve();
+    let provider = LemonLdap::start(&site).await;
+    let _service = provider.service(&site).await;
+    let me = format!("{}/me", site.url());
+    let own = get(&me, Some(&provider.token("web").await)).await;
+    assert_eq!(own.status, 200, "{own:?}");
+    assert_eq!(
+        own.json()["identity"],
+        json!({
+            "issuer": provider.issuer, "subject": "web", "kind": "service_account", "name": null,
+            "email": null, "scopes": ["read"], "roles": [], "groups": [],
+        })
+    );
+    assert_eq!(status(&site.url(), "/me", &provider.token("other").await).await, 401);
+    assert_eq!(status(&site.url(), "/me", "a.b.c").await, 401);
+}
+
+#[tokio::test]
+#[ignore = "needs P_TRUSTED_AUDIENCES"]
+async fn lemonldap_signs_a_browser_in() {
+    let site = Site::reserve();
+    let provider = LemonLdap::start(&site).await;
+    let _service = provider.service(&site).await;
+    let fill_in = async |browser: &Browser| {
+        browser.shows("Connect").await;
+        browser.write("#userfield", "dwho").await;
+        browser.write("#passwordfield", "dwho").await;
+        browser.click("button[type=submit]").await;
+    };
+    let (me, whoami) = site.sign_in_and_out(fill_in).await;
+    assert_eq!(
+        me["identity"],
+        json!({
+            "issuer": provider.issuer, "subject": "dwho", "kind": "user", "name": "Doctor Who",
+            "email": "dwho@badwolf.org", "scopes": ["email", "openid", "profile"],
+            "roles": ["docs_internal", "timelords", "users"],
+            "groups": ["docs_internal", "timelords", "users"],
+        })
+    );
+    assert_eq!(me["tenant"], "tardis");
+    assert_eq!(whoami["identity_id"], "user:dwho");
+}
