@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::claim_test::is_set;
 use super::{
     Actor, ClaimPath, ClaimsMapping, Confirmation, Identity, IdentityKind, Inner, Provenance,
     Scopes, TenantId,
 };
 use crate::error::InvalidToken;
 use crate::support::json::{Document, Span, Value};
+use crate::support::telemetry::{self, LoggedOnce};
 
 /// The largest accepted NumericDate: 2^53, up to which JSON numbers are exact.
 const LATEST: f64 = 9_007_199_254_740_992.0;
@@ -21,6 +23,8 @@ pub(crate) struct Reading<'r> {
     pub(crate) provenance: Provenance,
     /// Whether `client_id` replaces a missing `sub` in a client-credentials token.
     pub(crate) legacy_service_tokens: bool,
+    /// The ignored claims of the issuer that were logged. `None` logs none as new.
+    pub(crate) logged: Option<&'r LoggedOnce>,
 }
 
 impl Identity {
@@ -63,7 +67,8 @@ impl Identity {
         })?;
         let issuer = text(document.root().get("iss"), "iss")?;
         let issuer = issuer.ok_or(InvalidToken::MissingClaim("iss"))?.into();
-        Reading { issuer, mapping, provenance, legacy_service_tokens: false }.identity(document)
+        Reading { issuer, mapping, provenance, legacy_service_tokens: false, logged: None }
+            .identity(document)
     }
 }
 
@@ -92,37 +97,86 @@ impl Reading<'_> {
         let (issued_at, expires_at) = (date(claims, "iat")?, date(claims, "exp")?);
         let expires_at = expires_at.ok_or(InvalidToken::MissingClaim("exp"))?;
         let mut names = Names::with_capacity_for(claims, [&mapping.roles, &mapping.groups]);
-        let roles = names.add_all(claims, &mapping.roles, "roles")?;
-        names.add_all(claims, &mapping.groups, "groups")?;
+        self.log_unless(names.add_all(claims, &mapping.roles, &mapping.name_member), "roles");
+        let roles = names.count();
+        self.log_unless(names.add_all(claims, &mapping.groups, &mapping.name_member), "groups");
         let (tenant_id, scopes) = (tenant(claims, mapping)?, scopes(claims, mapping)?);
+        // A partner may decide which tenants a caller acts in, and a deny list looks up `sid` and `jti`.
         let partner_id = first(claims, &mapping.partner_id, "partner_id")?;
-        let display_name = first(claims, &mapping.display_name, "name")?;
-        let email = first(claims, &mapping.email, "email")?;
+        let (session_id, token_id) =
+            (string(claims.get("sid"), "sid")?, string(claims.get("jti"), "jti")?);
+        let display_name = values_at(claims, &mapping.display_name).next();
+        let email = values_at(claims, &mapping.email).next();
         Ok(Identity(Arc::new(Inner {
             tenant_id,
             provenance: self.provenance,
             kind,
             email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
-            issuer: self.issuer,
             subject: span(Some(subject)),
             partner_id: span(partner_id),
             client_id: span(client_id),
-            display_name: span(display_name),
-            email: span(email),
-            session_id: span(string(claims.get("sid"), "sid")?),
-            token_id: span(string(claims.get("jti"), "jti")?),
-            acr: span(string(claims.get("acr"), "acr")?),
+            display_name: self.optional_span(display_name, "display_name"),
+            email: self.optional_span(email, "email"),
+            session_id: span(session_id),
+            token_id: span(token_id),
+            acr: self.optional_span(claims.get("acr"), "acr"),
             names: names.found.into(),
             scopes,
             issued_at,
             expires_at,
-            mfa_verified_at: mfa_verified_at(claims, mapping),
-            actors: actors(claims)?,
+            mfa_verified_at: self.mfa_verified_at(claims),
+            actors: self.actors(claims),
             confirmation: Confirmation::read(claims)?.map(Box::new),
             roles,
+            issuer: self.issuer,
             claims_length: document.length(),
             text: document.into_text(),
         })))
+    }
+
+    /// Returns the place of a string that decides nothing. A value of another type counts as absent.
+    fn optional_span(&self, value: Option<Value<'_>>, attribute: &'static str) -> Span {
+        let value = string(value, attribute);
+        self.log_unless(value.is_ok(), attribute);
+        span(value.unwrap_or_default())
+    }
+
+    /// Reads the time of the multi-factor authentication that the first passing test found.
+    fn mfa_verified_at(&self, claims: Value<'_>) -> Option<SystemTime> {
+        let test = self.mapping.mfa.iter().find(|test| test.passes(claims))?;
+        // An item of `amr` may state when its method was used. All of the tested methods were used since the
+        // earliest of these times.
+        let times = test.found(claims).filter_map(|it| it.get("timestamp")).filter_map(seconds);
+        if let Some(time) = times.reduce(f64::min) {
+            return system_time(time);
+        }
+        let claim = values_at(claims, &self.mapping.auth_time).next()?;
+        let time = seconds(claim).and_then(system_time);
+        self.log_unless(time.is_some(), "auth_time");
+        time
+    }
+
+    /// Reads the chain of `act` claims, outermost first. The nesting limit of the JSON reader limits its
+    /// length. An actor that cannot be read stays in the chain: a token with an actor must not look like a
+    /// token without.
+    fn actors(&self, claims: Value<'_>) -> Box<[Actor]> {
+        let mut chain = Vec::new();
+        let mut next = claims.get("act").filter(|act| !act.is_null());
+        while let Some(act) = next {
+            let actor = actor(act);
+            self.log_unless(actor.is_some(), "act");
+            chain.push(actor.unwrap_or(Actor::UNREADABLE));
+            next = act.get("act").filter(|act| !act.is_null());
+        }
+        chain.into()
+    }
+
+    /// Logs an attribute whose claim could not be read: once as a warning for each issuer.
+    fn log_unless(&self, is_readable: bool, attribute: &'static str) {
+        if !is_readable {
+            let is_new = self.logged.is_some_and(|logged| logged.is_first(attribute));
+            telemetry::claim_ignored(&self.issuer, attribute, is_new);
+        }
     }
 }
 
@@ -230,69 +284,61 @@ impl Names {
         Self { found: Vec::with_capacity(lists.map(count).iter().sum()) }
     }
 
-    /// Adds the distinct names of one list, in the order of the token, and returns the number of all names so
-    /// far. A list is a string, or a JSON list of strings or of objects with a `value` (RFC 9068 §2.2.3.1,
-    /// RFC 7643 §4.1.2).
-    fn add_all(
-        &mut self,
-        claims: Value<'_>,
-        paths: &[ClaimPath],
-        name: &'static str,
-    ) -> Result<u32, InvalidToken> {
+    /// Adds the distinct names of one attribute, in the order of the token: a string; the strings of a list,
+    /// and of its objects the member `name_member` (RFC 9068 §2.2.3.1, RFC 7643 §4.1.2); or the names of an
+    /// object's members. Returns whether there was nothing else.
+    fn add_all(&mut self, claims: Value<'_>, paths: &[ClaimPath], name_member: &str) -> bool {
         let mut seen = BTreeSet::new();
+        let mut all_readable = true;
         for value in values_at(claims, paths) {
-            if value.span().is_some() {
-                self.add(&mut seen, value);
-            } else if value.is_list() {
-                for item in value.children() {
-                    let named = if item.is_object() { item.get("value") } else { Some(item) };
-                    let named = named.filter(|named| named.span().is_some());
-                    self.add(&mut seen, named.ok_or(InvalidToken::MalformedClaim(name))?);
+            if value.is_list() {
+                for item in value.children().filter(|item| !item.is_null()) {
+                    let name = if item.is_object() { item.get(name_member) } else { Some(item) };
+                    all_readable &= self.add(&mut seen, name.and_then(text_and_span));
+                }
+            } else if value.is_object() {
+                for member in value.children().filter(|member| !is_unset(*member)) {
+                    let name = member.name_span().map(|span| (member.name(), span));
+                    all_readable &= self.add(&mut seen, name.filter(|_| is_set(member)));
                 }
             } else {
-                return Err(InvalidToken::MalformedClaim(name));
+                all_readable &= self.add(&mut seen, text_and_span(value));
             }
         }
-        // There are fewer names than bytes, whose number fits into a u32.
-        Ok(self.found.len() as u32)
+        all_readable
     }
 
-    fn add<'v>(&mut self, seen: &mut BTreeSet<&'v str>, name: Value<'v>) {
-        if name.as_str().is_some_and(|text| seen.insert(text)) {
-            self.found.extend(name.span());
+    /// Adds a name, unless it was seen. Returns whether there is a name.
+    fn add<'v>(&mut self, seen: &mut BTreeSet<&'v str>, name: Option<(&'v str, Span)>) -> bool {
+        if let Some((text, span)) = name
+            && seen.insert(text)
+        {
+            self.found.push(span);
         }
+        name.is_some()
+    }
+
+    /// Returns the number of names. There are fewer than bytes in the token, whose number fits into a u32.
+    fn count(&self) -> u32 {
+        self.found.len() as u32
     }
 }
 
-/// Reads the time of the multi-factor authentication that the first passing test found.
-fn mfa_verified_at(claims: Value<'_>, mapping: &ClaimsMapping) -> Option<SystemTime> {
-    let test = mapping.mfa.iter().find(|test| test.passes(claims))?;
-    // An item of `amr` may state when its method was used. All of the tested methods were used since the
-    // earliest of these times.
-    let times = test.found(claims).filter_map(|it| it.get("timestamp")).filter_map(seconds);
-    let stated = times.reduce(f64::min);
-    let time = || values_at(claims, &mapping.auth_time).next().and_then(seconds);
-    system_time(stated.or_else(time)?)
+fn text_and_span(value: Value<'_>) -> Option<(&str, Span)> {
+    value.as_str().zip(value.span())
 }
 
-/// Reads the chain of `act` claims, outermost first. The nesting limit of the JSON reader limits its
-/// length.
-fn actors(claims: Value<'_>) -> Result<Box<[Actor]>, InvalidToken> {
-    let mut chain = Vec::new();
-    let mut next = claims.get("act").filter(|act| !act.is_null());
-    while let Some(act) = next {
-        if !act.is_object() {
-            return Err(InvalidToken::MalformedClaim("act"));
-        }
-        let member = |name| text(act.get(name), "act").map(|found| found.map(Box::from));
-        chain.push(Actor {
-            subject: member("sub")?,
-            client_id: member("client_id")?,
-            issuer: member("iss")?,
-        });
-        next = act.get("act").filter(|act| !act.is_null());
-    }
-    Ok(chain.into())
+/// Returns whether the member of an object says that its name does not count.
+fn is_unset(member: Value<'_>) -> bool {
+    member.is_null() || member.as_bool() == Some(false)
+}
+
+/// Reads one `act`. Returns `None` unless it is an object whose members have the right types: with some of them
+/// missing, it would look like another actor.
+fn actor(act: Value<'_>) -> Option<Actor> {
+    let member = |name| Some(text(act.get(name), "act").ok()?.map(Box::from));
+    act.is_object().then_some(())?;
+    Some(Actor { subject: member("sub")?, client_id: member("client_id")?, issuer: member("iss")? })
 }
 
 #[cfg(test)]
@@ -307,6 +353,7 @@ mod tests {
             mapping: &ClaimsMapping::default(),
             provenance: Provenance::Verified,
             legacy_service_tokens: false,
+            logged: None,
         };
         reading.identity(Document::parse(claims).unwrap())
     }
@@ -348,22 +395,31 @@ mod tests {
     }
 
     #[test]
-    fn malformed_roles_and_groups_are_refused() {
-        for roles in
-            [r#"7"#, r#"[7]"#, r#"[{}]"#, r#"[{"value":7}]"#, r#"{"value":"a"}"#, r#"[["a"]]"#]
-        {
-            for claim in ["roles", "groups"] {
-                let claims = format!(r#"{{"sub":"a","exp":1,"{claim}":{roles}}}"#);
-                assert_eq!(
-                    read(&claims).err(),
-                    Some(InvalidToken::MalformedClaim(claim)),
-                    "{roles}"
-                );
-            }
-        }
-        for roles in ["null", "[]", "\"\""] {
-            let claims = format!(r#"{{"sub":"a","exp":1,"roles":{roles}}}"#);
-            assert!(read(&claims).is_ok(), "{roles}");
+    fn names_have_three_forms() {
+        let table: [(&str, &[&str]); 16] = [
+            (r#""a b""#, &["a b"]),
+            (r#"["a","b","a"]"#, &["a", "b"]),
+            (r#"[{"value":"a","display":"x"},"b"]"#, &["a", "b"]),
+            (r#"{"a":{"org":"x"},"b":true,"\u0063":{}}"#, &["a", "b", "c"]),
+            (r#"{"a":false,"b":null,"c":{}}"#, &["c"]),
+            (r#"[null,"a",null]"#, &["a"]),
+            ("null", &[]),
+            ("[]", &[]),
+            ("{}", &[]),
+            // What cannot be read is not there.
+            ("7", &[]),
+            ("true", &[]),
+            (r#"[7,"a",["b"],true]"#, &["a"]),
+            (r#"[{},{"value":7},{"name":"b"},{"value":"a"}]"#, &["a"]),
+            (r#"[{"value":null}]"#, &[]),
+            (r#"{"value":"a","b":1,"c":["d"]}"#, &[]),
+            (r#"{"a":"no","b":0,"c":{}}"#, &["c"]),
+        ];
+        for (json, expected) in table {
+            let claims = format!(r#"{{"sub":"s","exp":1,"roles":{json},"groups":{json}}}"#);
+            let identity = read(&claims).unwrap();
+            assert!(identity.roles().eq(expected.iter().copied()), "{json}");
+            assert!(identity.groups().eq(expected.iter().copied()), "{json}");
         }
     }
 }

@@ -70,6 +70,9 @@ impl Provenance {
 }
 
 /// A party that acts for the subject (`act`, RFC 8693 §4.1).
+///
+/// If the claim cannot be read, for example because it is a string, all fields are `None`: the token has an
+/// actor, but does not say which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Actor {
@@ -79,6 +82,10 @@ pub struct Actor {
     pub client_id: Option<Box<str>>,
     /// The actor's `iss`, when it differs from the token's.
     pub issuer: Option<Box<str>>,
+}
+
+impl Actor {
+    pub(super) const UNREADABLE: Self = Self { subject: None, client_id: None, issuer: None };
 }
 
 /// The identity of a caller. Clones are cheap, because they share one allocation.

@@ -36,7 +36,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig};
 use crate::error::AuthError;
 use crate::identity::TenantId;
-use crate::support::telemetry;
+use crate::support::telemetry::{self, LoggedOnce};
 
 pub use client_auth::{ClientAuth, SecretSource};
 pub use health::{IssuerHealth, KeyState, UnusableKey};
@@ -70,10 +70,12 @@ pub(crate) struct Issuer {
 }
 
 /// The rules for tokens of an issuer. The tenants of a template usually share them.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) config: IssuerConfig,
     pub(crate) audience: Box<[Box<str>]>,
+    /// The facts about tokens of the issuer that were logged.
+    pub(crate) logged: LoggedOnce,
 }
 
 impl Issuer {
@@ -409,7 +411,8 @@ impl IssuerFactory {
 
     fn rules(&self, config: IssuerConfig) -> Rules {
         let audience = if config.audience.is_empty() { &self.audience } else { &config.audience };
-        Rules { audience: audience.iter().map(|name| name.as_str().into()).collect(), config }
+        let audience = audience.iter().map(|name| name.as_str().into()).collect();
+        Rules { config, audience, logged: LoggedOnce::default() }
     }
 
     fn create(&self, config: IssuerConfig) -> Result<Issuer, ConfigError> {

@@ -118,6 +118,22 @@ impl OutageState {
     }
 }
 
+/// The kinds of events that were logged already, so that each is logged once.
+#[derive(Debug, Default)]
+pub(crate) struct LoggedOnce(Mutex<Vec<&'static str>>);
+
+impl LoggedOnce {
+    /// Records an event. Returns whether it is the first of its kind.
+    pub(crate) fn is_first(&self, kind: &'static str) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = !logged.contains(&kind);
+        if is_first {
+            logged.push(kind);
+        }
+        is_first
+    }
+}
+
 struct Digest(DefaultHasher);
 
 impl Write for Digest {
@@ -210,6 +226,19 @@ pub(crate) fn tenant_row_missing(row: &'static str) {
 pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize) {
     tracing::debug!(target: TARGET, issuer, usable, "key set refreshed");
     count!("scaikey_auth_jwks_refreshes_total", "issuer" => series.to_owned(), "outcome" => "ok");
+}
+
+/// Logs that a claim of an issuer's token has a value that cannot be read, and counts as absent. `attribute`
+/// comes from a fixed list. Warns if it is new for the issuer.
+pub(crate) fn claim_ignored(issuer: &str, attribute: &'static str, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(
+            issuer,
+            attribute,
+            "a claim has a value of the wrong type, which is ignored: name other claims in the claims mapping of the issuer, or correct the claims at the provider"
+        )
+    );
 }
 
 /// Logs invalid keys in a published key set. Called when they change.

@@ -40,6 +40,7 @@ pub fn identity(claims: Value) -> Identity {
         mapping: &mapping,
         provenance: Provenance::Mock,
         legacy_service_tokens: false,
+        logged: None,
     };
     let Ok(document) = Document::parse(payload.clone()) else {
         panic!("the claims are not valid JSON for a token: {payload}")

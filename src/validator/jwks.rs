@@ -165,6 +165,7 @@ impl JwksValidator {
             mapping: &rules.config.claims,
             provenance: Provenance::Verified,
             legacy_service_tokens: rules.config.legacy_service_tokens,
+            logged: Some(&rules.logged),
         };
         let identity = reading.identity(document)?;
         self.verified_tokens.insert(miss, &identity, lifetime, lease, &*self.clock);

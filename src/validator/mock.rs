@@ -56,6 +56,7 @@ impl MockValidator {
             mapping: &mapping,
             provenance: Provenance::Mock,
             legacy_service_tokens: false,
+            logged: None,
         };
         reading.identity(document)
     }

@@ -365,6 +365,7 @@ mod tests {
             mapping: &ClaimsMapping::default(),
             provenance: Provenance::Verified,
             legacy_service_tokens: false,
+            logged: None,
         };
         reading.identity(Document::parse(claims).unwrap()).unwrap()
     }

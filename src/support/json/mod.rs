@@ -294,6 +294,11 @@ impl<'d> Value<'d> {
         self.node().map_or("", |node| self.string(node.name))
     }
 
+    /// Returns the span of the name of this member.
+    pub(crate) fn name_span(self) -> Option<Span> {
+        self.node().map(|node| node.name)
+    }
+
     /// Returns the span, if this is a string.
     #[inline]
     pub(crate) fn span(self) -> Option<Span> {

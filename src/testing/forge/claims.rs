@@ -133,11 +133,10 @@ fn types(list: &mut ForgeryList<'_>) {
         ("tenant_id an object", "tenant_id", json!({})),
         ("scope a number", "scope", json!(1)),
         ("scope an object", "scope", json!({ "admin": true })),
-        ("roles a number", "roles", json!(1)),
-        ("roles of numbers", "roles", json!([1])),
-        ("groups a number", "groups", json!(1)),
+        ("partner_id a number", "partner_id", json!(1)),
         ("client_id a number", "client_id", json!(1)),
         ("jti a number", "jti", json!(1)),
+        ("sid a number", "sid", json!(1)),
     ] {
         list.add(name, why, list.valid().claim(claim, value).sign());
     }
