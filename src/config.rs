@@ -16,6 +16,7 @@ pub(crate) mod fault;
 pub(crate) mod issuer;
 mod jwks;
 pub(crate) mod mode;
+mod plain_http;
 mod resource;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
@@ -30,8 +31,9 @@ pub use mode::{MockUser, UnknownAuthMode};
 pub(crate) use auth_config::AuthConfig;
 pub(crate) use fault::ConfigError;
 pub(crate) use issuer::{
-    IssuerConfig, KeyAccess, OTHER_PLACEHOLDER, TENANT_PLACEHOLDER, fits_url,
+    IssuerConfig, KeyAccess, OTHER_PLACEHOLDER, Route, TENANT_PLACEHOLDER, fits_url,
     has_other_placeholder, is_loopback,
 };
 pub(crate) use mode::AuthMode;
+pub(crate) use plain_http::{MESH_REMEDY, PlainHttp};
 pub(crate) use resource::Resource;

@@ -7,7 +7,7 @@ use crate::admission::{AdmissionCheck, AdmissionChecks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
 use crate::error::{Challenge, Challenger};
-use crate::issuer::TenantIssuers;
+use crate::issuer::{HttpClient, KeySets, TenantIssuers};
 use crate::proof::{ProofVerifier, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
@@ -15,7 +15,7 @@ use crate::tenant::{AnyTenant, TenantResolver};
 use crate::tenant::{CachedTenants, SqlTenants};
 use crate::validator::{JwksValidator, SyntaxChecked, TokenValidator};
 
-/// A builder for [`Auth`]. [`build`](Self::build) does no I/O.
+/// A builder for [`Auth`]. [`build`](Self::build) does no network I/O.
 #[derive(Debug)]
 #[must_use = "nothing is protected before `build()`"]
 pub struct AuthBuilder {
@@ -27,6 +27,8 @@ pub struct AuthBuilder {
     tenants: Option<Arc<dyn TenantResolver>>,
     challenges: Vec<Challenge>,
     clock: Option<Arc<dyn Clock>>,
+    insecure_http_hosts: Vec<String>,
+    http: Option<Arc<dyn HttpClient>>,
 }
 
 impl AuthBuilder {
@@ -43,6 +45,8 @@ impl AuthBuilder {
             tenants: None,
             challenges: Vec::new(),
             clock: None,
+            insecure_http_hosts: Vec::new(),
+            http: None,
         }
     }
 
@@ -69,6 +73,23 @@ impl AuthBuilder {
         template.has_resolver = true;
         self.config.issuers.push(template.clone());
         self.tenant_issuers.push((template, Arc::new(resolver)));
+        self
+    }
+
+    /// Allows `http` URLs with this host (`host` or `host:port`), and no other, for all issuers of this
+    /// builder. May be repeated. See
+    /// [`IssuerConfig::insecure_http_hosts`](field@IssuerConfig::insecure_http_hosts) for the price.
+    /// Default: only `https`.
+    pub fn insecure_http_host(mut self, host: impl Into<String>) -> Self {
+        self.insecure_http_hosts.push(host.into());
+        self
+    }
+
+    /// Fetches metadata and keys with this client, for example a [`reqwest::Client`]. Then its
+    /// certificates, proxies and redirects count: see [`HttpClient`] for the checks that remain. No
+    /// issuer may have a [`ca_file`](field@IssuerConfig::ca_file) then. Default: a client of this crate.
+    pub fn http_client(mut self, client: impl HttpClient) -> Self {
+        self.http = Some(Arc::new(client));
         self
     }
 
@@ -204,19 +225,24 @@ impl AuthBuilder {
         self
     }
 
-    /// Checks the configuration and builds the [`Auth`]. Does no I/O: [`Auth::ready`] fetches the
-    /// keys, or else the first token causes the fetch.
+    /// Checks the configuration and builds the [`Auth`]. Reads the files that the configuration names, and
+    /// does no other I/O: [`Auth::ready`] fetches the keys, or else the first token causes the fetch.
     ///
     /// # Errors
     /// All faults of the configuration together. If there are none: an invalid template of
     /// [`tenant_issuers`](Self::tenant_issuers), an invalid realm, or an unusable `database_url`.
     pub fn build(self) -> Result<Auth, ConfigError> {
-        let Self { mut config, mut validators, proofs, admission, tenant_issuers, .. } = self;
+        let Self { mut config, mut validators, proofs, admission, mut tenant_issuers, .. } = self;
         let (tenants, challenges, clock) = (self.tenants, self.challenges, self.clock);
+        let templates = tenant_issuers.iter_mut().map(|(template, _)| template);
+        for issuer in config.issuers.iter_mut().chain(templates) {
+            issuer.insecure_http_hosts.extend_from_slice(&self.insecure_http_hosts);
+        }
         // An explicit tenant store, even `AnyTenant`, is a deliberate choice.
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let jwks = Arc::new(JwksValidator::with_clock(&config, clock.clone())?);
+        let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
+        let jwks = Arc::new(JwksValidator::with_key_sets(&config, key_sets)?);
         let issuers = jwks.issuers().clone();
         let verified_tokens = jwks.verified_tokens().clone();
         for (template, resolver) in tenant_issuers {

@@ -49,6 +49,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("JWKS_URI", "issuers[0].jwks_uri", |it, text| store(&mut issuer(it).jwks_uri, any_text(text)),
         "the URL of the key set; if set, there is no discovery",
         "from discovery"),
+    row("KEYS_FILE", "issuers[0].keys_file", |it, text| store(&mut issuer(it).keys_file, any_text(text)),
+        "a file with the keys, instead of a key set at a URL: a key set or a JWK in JSON, or PEM; it is read again like a published set",
+        "none: the keys are fetched"),
+    row("CA_FILE", "issuers[0].ca_file", |it, text| store(&mut issuer(it).ca_file, any_text(text)),
+        "a file with the CA certificates (PEM) for all requests to the provider; no other CA is then trusted for them",
+        "the system's certificates"),
     row("AUDIENCE", "audience", |it, text| store(&mut it.audience, list(text)),
         "the names of this service in `aud`, separated by commas or spaces",
         "required, except in mock mode"),
@@ -70,6 +76,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("ALLOW_LOOPBACK_HTTP", "issuers[0].allow_loopback_http", |it, text| store(&mut issuer(it).allow_loopback_http, boolean(text)),
         "`true` allows `http` for a provider on this machine: a loopback address, `localhost` or a name under it, such as `keycloak.localhost`",
         "`false`"),
+    row("INSECURE_HTTP_HOSTS", "issuers[0].insecure_http_hosts", |it, text| store(&mut issuer(it).insecure_http_hosts, list(text)),
+        "the hosts (`host` or `host:port`, separated by commas or spaces) of the provider's URLs that may be `http`, for a network that encrypts all traffic, such as a service mesh",
+        "none"),
     row("JWKS_TTL_SECONDS", "issuers[0].jwks.ttl_seconds", |it, text| store(&mut issuer(it).jwks.ttl, seconds(text)),
         "the age in seconds at which the key set is fetched again, if the provider's `Cache-Control` does not set it",
         "`300`"),
@@ -260,6 +269,8 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "authorization_url" => "client.authorization_url",
         "revocation_url" => "client.revocation_url",
         "trusted_audiences" => "client.trusted_audiences",
+        "insecure_http_hosts" => "issuers[0].insecure_http_hosts",
+        "ca_file" => "issuers[0].ca_file",
         "cache_keys" => "client.cache_keys",
         "redis_url" => "client.redis_url",
         // Names that faults of `SignIn` and `Sessions` use.
@@ -409,6 +420,9 @@ mod tests {
             ("TOKEN_PROFILE", "rfc9068"),
             ("LEEWAY_SECONDS", "5"),
             ("ALLOW_LOOPBACK_HTTP", "TRUE"),
+            ("INSECURE_HTTP_HOSTS", "keycloak.auth.svc, 10.0.0.7:8080"),
+            ("CA_FILE", "/run/ca.pem"),
+            ("KEYS_FILE", "/run/keys.json"),
             ("JWKS_TTL_SECONDS", "60"),
             ("JWKS_COOLDOWN_SECONDS", "10"),
             ("JWKS_MAX_STALE_SECONDS", "3600"),
@@ -468,6 +482,9 @@ mod tests {
         assert_eq!(issuer.profile, TokenProfile::Rfc9068);
         assert_eq!(issuer.leeway.as_secs(), 5);
         assert!(issuer.allow_loopback_http);
+        assert_eq!(issuer.insecure_http_hosts, ["keycloak.auth.svc", "10.0.0.7:8080"]);
+        assert_eq!(issuer.ca_file, Some("/run/ca.pem".into()));
+        assert_eq!(issuer.keys_file, Some("/run/keys.json".into()));
         assert_eq!(issuer.jwks.ttl.as_secs(), 60);
         assert_eq!(issuer.jwks.cooldown.as_secs(), 10);
         assert_eq!(issuer.jwks.max_stale.as_secs(), 3600);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Position, Url};
 
 use super::jwks::{JwksSettings, optional_seconds, seconds};
-use super::{Algorithm, Fault};
+use super::{Algorithm, Fault, PlainHttp};
 use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
 
 /// The problem of a configuration without an issuer.
@@ -123,6 +123,25 @@ pub struct IssuerConfig {
     /// `keycloak.localhost`, for tests and development. Default false: `https` only.
     #[serde(default)]
     pub allow_loopback_http: bool,
+    /// The hosts of this issuer's URLs that may be `http`: exactly these, each as `host` or `host:port`. Use
+    /// it only where the network encrypts and authenticates all traffic, such as a service mesh: otherwise
+    /// an attacker in the network can replace the keys, and sign in as any user. Such URLs are requested
+    /// without a proxy. It covers the configured URLs and those in the issuer's metadata. Default: none.
+    #[serde(default)]
+    pub insecure_http_hosts: Vec<String>,
+    /// The file with the CA certificates (PEM) for this issuer's metadata and keys. No other CA is then
+    /// trusted for them, not even those of the system. The file is read for each request, so certificates
+    /// can be replaced while the service runs. `build()` fails if it cannot be read or has no certificate.
+    /// Default: the system's certificates.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The file with the keys, instead of a key set at a URL: a key set or one JWK in JSON, or PEM, as for
+    /// [`keys`](Self::keys). It is read again where a published set is fetched again: after
+    /// [`jwks.ttl`](JwksSettings::ttl), and for an unknown key id or a bad signature. If it cannot be used
+    /// then, the previous keys stay in use up to `jwks.max_stale`, as while a provider is unavailable.
+    /// `build()` fails if the file has no usable key, or a private one. Default: none.
+    #[serde(default)]
+    pub keys_file: Option<PathBuf>,
     /// The settings for fetching and caching the key set.
     #[serde(default)]
     pub jwks: JwksSettings,
@@ -151,12 +170,20 @@ pub struct IssuerConfig {
     pub(crate) has_resolver: bool,
 }
 
-/// The files for fetching a key set from a protected URL. They are read for each fetch, because CA
-/// certificates and tokens are replaced while the service runs.
+/// The way to a server. The file is read for each request, because CA certificates are replaced while the
+/// service runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Route {
+    /// The file with the CA certificates, in PEM. No other CA is trusted.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Whether the proxy variables of the environment are ignored.
+    pub(crate) ignores_proxies: bool,
+}
+
+/// The way to a key set, and the credentials that its server requires.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct KeyAccess {
-    /// The file with the CA certificates, in PEM. No other CA is trusted for the URL.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) route: Route,
     /// The file with the bearer token to send.
     pub(crate) bearer_file: Option<PathBuf>,
 }
@@ -177,6 +204,9 @@ impl IssuerConfig {
             leeway: default_leeway(),
             max_token_lifetime: None,
             allow_loopback_http: false,
+            insecure_http_hosts: Vec::new(),
+            ca_file: None,
+            keys_file: None,
             jwks: JwksSettings::default(),
             claims: ClaimsMapping::default(),
             tenants: Vec::new(),
@@ -280,6 +310,33 @@ impl IssuerConfig {
         self
     }
 
+    /// Adds a host to [`insecure_http_hosts`](field@Self::insecure_http_hosts): `host` or `host:port`.
+    ///
+    /// ```
+    /// use scaikey_auth::IssuerConfig;
+    ///
+    /// let issuer = IssuerConfig::new("http://keycloak.auth.svc:8080/realms/wave")
+    ///     .insecure_http_host("keycloak.auth.svc:8080");
+    /// ```
+    pub fn insecure_http_host(mut self, host: impl Into<String>) -> Self {
+        self.insecure_http_hosts.push(host.into());
+        self
+    }
+
+    /// Sets [`ca_file`](field@Self::ca_file).
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// Sets [`keys_file`](field@Self::keys_file). *Not* checked: that only trusted users can write to the
+    /// file. Replace it atomically, as Kubernetes does: a half-written file is refused, and read again after
+    /// a pause.
+    pub fn keys_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.keys_file = Some(file.into());
+        self
+    }
+
     /// Sets [`jwks`](field@Self::jwks).
     pub fn jwks(mut self, settings: JwksSettings) -> Self {
         self.jwks = settings;
@@ -320,6 +377,26 @@ impl IssuerConfig {
         self.expected().contains(TENANT_PLACEHOLDER)
     }
 
+    /// Returns whether the keys or their URL are configured, so that there is no discovery.
+    pub(crate) fn has_key_source(&self) -> bool {
+        self.inline_keys.is_some() || self.keys_file.is_some() || self.jwks_uri.is_some()
+    }
+
+    /// Returns the settings that allow `http` URLs.
+    pub(crate) fn plain_http(&self) -> PlainHttp {
+        let (loopback, hosts) = (self.allow_loopback_http, self.insecure_http_hosts.clone());
+        PlainHttp { loopback, hosts }
+    }
+
+    /// Returns the way to the key set.
+    pub(crate) fn key_access(&self) -> KeyAccess {
+        let mut access = self.key_access.clone();
+        if let Some(file) = &self.ca_file {
+            access.route.ca_file = Some(file.clone());
+        }
+        access
+    }
+
     pub(super) fn check(&self, nth: usize, faults: &mut Vec<Fault>) {
         let mut fault = |field: &str, problem: &str| {
             faults.push(Fault::new(format!("issuers[{nth}].{field}"), problem));
@@ -336,8 +413,11 @@ impl IssuerConfig {
         ];
         for (field, url) in urls {
             if let Some(Err(problem)) = url.map(|url| self.check_url(url)) {
-                fault(field, problem);
+                fault(field, &problem);
             }
+        }
+        if let Some(problem) = self.plain_http().problem_of_hosts() {
+            fault("insecure_http_hosts", &problem);
         }
         self.check_placeholders(&mut fault);
         self.check_unsatisfiable(&mut fault);
@@ -467,6 +547,12 @@ impl IssuerConfig {
         if self.inline_keys.is_some() && self.jwks_uri.is_some() {
             fault("jwks_uri", "is set together with `keys`: set only one of them");
         }
+        let other = if self.inline_keys.is_some() { Some("`keys`") } else { None };
+        let other = other.or(self.jwks_uri.as_ref().map(|_| "jwks_uri (`P_JWKS_URI`)"));
+        if let (Some(_), Some(other)) = (&self.keys_file, other) {
+            let problem = format!("is set together with {other}: set only one of them");
+            fault("keys_file", &problem);
+        }
         if self.is_per_tenant() && self.claims.tenant_id.is_empty() {
             fault(
                 "claims.tenant_id",
@@ -481,22 +567,13 @@ impl IssuerConfig {
         }
     }
 
-    /// Checks a URL. It must have no user information, and be `https`, or `http` on a loopback address if
-    /// that is allowed.
-    fn check_url(&self, url: &str) -> Result<(), &'static str> {
+    /// Checks a URL. It must have no user information, and be `https`, or `http` where that is allowed.
+    fn check_url(&self, url: &str) -> Result<(), String> {
         let url = Url::parse(url).map_err(|_| "is not a URL: write it as https://host/path")?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("contains a user name or password: remove them");
+            return Err("contains a user name or password: remove them".to_owned());
         }
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if !is_loopback(&url) => Err("must be https"),
-            "http" if self.allow_loopback_http => Ok(()),
-            "http" => Err(
-                "must be https; for a provider on this machine, set allow_loopback_http = true (`P_ALLOW_LOOPBACK_HTTP=true`)",
-            ),
-            _ => Err("must be https"),
-        }
+        self.plain_http().check(&url)
     }
 }
 

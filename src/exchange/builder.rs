@@ -1,5 +1,6 @@
 //! [`TokenExchangeBuilder`]: configures a [`TokenExchangeClient`].
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -9,17 +10,20 @@ use super::breaker::Breakers;
 use super::cache::{ClientFingerprint, MemoryCache, TokenCache};
 use super::cached::CachedExchange;
 use super::contract::{AnswerRules, Relaxed};
-use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls, may_receive_credentials};
+use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls};
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
-    OTHER_PLACEHOLDER, TENANT_PLACEHOLDER, has_other_placeholder,
+    OTHER_PLACEHOLDER, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
 };
 use crate::identity::ClaimsMapping;
-use crate::issuer::{ClientAuth, Http, Issuers, SecretSource, well_known};
+use crate::issuer::{
+    ClientAuth, HAS_OWN_CLIENT, Http, HttpClient, Issuers, SecretSource, check_ca_file, well_known,
+};
 use crate::support::seal::SealingKeys;
 use crate::support::secret::Secret;
+use crate::support::telemetry;
 
 /// The settings of a client that several modules read. The setters of [`TokenExchangeBuilder`] document
 /// them.
@@ -28,9 +32,10 @@ pub(super) struct Settings {
     pub(super) requested_type: Option<TokenType>,
     pub(super) tenant_parameter: Option<String>,
     pub(super) allows_passwords: bool,
-    pub(super) allow_loopback_http: bool,
     pub(super) answer: AnswerRules,
     pub(super) trusted_audiences: Vec<String>,
+    pub(super) plain_http: PlainHttp,
+    pub(super) route: Route,
     pub(super) outlives_subject: bool,
     pub(super) default_lifetime: Option<Duration>,
     pub(super) cache_timeout: Duration,
@@ -45,9 +50,10 @@ impl Default for Settings {
             requested_type: Some(TokenType::Jwt),
             tenant_parameter: None,
             allows_passwords: false,
-            allow_loopback_http: false,
             answer: AnswerRules::default(),
             trusted_audiences: Vec::new(),
+            plain_http: PlainHttp::default(),
+            route: Route::default(),
             outlives_subject: false,
             default_lifetime: None,
             cache_timeout: Duration::from_secs(5),
@@ -74,6 +80,9 @@ pub struct TokenExchangeBuilder {
     cache: Option<Arc<dyn TokenCache>>,
     cache_keys: Option<SealingKeys>,
     issuers: Option<Issuers>,
+    http: Option<Arc<dyn HttpClient>>,
+    /// The CA file of the issuer's configuration, unless the client has its own.
+    ca_of_issuer: Option<PathBuf>,
     /// The faults of the configuration, reported by `build`.
     faults: Vec<Fault>,
     /// The prefix of the environment variables, so that faults name them.
@@ -95,6 +104,8 @@ impl TokenExchangeBuilder {
             cache: None,
             cache_keys: None,
             issuers: None,
+            http: None,
+            ca_of_issuer: None,
             faults: Vec::new(),
             prefix: None,
         }
@@ -102,16 +113,19 @@ impl TokenExchangeBuilder {
 
     pub(super) fn from_config(config: &AuthConfig) -> Self {
         let issuer = config.issuers.first().cloned().unwrap_or_else(|| IssuerConfig::new(""));
+        let plain_http = issuer.plain_http();
         let mut builder = Self::new(issuer.issuer);
+        builder.settings.plain_http = plain_http;
         builder.expected_issuer = issuer.expected_issuer;
         builder.discovery_url = issuer.discovery_url;
-        builder.settings.allow_loopback_http = issuer.allow_loopback_http;
+        builder.ca_of_issuer = issuer.ca_file;
         builder.prefix = config.prefix.clone();
         builder.faults = config.unreadable.clone();
         builder.settings.allows_passwords = config.endpoints.password_grant;
         let client = &config.client;
         builder.token_url = client.token_url.clone();
         builder.authorization_url = client.authorization_url.clone();
+        builder.settings.route.ca_file = client.ca_file.clone();
         builder.settings.tenant_parameter = client.tenant_parameter.clone();
         builder.revocation_url = client.revocation_url.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
@@ -223,7 +237,34 @@ impl TokenExchangeBuilder {
     /// Allows `http://` URLs on loopback addresses, `localhost` and names under it, for development. Default:
     /// not allowed.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
-        self.settings.allow_loopback_http = allow;
+        self.settings.plain_http.loopback = allow;
+        self
+    }
+
+    /// Allows `http://` URLs with this host (`host` or `host:port`), and no other, for all endpoints and
+    /// the metadata. May be repeated. Use it only where the network encrypts and authenticates all
+    /// traffic, such as a service mesh: otherwise an attacker in the network can read the client's
+    /// credentials and the users' tokens. Such URLs are requested without a proxy. Default: not allowed.
+    pub fn insecure_http_host(mut self, host: impl Into<String>) -> Self {
+        self.settings.plain_http.hosts.push(host.into());
+        self
+    }
+
+    /// Sets the file with the CA certificates (PEM) for requests to the provider. No other CA is then
+    /// trusted for them. The file is read for each request, and a change takes effect with the next
+    /// one. Default: the issuer's [`ca_file`](field@IssuerConfig::ca_file) in the configuration, or else
+    /// the system's certificates.
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.settings.route.ca_file = Some(file.into());
+        self
+    }
+
+    /// Sends all requests to the provider with this client, for example a [`reqwest::Client`]. Then its
+    /// certificates, proxies and redirects count: see [`HttpClient`] for the checks that remain. Do not
+    /// let it follow redirects, because the requests have credentials. Excludes
+    /// [`ca_file`](Self::ca_file). Default: a client of this crate.
+    pub fn http_client(mut self, client: impl HttpClient) -> Self {
+        self.http = Some(Arc::new(client));
         self
     }
 
@@ -378,13 +419,17 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Builds the client. Does no I/O.
+    /// Builds the client. Reads the [`ca_file`](Self::ca_file), to check it, and does no other I/O.
     ///
     /// # Errors
     /// All faults together:
     ///
     /// * [`client_auth`](Self::client_auth) is missing or cannot be used;
-    /// * a URL is invalid, or is neither `https` nor an allowed loopback URL;
+    /// * a URL is invalid, or is neither `https` nor allowed by
+    ///   [`allow_loopback_http`](Self::allow_loopback_http) or
+    ///   [`insecure_http_host`](Self::insecure_http_host);
+    /// * the [`ca_file`](Self::ca_file) cannot be used, or there is an
+    ///   [`http_client`](Self::http_client), too;
     /// * [`token_url`](Self::token_url) has `{tenant_id}` in its host, or another placeholder;
     /// * the configuration of [`from_config`](TokenExchangeClient::from_config) or
     ///   [`from_env`](TokenExchangeClient::from_env) is invalid;
@@ -412,6 +457,12 @@ impl TokenExchangeBuilder {
         if self.settings.trusted_audiences.iter().any(String::is_empty) {
             faults.push(Fault::new("trusted_audiences", "has an empty entry: name an audience"));
         }
+        if let Some(problem) = self.settings.plain_http.problem_of_hosts() {
+            faults.push(Fault::new("insecure_http_hosts", problem));
+        }
+        if let Err(problem) = self.choose_ca_file() {
+            faults.push(Fault::new("ca_file", problem));
+        }
         if self.settings.timeout.is_zero() {
             faults.push(Fault::new("timeout", "is 0: set a positive timeout"));
         }
@@ -438,9 +489,12 @@ impl TokenExchangeBuilder {
                 ConfigError::one(Fault::new("issuer", "is not a usable issuer URL"))
             }));
         };
+        if !self.settings.plain_http.hosts.is_empty() {
+            telemetry::insecure_http_hosts(&self.issuer, &self.settings.plain_http.hosts);
+        }
         let fingerprint = self.fingerprint(&auth);
         let endpoint = TokenEndpoint {
-            http: Http::default(),
+            http: Http::new(self.http),
             settings: self.settings,
             metadata_urls,
             name: self.expected_issuer.unwrap_or(self.issuer),
@@ -541,13 +595,22 @@ impl TokenExchangeBuilder {
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
-        let url = Url::parse(text)
-            .ok()
-            .filter(|url| may_receive_credentials(url, self.settings.allow_loopback_http));
-        if url.is_none() {
-            faults.push(Fault::new(field, "is not an https URL (http is allowed only for loopback addresses, with allow_loopback_http)"));
+        let url =
+            Url::parse(text).map_err(|_| "is not a URL: write it as https://host/path".to_owned());
+        let url = url.and_then(|url| self.settings.plain_http.check(&url).map(|()| url));
+        url.map_err(|problem| faults.push(Fault::new(field, problem))).ok()
+    }
+
+    /// Sets the CA file to that of the issuer if the client has none, and checks it.
+    fn choose_ca_file(&mut self) -> Result<(), String> {
+        let file = &mut self.settings.route.ca_file;
+        match (&self.http, &file) {
+            (Some(_), Some(_)) => return Err(HAS_OWN_CLIENT.to_owned()),
+            (Some(_), None) => return Ok(()),
+            (None, Some(_)) => {}
+            (None, None) => *file = self.ca_of_issuer.take(),
         }
-        url
+        file.as_deref().map_or(Ok(()), check_ca_file)
     }
 }
 

@@ -14,7 +14,7 @@ use super::contract;
 use super::request::TokenRequest;
 use super::{AccessToken, ExchangeError, OAuthError};
 use crate::clock::{sleep, with_timeout};
-use crate::config::{TENANT_PLACEHOLDER, is_loopback};
+use crate::config::TENANT_PLACEHOLDER;
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits};
@@ -210,7 +210,7 @@ impl TokenEndpoint {
             Err(error) => return (Delivery::NotAuthenticated, Err(error.into())),
         };
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
-        match self.http.post_form(url, header, form, limits, now).await {
+        match self.http.post_form(url, header, form, limits, &self.settings.route, now).await {
             Ok(answer) if answer.status == StatusCode::OK => {
                 (Delivery::Answered(answer.status), Ok(answer.body))
             }
@@ -220,7 +220,7 @@ impl TokenEndpoint {
             }
             Err(error) => {
                 let delivery = match error {
-                    FetchError::Unconnected(_) => Delivery::NotConnected,
+                    FetchError::Unconnected(_) | FetchError::Ca(_) => Delivery::NotConnected,
                     _ => Delivery::NoAnswer,
                 };
                 (delivery, Err(ExchangeError::provider_unavailable(None, format!("{url} {error}"))))
@@ -303,20 +303,19 @@ impl TokenEndpoint {
             }
         };
         let url = url.ok_or(misconfigured("there is no token endpoint for this tenant"))?;
-        let url = Url::parse(&url)
-            .ok()
-            .filter(|url| may_receive_credentials(url, self.settings.allow_loopback_http));
-        url.ok_or(misconfigured("the tenant's token endpoint is not an https URL"))
+        let url = Url::parse(&url).ok().filter(|url| self.settings.plain_http.allows(url));
+        url.ok_or(misconfigured("the tenant's token endpoint is neither https nor http with an allowed host (allow_loopback_http, insecure_http_hosts)"))
     }
 
     /// Returns the endpoints from the metadata, which is read again after an hour. If that fails, the
     /// previous endpoints are used for another hour.
     pub(super) async fn endpoints(&self) -> Result<Arc<Endpoints>, ExchangeError> {
-        let plain = self.settings.allow_loopback_http;
-        if let Some(issuers) = self.issuers.get()
-            && let Some(shared) = issuers.endpoints(&self.name, &self.metadata_urls, plain).await
-        {
-            return Ok(shared);
+        if let Some(issuers) = self.issuers.get().filter(|_| !self.http.is_own()) {
+            let Settings { plain_http, route, .. } = &self.settings;
+            let urls = &self.metadata_urls;
+            if let Some(shared) = issuers.endpoints(&self.name, urls, plain_http, route).await {
+                return Ok(shared);
+            }
         }
         let lock = || self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         let (cached, now) = (lock().clone(), self.settings.clock.elapsed());
@@ -338,8 +337,9 @@ impl TokenEndpoint {
         let breaker = self.breakers.of(&self.name);
         let permit = breaker.permit(Some(METADATA), &self.settings.clock)?;
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
-        let plain = self.settings.allow_loopback_http;
-        let answer = self.http.endpoints(&self.metadata_urls, &self.name, plain, limits);
+        let Settings { plain_http, route, .. } = &self.settings;
+        let answer =
+            self.http.endpoints(&self.metadata_urls, &self.name, plain_http, route, limits);
         let answer = with_timeout(self.settings.timeout, answer).await;
         let answer = answer.unwrap_or_else(|| Err("the metadata did not arrive in time".into()));
         let endpoints =
@@ -371,11 +371,6 @@ fn log_scope(
         | ExchangeError::NotConfigured(_) => Some(grant),
         ExchangeError::Refused { error: Some(_), .. } => None,
     }
-}
-
-/// Returns whether credentials may be sent to this URL.
-pub(super) fn may_receive_credentials(url: &Url, allow_loopback_http: bool) -> bool {
-    url.scheme() == "https" || (url.scheme() == "http" && allow_loopback_http && is_loopback(url))
 }
 
 /// Encodes a tenant as one path segment. Rejects an id that consists of dots: `.` and `..` would change

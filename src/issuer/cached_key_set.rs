@@ -331,11 +331,11 @@ impl CachedKeySet {
         self.set_due(Duration::ZERO);
     }
 
-    /// Returns the set's URL, unless the keys are inline.
+    /// Returns the set's URL, unless the keys are in the configuration or a file.
     pub(super) fn url(&self) -> Option<&Url> {
         match &self.id.source {
             Source::Url { url, .. } => Some(url),
-            Source::Inline(_) => None,
+            Source::File(_) | Source::Inline(_) => None,
         }
     }
 
@@ -526,9 +526,13 @@ impl CachedKeySet {
     fn parse(&self, answer: &Answer) -> Result<(KeySet, Duration), FetchFault> {
         let (allowed, max_keys) = (&self.id.algorithms, self.settings.max_keys);
         let set = match std::str::from_utf8(&answer.body) {
-            Ok(text) if answer.is_inline => KeySet::parse_inline(text, allowed, max_keys)?,
-            _ => KeySet::parse(&answer.body, allowed, max_keys)?,
+            Ok(text) if answer.is_inline => KeySet::parse_inline(text, allowed, max_keys),
+            _ => KeySet::parse(&answer.body, allowed, max_keys),
         };
+        let set = set.map_err(|fault| match &self.id.source {
+            Source::File(file) => fault.in_file(file),
+            _ => fault,
+        })?;
         let (floor, ceiling) = TTL_BOUNDS;
         let ttl = answer.max_age.map_or(self.settings.ttl, |age| age.clamp(floor, ceiling));
         Ok((set, ttl))

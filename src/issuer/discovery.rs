@@ -13,7 +13,7 @@ use super::http::{FetchError, Limits};
 use super::key_sets::{KeySetId, KeySets};
 use super::metadata::{self, Endpoints, well_known};
 use super::source::{FetchFault, Source};
-use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess};
+use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess, PlainHttp, Route};
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry::{self, Outage};
 
@@ -28,7 +28,7 @@ pub(super) struct Discovery {
     pub(super) issuer: Arc<str>,
     /// The possible URLs of the metadata.
     urls: Box<[Url]>,
-    allow_loopback_http: bool,
+    plain_http: PlainHttp,
     // The id of the key set consists of its URL, `access`, `algorithms` and `settings`.
     access: KeyAccess,
     algorithms: Vec<Algorithm>,
@@ -72,16 +72,18 @@ impl Discovery {
         key_sets: &Arc<KeySets>,
         keeps_endpoints: bool,
     ) -> Result<Option<Self>, url::ParseError> {
-        let urls = match (&config.inline_keys, &config.jwks_uri, &config.discovery_url) {
-            (Some(_), ..) | (_, Some(_), _) => return Ok(None),
-            (None, None, Some(url)) => vec![Url::parse(url)?],
-            (None, None, None) => well_known(&Url::parse(&config.issuer)?),
+        if config.has_key_source() {
+            return Ok(None);
+        }
+        let urls = match &config.discovery_url {
+            Some(url) => vec![Url::parse(url)?],
+            None => well_known(&Url::parse(&config.issuer)?),
         };
         Ok(Some(Self {
             issuer: issuer.clone(),
             urls: urls.into(),
-            allow_loopback_http: config.allow_loopback_http,
-            access: config.key_access.clone(),
+            plain_http: config.plain_http(),
+            access: config.key_access(),
             algorithms: config.algorithms.clone(),
             settings: config.jwks.clone(),
             key_sets: key_sets.clone(),
@@ -95,9 +97,9 @@ impl Discovery {
         }))
     }
 
-    /// Returns whether this discovery uses the same URLs and the same rule for loopback addresses.
-    pub(super) fn uses(&self, urls: &[Url], allow_loopback_http: bool) -> bool {
-        self.allow_loopback_http == allow_loopback_http && *self.urls == *urls
+    /// Returns whether this discovery uses the same URLs, the same rule for `http` URLs, and the same route.
+    pub(super) fn uses(&self, urls: &[Url], plain_http: &PlainHttp, route: &Route) -> bool {
+        *self.urls == *urls && self.plain_http == *plain_http && self.access.route == *route
     }
 
     /// Returns the id of the key set at this URL.
@@ -225,12 +227,13 @@ impl Discovery {
     }
 
     async fn fetch_from(&self, nth: usize, url: &Url) -> Result<Metadata, FetchFault> {
-        let answer = self.key_sets.http.get(url, Limits::of(&self.settings)).await;
+        let (limits, route) = (Limits::of(&self.settings), &self.access.route);
+        let answer = self.key_sets.http.get(url, limits, route, None).await;
         let answer = answer.map_err(|error| FetchFault::Fetch { url: url.clone(), error })?;
-        let (issuer, loopback) = (&*self.issuer, self.allow_loopback_http);
-        let jwks_uri = metadata::jwks_uri(&answer.body, url, issuer, loopback)
+        let (issuer, plain_http) = (&*self.issuer, &self.plain_http);
+        let jwks_uri = metadata::jwks_uri(&answer.body, url, issuer, plain_http)
             .map_err(|error| FetchFault::Metadata { url: url.clone(), error })?;
-        let endpoints = || Endpoints::parse(&answer.body, url, issuer, loopback).ok();
+        let endpoints = || Endpoints::parse(&answer.body, url, issuer, plain_http).ok();
         let endpoints = if self.keeps_endpoints { endpoints() } else { None };
         Ok(Metadata { jwks_uri, url_index: nth, endpoints })
     }

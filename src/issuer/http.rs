@@ -1,15 +1,22 @@
 //! The HTTP client. The crate sends all its HTTP requests here (except the `testing` module), within limits
 //! of time and size, and only to expected destinations.
 
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Debug;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use async_trait::async_trait;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
-use crate::config::{JwksSettings, is_loopback};
+use crate::clock::with_timeout;
+use crate::config::{JwksSettings, PlainHttp, Route, is_loopback};
+use crate::error::BoxError;
 use crate::support::telemetry::Causes;
 
 /// The timeout for connecting, within the deadline of the whole request.
@@ -25,6 +32,120 @@ const ACCEPT_ENCODING: &str = "identity";
 
 /// The maximum number of redirects, all within one origin.
 const MAX_REDIRECTS: usize = 3;
+
+/// The maximum number of clients. Only resolvers that return many CA files need more; then all clients are
+/// dropped, and built again when needed.
+const MAX_CLIENTS: usize = 64;
+
+/// A client for requests to providers, in place of the one that the crate builds: for a proxy of your own, a
+/// client certificate, middleware, or tests without a network. Set it with
+/// [`AuthBuilder::http_client`](crate::AuthBuilder::http_client) and
+/// `TokenExchangeBuilder::http_client`.
+///
+/// It is implemented for [`reqwest::Client`], version 0.13:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::Auth;
+///
+/// let client = reqwest::Client::builder()
+///     .proxy(reqwest::Proxy::https("http://proxy.corp.example:3128")?)
+///     .redirect(reqwest::redirect::Policy::none())
+///     .connect_timeout(std::time::Duration::from_secs(2))
+///     .build()?;
+/// let auth = Auth::builder()
+///     .issuer("https://scaikey.example")
+///     .audience("scaiwave")
+///     .http_client(client)
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
+/// A client for tests, which answers from memory:
+///
+/// ```
+/// use http::{Request, Response};
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::issuer::HttpClient;
+///
+/// #[derive(Debug)]
+/// struct Memory(String);
+///
+/// #[async_trait::async_trait]
+/// impl HttpClient for Memory {
+///     async fn send(&self, _: Request<Vec<u8>>, _: usize) -> Result<Response<Vec<u8>>, BoxError> {
+///         Ok(Response::new(self.0.clone().into_bytes()))
+///     }
+/// }
+/// ```
+///
+/// # Security
+/// The crate still checks, before and after each call: the URL (`https`, or an allowed `http` host), the
+/// time limit, the status, the content coding, the size of the body, and the whole content. It does *not*
+/// check the parts that belong to the client:
+///
+/// * the server's certificate: a client that accepts every certificate lets an attacker in the network sign
+///   in as any user. `ca_file` cannot be set together with a client;
+/// * the DNS lookup and the proxy;
+/// * redirects. The crate's own client follows redirects of metadata and keys within one origin, and none
+///   of a request with credentials. A [`reqwest::Client`] that was redirected to another origin fails
+///   afterwards, but has sent the credentials there by then: use `redirect::Policy::none()`.
+///
+/// The host names of metadata and keys come from the configuration and the provider's metadata, so a client
+/// need not limit them. Requests for the keys of a trust policy do not use this client.
+#[async_trait]
+pub trait HttpClient: Debug + Send + Sync + 'static {
+    /// Sends a request and returns the response. Reads the body only until it has more than `max_bytes`
+    /// bytes; the crate then refuses it. The URI of the request is absolute. The call is dropped at the time
+    /// limit.
+    ///
+    /// # Errors
+    /// There is no response. If the error is or has as a source a [`reqwest::Error`] with
+    /// [`is_connect`](reqwest::Error::is_connect), the request was not sent, and may be repeated. Every other
+    /// error means that it may have been sent. Errors are logged, so they must not contain the request.
+    async fn send(
+        &self,
+        request: Request<Vec<u8>>,
+        max_bytes: usize,
+    ) -> Result<Response<Vec<u8>>, BoxError>;
+}
+
+#[async_trait]
+impl<C: HttpClient + ?Sized> HttpClient for Arc<C> {
+    async fn send(
+        &self,
+        request: Request<Vec<u8>>,
+        max_bytes: usize,
+    ) -> Result<Response<Vec<u8>>, BoxError> {
+        (**self).send(request, max_bytes).await
+    }
+}
+
+#[async_trait]
+impl HttpClient for reqwest::Client {
+    async fn send(
+        &self,
+        request: Request<Vec<u8>>,
+        max_bytes: usize,
+    ) -> Result<Response<Vec<u8>>, BoxError> {
+        let request = reqwest::Request::try_from(request).map_err(reqwest::Error::without_url)?;
+        let origin = request.url().origin();
+        let mut response = self.execute(request).await.map_err(reqwest::Error::without_url)?;
+        if response.url().origin() != origin {
+            return Err("redirect to another origin".into());
+        }
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let mut body = Vec::new();
+        while body.len() <= max_bytes
+            && let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)?
+        {
+            body.extend_from_slice(&chunk);
+        }
+        let mut response = Response::new(body);
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        Ok(response)
+    }
+}
 
 /// The limits of a request.
 #[derive(Debug, Clone, Copy)]
@@ -71,21 +192,37 @@ pub(crate) enum FetchError {
     /// The connection failed, so nothing was sent.
     #[error("could not be reached: {0}")]
     Unconnected(String),
-    #[error("was not requested: the CA certificates cannot be parsed")]
-    InvalidCa,
+    #[error("was not requested: the CA file {0}")]
+    Ca(String),
     #[error("is not allowed: {0}")]
     Forbidden(&'static str),
 }
 
-/// The HTTP clients. Each is built on first use, because building one reads the system's certificates.
+/// The HTTP clients: the service's own one, or one of this crate for each kind of request.
 #[derive(Debug, Default)]
 pub(crate) struct Http {
-    get_clients: [Client; 2],
-    /// For requests with credentials. They follow no redirect.
-    post_clients: [Client; 2],
+    own: Option<Arc<dyn HttpClient>>,
+    /// Each client is built on first use, because building one reads the system's certificates.
+    clients: Mutex<HashMap<Kind, Client>>,
 }
 
-type Client = OnceLock<Result<reqwest::Client, FetchError>>;
+/// A kind of request that needs its own client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    route: Route,
+    /// Requests with credentials in the body follow no redirect.
+    follows_redirects: bool,
+    /// Loopback addresses have their own client, which ignores proxies and name servers, because another
+    /// machine could change what is sent without TLS.
+    is_loopback: bool,
+}
+
+/// A client, and the content of the CA file that it was built with.
+#[derive(Debug)]
+struct Client {
+    ca: Option<Vec<u8>>,
+    client: reqwest::Client,
+}
 
 /// An answer to a form, with any status.
 #[derive(Debug)]
@@ -96,30 +233,39 @@ pub(crate) struct Posted {
 }
 
 impl Http {
-    /// Sends a GET request to `url`. Any answer but a 200 within the limits is an error.
-    pub(crate) async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, FetchError> {
-        send_get(client(&self.get_clients, url, within_origin)?.get(url.clone()), limits).await
+    /// Sends all requests with `own`, if there is one.
+    pub(crate) fn new(own: Option<Arc<dyn HttpClient>>) -> Self {
+        Self { own, clients: Mutex::default() }
     }
 
-    /// Sends a GET request as [`get`](Self::get) does, with a bearer token. If `ca` is given (PEM), only
-    /// its certificates are trusted.
-    pub(crate) async fn get_with_credentials(
+    /// Returns whether the service's own client sends the requests.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Sends a GET request to `url`, with a bearer token if there is one. Any answer but a 200 within the
+    /// limits is an error.
+    pub(crate) async fn get(
         &self,
         url: &Url,
         limits: Limits,
-        ca: Option<&[u8]>,
+        route: &Route,
         bearer: Option<HeaderValue>,
     ) -> Result<Answer, FetchError> {
-        let own = ca.map(client_with_ca).transpose()?;
-        let client = match &own {
-            Some(client) => client,
-            None => client(&self.get_clients, url, within_origin)?,
-        };
-        let mut request = client.get(url.clone());
+        let mut request = request(Method::GET, url, ACCEPT, Vec::new())?;
         if let Some(bearer) = bearer {
-            request = request.header(header::AUTHORIZATION, bearer);
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
-        send_get(request, limits).await
+        let response = self.send(url, request, limits, route, true).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let is_busy =
+                [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
+            let retry_after = retry_after(response.headers(), None).filter(|_| is_busy);
+            return Err(FetchError::Status { status, retry_after });
+        }
+        let max_age = max_age(response.headers());
+        Ok(Answer { body: body(response, limits)?, max_age, is_inline: false })
     }
 
     /// Sends a form to `url` by POST. Returns every answer within the limits, including redirects.
@@ -129,41 +275,67 @@ impl Http {
         authorization: Option<HeaderValue>,
         form: String,
         limits: Limits,
+        route: &Route,
         now: SystemTime,
     ) -> Result<Posted, FetchError> {
-        let mut request = client(&self.post_clients, url, redirect::Policy::none)?
-            .post(url.clone())
-            .timeout(limits.deadline)
-            .header(header::ACCEPT, "application/json")
-            .header(header::ACCEPT_ENCODING, ACCEPT_ENCODING)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form);
+        let mut request = request(Method::POST, url, "application/json", form.into_bytes())?;
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers_mut().insert(header::CONTENT_TYPE, form_type);
         if let Some(value) = authorization {
-            request = request.header(header::AUTHORIZATION, value);
+            request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        let mut response = request.send().await.map_err(|error| failure(error, limits))?;
-        let status = response.status();
-        let retry_after = retry_after(response.headers(), Some(now));
-        let body = read(&mut response, limits).await?;
-        Ok(Posted { status, retry_after, body })
+        let response = self.send(url, request, limits, route, false).await?;
+        let (status, retry_after) = (response.status(), retry_after(response.headers(), Some(now)));
+        Ok(Posted { status, retry_after, body: body(response, limits)? })
     }
-}
 
-/// Returns the client for `url`. Loopback addresses have their own client, which ignores proxies and name
-/// servers, because another machine could change keys that are sent without TLS.
-fn client<'c>(
-    [remote, loopback]: &'c [Client; 2],
-    url: &Url,
-    redirects: fn() -> redirect::Policy,
-) -> Result<&'c reqwest::Client, FetchError> {
-    let any = reqwest::Client::builder;
-    let client = match is_loopback(url) {
-        true => {
-            loopback.get_or_init(|| build(any().no_proxy().dns_resolver(LoopbackOnly), redirects()))
+    async fn send(
+        &self,
+        url: &Url,
+        request: Request<Vec<u8>>,
+        limits: Limits,
+        route: &Route,
+        follows_redirects: bool,
+    ) -> Result<Response<Vec<u8>>, FetchError> {
+        let sent = async {
+            match &self.own {
+                Some(own) => own.send(request, limits.max_bytes).await.map_err(failure),
+                None => {
+                    let client = self.client(url, route, follows_redirects)?;
+                    client.send(request, limits.max_bytes).await.map_err(failure)
+                }
+            }
+        };
+        let response = with_timeout(limits.deadline, sent).await;
+        response.unwrap_or(Err(FetchError::Deadline(limits.deadline)))
+    }
+
+    /// Returns the client for `url`. If the CA file has changed, builds a new one.
+    fn client(
+        &self,
+        url: &Url,
+        route: &Route,
+        follows_redirects: bool,
+    ) -> Result<reqwest::Client, FetchError> {
+        let is_loopback = is_loopback(url);
+        let mut kind = Kind { route: route.clone(), follows_redirects, is_loopback };
+        // A network that encrypts plain `http` does so on the direct way only.
+        kind.route.ignores_proxies |= is_loopback || url.scheme() == "http";
+        let ca = route.ca_file.as_deref().map(read_ca).transpose()?;
+        // Only whole entries are written, so a panic cannot leave the map half written.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(built) = clients.get(&kind)
+            && built.ca == ca
+        {
+            return Ok(built.client.clone());
         }
-        false => remote.get_or_init(|| build(any(), redirects())),
-    };
-    client.as_ref().map_err(Clone::clone)
+        let client = kind.build(ca.as_deref())?;
+        if clients.len() >= MAX_CLIENTS {
+            clients.clear();
+        }
+        clients.insert(kind, Client { ca, client: client.clone() });
+        Ok(client)
+    }
 }
 
 /// A resolver that resolves every name to the loopback addresses, as RFC 6761 §6.3 requires for `localhost`
@@ -180,35 +352,30 @@ impl reqwest::dns::Resolve for LoopbackOnly {
     }
 }
 
-async fn send_get(request: reqwest::RequestBuilder, limits: Limits) -> Result<Answer, FetchError> {
-    let failed = |error| failure(error, limits);
-    let request = request
-        .timeout(limits.deadline)
-        .header(header::ACCEPT, ACCEPT)
-        .header(header::ACCEPT_ENCODING, ACCEPT_ENCODING);
-    let mut response = request.send().await.map_err(failed)?;
-    let status = response.status();
-    if status != StatusCode::OK {
-        let is_busy =
-            [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
-        let retry_after = retry_after(response.headers(), None).filter(|_| is_busy);
-        return Err(FetchError::Status { status, retry_after });
-    }
-    let max_age = max_age(response.headers());
-    let body = read(&mut response, limits).await?;
-    Ok(Answer { body, max_age, is_inline: false })
+/// Creates a request with the headers of all requests.
+fn request(
+    method: Method,
+    url: &Url,
+    accept: &'static str,
+    body: Vec<u8>,
+) -> Result<Request<Vec<u8>>, FetchError> {
+    let request = Request::builder()
+        .method(method)
+        .uri(url.as_str())
+        .header(header::ACCEPT, accept)
+        .header(header::ACCEPT_ENCODING, ACCEPT_ENCODING)
+        .body(body);
+    request.map_err(|_| FetchError::Forbidden("it cannot be requested over HTTP"))
 }
 
-async fn read(response: &mut reqwest::Response, limits: Limits) -> Result<Vec<u8>, FetchError> {
+/// Returns the body of a response, if it is within the limits and not compressed.
+fn body(response: Response<Vec<u8>>, limits: Limits) -> Result<Vec<u8>, FetchError> {
     if let Some(coding) = content_coding(response.headers()) {
         return Err(FetchError::Encoded(coding));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, limits))? {
-        if body.len() + chunk.len() > limits.max_bytes {
-            return Err(FetchError::TooLarge(limits.max_bytes));
-        }
-        body.extend_from_slice(&chunk);
+    let body = response.into_body();
+    if body.len() > limits.max_bytes {
+        return Err(FetchError::TooLarge(limits.max_bytes));
     }
     // Some servers send compressed files without `Content-Encoding`. JSON never begins like this.
     match body.starts_with(&GZIP) {
@@ -231,14 +398,16 @@ fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
     Some(name.unwrap_or("(unknown)"))
 }
 
-fn failure(error: reqwest::Error, limits: Limits) -> FetchError {
-    if error.is_connect() {
-        FetchError::Unconnected(Causes(&error.without_url()).to_string())
-    } else if error.is_timeout() {
-        FetchError::Deadline(limits.deadline)
-    } else {
-        FetchError::Unreachable(Causes(&error.without_url()).to_string())
+fn failure(error: BoxError) -> FetchError {
+    let text = Causes(&*error).to_string();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+            return FetchError::Unconnected(text);
+        }
+        cause = error.source();
     }
+    FetchError::Unreachable(text)
 }
 
 /// Reads `Retry-After` in seconds or as a date (RFC 9110 §10.2.3). A date is compared with the server's
@@ -267,55 +436,92 @@ fn within_origin() -> redirect::Policy {
     })
 }
 
-/// Creates a client that trusts only these certificates. It ignores proxies, because a server with a
-/// private CA is in the internal network.
-fn client_with_ca(ca: &[u8]) -> Result<reqwest::Client, FetchError> {
-    let certificates =
-        reqwest::Certificate::from_pem_bundle(ca).map_err(|_| FetchError::InvalidCa)?;
-    if certificates.is_empty() {
-        return Err(FetchError::InvalidCa);
+/// The problem of a CA file that is set together with the service's own client.
+pub(crate) const HAS_OWN_CLIENT: &str =
+    "is set together with http_client, whose own certificates count: set only one of them";
+
+/// Checks that a CA file can be read and has certificates. The error names the file.
+pub(crate) fn check_ca_file(file: &Path) -> Result<(), String> {
+    let route = Route { ca_file: Some(file.to_owned()), ignores_proxies: false };
+    let kind = Kind { route, follows_redirects: false, is_loopback: false };
+    let client = read_ca(file).and_then(|ca| kind.build(Some(&ca)));
+    match client {
+        Ok(_) => Ok(()),
+        Err(FetchError::Ca(problem)) => Err(problem),
+        Err(error) => Err(format!("{} {error}", file.display())),
     }
-    let builder = reqwest::Client::builder().no_proxy().tls_certs_only(certificates);
-    build(builder, within_origin())
 }
 
-fn build(
-    builder: reqwest::ClientBuilder,
-    redirects: redirect::Policy,
-) -> Result<reqwest::Client, FetchError> {
-    // Other crates of the program may have enabled reqwest features: another TLS library, and
-    // decompression, which can turn a short answer into a very long one.
-    builder
-        .tls_backend_rustls()
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .connect_timeout(CONNECT)
-        .redirect(redirects)
-        .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| FetchError::Unreachable(Causes(&error).to_string()))
+fn read_ca(file: &Path) -> Result<Vec<u8>, FetchError> {
+    let unreadable = |error| FetchError::Ca(format!("{} cannot be read: {error}", file.display()));
+    std::fs::read(file).map_err(unreadable)
 }
 
-/// Checks a URL from provider metadata (RFC 8725 §3.10). It must be `https`, or a loopback address where that
-/// is allowed. If its host is an address in a private network, it must be the same host as that of the
+impl Kind {
+    fn build(&self, ca: Option<&[u8]>) -> Result<reqwest::Client, FetchError> {
+        let mut builder = reqwest::Client::builder();
+        if self.route.ignores_proxies {
+            builder = builder.no_proxy();
+        }
+        if self.is_loopback {
+            builder = builder.dns_resolver(LoopbackOnly);
+        }
+        if let Some(ca) = ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(ca).unwrap_or_default();
+            if certificates.is_empty() {
+                return Err(self.unusable_ca("has no certificate in PEM (`BEGIN CERTIFICATE`)"));
+            }
+            builder = builder.tls_certs_only(certificates);
+        }
+        let redirects = match self.follows_redirects {
+            true => within_origin(),
+            false => redirect::Policy::none(),
+        };
+        // Other crates of the program may have enabled reqwest features: another TLS library, and
+        // decompression, which can turn a short answer into a very long one.
+        let built = builder
+            .tls_backend_rustls()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .connect_timeout(CONNECT)
+            .redirect(redirects)
+            .user_agent(concat!("scaikey-auth/", env!("CARGO_PKG_VERSION")))
+            .build();
+        built.map_err(|error| match ca {
+            Some(_) => self.unusable_ca(&format!("cannot be used: {}", Causes(&error))),
+            None => FetchError::Unreachable(Causes(&error).to_string()),
+        })
+    }
+
+    fn unusable_ca(&self, problem: &str) -> FetchError {
+        let file = self.route.ca_file.as_deref().unwrap_or(Path::new(""));
+        FetchError::Ca(format!("{} {problem}", file.display()))
+    }
+}
+
+/// Checks a URL from provider metadata (RFC 8725 §3.10). It must be `https`, or `http` where that is allowed.
+/// If its host is an address in a private network, it must be the same host as that of the
 /// metadata. A host *name* that resolves to a private address passes, because providers inside a company have
 /// such names.
 pub(crate) fn check_metadata_url(
     url: &Url,
     metadata_url: &Url,
-    allow_loopback_http: bool,
+    plain_http: &PlainHttp,
 ) -> Result<(), FetchError> {
-    let plain = url.scheme() == "http" && allow_loopback_http && is_loopback(url);
-    if url.scheme() != "https" && !plain {
-        return Err(FetchError::Forbidden("it names a URL that is not https"));
+    match url.scheme() {
+        _ if plain_http.allows(url) => {}
+        "http" if !is_loopback(url) => return Err(FetchError::Forbidden(NOT_HTTPS)),
+        _ => return Err(FetchError::Forbidden("it names a URL that is not https")),
     }
     if is_private_address(url) && url.host() != metadata_url.host() {
         return Err(FetchError::Forbidden("it names an address in a private network"));
     }
     Ok(())
 }
+
+const NOT_HTTPS: &str = "it names a URL that is not https; for a provider in a network that encrypts all traffic, such as a service mesh, set insecure_http_hosts";
 
 fn is_private_address(url: &Url) -> bool {
     match url.host() {
@@ -357,8 +563,13 @@ mod tests {
     #[test]
     fn metadata_cannot_name_insecure_or_private_urls() {
         let from: Url = "https://scaikey.example/.well-known/openid-configuration".parse().unwrap();
-        let check = |url: &str, from: &Url| check_metadata_url(&url.parse().unwrap(), from, true);
-        for url in ["https://keys.example/jwks", "https://scaikey.example:8443/jwks"] {
+        let plain = PlainHttp { loopback: true, hosts: vec!["keycloak.auth.svc".to_owned()] };
+        let check = |url: &str, from: &Url| check_metadata_url(&url.parse().unwrap(), from, &plain);
+        for url in [
+            "https://keys.example/jwks",
+            "https://scaikey.example:8443/jwks",
+            "http://keycloak.auth.svc/jwks",
+        ] {
             assert_eq!(check(url, &from), Ok(()), "{url}");
         }
         for url in [
@@ -378,7 +589,10 @@ mod tests {
         }
         let local: Url = "http://127.0.0.1:8080/".parse().unwrap();
         assert_eq!(check("http://127.0.0.1:8080/jwks", &local), Ok(()));
-        assert!(check_metadata_url(&local, &local, false).is_err());
+        assert!(check_metadata_url(&local, &local, &PlainHttp::default()).is_err());
+        let mesh: Url = "http://keycloak.auth.svc/jwks".parse().unwrap();
+        let error = check_metadata_url(&mesh, &from, &PlainHttp::default()).unwrap_err();
+        assert!(error.to_string().contains("insecure_http_hosts"), "{error}");
     }
 
     #[test]

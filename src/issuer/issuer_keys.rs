@@ -15,7 +15,7 @@ use super::metadata::Endpoints;
 use super::quota::Quota;
 use super::source::{FetchFault, Source};
 use crate::clock;
-use crate::config::{Algorithm, IssuerConfig};
+use crate::config::{Algorithm, IssuerConfig, PlainHttp, Route};
 use crate::support::single_flight::Waiter;
 use crate::support::telemetry;
 
@@ -50,10 +50,11 @@ impl IssuerKeys {
             algorithms: config.algorithms.clone(),
             settings: config.jwks.clone(),
         };
-        let fixed = match (&config.inline_keys, &config.jwks_uri) {
-            (Some(keys), _) => Some(id(Source::Inline(keys.clone()))),
-            (None, Some(url)) => Some(id(Source::at(url.parse()?, config.key_access.clone()))),
-            (None, None) => None,
+        let fixed = match (&config.inline_keys, &config.keys_file, &config.jwks_uri) {
+            (Some(keys), ..) => Some(id(Source::Inline(keys.clone()))),
+            (None, Some(file), _) => Some(id(Source::File(file.clone()))),
+            (None, None, Some(url)) => Some(id(Source::at(url.parse()?, config.key_access()))),
+            (None, None, None) => None,
         };
         let discovery = Discovery::new(issuer, &label, config, &key_sets, quota.is_none())?;
         Ok(Self {
@@ -155,10 +156,15 @@ impl IssuerKeys {
         discovery.endpoints()
     }
 
-    /// Returns whether discovery uses these metadata URLs and the same rule for loopback addresses.
-    pub(super) fn is_discovered_at(&self, urls: &[url::Url], allow_loopback_http: bool) -> bool {
+    /// Returns whether discovery uses these metadata URLs, rule for `http` URLs, and route.
+    pub(super) fn is_discovered_at(
+        &self,
+        urls: &[url::Url],
+        plain_http: &PlainHttp,
+        route: &Route,
+    ) -> bool {
         let discovery = self.discovery.as_deref();
-        discovery.is_some_and(|discovery| discovery.uses(urls, allow_loopback_http))
+        discovery.is_some_and(|discovery| discovery.uses(urls, plain_http, route))
     }
 
     /// Discards the key set, for all issuers that share it. Every token then waits for a new fetch.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::cached_key_set::CachedKeySet;
-use super::http::Http;
+use super::http::{Http, HttpClient};
 use super::source::Source;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Algorithm, JwksSettings, TENANT_PLACEHOLDER};
@@ -48,8 +48,13 @@ impl Default for KeySets {
 
 impl KeySets {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        let (http, sets, outages) = (Arc::default(), Mutex::default(), Mutex::default());
-        Self { http, clock, sets, outages }
+        Self::with_client(clock, None)
+    }
+
+    /// Fetches all sets with `client`, if there is one.
+    pub(crate) fn with_client(clock: Arc<dyn Clock>, client: Option<Arc<dyn HttpClient>>) -> Self {
+        let (sets, outages) = (Mutex::default(), Mutex::default());
+        Self { http: Arc::new(Http::new(client)), clock, sets, outages }
     }
 
     /// Returns the outage that all tenants of a template share for this kind of document; `None` if `label`

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_metadata_url};
+use crate::config::{PlainHttp, Route};
 use crate::support::json::{Document, Fault, Value};
 
 /// The reason why metadata is not used.
@@ -46,12 +47,12 @@ pub(crate) fn jwks_uri(
     body: &[u8],
     from: &Url,
     issuer: &str,
-    allow_loopback_http: bool,
+    plain_http: &PlainHttp,
 ) -> Result<Url, MetadataError> {
     let document = parse(body, issuer)?;
     let jwks_uri = text(&document, "jwks_uri").and_then(|uri| Url::parse(uri).ok());
     let jwks_uri = jwks_uri.ok_or(MetadataError::Lacks("jwks_uri"))?;
-    check_metadata_url(&jwks_uri, from, allow_loopback_http)?;
+    check_metadata_url(&jwks_uri, from, plain_http)?;
     Ok(jwks_uri)
 }
 
@@ -72,13 +73,13 @@ impl Endpoints {
         body: &[u8],
         from: &Url,
         issuer: &str,
-        allow_loopback_http: bool,
+        plain_http: &PlainHttp,
     ) -> Result<Self, MetadataError> {
         let document = parse(body, issuer)?;
         let endpoint = |name: &str| {
             let url = Url::parse(text(&document, name)?).ok()?;
             // Credentials are sent there, so the rules are at least as strict as for keys.
-            check_metadata_url(&url, from, allow_loopback_http).ok().map(|()| url)
+            check_metadata_url(&url, from, plain_http).ok().map(|()| url)
         };
         let member = |name: &str| document.root().get(name);
         let supports_iss_parameter = member("authorization_response_iss_parameter_supported");
@@ -103,13 +104,14 @@ impl Http {
         &self,
         urls: &[Url],
         issuer: &str,
-        allow_loopback_http: bool,
+        plain_http: &PlainHttp,
+        route: &Route,
         limits: Limits,
     ) -> Result<Endpoints, String> {
         let mut problem = "the issuer has no metadata URL, so its endpoints are unknown".to_owned();
         for url in urls {
-            let found = match self.get(url, limits).await {
-                Ok(answer) => Endpoints::parse(&answer.body, url, issuer, allow_loopback_http),
+            let found = match self.get(url, limits, route, None).await {
+                Ok(answer) => Endpoints::parse(&answer.body, url, issuer, plain_http),
                 Err(error) => Err(error.into()),
             };
             match found {
@@ -165,7 +167,9 @@ mod tests {
     #[test]
     fn metadata_of_another_issuer_is_refused() {
         let from: Url = "https://a.example/d".parse().unwrap();
-        let parse = |body: &str| jwks_uri(body.as_bytes(), &from, "https://a.example", false);
+        let parse = |body: &str| {
+            jwks_uri(body.as_bytes(), &from, "https://a.example", &PlainHttp::default())
+        };
         let good = r#"{"issuer":"https://a.example","jwks_uri":"https://a.example/k","x":{"y":1}}"#;
         assert_eq!(parse(good).unwrap().as_str(), "https://a.example/k");
         for issuer in ["https://a.example/", "https://A.example", "https://b.example", ""] {
@@ -207,14 +211,16 @@ mod tests {
         #[test]
         fn arbitrary_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let from = "https://a.example/d".parse().unwrap();
-            let _ = jwks_uri(&body, &from, "https://a.example", true);
+            let plain = PlainHttp { loopback: true, ..PlainHttp::default() };
+            let _ = jwks_uri(&body, &from, "https://a.example", &plain);
         }
 
         #[test]
         fn accepted_url_is_https_and_public(url in url()) {
             let from = "https://a.example/d".parse().unwrap();
+            let plain = PlainHttp { loopback: true, ..PlainHttp::default() };
             let body = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{url}"}}"#);
-            if let Ok(accepted) = jwks_uri(body.as_bytes(), &from, "https://a.example", true) {
+            if let Ok(accepted) = jwks_uri(body.as_bytes(), &from, "https://a.example", &plain) {
                 prop_assert_eq!(accepted.scheme(), "https");
                 let host = accepted.host_str().unwrap();
                 prop_assert!(!["127.0.0.1", "localhost", "[::1]", "10.0.0.1"].contains(&host));

@@ -33,18 +33,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig};
+use crate::config::{
+    Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig, JwksSettings, PlainHttp, Route,
+};
 use crate::error::AuthError;
 use crate::identity::TenantId;
 use crate::support::telemetry::{self, LoggedOnce};
 
 pub use client_auth::{ClientAuth, SecretSource};
 pub use health::{IssuerHealth, KeyState, UnusableKey};
+pub use http::HttpClient;
 pub use template::TenantIssuers;
 
 pub(crate) use cached_key_set::{KeySetVersion, NotRefreshed, Refreshed, SignatureCheck};
 pub(crate) use client_auth::ClientAuthError;
-pub(crate) use http::{FetchError, Http, Limits};
+pub(crate) use http::{FetchError, HAS_OWN_CLIENT, Http, Limits, check_ca_file};
 pub(crate) use issuer_keys::IssuerKeys;
 pub(crate) use jwk::{CertificateHash, KeyQuery, MAX_KID};
 pub(crate) use key_sets::KeySets;
@@ -157,7 +160,7 @@ impl Issuers {
         config: &AuthConfig,
         key_sets: Arc<KeySets>,
     ) -> Result<Self, ConfigError> {
-        check(config)?;
+        check(config, key_sets.http.is_own())?;
         let factory = IssuerFactory {
             key_sets,
             audience: config.audience.clone(),
@@ -184,9 +187,7 @@ impl Issuers {
         let before = self.edit(|list| {
             list.by_name.insert(issuer.name.clone(), issuer.clone());
         });
-        if issuer.rules.config.insecure_accept_id_tokens {
-            telemetry::id_tokens_accepted(&issuer.name);
-        }
+        log_insecure_settings(&issuer.name, &issuer.rules.config);
         // A new issuer has no cached tokens.
         if before.contains(&issuer.name) {
             self.bump_generation();
@@ -266,16 +267,17 @@ impl Issuers {
     }
 
     /// Returns the endpoints of the issuer `name`, if it is in the list and its metadata come from the same
-    /// URLs. The caller then need not fetch the metadata again.
+    /// URLs by the same rules. The caller then need not fetch the metadata again.
     pub(crate) async fn endpoints(
         &self,
         name: &str,
         metadata_urls: &[url::Url],
-        allow_loopback_http: bool,
+        plain_http: &PlainHttp,
+        route: &Route,
     ) -> Option<Arc<Endpoints>> {
         let list = self.0.list.load_full();
         let keys = &list.by_name.get(name)?.keys;
-        match keys.is_discovered_at(metadata_urls, allow_loopback_http) {
+        match keys.is_discovered_at(metadata_urls, plain_http, route) {
             true => keys.endpoints().await,
             false => None,
         }
@@ -309,8 +311,8 @@ impl Issuers {
         });
         // The builder adds a template twice: with the configuration, then with its resolver.
         let is_new = !before.templates.iter().any(|other| other.pattern() == template.pattern());
-        if is_new && template.rules().config.insecure_accept_id_tokens {
-            telemetry::id_tokens_accepted(template.pattern());
+        if is_new {
+            log_insecure_settings(template.pattern(), &template.rules().config);
         }
         self.bump_generation();
         Ok(())
@@ -350,15 +352,36 @@ impl IssuerList {
     }
 }
 
-/// Reports all faults of a configuration, including those of its inline keys.
-fn check(config: &AuthConfig) -> Result<(), ConfigError> {
+fn log_insecure_settings(issuer: &str, config: &IssuerConfig) {
+    if config.insecure_accept_id_tokens {
+        telemetry::id_tokens_accepted(issuer);
+    }
+    if !config.insecure_http_hosts.is_empty() {
+        telemetry::insecure_http_hosts(issuer, &config.insecure_http_hosts);
+    }
+}
+
+/// Reports all faults of a configuration, including those of its keys and files.
+fn check(config: &AuthConfig, has_own_client: bool) -> Result<(), ConfigError> {
     let mut faults = config.check().map_or_else(|error| error.faults().to_vec(), |()| Vec::new());
     for (nth, issuer) in config.issuers.iter().enumerate() {
-        if let Some(keys) = &issuer.inline_keys
-            && let Err(problem) = inspect_keys(keys, &issuer.algorithms, issuer.jwks.max_keys)
-        {
-            faults.push(Fault::new(format!("issuers[{nth}].keys"), problem));
-        }
+        let mut report = |field: &str, result: Option<Result<(), String>>| {
+            if let Some(Err(problem)) = result {
+                faults.push(Fault::new(format!("issuers[{nth}].{field}"), problem));
+            }
+        };
+        let (algorithms, jwks) = (&issuer.algorithms, &issuer.jwks);
+        let inline = issuer.inline_keys.as_deref();
+        report("keys", inline.map(|keys| inspect_keys(keys, algorithms, jwks.max_keys)));
+        let file = issuer.keys_file.as_deref();
+        report("keys_file", file.map(|file| inspect_keys_file(file, algorithms, jwks)));
+        report(
+            "ca_file",
+            issuer.ca_file.as_deref().map(|file| match has_own_client {
+                true => Err(HAS_OWN_CLIENT.to_owned()),
+                false => check_ca_file(file),
+            }),
+        );
     }
     ConfigError::from_faults(faults)
         .map_err(|error| error.with_variable_names(config.prefix.as_deref()))
@@ -370,24 +393,24 @@ pub(crate) fn inspect_keys(
     allowed: &[Algorithm],
     max_keys: usize,
 ) -> Result<(), String> {
-    use source::FetchFault::{NoUsableKey, NotAKeySet, Pem};
-    let secret = jwk::Unusable::Secret.reason();
-    let has_secret = |keys: &[UnusableKey]| keys.iter().any(|key| key.reason == secret);
-    let fault = match set::KeySet::parse_inline(keys, allowed, max_keys) {
-        Ok(set) if !has_secret(&set.unusable) => return Ok(()),
-        Ok(_) => return Err(HAS_SECRET.to_owned()),
-        Err(fault) => fault,
-    };
-    Err(match fault {
-        NoUsableKey(unusable) if has_secret(&unusable) => HAS_SECRET.to_owned(),
+    use source::FetchFault::{HasSecret, NotAKeySet, Pem};
+    set::KeySet::parse_inline(keys, allowed, max_keys).map(drop).map_err(|fault| match fault {
         NotAKeySet => NO_KEYS.to_owned(),
-        Pem(problem) => problem.to_owned(),
+        fault @ (HasSecret | Pem(_)) => fault.to_string(),
         fault => format!("cannot be used: {fault}"),
     })
 }
 
-const HAS_SECRET: &str =
-    "has a private or symmetric key: keep only public keys here, and replace the exposed key";
+/// Checks a file with keys. The error names the file, and contains the problem.
+fn inspect_keys_file(
+    file: &std::path::Path,
+    allowed: &[Algorithm],
+    settings: &JwksSettings,
+) -> Result<(), String> {
+    let text = source::read_keys(file, settings.max_bytes);
+    let set = text.and_then(|text| set::KeySet::parse_inline(&text, allowed, settings.max_keys));
+    set.map(drop).map_err(|fault| fault.in_file(file).to_string())
+}
 
 const NO_KEYS: &str = "contains no keys: give a key set or a JWK in JSON (RFC 7517), or public keys or certificates in PEM, as text and not as a path or URL; a shared secret cannot be used";
 
@@ -406,7 +429,8 @@ pub(crate) struct IssuerFactory {
 impl IssuerFactory {
     fn check(&self, config: &IssuerConfig) -> Result<(), ConfigError> {
         let config = AuthConfig::of_issuer(config, &self.audience);
-        check(&AuthConfig { any_tenant: self.needs_no_tenant_list, ..config })
+        let config = AuthConfig { any_tenant: self.needs_no_tenant_list, ..config };
+        check(&config, self.key_sets.http.is_own())
     }
 
     fn rules(&self, config: IssuerConfig) -> Rules {

@@ -49,9 +49,23 @@ impl KeySet {
         Ok(Self { by_kid: by_kid(&all), all, unusable, has_no_kids: false })
     }
 
-    /// Parses inline keys of a configuration: a key set, a single JWK, or PEM with public keys and
-    /// certificates.
+    /// Parses keys in a configuration or a file: a key set, a single JWK, or PEM with public keys and
+    /// certificates. Rejects private and symmetric keys.
     pub(crate) fn parse_inline(
+        text: &str,
+        allowed: &[Algorithm],
+        max_keys: usize,
+    ) -> Result<Self, FetchFault> {
+        let secret = Unusable::Secret.reason();
+        let has_secret = |keys: &[UnusableKey]| keys.iter().any(|key| key.reason == secret);
+        match Self::parse_any_form(text, allowed, max_keys) {
+            Ok(set) if has_secret(&set.unusable) => Err(FetchFault::HasSecret),
+            Err(FetchFault::NoUsableKey(keys)) if has_secret(&keys) => Err(FetchFault::HasSecret),
+            parsed => parsed,
+        }
+    }
+
+    fn parse_any_form(
         text: &str,
         allowed: &[Algorithm],
         max_keys: usize,

@@ -1,6 +1,7 @@
 //! [`Source`]: the source of a key set, and its fetch.
 
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::config::{JwksSettings, KeyAccess};
 pub(crate) enum FetchFault {
     #[error("{url} {error}")]
     Fetch { url: Url, error: FetchError },
-    #[error("{path} cannot be used: {error}")]
+    #[error("{path} {error}")]
     File { path: String, error: String },
     #[error("the metadata at {url} {error}")]
     Metadata { url: Url, error: MetadataError },
@@ -33,9 +34,14 @@ pub(crate) enum FetchFault {
     /// The task that fetched the set panicked or was dropped.
     #[error("the fetch of the key set was interrupted")]
     Lost,
-    /// Inline keys are invalid PEM.
+    /// Keys in the configuration or a file are invalid PEM.
     #[error("{0}")]
     Pem(&'static str),
+    /// Keys in the configuration or a file include a private or symmetric one.
+    #[error(
+        "has a private or symmetric key: keep only public keys here, and replace the exposed key"
+    )]
+    HasSecret,
 }
 
 impl FetchFault {
@@ -52,6 +58,18 @@ impl FetchFault {
             _ => None,
         }
     }
+
+    /// Adds the name of the file that the keys come from.
+    pub(super) fn in_file(self, file: &Path) -> Self {
+        match self {
+            fault @ Self::File { .. } => fault,
+            // These texts continue a sentence that begins with the source.
+            fault @ (Self::Pem(_) | Self::HasSecret) => {
+                Self::File { path: file.display().to_string(), error: fault.to_string() }
+            }
+            fault => unusable(file, &fault.to_string()),
+        }
+    }
 }
 
 /// The source of a key set. Equal sources name the same set.
@@ -61,6 +79,8 @@ pub(crate) enum Source {
         url: Url,
         access: KeyAccess,
     },
+    /// A file with keys.
+    File(PathBuf),
     /// Keys in the configuration, which are not fetched.
     Inline(Arc<str>),
 }
@@ -75,26 +95,27 @@ impl Source {
         http: &Http,
         settings: &JwksSettings,
     ) -> Result<Answer, FetchFault> {
+        let local = |text: String| Answer { body: text.into(), max_age: None, is_inline: true };
         let (url, access) = match self {
             Self::Url { url, access } => (url, access),
-            Self::Inline(set) => {
-                return Ok(Answer {
-                    body: set.as_bytes().to_vec(),
-                    max_age: None,
-                    is_inline: true,
-                });
-            }
+            Self::File(file) => return read_keys(file, settings.max_bytes).map(local),
+            Self::Inline(set) => return Ok(local(set.to_string())),
         };
-        let limits = Limits::of(settings);
-        let answer = match access {
-            KeyAccess { ca_file: None, bearer_file: None } => http.get(url, limits).await,
-            access => {
-                let ca = access.ca_file.as_deref().map(contents).transpose()?;
-                let bearer = access.bearer_file.as_deref().map(bearer).transpose()?;
-                http.get_with_credentials(url, limits, ca.as_deref(), bearer).await
-            }
-        };
+        let bearer = access.bearer_file.as_deref().map(bearer).transpose()?;
+        let answer = http.get(url, Limits::of(settings), &access.route, bearer).await;
         answer.map_err(|error| FetchFault::Fetch { url: url.clone(), error })
+    }
+}
+
+/// Reads a file with keys. It is small and local, so that it is read synchronously.
+pub(super) fn read_keys(file: &Path, max_bytes: usize) -> Result<String, FetchFault> {
+    let failed = |error: std::io::Error| unusable(file, &error.to_string());
+    let (mut text, limit) = (String::new(), max_bytes as u64);
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    opened.take(limit.saturating_add(1)).read_to_string(&mut text).map_err(failed)?;
+    match text.len() > max_bytes {
+        true => Err(unusable(file, &format!("it has more than {max_bytes} bytes"))),
+        false => Ok(text),
     }
 }
 
@@ -115,5 +136,5 @@ fn bearer(file: &Path) -> Result<HeaderValue, FetchFault> {
 }
 
 fn unusable(file: &Path, error: &str) -> FetchFault {
-    FetchFault::File { path: file.display().to_string(), error: error.to_owned() }
+    FetchFault::File { path: file.display().to_string(), error: format!("cannot be used: {error}") }
 }

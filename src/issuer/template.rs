@@ -472,7 +472,8 @@ impl IssuerTemplate {
 /// Returns whether all tenants have the same keys: inline, or at a fixed URL.
 fn has_common_keys(template: &IssuerConfig) -> bool {
     let url = template.jwks_uri.as_ref();
-    template.inline_keys.is_some() || url.is_some_and(|url| !url.contains(TENANT_PLACEHOLDER))
+    let is_local = template.inline_keys.is_some() || template.keys_file.is_some();
+    is_local || url.is_some_and(|url| !url.contains(TENANT_PLACEHOLDER))
 }
 
 fn unavailable(why: impl Into<BoxError>) -> AuthError {

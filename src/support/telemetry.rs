@@ -175,6 +175,12 @@ pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
     }
 }
 
+/// Logs that plain `http` is used for these hosts.
+pub(crate) fn insecure_http_hosts(issuer: &str, hosts: &[String]) {
+    let hosts = hosts.join(", ");
+    tracing::warn!(target: TARGET, issuer, hosts, "this service sends no TLS to these hosts of the provider (insecure_http_hosts): tokens and keys are safe only if the network encrypts and authenticates all traffic to them");
+}
+
 /// Returns the name of an environment variable, with the prefix of the service if it is known.
 fn variable(prefix: Option<&str>, name: &str) -> String {
     prefix.map_or_else(

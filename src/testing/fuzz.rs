@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use super::challenge;
 use crate::auth::{Attempt, Auth, AuthRequest};
-use crate::config::{Algorithm, AuthConfig, JwksSettings};
+use crate::config::{Algorithm, AuthConfig, JwksSettings, PlainHttp};
 use crate::error::{AuthError, Challenger};
 #[cfg(feature = "exchange")]
 use crate::exchange::{AccessToken, SealingKeys};
@@ -89,7 +89,7 @@ pub fn pem(bytes: &[u8]) {
 pub fn metadata(bytes: &[u8]) {
     let issuer = "https://scaikey.example";
     let Ok(from) = issuer.parse() else { return };
-    if jwks_uri(bytes, &from, issuer, false).is_ok() {
+    if jwks_uri(bytes, &from, issuer, &PlainHttp::default()).is_ok() {
         let document: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
         assert_eq!(document.get("issuer").and_then(|v| v.as_str()), Some(issuer));
     }

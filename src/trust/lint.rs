@@ -8,7 +8,7 @@ use super::policy::{Jwks, Trust};
 use super::rule::{Condition, Constant, Grant, Part, is_top_level};
 use super::time::Period;
 use super::tree::{Node, NodeValue};
-use crate::config::{AuthConfig, JwksSettings, OTHER_PLACEHOLDER};
+use crate::config::{AuthConfig, JwksSettings, MESH_REMEDY, OTHER_PLACEHOLDER};
 use crate::identity::ClaimPath;
 use crate::issuer::inspect_keys;
 
@@ -160,7 +160,9 @@ impl TrustLint<'_> {
                 known @ ("discovery_url" | "algorithms") => known,
                 _ => "issuer",
             };
-            self.fault(field, fault.problem.clone());
+            // A policy has no such setting. The variable in parentheses was removed already.
+            let remedy = MESH_REMEDY.split(" (`").next().unwrap_or_default();
+            self.fault(field, fault.problem.replace(remedy, ""));
         }
     }
 

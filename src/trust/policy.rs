@@ -7,7 +7,7 @@ use super::rule::Grant;
 use super::time::{Expiry, Period};
 use super::tree::{Lines, Node};
 use super::{lint, parse};
-use crate::config::{Algorithm, IssuerConfig, TENANT_PLACEHOLDER};
+use crate::config::{Algorithm, IssuerConfig, Route, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
 
 /// Rules that give foreign tokens an identity, a tenant and scopes (feature `trust`).
@@ -172,7 +172,10 @@ impl Trust {
         match &self.jwks {
             Some(Jwks::Fetched { url, ca_file, bearer_file }) => {
                 config.jwks_uri = Some(url.clone());
-                config.key_access.ca_file = ca_file.as_ref().map(Into::into);
+                // A server with a private CA is in the internal network.
+                let ignores_proxies = ca_file.is_some();
+                let ca_file = ca_file.as_ref().map(Into::into);
+                config.key_access.route = Route { ca_file, ignores_proxies };
                 config.key_access.bearer_file = bearer_file.as_ref().map(Into::into);
             }
             Some(Jwks::Inline { inline }) => config.inline_keys = Some(inline.as_str().into()),
