@@ -25,6 +25,9 @@
 //!
 //! # Guides
 //!
+//! New here? [From `cargo new` to the first 200](manual::start). Coming from `jsonwebtoken`, or from a
+//! middleware of your own? [Migrating](manual::migrating).
+//!
 //! The [`manual`] explains how to use the crate: [modes](manual::modes),
 //! [how a request is checked](manual::request), [tenants](manual::tenants),
 //! [sign-in and endpoints](manual::endpoints), [tokens for other services](manual::exchange),

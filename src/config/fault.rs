@@ -22,7 +22,7 @@ impl Fault {
 }
 
 /// The error for an invalid configuration. It lists all faults, not only the first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
     faults: Vec<Fault>,
 }
@@ -75,6 +75,13 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// Writes the same text as [`Display`](fmt::Display): a `main` that returns this error, and `unwrap`, print it.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 /// Calls the field `sealing_keys`, because the keys do not say which setting they come from.
@@ -100,5 +107,12 @@ mod tests {
         let expected = text("X_CLIENT_ID", "set a (`X_A`), b (`X_B=true`) or `X_C`");
         assert_eq!(named(Some("X")), expected);
         assert_eq!(named(None), text("client.id", "set a, b or `P_C`"));
+    }
+
+    #[test]
+    fn error_of_main_is_readable() {
+        let error = ConfigError::one(Fault::new("audience", "is missing"));
+        let expected = "the authentication configuration is invalid:\n  audience is missing";
+        assert_eq!(format!("{error:?}"), expected);
     }
 }

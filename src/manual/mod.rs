@@ -1,23 +1,28 @@
 //! The manual: guides for users and for maintainers. These modules contain text only.
 //!
-//! For users, in reading order. The first three pages are for every service:
+//! For users, in reading order. Begin with [`start`]; the three pages after it are for every service:
 //!
-//! 1. [`modes`]: which tokens are accepted in production, in staging and in local development?
-//! 2. [`request`]: how is a request checked, how is it refused, and how do guards protect a route?
-//! 3. [`tenants`]: how are tenants found, and how do I use a provider with one issuer per tenant?
-//! 4. [`endpoints`]: how do I add sign-in, browser sessions, registration and workload tokens?
-//! 5. [`exchange`]: how do I get tokens for other services, and how are they cached?
-//! 6. [`outbound`]: how do I add these tokens to outgoing requests?
-//! 7. [`testing`]: how do I test a service and its stores?
-//! 8. [`operating`]: which variables, logs and metrics exist, and what happens in an outage?
-//! 9. [`threats`]: which attacks are prevented, and which are not?
-//! 10. [`costs`]: how much time and memory does authentication take?
+//! 1. [`start`]: how do I get from `cargo new` to the first 200?
+//! 2. [`modes`]: which tokens are accepted in production, in staging and in local development?
+//! 3. [`request`]: how is a request checked, how is it refused, and how do guards protect a route?
+//! 4. [`tenants`]: how are tenants found, and how do I use a provider with one issuer per tenant?
+//! 5. [`endpoints`]: how do I add sign-in, browser sessions, registration and workload tokens?
+//! 6. [`exchange`]: how do I get tokens for other services, and how are they cached?
+//! 7. [`outbound`]: how do I add these tokens to outgoing requests?
+//! 8. [`testing`]: how do I test a service and its stores?
+//! 9. [`operating`]: which variables, logs and metrics exist, and what happens in an outage?
+//! 10. [`threats`]: which attacks are prevented, and which are not?
+//! 11. [`costs`]: how much time and memory does authentication take?
+//! 12. [`migrating`]: how do I replace `jsonwebtoken`, or a middleware of my own?
 //!
 //! For maintainers:
 //!
 //! 1. [`architecture`]: where is what, and which path does a request take through the code?
 //! 2. [`contributing`]: how do I change, test and release the crate?
 //! 3. [`decisions`]: why is the crate built this way?
+
+#[doc = include_str!("start.md")]
+pub mod start {}
 
 #[doc = include_str!("modes.md")]
 pub mod modes {}
@@ -48,6 +53,9 @@ pub mod threats {}
 
 #[doc = include_str!("costs.md")]
 pub mod costs {}
+
+#[doc = include_str!("migrating.md")]
+pub mod migrating {}
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
