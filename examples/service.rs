@@ -93,7 +93,7 @@ fn endpoints(
     if let (Some(client), false) = (client, per_tenant) {
         endpoints = endpoints.client(client.clone());
     }
-    if config.database_url.is_none() {
+    if config.database_url.is_none() && config.database_url_file.is_none() {
         endpoints = endpoints.registrar(MemoryRegistrar::new());
     }
     endpoints.configured(config).build()

@@ -16,8 +16,10 @@ pub(crate) mod fault;
 pub(crate) mod issuer;
 mod jwks;
 pub(crate) mod mode;
+mod origin;
 mod plain_http;
 mod resource;
+mod secrets;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use client::{ClientAuthMethod, ClientConfig};
@@ -35,5 +37,6 @@ pub(crate) use issuer::{
     has_other_placeholder, is_loopback,
 };
 pub(crate) use mode::AuthMode;
+pub(crate) use origin::Origin;
 pub(crate) use plain_http::{MESH_REMEDY, PlainHttp};
 pub(crate) use resource::Resource;

@@ -33,7 +33,7 @@ pub struct AuthBuilder {
 
 impl AuthBuilder {
     pub(super) fn new(mut config: AuthConfig) -> Self {
-        if config.prefix.is_none() {
+        if config.origin.prefix().is_none() {
             config.add_notices_of_unused_settings();
         }
         Self {
@@ -319,20 +319,21 @@ fn built_in_validators(
 }
 
 fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
-    let Some(url) = &config.database_url else {
+    let url =
+        config.database().map_err(|fault| ConfigError::one(fault).named_by(&config.origin))?;
+    let Some(url) = url else {
         let has_unrestricted_issuer = config.issuers.iter().any(|issuer| issuer.tenants.is_empty());
         if config.mode != AuthMode::Mock && has_unrestricted_issuer {
-            telemetry::any_tenant(config.prefix.as_deref());
+            telemetry::any_tenant(config.origin.prefix());
         }
         return Ok(Arc::new(AnyTenant));
     };
-    let fault = |problem: String| {
-        ConfigError::one(Fault::new("database_url", problem))
-            .with_variable_names(config.prefix.as_deref())
-    };
+    let field = if config.database_url.is_some() { "database_url" } else { "database_url_file" };
+    let fault =
+        |problem: String| ConfigError::one(Fault::new(field, problem)).named_by(&config.origin);
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {
-        let store = SqlTenants::connect_lazy(url);
+        let store = SqlTenants::connect_lazy(&url);
         let store = store.map_err(|error| fault(format!("cannot be used: {error}")))?;
         Ok(Arc::new(CachedTenants::new(store)))
     }

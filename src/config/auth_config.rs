@@ -1,10 +1,12 @@
 //! [`AuthConfig`]: the configuration that the builder, files and the environment produce.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::{
-    AuthMode, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig, MockUser, env,
-    issuer, resource,
+    AuthMode, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig, MockUser, Origin,
+    env, issuer, resource,
 };
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
@@ -19,7 +21,8 @@ const UNRESTRICTED_TENANTS: &str = "is empty, and there is no tenant store: ever
 /// The settings that can be written as data, without a closure or a trait implementation.
 ///
 /// They come from the setters of `AuthBuilder`, from a file read with `serde` (unknown fields are
-/// rejected), or from [`from_env`](Self::from_env). Nothing is checked until the `Auth` or a validator is
+/// rejected), from [`from_env`](Self::from_env), or from a file under the environment
+/// ([`overlay_env`](Self::overlay_env)). Nothing is checked until the `Auth` or a validator is
 /// built; the error then lists all faults.
 ///
 /// ```
@@ -60,6 +63,9 @@ pub struct AuthConfig {
     /// Then every tenant that a verified token names is accepted; for per-tenant issuers, see
     /// [`any_tenant`](Self::any_tenant).
     pub database_url: Option<Secret>,
+    /// A file with `database_url`, instead of it. White space at its end is ignored. The file is read once, by
+    /// `build()`: after its content was replaced, restart the service. Default: none.
+    pub database_url_file: Option<PathBuf>,
     /// Whether a per-tenant issuer (`{tenant_id}`) without any restriction accepts every tenant of the
     /// provider. A restriction is a list of [tenants](field@IssuerConfig::tenants), a resolver, or a tenant
     /// store. Default false, which rejects a configuration without a restriction. Set it to true only if
@@ -82,10 +88,9 @@ pub struct AuthConfig {
     /// code can set it, neither a file nor a variable.
     #[serde(skip)]
     pub insecure_allow_mock_in_production: bool,
-    /// The prefix of the environment variables, if the configuration came from them. Faults then name
-    /// variables instead of fields.
+    /// Where the settings come from. Faults then name variables instead of fields.
     #[serde(skip)]
-    pub(crate) prefix: Option<String>,
+    pub(crate) origin: Origin,
     /// The faults of variables whose values could not be parsed.
     #[serde(skip)]
     pub(crate) unreadable: Vec<Fault>,
@@ -106,6 +111,7 @@ impl Default for AuthConfig {
             max_token_bytes: 16 * 1024,
             verified_tokens_bytes: 16 * 1024 * 1024,
             database_url: None,
+            database_url_file: None,
             any_tenant: false,
             client: ClientConfig::default(),
             endpoints: EndpointsConfig::default(),
@@ -113,7 +119,7 @@ impl Default for AuthConfig {
             resource_scopes: Scopes::new(),
             mock: MockUser::default(),
             insecure_allow_mock_in_production: false,
-            prefix: None,
+            origin: Origin::default(),
             unreadable: Vec::new(),
             notices: Vec::new(),
         }
@@ -127,16 +133,50 @@ impl AuthConfig {
     /// An unset or empty variable means the default. `build()` reports values that cannot be parsed,
     /// together with all other faults. A variable that looks like a misspelling causes a warning.
     pub fn from_env(prefix: &str) -> Self {
-        // A value that is not UTF-8 is converted lossily, so that its parser rejects and names it.
-        let all = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()));
-        Self::from_vars(prefix, all)
+        Self::from_vars(prefix, process_variables())
     }
 
     /// Reads the given variables as [`from_env`](Self::from_env) reads those of the process. The names
     /// include the prefix.
     pub fn from_vars(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        env::read(prefix, vars)
+        env::read(Self::default(), false, prefix, vars)
+    }
+
+    /// Lays the variables of [`ENVIRONMENT`](super::ENVIRONMENT) over this configuration, which usually comes
+    /// from a file. A variable that is set and not empty replaces the field; all other fields stay.
+    ///
+    /// ```
+    /// use scaikey_auth::{Auth, AuthConfig};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = r#"{
+    ///     "audience": ["scaiwave"],
+    ///     "issuers": [{ "issuer": "https://scaikey.example", "leeway_seconds": 30 }],
+    ///     "client": { "id": "scaiwave" }
+    /// }"#;
+    /// // `SCAIWAVE_CLIENT_SECRET_FILE`, for example, adds the secret that the file must not contain.
+    /// let config = serde_json::from_str::<AuthConfig>(file)?.overlay_env("SCAIWAVE");
+    /// let auth = Auth::from_config(config).build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// * Variables of an issuer, such as `P_JWKS_URI`, belong to the only issuer of the file; without one, to
+    ///   a new issuer. If the file has several issuers, such a variable is a fault.
+    /// * A secret and its file, such as `P_CLIENT_SECRET` and `client.secret_file`, are one setting: a variable
+    ///   replaces either of them. Both variables together are a fault.
+    /// * Faults name the variable if it is set, and otherwise the field.
+    pub fn overlay_env(self, prefix: &str) -> Self {
+        self.overlay_vars(prefix, process_variables())
+    }
+
+    /// Lays the given variables over this configuration, as [`overlay_env`](Self::overlay_env) does with
+    /// those of the process. The names include the prefix.
+    pub fn overlay_vars(
+        self,
+        prefix: &str,
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        env::read(self, true, prefix, vars)
     }
 
     /// Returns notices about settings that are valid but look like mistakes: a variable whose name is close
@@ -160,7 +200,11 @@ impl AuthConfig {
 
     /// Adds notices about settings whose cargo feature is not enabled.
     pub(crate) fn add_notices_of_unused_settings(&mut self) {
-        self.notices.extend(self.unused_settings(Self::is_built_with));
+        for notice in self.unused_settings(Self::is_built_with) {
+            if !self.notices.contains(&notice) {
+                self.notices.push(notice);
+            }
+        }
     }
 
     /// Returns notices about settings whose cargo feature is not enabled.
@@ -189,11 +233,14 @@ impl AuthConfig {
             ("exchange", "client.insecure_unreadable_claims", client.insecure_unreadable_claims),
             ("exchange", "client.insecure_outlive_subject", client.insecure_outlive_subject),
             ("exchange", "client.cache_keys", client.cache_keys.is_some()),
+            ("exchange", "client.cache_keys_file", client.cache_keys_file.is_some()),
             ("redis", "client.redis_url", client.redis_url.is_some()),
+            ("redis", "client.redis_url_file", client.redis_url_file.is_some()),
             ("redis", "client.insecure_spend_without_lock", client.insecure_spend_without_lock),
             ("endpoints", "endpoints.redirect_uri", endpoints.redirect_uri.is_some()),
             ("endpoints", "endpoints.scopes", endpoints.scopes.is_some()),
             ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
+            ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
             ("endpoints", "endpoints.password_grant", endpoints.password_grant),
             ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
             ("endpoints", "endpoints.trusted_proxies", !endpoints.trusted_proxies.is_empty()),
@@ -201,9 +248,7 @@ impl AuthConfig {
         let unused =
             settings.into_iter().filter(|(feature, _, set)| *set && !is_built_with(feature));
         let notice = |(feature, field, _)| {
-            let variable = self.prefix.as_ref().zip(env::variable_for(field));
-            let name = variable.map(|(prefix, variable)| format!("{prefix}_{variable}"));
-            let name = name.unwrap_or_else(|| String::from(field));
+            let name = self.origin.variable(field).unwrap_or_else(|| String::from(field));
             format!("{name} has no effect: enable the cargo feature `{feature}` of scaikey-auth")
         };
         unused.map(notice).collect()
@@ -221,7 +266,7 @@ impl AuthConfig {
 
     /// Returns whether the configuration restricts the tenants of a per-tenant issuer, or allows all of them.
     fn decides_on_tenants(&self, issuer: &IssuerConfig) -> bool {
-        let has_store = self.database_url.is_some() || self.mode == AuthMode::Mock;
+        let has_store = self.has_database() || self.mode == AuthMode::Mock;
         !issuer.tenants.is_empty() || issuer.has_resolver || has_store || self.any_tenant
     }
 
@@ -271,12 +316,14 @@ impl AuthConfig {
             faults.push(Fault::new("verified_tokens_bytes", "must be at most 64 GiB"));
         }
         self.mode.check(self, &mut faults);
-        if !faults.is_empty() {
-            // A missing setting may be present under a misspelt name.
-            let notices = self.notices.iter().filter_map(|notice| notice.split_once(' '));
-            faults.extend(notices.map(|(variable, problem)| Fault::new(variable, problem)));
-        }
         ConfigError::from_faults(faults)
-            .map_err(|error| error.with_variable_names(self.prefix.as_deref()))
+            .map_err(|error| error.named_by(&self.origin).explained_by(&self.notices))
     }
+}
+
+/// Returns the environment variables of the process. A value that is not UTF-8 is converted lossily, so that
+/// its parser rejects and names it.
+fn process_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
 }

@@ -20,8 +20,9 @@ pub struct ClientConfig {
     pub id: Option<String>,
     /// The `client_secret`. Set this or `secret_file`, not both.
     pub secret: Option<Secret>,
-    /// A file with the secret, instead of `secret`. White space at its end is ignored. The file is read for
-    /// every request to the provider, so that the secret can be replaced while the service runs.
+    /// A file with the secret, instead of `secret`. White space at its end is ignored. The file must exist at
+    /// the start. It is read for every request to the provider, so that the secret can be replaced while the
+    /// service runs.
     pub secret_file: Option<PathBuf>,
     /// The client authentication method. Default [`ClientAuthMethod::Basic`].
     pub auth: ClientAuthMethod,
@@ -48,9 +49,15 @@ pub struct ClientConfig {
     /// service (feature `redis`). Several URLs, separated by commas, name the nodes of a cluster. Default:
     /// none; each process stores its own.
     pub redis_url: Option<Secret>,
+    /// A file with `redis_url`, instead of it. White space at its end is ignored. The file must exist at the
+    /// start. It is read again for each new connection to the server.
+    pub redis_url_file: Option<PathBuf>,
     /// The sealing keys for tokens in Redis; for the format see `SealingKeys::parse`. Required with
     /// `redis_url`.
     pub cache_keys: Option<Secret>,
+    /// A file with `cache_keys`, instead of it. White space at its end is ignored. The file must exist at the
+    /// start. It is read again every 10 s while it is used; see `SealingKeys::file`.
+    pub cache_keys_file: Option<PathBuf>,
     /// Whether refresh tokens and authorization codes are used even while Redis does not answer. Safe only
     /// if the service is a single process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default
     /// false.

@@ -21,6 +21,9 @@ pub struct EndpointsConfig {
     /// The sealing keys for session cookies; for the format see `SealingKeys::parse`. Default: none, so
     /// sign-ins return tokens, and there are no sessions.
     pub session_keys: Option<Secret>,
+    /// A file with `session_keys`, instead of it. White space at its end is ignored. The file must exist at
+    /// the start. It is read again every 10 s while it is used; see `SealingKeys::file`.
+    pub session_keys_file: Option<PathBuf>,
     /// Whether the endpoint `/v1/auth/token` accepts user names and passwords. Default false.
     pub password_grant: bool,
     /// A file with the trust policy for workload tokens of other platforms (feature `trust`). Default:

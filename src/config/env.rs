@@ -1,5 +1,6 @@
 //! [`ENVIRONMENT`]: the table of environment variables, and its reader.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -133,9 +134,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("VERIFIED_TOKENS_BYTES", "verified_tokens_bytes", |it, text| store(&mut it.verified_tokens_bytes, number(text, "bytes")),
         "the memory for the cache of verified tokens, in bytes; `0` turns the cache off",
         "`16777216`"),
-    row("DATABASE_URL", "database_url", |it, text| store(&mut it.database_url, any_text(text)),
+    row("DATABASE_URL", "database_url", |it, text| replace(&mut it.database_url, &mut it.database_url_file, any_text(text)),
         "the store of tenants and participants, `postgres://…` or `sqlite:…`",
         "none: every tenant that a verified token names is accepted; for an issuer with `{tenant_id}` see `P_TENANTS`"),
+    row("DATABASE_URL_FILE", "database_url_file", |it, text| replace(&mut it.database_url_file, &mut it.database_url, any_text(text)),
+        "a file with `P_DATABASE_URL`, read at the start",
+        "none"),
     row("TENANTS", "issuers[0].tenants", |it, text| store(&mut issuer(it).tenants, list(text)),
         "the tenants that the issuer may name, separated by commas or spaces",
         "any; an issuer with `{tenant_id}` needs this, `P_ANY_TENANT` or `P_DATABASE_URL`"),
@@ -148,11 +152,11 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_ID", "client.id", |it, text| store(&mut it.client.id, any_text(text)),
         "this service's `client_id`, for tokens for other services and for sign-in",
         "none: no tokens for other services and no sign-in"),
-    row("CLIENT_SECRET", "client.secret", |it, text| store(&mut it.client.secret, any_text(text)),
+    row("CLIENT_SECRET", "client.secret", |it, text| replace(&mut it.client.secret, &mut it.client.secret_file, any_text(text)),
         "the client secret",
         "none"),
-    row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| store(&mut it.client.secret_file, any_text(text)),
-        "a file with the client secret, read for each request to the provider",
+    row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| replace(&mut it.client.secret_file, &mut it.client.secret, any_text(text)),
+        "a file with `P_CLIENT_SECRET`, read at the start and for each request to the provider",
         "none"),
     row("CLIENT_AUTH", "client.auth", |it, text| store(&mut it.client.auth, choice(&text.to_ascii_lowercase(), "`basic`, `post`, `private_key_jwt` or `none`")),
         "the client authentication method: `basic`, `post`, `private_key_jwt` or `none`",
@@ -178,12 +182,18 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("TENANT_PARAMETER", "client.tenant_parameter", |it, text| store(&mut it.client.tenant_parameter, any_text(text)),
         "the form parameter that carries the tenant in a request for a service token",
         "none"),
-    row("REDIS_URL", "client.redis_url", |it, text| store(&mut it.client.redis_url, any_text(text)),
+    row("REDIS_URL", "client.redis_url", |it, text| replace(&mut it.client.redis_url, &mut it.client.redis_url_file, any_text(text)),
         "a Redis or Valkey server that stores tokens and the log of single-use tokens for all processes; several URLs, separated by commas, name the nodes of a cluster",
         "none: each process keeps its own"),
-    row("CACHE_KEYS", "client.cache_keys", |it, text| store(&mut it.client.cache_keys, any_text(text)),
+    row("REDIS_URL_FILE", "client.redis_url_file", |it, text| replace(&mut it.client.redis_url_file, &mut it.client.redis_url, any_text(text)),
+        "a file with `P_REDIS_URL`, read at the start and for each new connection",
+        "none"),
+    row("CACHE_KEYS", "client.cache_keys", |it, text| replace(&mut it.client.cache_keys, &mut it.client.cache_keys_file, any_text(text)),
         "the sealing key for tokens in Redis: at least 32 bytes in base64 (`openssl rand -base64 32`); while it is replaced, two keys, separated by a comma",
         "none; required with `P_REDIS_URL`"),
+    row("CACHE_KEYS_FILE", "client.cache_keys_file", |it, text| replace(&mut it.client.cache_keys_file, &mut it.client.cache_keys, any_text(text)),
+        "a file with `P_CACHE_KEYS`, read at the start and, while it is used, every 10 seconds",
+        "none"),
     row("INSECURE_SPEND_WITHOUT_LOCK", "client.insecure_spend_without_lock", |it, text| store(&mut it.client.insecure_spend_without_lock, boolean(text)),
         "`true` uses refresh tokens and codes even while Redis does not answer; safe with one process; with several processes, sessions may end",
         "`false`: a refresh or code waits up to 5 s for Redis, then gets 503"),
@@ -232,9 +242,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("SCOPES", "endpoints.scopes", |it, text| store(&mut it.endpoints.scopes, choice(text, SCOPE_FORMAT).map(Some)),
         "the scopes that sign-ins request, separated by spaces",
         "`openid profile email offline_access`"),
-    row("SESSION_KEYS", "endpoints.session_keys", |it, text| store(&mut it.endpoints.session_keys, any_text(text)),
+    row("SESSION_KEYS", "endpoints.session_keys", |it, text| replace(&mut it.endpoints.session_keys, &mut it.endpoints.session_keys_file, any_text(text)),
         "the sealing key for session cookies, in the format of `P_CACHE_KEYS`",
         "none: sign-ins return tokens"),
+    row("SESSION_KEYS_FILE", "endpoints.session_keys_file", |it, text| replace(&mut it.endpoints.session_keys_file, &mut it.endpoints.session_keys, any_text(text)),
+        "a file with `P_SESSION_KEYS`, read at the start and, while it is used, every 10 seconds",
+        "none"),
     row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| store(&mut it.endpoints.password_grant, boolean(text)),
         "`true` enables the password grant at `POST /v1/auth/token`",
         "`false`"),
@@ -273,6 +286,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "ca_file" => "issuers[0].ca_file",
         "cache_keys" => "client.cache_keys",
         "redis_url" => "client.redis_url",
+        "redis_url_file" => "client.redis_url_file",
         // Names that faults of `SignIn` and `Sessions` use.
         "redirect_uri" => "endpoints.redirect_uri",
         "session_keys" => "endpoints.session_keys",
@@ -281,28 +295,63 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
 }
 
-/// Reads `vars`. A value that cannot be parsed becomes a fault; a probable misspelling becomes a notice.
-pub(super) fn read(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> AuthConfig {
-    let mut config = AuthConfig { prefix: Some(prefix.to_owned()), ..AuthConfig::default() };
+/// Lays `vars` over `config`. A value that cannot be parsed becomes a fault; a probable misspelling becomes a
+/// notice. `is_overlaid`: `config` comes from a file or from code.
+pub(super) fn read(
+    mut config: AuthConfig,
+    is_overlaid: bool,
+    prefix: &str,
+    vars: impl IntoIterator<Item = (String, String)>,
+) -> AuthConfig {
+    config.origin.read_variables(prefix, is_overlaid);
+    let has_several_issuers = config.issuers.len() > 1;
     let prefixed = vars.into_iter().filter_map(|(name, value)| {
         let name = name.strip_prefix(prefix)?.strip_prefix('_')?.to_owned();
-        Some((name, value.trim().to_owned()))
+        let value = value.trim().to_owned();
+        (!value.is_empty()).then_some((name, value))
     });
-    for (name, value) in prefixed {
-        match ENVIRONMENT.iter().find(|variable| variable.name == name) {
-            Some(_) if value.is_empty() => {}
-            Some(variable) => {
-                let issuers = config.issuers.len();
-                if let Err(problem) = (variable.set)(&mut config, &value) {
-                    config.issuers.truncate(issuers);
-                    config.unreadable.push(Fault::new(variable.field, problem));
-                }
+    let prefixed: BTreeMap<String, String> = prefixed.collect();
+    for variable in ENVIRONMENT {
+        let Some(value) = prefixed.get(variable.name) else { continue };
+        config.origin.add_variable(prefix, variable.name);
+        let pair = variable.name.strip_suffix("_FILE").filter(|pair| prefixed.contains_key(*pair));
+        let outcome = match pair {
+            Some(pair) => Err(format!("and {prefix}_{pair} are both set: set only one of them")),
+            None if has_several_issuers && variable.field.starts_with("issuers[0]") => {
+                Err(SEVERAL_ISSUERS.to_owned())
             }
-            None => config.notices.extend(misspelling(prefix, &name)),
+            None => set(variable, &mut config, value),
+        };
+        if let Err(problem) = outcome {
+            config.unreadable.push(Fault::new(variable.field, problem));
         }
+        config.notices.extend(quotation_marks(prefix, variable.name, value));
     }
+    config.notices.extend(prefixed.keys().filter_map(|name| unknown(prefix, name)));
     config.add_notices_of_unused_settings();
     config
+}
+
+const SEVERAL_ISSUERS: &str = "stands for one issuer, but the configuration has several: set it in the configuration of that issuer";
+
+/// Parses a value into its field. A value that cannot be parsed does not create an issuer.
+fn set(variable: &Variable, config: &mut AuthConfig, value: &str) -> Result<(), String> {
+    let issuers = config.issuers.len();
+    let outcome = (variable.set)(config, value);
+    if outcome.is_err() {
+        config.issuers.truncate(issuers);
+    }
+    outcome
+}
+
+/// Stores a secret, and removes the other form of it: the name of its file.
+fn replace<A, B>(
+    field: &mut Option<A>,
+    other: &mut Option<B>,
+    value: Result<Option<A>, String>,
+) -> Result<(), String> {
+    *other = None;
+    store(field, value)
 }
 
 /// Returns the issuer that the environment describes. Creates it if this is the first of its variables.
@@ -365,15 +414,48 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Returns a notice if `name` is within two edits of a known variable. Other variables with the prefix
+/// Returns a notice about a variable that is not in the table: if its name is within two edits of a known one,
+/// or if it ends in `_FILE`, because the secret in the file would be missing. Other variables with the prefix
 /// belong to the service itself.
-fn misspelling(prefix: &str, name: &str) -> Option<String> {
+fn unknown(prefix: &str, name: &str) -> Option<String> {
     let (distance, nearest) = ENVIRONMENT
         .iter()
         .map(|variable| (edit_distance(name, variable.name), variable.name))
-        .min()?;
-    let close = distance <= 2 && distance * 3 <= name.len();
-    close.then(|| format!("{prefix}_{name} is ignored: did you mean {prefix}_{nearest}?"))
+        .min()
+        .filter(|(distance, _)| *distance > 0)?;
+    if let Some(value) = name.strip_suffix("_FILE")
+        && ENVIRONMENT.iter().any(|variable| variable.name == value)
+    {
+        return Some(format!(
+            "{prefix}_{name} is ignored: {prefix}_{value} is not read from a file"
+        ));
+    }
+    if distance <= 2 && distance * 3 <= name.len() {
+        return Some(format!("{prefix}_{name} is ignored: did you mean {prefix}_{nearest}?"));
+    }
+    name.ends_with("_FILE").then(|| {
+        let known = ENVIRONMENT.iter().filter(|variable| variable.name.ends_with("_FILE"));
+        let known: Vec<_> = known.map(|variable| format!("{prefix}_{}", variable.name)).collect();
+        format!(
+            "{prefix}_{name} is not read by scaikey-auth, which reads {}; give a variable of your own \
+             service another prefix",
+            known.join(", ")
+        )
+    })
+}
+
+/// Returns a notice about a value in quotation marks or brackets. Shells remove quotation marks, files of
+/// variables (`docker run --env-file`) do not. Then no token has such an audience.
+fn quotation_marks(prefix: &str, name: &str, value: &str) -> Option<String> {
+    let is_between =
+        |first, last| value.len() > 1 && value.starts_with(first) && value.ends_with(last);
+    let marks = [('"', '"'), ('\'', '\''), ('`', '`'), ('[', ']')];
+    marks.into_iter().any(|(first, last)| is_between(first, last)).then(|| {
+        format!(
+            "{prefix}_{name} begins and ends with quotation marks or brackets, which are read as part of \
+             the value: remove them"
+        )
+    })
 }
 
 /// Returns the Levenshtein distance in bytes.
@@ -397,12 +479,16 @@ fn edit_distance(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Algorithm, AuthMode, TokenProfile};
+    use crate::config::{Algorithm, AuthMode, Origin, TokenProfile};
     use crate::identity::{ClaimTest, ClaimsMapping, IdentityKind};
     use crate::support::secret::Secret;
 
     fn read_pairs(pairs: &[(&str, &str)]) -> AuthConfig {
-        read("SCAIWAVE", pairs.iter().map(|(n, v)| (format!("SCAIWAVE_{n}"), (*v).to_owned())))
+        AuthConfig::from_vars("SCAIWAVE", prefixed(pairs))
+    }
+
+    fn prefixed(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(n, v)| (format!("SCAIWAVE_{n}"), (*v).to_owned())).collect()
     }
 
     #[test]
@@ -445,7 +531,6 @@ mod tests {
             ("TENANT_REQUIRED", "false"),
             ("CLIENT_ID", "drive"),
             ("CLIENT_SECRET", "s"),
-            ("CLIENT_SECRET_FILE", "/run/s"),
             ("CLIENT_AUTH", "Private_Key_JWT"),
             ("CLIENT_KEY_FILE", "/run/k"),
             ("CLIENT_KEY_ID", "k1"),
@@ -458,7 +543,6 @@ mod tests {
         let client = &config.client;
         assert_eq!(client.id.as_deref(), Some("drive"));
         assert_eq!(client.secret, Some(Secret::new("s")));
-        assert_eq!(client.secret_file, Some("/run/s".into()));
         assert_eq!(client.auth, crate::config::ClientAuthMethod::PrivateKeyJwt);
         assert_eq!(client.key_file, Some("/run/k".into()));
         assert_eq!(client.key_id.as_deref(), Some("k1"));
@@ -619,10 +703,130 @@ mod tests {
         assert_eq!(
             config.notices(),
             [
-                "SCAIWAVE_JWKS_URL is ignored: did you mean SCAIWAVE_JWKS_URI?",
                 "SCAIWAVE_AUDEINCE is ignored: did you mean SCAIWAVE_AUDIENCE?",
+                "SCAIWAVE_JWKS_URL is ignored: did you mean SCAIWAVE_JWKS_URI?",
             ]
         );
+    }
+
+    #[test]
+    fn unknown_files_get_a_notice() {
+        let notice = |name: &str| read_pairs(&[(name, "/run/x")]).notices().join("\n");
+        assert_eq!(
+            notice("CLIENT_SECRETS_FILE"),
+            "SCAIWAVE_CLIENT_SECRETS_FILE is ignored: did you mean SCAIWAVE_CLIENT_SECRET_FILE?"
+        );
+        assert_eq!(
+            notice("ISSUER_FILE"),
+            "SCAIWAVE_ISSUER_FILE is ignored: SCAIWAVE_ISSUER is not read from a file"
+        );
+        for other in ["REDIS_PASSWORD_FILE", "LOG_FILE"] {
+            let notice = notice(other);
+            assert!(notice.contains(&format!("SCAIWAVE_{other} is not read")), "{notice}");
+            assert!(notice.contains("SCAIWAVE_REDIS_URL_FILE"), "{notice}");
+        }
+        assert_eq!(notice("PROFILE"), "");
+    }
+
+    #[test]
+    fn quoted_values_are_told() {
+        let config = read_pairs(&[("AUDIENCE", "\"scaiwave\""), ("TENANTS", "[acme]")]);
+        let told: Vec<_> =
+            config.notices().iter().map(|it| it.split(' ').next().unwrap()).collect();
+        assert_eq!(told, ["SCAIWAVE_AUDIENCE", "SCAIWAVE_TENANTS"]);
+        for name in ["ISSUER", "AUTH_MODE"] {
+            let error = read_pairs(&[(name, "'scaikey'"), ("AUDIENCE", "a")]).check().unwrap_err();
+            let about: Vec<_> =
+                error.faults().iter().filter(|fault| fault.field.ends_with(name)).collect();
+            assert_eq!(about.len(), 1, "{error}");
+            assert!(about[0].problem.contains("quotation marks"), "{error}");
+        }
+        assert!(read_pairs(&[("AUDIENCE", "\""), ("CLIENT_SECRET", "\"a")]).notices().is_empty());
+    }
+
+    #[test]
+    fn secret_and_its_file_are_exclusive() {
+        for variable in ENVIRONMENT.iter().filter(|it| it.name.ends_with("_FILE")) {
+            let value = variable.name.trim_end_matches("_FILE");
+            if !ENVIRONMENT.iter().any(|it| it.name == value) {
+                continue;
+            }
+            let config = read_pairs(&[(variable.name, "/run/x"), (value, "x")]);
+            let error = config.check().unwrap_err();
+            let fault = &error.faults()[0];
+            assert_eq!(fault.field, format!("SCAIWAVE_{}", variable.name));
+            let problem = format!("and SCAIWAVE_{value} are both set: set only one of them");
+            assert_eq!(fault.problem, problem);
+        }
+    }
+
+    const FILE: &str = r#"{
+        "audience": ["wave"], "realm": "docs", "database_url": "sqlite::memory:",
+        "issuers": [{ "issuer": "https://scaikey.example", "leeway_seconds": 7 }],
+        "client": { "id": "wave", "secret": "in the file", "redis_url_file": "/run/redis" }
+    }"#;
+
+    fn overlaid(file: &str, pairs: &[(&str, &str)]) -> AuthConfig {
+        let config: AuthConfig = serde_json::from_str(file).unwrap();
+        config.overlay_vars("SCAIWAVE", prefixed(pairs))
+    }
+
+    #[test]
+    fn set_variables_replace_fields_of_a_file() {
+        let config = overlaid(
+            FILE,
+            &[
+                ("AUDIENCE", "drive"),
+                ("JWKS_URI", "https://scaikey.example/keys"),
+                ("REDIS_URL", "redis://r"),
+                ("CLIENT_SECRET_FILE", "/run/secret"),
+                ("LEEWAY_SECONDS", " "),
+            ],
+        );
+        config.check().unwrap();
+        assert_eq!(
+            (&config.audience[..], config.realm.as_deref()),
+            (&["drive".into()][..], Some("docs"))
+        );
+        let [issuer] = &config.issuers[..] else { panic!("one issuer") };
+        assert_eq!(issuer.issuer, "https://scaikey.example");
+        assert_eq!(issuer.jwks_uri.as_deref(), Some("https://scaikey.example/keys"));
+        assert_eq!(issuer.leeway.as_secs(), 7, "an empty variable changes nothing");
+        let client = &config.client;
+        assert_eq!((client.id.as_deref(), &client.secret), (Some("wave"), &None));
+        assert_eq!(client.secret_file, Some("/run/secret".into()));
+        assert_eq!((client.redis_url.is_some(), &client.redis_url_file), (true, &None));
+        assert_eq!(config.database_url, Some(Secret::new("sqlite::memory:")));
+    }
+
+    #[test]
+    fn overlay_faults_name_variable_or_field() {
+        let fields = |file: &str, pairs: &[(&str, &str)]| -> Vec<String> {
+            let error = overlaid(file, pairs).check().unwrap_err();
+            error.faults().iter().map(|fault| fault.field.clone()).collect()
+        };
+        let bad = r#"{ "issuers": [{ "issuer": "ftp://x", "jwks_uri": "ftp://k" }] }"#;
+        assert_eq!(
+            fields(bad, &[("JWKS_URI", "ftp://v"), ("LEEWAY_SECONDS", "x")]),
+            [
+                "SCAIWAVE_LEEWAY_SECONDS",
+                "issuers[0].issuer",
+                "SCAIWAVE_JWKS_URI",
+                "audience (SCAIWAVE_AUDIENCE)"
+            ]
+        );
+        assert_eq!(
+            fields("{}", &[("LEEWAY_SECONDS", "5")]),
+            ["issuers[0].issuer (SCAIWAVE_ISSUER)", "audience (SCAIWAVE_AUDIENCE)"]
+        );
+        let two = r#"{ "audience": ["a"], "issuers": ["https://a.example", "https://b.example"] }"#
+            .replace("\"https", "{\"issuer\":\"https")
+            .replace(".example\"", ".example\"}");
+        let error = overlaid(&two, &[("JWKS_URI", "https://k.example")]).check().unwrap_err();
+        let [fault] = error.faults() else { panic!("one fault: {error}") };
+        assert_eq!(fault.field, "SCAIWAVE_JWKS_URI");
+        assert!(fault.problem.contains("has several"), "{error}");
+        overlaid(&two, &[("AUDIENCE", "b")]).check().unwrap();
     }
 
     #[test]
@@ -649,7 +853,7 @@ mod tests {
         ];
         assert_eq!(config.unused_settings(|_| false), notices);
         assert_eq!(config.notices(), config.unused_settings(AuthConfig::is_built_with));
-        config.prefix = None;
+        config.origin = Origin::default();
         let notices = config.unused_settings(|feature| feature != "exchange");
         assert_eq!(notices, [format!("client.id {}", without("exchange"))]);
     }

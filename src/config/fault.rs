@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Origin;
 use crate::support::seal::InvalidSealingKeys;
 
 /// One fault of a configuration.
@@ -34,20 +35,34 @@ impl ConfigError {
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    /// If there is a prefix, replaces names of fields by names of environment variables, and `P_` in problems
-    /// by the prefix. Otherwise removes the variables in parentheses, such as "(`P_RESOURCE`)", from problems.
-    pub(crate) fn with_variable_names(mut self, prefix: Option<&str>) -> Self {
+    /// Names the settings as their writer does: replaces fields that come from environment variables by the
+    /// variables, and `P_` in problems by the prefix. Without a prefix, removes the variables in parentheses,
+    /// such as "(`P_RESOURCE`)", from problems.
+    pub(crate) fn named_by(mut self, origin: &Origin) -> Self {
         for fault in &mut self.faults {
-            let variable = super::env::variable_for(&fault.field);
-            if let Some((prefix, variable)) = prefix.zip(variable) {
-                fault.field = format!("{prefix}_{variable}");
+            if let Some(variable) = origin.variable(&fault.field) {
+                fault.field = variable;
+            } else if let Some(variable) = origin.possible_variable(&fault.field)
+                && fault.problem.starts_with("is missing")
+            {
+                fault.field = format!("{} ({variable})", fault.field);
             }
-            fault.problem = match prefix {
+            fault.problem = match origin.prefix() {
                 Some(prefix) => fault.problem.replace("`P_", &format!("`{prefix}_")),
                 None => without_variables(&fault.problem),
             };
         }
         self.faults.dedup();
+        self
+    }
+
+    /// Adds the notices: a missing setting may be present under a misspelt name. A notice about the setting of
+    /// a fault replaces the fault, because it names the cause.
+    pub(super) fn explained_by(mut self, notices: &[String]) -> Self {
+        for (field, problem) in notices.iter().filter_map(|notice| notice.split_once(' ')) {
+            self.faults.retain(|fault| fault.field != field);
+            self.faults.push(Fault::new(field, problem));
+        }
         self
     }
 
@@ -98,15 +113,24 @@ mod tests {
     #[test]
     fn variables_are_named_only_with_a_prefix() {
         let problem = "set a (`P_A`), b (`P_B=true`) or `P_C`";
-        let named = |prefix| {
+        let named = |origin| {
             let error = ConfigError::one(Fault::new("client.id", problem));
-            let fault = error.with_variable_names(prefix).faults[0].clone();
+            let fault = error.named_by(&origin).faults[0].clone();
             (fault.field, fault.problem)
         };
         let text = |field: &str, problem: &str| (field.to_owned(), problem.to_owned());
-        let expected = text("X_CLIENT_ID", "set a (`X_A`), b (`X_B=true`) or `X_C`");
-        assert_eq!(named(Some("X")), expected);
-        assert_eq!(named(None), text("client.id", "set a, b or `P_C`"));
+        let with_variables = "set a (`X_A`), b (`X_B=true`) or `X_C`";
+        let read = |is_overlaid| {
+            let mut origin = Origin::default();
+            origin.read_variables("X", is_overlaid);
+            origin
+        };
+        assert_eq!(named(read(false)), text("X_CLIENT_ID", with_variables));
+        assert_eq!(named(read(true)), text("client.id", with_variables));
+        let mut set = read(true);
+        set.add_variable("X", "CLIENT_ID");
+        assert_eq!(named(set), text("X_CLIENT_ID", with_variables));
+        assert_eq!(named(Origin::default()), text("client.id", "set a, b or `P_C`"));
     }
 
     #[test]

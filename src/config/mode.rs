@@ -75,7 +75,7 @@ impl AuthMode {
         // A value that is not UTF-8 must not be skipped: it may name a production environment.
         let variables = std::env::vars_os()
             .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()));
-        let prefix = config.prefix.as_deref();
+        let prefix = config.origin.prefix();
         if let Some(why) = objection(prefix, variables, cfg!(debug_assertions)) {
             let risk = match self {
                 Self::Hybrid => "any caller can be the mock user",

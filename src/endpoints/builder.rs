@@ -15,7 +15,7 @@ use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
-use crate::config::{AuthConfig, AuthMode, ConfigError, Fault};
+use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, Origin};
 use crate::error::{ErrorResponse, ProblemJson};
 use crate::exchange::TokenExchangeClient;
 use crate::guard::{Guard, scope};
@@ -23,7 +23,7 @@ use crate::identity::Identity;
 use crate::registrar::Registrar;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::registrar::SqlRegistrar;
-use crate::session::Sessions;
+use crate::session::{Sessions, SessionsBuilder};
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 
@@ -35,8 +35,12 @@ pub struct EndpointsBuilder {
     without: Vec<Endpoint>,
     trusted_proxies: Option<TrustedProxies>,
     faults: Vec<Fault>,
-    /// The prefix of the environment variables, so that faults can name them.
-    variables: Option<String>,
+    /// Where the settings come from, so that faults name environment variables.
+    origin: Origin,
+    /// Whether the configuration has a setting that needs a client.
+    needs_client: bool,
+    /// Whether the configured client has faults, which are already reported.
+    has_client_faults: bool,
 }
 
 impl Auth {
@@ -71,7 +75,9 @@ impl Auth {
             without: Vec::new(),
             trusted_proxies: None,
             faults: Vec::new(),
-            variables: None,
+            origin: Origin::default(),
+            needs_client: false,
+            has_client_faults: false,
         }
     }
 }
@@ -249,14 +255,15 @@ impl EndpointsBuilder {
     /// sign-in, sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because
     /// their requests name no tenant. This is logged.
     pub fn configured(mut self, config: &AuthConfig) -> Self {
-        self.variables.clone_from(&config.prefix);
-        self.inner.client_address.variables.clone_from(&config.prefix);
+        self.origin.clone_from(&config.origin);
+        self.inner.client_address.variables = config.origin.prefix().map(str::to_owned);
         let settings = &config.endpoints;
         if self.inner.client.is_none() && config.client.id.is_some() {
             let client = TokenExchangeClient::from_config(config).build();
             let needs_one_token_endpoint = settings.redirect_uri.is_some()
-                || settings.session_keys.is_some()
+                || settings.has_sessions()
                 || settings.password_grant;
+            self.has_client_faults = client.is_err();
             self.inner.client = self.collect_faults(client);
             // A client with a token endpoint per tenant only exchanges tokens, unless more is
             // configured.
@@ -275,20 +282,18 @@ impl EndpointsBuilder {
                 None => sign_in,
             });
         }
-        if let (None, Some(keys), Some(client)) =
-            (&self.inner.sessions, &settings.session_keys, &self.inner.client)
+        if let (None, true, Some(client)) =
+            (&self.inner.sessions, settings.has_sessions(), &self.inner.client)
         {
-            let client = client.clone();
-            let sessions = SealingKeys::parse(keys)
-                .map_err(|why| ConfigError::one(Fault::new("session_keys", why.problem())))
-                .and_then(|keys| Sessions::builder(&self.inner.auth, client, keys).build());
-            self.inner.sessions = self.collect_faults(sessions);
+            let keys = settings.sealing_keys().map_err(ConfigError::one);
+            let sessions = keys.and_then(|keys| {
+                let keys =
+                    keys.map(|keys| Sessions::builder(&self.inner.auth, client.clone(), keys));
+                keys.map(SessionsBuilder::build).transpose()
+            });
+            self.inner.sessions = self.collect_faults(sessions).flatten();
         }
-        if settings.session_keys.is_some() && self.inner.client.is_none() && self.faults.is_empty()
-        {
-            let problem = "is missing: sessions need an OAuth client";
-            self.faults.push(Fault::new("client.id", problem));
-        }
+        self.needs_client = settings.has_sessions();
         if self.inner.password_rule.is_none() && settings.password_grant {
             self.inner.password_rule = Some(allow_everywhere());
         }
@@ -307,11 +312,15 @@ impl EndpointsBuilder {
     /// Stores participants in the database of the tenants, if one is configured.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn with_database(mut self, config: &AuthConfig) -> Self {
-        if let (None, Some(url)) = (&self.inner.registrar, &config.database_url) {
+        if self.inner.registrar.is_some() {
+            return self;
+        }
+        let url = self.collect_faults(config.database().map_err(ConfigError::one)).flatten();
+        if let Some(url) = url {
             let fault = |error| {
                 ConfigError::one(Fault::new("database_url", format!("cannot be used: {error}")))
             };
-            let registrar = SqlRegistrar::connect_lazy(url).map_err(fault);
+            let registrar = SqlRegistrar::connect_lazy(&url).map_err(fault);
             self.inner.registrar =
                 self.collect_faults(registrar).map(|it| Arc::new(it) as Arc<dyn Registrar>);
         }
@@ -325,6 +334,9 @@ impl EndpointsBuilder {
 
     #[cfg(feature = "trust")]
     fn with_workloads(mut self, config: &AuthConfig) -> Self {
+        if self.has_client_faults {
+            return self;
+        }
         if let (None, Some(file)) = (&self.inner.workloads, &config.endpoints.trust_file) {
             let workloads = super::exchange::from_file(
                 file,
@@ -358,8 +370,7 @@ impl EndpointsBuilder {
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
-        ConfigError::from_faults(faults)
-            .map_err(|error| error.with_variable_names(self.variables.as_deref()))?;
+        ConfigError::from_faults(faults).map_err(|error| error.named_by(&self.origin))?;
         self.inner.client_address.proxies = self.trusted_proxies.take().unwrap_or_default();
         if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {
             sign_in.keys = Some(match &self.inner.sessions {
@@ -381,17 +392,19 @@ impl EndpointsBuilder {
         if !self.inner.prefix.is_empty() && !self.inner.prefix.starts_with('/') {
             wrong("prefix", "is not a path: start it with `/`, or leave it empty");
         }
-        if self.inner.client.is_none()
-            && (self.inner.sign_in.is_some() || self.inner.sessions.is_some())
-        {
-            wrong("client.id", "is missing: sign-ins and sessions need an OAuth client");
+        let needs_client = self.needs_client
+            || self.inner.sign_in.is_some()
+            || self.inner.sessions.is_some()
+            || self.inner.password_rule.is_some();
+        if needs_client && self.inner.client.is_none() && !self.has_client_faults {
+            wrong("client.id", "is missing: sign-ins, sessions and passwords need an OAuth client");
         }
         if self.inner.sign_in.is_some() && self.inner.auth.mode() == AuthMode::Mock {
             wrong("endpoints.redirect_uri", "cannot be used in mock mode: there is no provider");
         }
-        let takes_passwords =
-            self.inner.client.as_ref().is_some_and(|client| client.allows_passwords());
-        if self.inner.password_rule.is_some() && !takes_passwords {
+        let refuses_passwords =
+            self.inner.client.as_ref().is_some_and(|client| !client.allows_passwords());
+        if self.inner.password_rule.is_some() && refuses_passwords {
             wrong(
                 "endpoints.password_grant",
                 "needs a client that may send passwords: call enable_password_grant on its builder",

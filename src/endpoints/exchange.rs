@@ -128,8 +128,9 @@ fn with_replay_log(
     evaluator: TrustEvaluatorBuilder,
     config: &AuthConfig,
 ) -> Result<TrustEvaluatorBuilder, ConfigError> {
-    Ok(match &config.client.redis_url {
-        Some(url) => evaluator.replay_log(crate::exchange::RedisCache::open(url)?),
+    let urls = config.client.redis_urls().map_err(ConfigError::one)?;
+    Ok(match &urls {
+        Some(urls) => evaluator.replay_log(crate::exchange::RedisCache::open_source(urls)?),
         None => evaluator,
     })
 }

@@ -69,7 +69,8 @@ impl PendingSignIn {
     ) -> Option<HeaderValue> {
         let name = cookie_name(prefix, &self.state)?;
         let plain = Zeroizing::new(serde_json::to_vec(self).ok()?);
-        let sealed = keys.seal(Purpose::SignIn, &name, &plain, clock.now() + LIFETIME)?;
+        let expires = clock.now() + LIFETIME;
+        let sealed = keys.seal(Purpose::SignIn, &name, &plain, expires, clock)?;
         set_cookie(&name, &sealed, LIFETIME)
     }
 
@@ -85,7 +86,7 @@ impl PendingSignIn {
     ) -> Option<Self> {
         let name = cookie_name(prefix, state)?;
         let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
-        let plain = keys.open_unexpired(Purpose::SignIn, &name, sealed, clock.now())?;
+        let plain = keys.open_unexpired(Purpose::SignIn, &name, sealed, clock)?;
         let found: Self = serde_json::from_slice(&plain).ok()?;
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }

@@ -15,14 +15,13 @@ use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
-    OTHER_PLACEHOLDER, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
+    OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
 };
 use crate::identity::ClaimsMapping;
 use crate::issuer::{
     ClientAuth, HAS_OWN_CLIENT, Http, HttpClient, Issuers, SecretSource, check_ca_file, well_known,
 };
 use crate::support::seal::SealingKeys;
-use crate::support::secret::Secret;
 use crate::support::telemetry;
 
 /// The settings of a client that several modules read. The setters of [`TokenExchangeBuilder`] document
@@ -85,8 +84,8 @@ pub struct TokenExchangeBuilder {
     ca_of_issuer: Option<PathBuf>,
     /// The faults of the configuration, reported by `build`.
     faults: Vec<Fault>,
-    /// The prefix of the environment variables, so that faults name them.
-    prefix: Option<String>,
+    /// Where the settings come from, so that faults name environment variables.
+    origin: Origin,
 }
 
 impl TokenExchangeBuilder {
@@ -107,7 +106,7 @@ impl TokenExchangeBuilder {
             http: None,
             ca_of_issuer: None,
             faults: Vec::new(),
-            prefix: None,
+            origin: Origin::default(),
         }
     }
 
@@ -119,7 +118,7 @@ impl TokenExchangeBuilder {
         builder.expected_issuer = issuer.expected_issuer;
         builder.discovery_url = issuer.discovery_url;
         builder.ca_of_issuer = issuer.ca_file;
-        builder.prefix = config.prefix.clone();
+        builder.origin = config.origin.clone();
         builder.faults = config.unreadable.clone();
         builder.settings.allows_passwords = config.endpoints.password_grant;
         let client = &config.client;
@@ -135,11 +134,12 @@ impl TokenExchangeBuilder {
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
         }
-        match client.cache_keys.as_ref().map(SealingKeys::parse).transpose() {
+        match client.sealing_keys() {
             Ok(keys) => builder.cache_keys = keys,
-            Err(error) => builder.faults.push(Fault::new("cache_keys", error.problem())),
+            Err(fault) => builder.faults.push(fault),
         }
-        match client.redis_url.as_ref().map(redis_cache).transpose() {
+        let urls = client.redis_urls().map_err(ConfigError::one);
+        match urls.and_then(|urls| urls.as_ref().map(redis_cache).transpose()) {
             Ok(cache) => builder.cache = cache,
             Err(error) => builder.faults.extend_from_slice(error.faults()),
         }
@@ -442,8 +442,8 @@ impl TokenExchangeBuilder {
     ///   [`accept_extra_scopes`](Self::accept_extra_scopes) is no list of scopes;
     /// * the [`timeout`](Self::timeout) is 0.
     pub fn build(self) -> Result<TokenExchangeClient, ConfigError> {
-        let prefix = self.prefix.clone();
-        self.build_checked().map_err(|error| error.with_variable_names(prefix.as_deref()))
+        let origin = self.origin.clone();
+        self.build_checked().map_err(|error| error.named_by(&origin))
     }
 
     fn build_checked(mut self) -> Result<TokenExchangeClient, ConfigError> {
@@ -621,17 +621,10 @@ fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
     let fault = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
     let id = client.id.as_deref().filter(|id| !id.is_empty());
     let id = id.ok_or_else(|| fault("id", "is missing: set this service's client_id"))?;
-    let secret = || match (&client.secret, &client.secret_file) {
-        (Some(_), Some(_)) => {
-            Err(fault("secret_file", "and secret are both set: set only one of them"))
-        }
-        (Some(secret), None) => Ok(SecretSource::Value(secret.clone())),
-        (None, Some(file)) => Ok(SecretSource::File(file.clone())),
-        (None, None) => Err(fault(
-            "secret",
-            "is missing: set secret or secret_file (`P_CLIENT_SECRET_FILE`), or, for a public client, \
-             auth = none (`P_CLIENT_AUTH=none`)",
-        )),
+    let secret = || {
+        let problem = "is missing: set secret or secret_file (`P_CLIENT_SECRET_FILE`), or, for a public \
+                       client, auth = none (`P_CLIENT_AUTH=none`)";
+        client.secret_source()?.ok_or_else(|| fault("secret", problem))
     };
     Ok(match client.auth {
         ClientAuthMethod::Basic => ClientAuth::basic(id, secret()?),
@@ -659,14 +652,14 @@ fn requested_type(text: Option<&str>) -> Result<Option<TokenType>, Fault> {
     }
 }
 
-/// Returns a memory cache in front of the Redis server at this URL.
+/// Returns a memory cache in front of the Redis server at these URLs.
 #[cfg(feature = "redis")]
-fn redis_cache(url: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
-    let redis = super::RedisCache::open(url)?;
+fn redis_cache(urls: &SecretSource) -> Result<Arc<dyn TokenCache>, ConfigError> {
+    let redis = super::RedisCache::open_source(urls)?;
     Ok(Arc::new(super::TieredCache::new(MemoryCache::default(), redis)))
 }
 
 #[cfg(not(feature = "redis"))]
-fn redis_cache(_: &Secret) -> Result<Arc<dyn TokenCache>, ConfigError> {
+fn redis_cache(_: &SecretSource) -> Result<Arc<dyn TokenCache>, ConfigError> {
     Err(ConfigError::one(Fault::new("redis_url", "needs the cargo feature `redis`")))
 }

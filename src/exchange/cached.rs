@@ -1,6 +1,7 @@
 //! [`CachedExchange`]: answers token requests from the cache, or with one request to the provider that
 //! all callers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{Clock, with_timeout};
 use crate::error::BoxError;
 use crate::support::mac::Mac;
-use crate::support::seal::SealingKeys;
+use crate::support::seal::{SealingKey, SealingKeys};
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry;
 
@@ -32,6 +33,9 @@ const MAX_UNLOCK_TASKS: usize = 256;
 /// The minimum age at which a rejected token is replaced. A younger token was not rejected because of
 /// its age.
 const MIN_REPLACED_AGE: Duration = Duration::from_secs(10);
+
+pub(super) const NO_SEALING_KEYS: ExchangeError =
+    ExchangeError::NotConfigured("there are no sealing keys: set cache_keys");
 
 pub(super) type TokenResult = Result<AccessToken, ExchangeError>;
 
@@ -297,17 +301,22 @@ impl CachedExchange {
         &'k self,
         request: &'k TokenRequest<'k>,
     ) -> Result<CacheKey<'k>, ExchangeError> {
-        self.keys(request)
-            .next()
-            .ok_or(ExchangeError::NotConfigured("there are no sealing keys: set cache_keys"))
+        let sealing_keys = self.sealing_keys();
+        let first = sealing_keys.first().ok_or(NO_SEALING_KEYS)?;
+        Ok(self.key_under(request, first))
     }
 
-    /// Returns the cache keys for writes, one for each sealing key.
-    pub(super) fn keys<'k>(
+    /// Returns the sealing keys in force. The first one is for lookups, and all are for writes.
+    pub(super) fn sealing_keys(&self) -> impl Deref<Target = Arc<Vec<Arc<SealingKey>>>> {
+        self.keys.current(self.clock())
+    }
+
+    /// Returns the cache key under one of the sealing keys.
+    pub(super) fn key_under<'k>(
         &'k self,
         request: &'k TokenRequest<'k>,
-    ) -> impl Iterator<Item = CacheKey<'k>> {
-        let key = |key| CacheKey::new(&self.fingerprint, request, key, self.clock());
-        self.keys.iter().map(key)
+        sealing_key: &Arc<SealingKey>,
+    ) -> CacheKey<'k> {
+        CacheKey::new(&self.fingerprint, request, sealing_key.clone(), self.clock())
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cache::{CacheKey, Fence};
-use super::cached::{CachedExchange, TokenResult};
+use super::cached::{CachedExchange, NO_SEALING_KEYS, TokenResult};
 use super::error::CacheUnavailable;
 use super::request::TokenRequest;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
@@ -69,13 +69,18 @@ impl<'r> LockedFetch<'r> {
         request: &'r TokenRequest<'r>,
         rejected: Option<&'r AccessToken>,
     ) -> Result<Self, ExchangeError> {
-        let lock = |key| Some(Lock { key, fence: Fence::random().ok()?, may_be_held: false });
-        let locks: Option<Vec<_>> = exchange.keys(request).map(lock).collect();
+        // Read once, so that the key for lookups is among the locked ones while the sealing keys change.
+        let sealing_keys = exchange.sealing_keys();
+        let key = exchange.key_under(request, sealing_keys.first().ok_or(NO_SEALING_KEYS)?);
+        let lock = |sealing_key| {
+            let key = exchange.key_under(request, sealing_key);
+            Some(Lock { key, fence: Fence::random().ok()?, may_be_held: false })
+        };
+        let locks: Option<Vec<_>> = sealing_keys.iter().map(lock).collect();
         let mut locks = locks.ok_or(ExchangeError::NotConfigured(
             "the operating system cannot supply random bytes",
         ))?;
         locks.sort_unstable_by(|one, other| one.key.digest().cmp(other.key.digest()));
-        let key = exchange.key(request)?;
         Ok(Self { exchange, rejected, key, locks, unwritten: None })
     }
 

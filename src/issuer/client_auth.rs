@@ -1,6 +1,5 @@
 //! [`ClientAuth`]: client authentication at the provider (RFC 6749 §2.3, RFC 7523 §2.2).
 
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use http::HeaderValue;
@@ -11,48 +10,27 @@ use crate::clock::unix_seconds;
 use crate::config::Algorithm;
 use crate::support::base64url;
 use crate::support::crypto;
-use crate::support::secret::Secret;
+use crate::support::secret::{Secret, SecretFileError, SecretSource};
 
 /// The lifetime of a client assertion, in seconds.
 const ASSERTION_LIFETIME: u64 = 60;
+
+const EMPTY_SECRET: &str = "has an empty secret: give one, or make the client public (`none`)";
 
 const ASSERTION_TYPE: &str = "client-authentication+jwt";
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The source of a secret or a private key.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum SecretSource {
-    /// The text itself.
-    Value(Secret),
-    /// A file. It is read synchronously for every request to the provider, so it must be small and local; a
-    /// new secret in it is used immediately. White space at its end is ignored.
-    File(PathBuf),
-}
-
-impl SecretSource {
-    pub(super) fn read(&self) -> Result<Secret, ClientAuthError> {
-        match self {
-            Self::Value(secret) => Ok(secret.clone()),
-            Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(Secret::new(text.trim_end())),
-                Err(error) => Err(failed(format!("{}: {error}", path.display()))),
-            },
-        }
-    }
-}
-
-impl<S: Into<Secret>> From<S> for SecretSource {
-    fn from(secret: S) -> Self {
-        Self::Value(secret.into())
-    }
-}
-
 /// The error for credentials that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct ClientAuthError(String);
+
+impl From<SecretFileError> for ClientAuthError {
+    fn from(error: SecretFileError) -> Self {
+        failed(error.to_string())
+    }
+}
 
 /// A client's id and its credentials. The credentials never appear in a URL, a log line or an error.
 #[derive(Debug, Clone)]
@@ -129,17 +107,16 @@ impl ClientAuth {
         matches!(self.method, Method::None)
     }
 
-    /// Checks credentials that are values. Files are not checked, because they may be created later.
+    /// Checks the credentials. Reads them, if they are in a file.
     pub(crate) fn check(&self) -> Result<(), String> {
         match &self.method {
-            Method::Basic(SecretSource::Value(secret))
-            | Method::Post(SecretSource::Value(secret))
-                if secret.expose().is_empty() =>
-            {
-                Err("has an empty secret: give one, or make the client public (`none`)".to_owned())
-            }
+            Method::Basic(secret) | Method::Post(secret) => match secret.read() {
+                Ok(secret) if secret.expose().is_empty() => Err(EMPTY_SECRET.to_owned()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("names a file that cannot be used: {error}")),
+            },
             Method::Key(key, _) => key.check(),
-            _ => Ok(()),
+            Method::None => Ok(()),
         }
     }
 

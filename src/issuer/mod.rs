@@ -40,7 +40,8 @@ use crate::error::AuthError;
 use crate::identity::TenantId;
 use crate::support::telemetry::{self, LoggedOnce};
 
-pub use client_auth::{ClientAuth, SecretSource};
+pub use crate::support::secret::SecretSource;
+pub use client_auth::ClientAuth;
 pub use health::{IssuerHealth, KeyState, UnusableKey};
 pub use http::HttpClient;
 pub use template::TenantIssuers;
@@ -165,7 +166,7 @@ impl Issuers {
             key_sets,
             audience: config.audience.clone(),
             generation: Generation::default(),
-            needs_no_tenant_list: config.any_tenant || config.database_url.is_some(),
+            needs_no_tenant_list: config.any_tenant || config.has_database(),
         };
         let issuers =
             Self(Arc::new(Inner { list: ArcSwap::default(), factory: Arc::new(factory) }));
@@ -383,8 +384,7 @@ fn check(config: &AuthConfig, has_own_client: bool) -> Result<(), ConfigError> {
             }),
         );
     }
-    ConfigError::from_faults(faults)
-        .map_err(|error| error.with_variable_names(config.prefix.as_deref()))
+    ConfigError::from_faults(faults).map_err(|error| error.named_by(&config.origin))
 }
 
 /// Checks inline keys of a configuration or a policy. The error contains the problem and the remedy.

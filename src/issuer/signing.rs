@@ -9,12 +9,12 @@ use aws_lc_rs::signature::KeyPair as _;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair};
 use serde_json::{Value, json};
 
-use super::client_auth::{ClientAuthError, SecretSource, failed};
+use super::client_auth::{ClientAuthError, failed};
 #[cfg(feature = "trust")]
 use super::pem;
 use crate::config::Algorithm;
 use crate::support::base64url;
-use crate::support::secret::Secret;
+use crate::support::secret::{Secret, SecretSource};
 
 /// A private key: PKCS #8 in PEM. A key in a file is read for each signature, so it may be replaced on
 /// disk, unless the key was [loaded](Self::loaded).
@@ -42,15 +42,10 @@ impl SigningKey {
         Ok(self)
     }
 
-    /// Checks that the key can sign, if it is a value and not a file.
+    /// Checks that the key can sign. Reads it, if it is in a file.
     pub(super) fn check(&self) -> Result<(), String> {
-        match &self.pem {
-            SecretSource::Value(_) => self
-                .sign("JWT", &json!({}))
-                .map(drop)
-                .map_err(|error| format!("cannot be used: {error}")),
-            SecretSource::File(_) => Ok(()),
-        }
+        let signed = self.sign("JWT", &json!({}));
+        signed.map(drop).map_err(|error| format!("cannot be used: {error}"))
     }
 
     /// Signs a JWT and returns it in compact serialisation.

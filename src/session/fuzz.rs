@@ -53,7 +53,9 @@ fn open_content(sessions: &Sessions, bytes: &[u8]) -> Option<()> {
     let (prefix, now) = (&sessions.0.cookies, sessions.0.auth.clock().now());
     let id = CookieId::new(now)?;
     let ends = now + sessions.0.lifetime;
-    let sealed = sessions.0.keys.seal(Purpose::Session, &prefix.data(&id), bytes, ends)?;
+    let keys = &sessions.0.keys;
+    let sealed =
+        keys.seal(Purpose::Session, &prefix.data(&id), bytes, ends, &**sessions.0.auth.clock())?;
     let session = sessions.open(&id, &sealed)?;
     let mut cookies = sessions.cookies(&session)?; // none if it is too large
     cookies.push(prefix.marker_cookie(&id, Duration::from_secs(60))?);

@@ -207,7 +207,7 @@ impl Sessions {
 
     fn open(&self, id: &CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
-        let plain = self.0.keys.open(Purpose::Session, &self.0.cookies.data(id), sealed)?;
+        let plain = self.0.keys.open(Purpose::Session, &self.0.cookies.data(id), sealed, clock)?;
         let (started_at, token) = plain.split_at_checked(size_of::<f64>())?;
         let started_at =
             Duration::try_from_secs_f64(f64::from_be_bytes(started_at.try_into().ok()?)).ok()?;
@@ -224,7 +224,7 @@ impl Sessions {
         plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
         let ends = session.started_at + self.0.lifetime;
         let name = self.0.cookies.data(&session.id);
-        let sealed = self.0.keys.seal(Purpose::Session, &name, &plain, ends)?;
+        let sealed = self.0.keys.seal(Purpose::Session, &name, &plain, ends, clock)?;
         let left = ends.duration_since(clock.now()).unwrap_or_default();
         let cookies = self.0.cookies.data_cookies(&session.id, &sealed, left);
         if cookies.is_none() {

@@ -1,17 +1,21 @@
 //! [`SealingKeys`]: authenticated encryption of tokens and cookies that leave the process.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
+use arc_swap::{ArcSwap, Guard};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use crate::clock::unix_time;
+use crate::clock::{Clock, unix_time};
 use crate::support::base64url;
 use crate::support::crypto;
-use crate::support::secret::Secret;
+use crate::support::secret::{Secret, SecretFileError, SecretSource, read_file};
+use crate::support::telemetry::{self, Outage};
 
 /// The version of the format of sealed bytes.
 const VERSION: u8 = 1;
@@ -22,6 +26,9 @@ const KEY_ID: usize = 4;
 
 /// The minimum length of a key, in bytes. A shorter one could be guessed.
 const MIN_KEY: usize = 32;
+
+/// The time between two reads of a file with keys.
+const FILE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The keys that seal (encrypt and authenticate) cached tokens and cookies: one key, or two while it is
 /// replaced. All processes of a service share them.
@@ -38,19 +45,53 @@ const MIN_KEY: usize = 32;
 /// - *For sessions:* `old,new`, then `new,old`, then, after the longest session has ended, `new`. Cookies are
 ///   sealed under the first key and opened under either. Without the first step, a server that does not have
 ///   the new key yet ignores the cookies of the others.
+///
+/// Keys from a [file](Self::file) can be replaced while the service runs. Clones share the keys.
 #[derive(Clone)]
-pub struct SealingKeys(Vec<Arc<SealingKey>>);
+pub struct SealingKeys {
+    keys: Arc<ArcSwap<KeyList>>,
+    file: Option<Arc<KeyFile>>,
+}
 
-/// The error for text that is not a valid set of keys, or for missing random bytes. It reveals nothing about
-/// the keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the value of the sealing keys {0}")]
-pub struct InvalidSealingKeys(&'static str);
+/// The keys in force, in order of preference.
+type KeyList = Vec<Arc<SealingKey>>;
+
+/// The file that keys are read from.
+struct KeyFile {
+    path: PathBuf,
+    state: Mutex<FileState>,
+    outage: Outage,
+}
+
+struct FileState {
+    /// The time of the last read, by the monotonic clock of its caller.
+    read_at: Duration,
+    /// The text of the keys in force.
+    text: Secret,
+}
+
+/// The error for text that is not a valid set of keys, for a file that cannot be read, or for missing random
+/// bytes. It contains the path of the file, and reveals nothing about the keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the value of the sealing keys {problem}")]
+pub struct InvalidSealingKeys {
+    problem: Cow<'static, str>,
+}
 
 impl InvalidSealingKeys {
+    const fn new(problem: &'static str) -> Self {
+        Self { problem: Cow::Borrowed(problem) }
+    }
+
     /// Returns the problem, for a fault that names the setting.
-    pub(crate) fn problem(self) -> &'static str {
-        self.0
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
+    }
+}
+
+impl From<SecretFileError> for InvalidSealingKeys {
+    fn from(error: SecretFileError) -> Self {
+        Self { problem: format!("names a file that cannot be used: {error}").into() }
     }
 }
 
@@ -76,14 +117,43 @@ impl SealingKeys {
     /// # Errors
     /// If there is no key or more than two, or if a key is not base64 or has less than 32 bytes.
     pub fn parse(keys: &Secret) -> Result<Self, InvalidSealingKeys> {
-        let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
-        match keys.ok_or(InvalidSealingKeys(NOT_BASE64))? {
-            keys if keys.iter().any(|key| key.len() < MIN_KEY) => {
-                Err(InvalidSealingKeys(TOO_SHORT))
-            }
-            keys if keys.len() > 2 => Err(InvalidSealingKeys("has more than two keys")),
-            keys => Ok(Self(keys.iter().map(|key| Arc::new(SealingKey::new(key))).collect())),
+        parse(keys).map(Self::fixed).map_err(InvalidSealingKeys::new)
+    }
+
+    /// Reads the keys from a file, in the format of [`parse`](Self::parse). White space at its end is ignored.
+    ///
+    /// The file is read again while keys are used, at most every 10 seconds, so that keys can be replaced
+    /// without a restart. It is read synchronously, so it must be small and local. If it cannot be used then,
+    /// the previous keys stay in force, and a warning is logged. Every process must read a new key before any
+    /// of them seals with it: follow the steps above.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or if its content is invalid, as in [`parse`](Self::parse).
+    ///
+    /// ```no_run
+    /// use scaikey_auth::exchange::SealingKeys;
+    ///
+    /// let keys = SealingKeys::file("/run/secrets/session-keys")?;
+    /// # Ok::<(), scaikey_auth::exchange::InvalidSealingKeys>(())
+    /// ```
+    pub fn file(path: impl Into<PathBuf>) -> Result<Self, InvalidSealingKeys> {
+        let path = path.into();
+        let text = read_file(&path)?;
+        let keys = parse(&text).map_err(|problem| unusable(&path, problem))?;
+        let state = Mutex::new(FileState { read_at: Duration::ZERO, text });
+        let file = KeyFile { path, state, outage: Outage::default() };
+        Ok(Self { file: Some(Arc::new(file)), ..Self::fixed(keys) })
+    }
+
+    pub(crate) fn from_source(source: &SecretSource) -> Result<Self, InvalidSealingKeys> {
+        match source {
+            SecretSource::Value(keys) => Self::parse(keys),
+            SecretSource::File(path) => Self::file(path),
         }
+    }
+
+    fn fixed(keys: KeyList) -> Self {
+        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), file: None }
     }
 
     /// Creates a random key for this process: for tests, and for sessions that only this process serves and
@@ -93,14 +163,20 @@ impl SealingKeys {
     /// If the operating system cannot supply random bytes.
     pub fn random() -> Result<Self, InvalidSealingKeys> {
         let failed = |_| {
-            InvalidSealingKeys("cannot be created: the operating system cannot supply random bytes")
+            InvalidSealingKeys::new(
+                "cannot be created: the operating system cannot supply random bytes",
+            )
         };
         let key = Zeroizing::new(crypto::random::<MIN_KEY>().map_err(failed)?);
-        Ok(Self(vec![Arc::new(SealingKey::new(&*key))]))
+        Ok(Self::fixed(vec![Arc::new(SealingKey::new(&*key))]))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &SealingKey> {
-        self.0.iter().map(|key| &**key)
+    /// Returns the keys in force. Reads their file again, if that is due by `clock`.
+    pub(crate) fn current(&self, clock: &dyn Clock) -> Guard<Arc<KeyList>> {
+        if let Some(file) = &self.file {
+            file.refresh(&self.keys, clock.elapsed());
+        }
+        self.keys.load()
     }
 
     /// Seals `plain` under the first key, and returns it as the value of the cookie named `cookie`. The value
@@ -111,23 +187,23 @@ impl SealingKeys {
         cookie: &str,
         plain: &[u8],
         expires: SystemTime,
+        clock: &dyn Clock,
     ) -> Option<String> {
-        let key = self.iter().next()?;
+        let keys = self.current(clock);
+        let key = keys.first()?;
         key.seal(purpose, cookie.as_bytes(), milliseconds(expires), plain).map(base64url::encode)
     }
 
-    /// Opens a text that was sealed for the cookie of this name, unless it has expired at `now`.
+    /// Opens a text that was sealed for the cookie of this name, unless it has expired by `clock`.
     pub(crate) fn open_unexpired(
         &self,
         purpose: Purpose<'_>,
         cookie: &str,
         sealed: &str,
-        now: SystemTime,
+        clock: &dyn Clock,
     ) -> Option<Zeroizing<Vec<u8>>> {
-        let sealed = base64url::decode(sealed)?;
-        let mut opened = self.iter().map(|key| key.open(purpose, cookie.as_bytes(), &sealed));
-        let (plain, expires) = opened.find_map(|opened| opened)?;
-        (milliseconds(now) < expires).then_some(plain)
+        let (plain, expires) = self.open_with_expiry(purpose, cookie, sealed, clock)?;
+        (milliseconds(clock.now()) < expires).then_some(plain)
     }
 
     /// Opens a text as [`open_unexpired`](Self::open_unexpired) does, even if it has expired.
@@ -136,8 +212,74 @@ impl SealingKeys {
         purpose: Purpose<'_>,
         cookie: &str,
         sealed: &str,
+        clock: &dyn Clock,
     ) -> Option<Zeroizing<Vec<u8>>> {
-        self.open_unexpired(purpose, cookie, sealed, SystemTime::UNIX_EPOCH)
+        self.open_with_expiry(purpose, cookie, sealed, clock).map(|(plain, _)| plain)
+    }
+
+    fn open_with_expiry(
+        &self,
+        purpose: Purpose<'_>,
+        cookie: &str,
+        sealed: &str,
+        clock: &dyn Clock,
+    ) -> Option<(Zeroizing<Vec<u8>>, u64)> {
+        let sealed = base64url::decode(sealed)?;
+        let keys = self.current(clock);
+        keys.iter().find_map(|key| key.open(purpose, cookie.as_bytes(), &sealed))
+    }
+}
+
+impl KeyFile {
+    /// Reads the file, unless another thread is reading it or that was done recently. If the file cannot be
+    /// used, the previous keys stay in force.
+    fn refresh(&self, keys: &ArcSwap<KeyList>, now: Duration) {
+        let Ok(mut state) = self.state.try_lock() else { return };
+        // The keys may serve two clocks, which need not have started together.
+        if now.abs_diff(state.read_at) < FILE_INTERVAL {
+            return;
+        }
+        state.read_at = now;
+        match self.read_changed(&state.text) {
+            Ok(None) if self.outage.record_success(|| now) => {
+                telemetry::sealing_keys_readable(&self.path);
+            }
+            Ok(None) => {}
+            Ok(Some((text, list))) => {
+                self.outage.record_success(|| now);
+                keys.store(Arc::new(list));
+                state.text = text;
+                telemetry::sealing_keys_replaced(&self.path);
+            }
+            Err(error) => {
+                let is_new = self.outage.record_failure(&error, now);
+                telemetry::sealing_keys_not_read(&error, is_new);
+            }
+        }
+    }
+
+    /// Returns the content of the file and its keys, unless it is `text`.
+    fn read_changed(&self, text: &Secret) -> Result<Option<(Secret, KeyList)>, InvalidSealingKeys> {
+        let read = read_file(&self.path)?;
+        if read == *text {
+            return Ok(None);
+        }
+        let keys = parse(&read).map_err(|problem| unusable(&self.path, problem))?;
+        Ok(Some((read, keys)))
+    }
+}
+
+fn unusable(path: &Path, problem: &str) -> InvalidSealingKeys {
+    SecretFileError::new(path, problem).into()
+}
+
+/// Parses one key, or two separated by a comma.
+fn parse(keys: &Secret) -> Result<KeyList, &'static str> {
+    let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
+    match keys.ok_or(NOT_BASE64)? {
+        keys if keys.iter().any(|key| key.len() < MIN_KEY) => Err(TOO_SHORT),
+        keys if keys.len() > 2 => Err("has more than two keys"),
+        keys => Ok(keys.iter().map(|key| Arc::new(SealingKey::new(key))).collect()),
     }
 }
 
@@ -147,7 +289,9 @@ const TOO_SHORT: &str =
 
 impl fmt::Debug for SealingKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(|key| base64url::encode(key.id))).finish()
+        f.debug_list()
+            .entries(self.keys.load().iter().map(|key| base64url::encode(key.id)))
+            .finish()
     }
 }
 
@@ -260,8 +404,6 @@ fn expanded(key: &hmac::Key, info: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const PURPOSES: [Purpose<'_>; 6] = [
@@ -272,6 +414,94 @@ mod tests {
         Purpose::Session,
         Purpose::SignIn,
     ];
+
+    /// A clock that stands still: the wall-clock time, and the monotonic time.
+    #[derive(Debug, Clone, Copy)]
+    struct At(SystemTime, Duration);
+
+    impl At {
+        fn wall(now: SystemTime) -> Self {
+            Self(now, Duration::ZERO)
+        }
+
+        fn seconds(elapsed: u64) -> Self {
+            Self(SystemTime::UNIX_EPOCH, Duration::from_secs(elapsed))
+        }
+    }
+
+    impl Clock for At {
+        fn now(&self) -> SystemTime {
+            self.0
+        }
+
+        fn elapsed(&self) -> Duration {
+            self.1
+        }
+    }
+
+    #[test]
+    fn replaced_key_file_is_read_within_seconds() {
+        let file = TempFile::new("seal");
+        let (old, new) = ("QUFB".repeat(12), "QkJC".repeat(12));
+        let id = |text: &str| SealingKeys::parse(&text.into()).unwrap().keys.load()[0].id;
+        file.write(&format!("{old}\n"));
+        let keys = SealingKeys::file(&file.0).unwrap();
+        let first = |seconds| keys.clone().current(&At::seconds(seconds))[0].id;
+        assert_eq!(first(100), id(&old));
+        file.write(&format!("{new},{old}\n"));
+        assert_eq!(first(109), id(&old), "read less than ten seconds ago");
+        assert_eq!(first(110), id(&new));
+        assert_eq!(keys.current(&At::seconds(110)).len(), 2);
+        // Unusable contents change nothing.
+        for (seconds, text) in [(120, ""), (130, "hunter2"), (140, "QUFB")] {
+            file.write(text);
+            assert_eq!(first(seconds), id(&new), "{text}");
+        }
+        std::fs::remove_file(&file.0).unwrap();
+        assert_eq!(first(150), id(&new));
+        file.write(&old);
+        assert_eq!(first(160), id(&old));
+        // Another clock may be behind.
+        file.write(&new);
+        assert_eq!(first(20), id(&new));
+    }
+
+    #[test]
+    fn unusable_key_file_is_named() {
+        let file = TempFile::new("unusable");
+        let problem = || SealingKeys::file(&file.0).unwrap_err().to_string();
+        let path = file.0.display().to_string();
+        assert!(
+            problem().contains(&format!("{path} cannot be read: No such file")),
+            "{}",
+            problem()
+        );
+        for (text, why) in [(" \n", "is empty"), ("hunter2", "is not base64"), ("%", "base64")] {
+            file.write(text);
+            let problem = problem();
+            assert!(problem.contains(&path) && problem.contains(why), "{problem}");
+            assert!(!problem.contains("hunter2"), "{problem}");
+        }
+    }
+
+    struct TempFile(PathBuf);
+
+    impl TempFile {
+        fn new(name: &str) -> Self {
+            let name = format!("scaikey-auth-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(&self.0, text).unwrap();
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
 
     #[test]
     fn sealed_bytes_are_bound_to_their_context() {
@@ -322,21 +552,27 @@ mod tests {
         let (old, new) = ("QUFB".repeat(12), "QkJC".repeat(12));
         let keys = |text: &str| SealingKeys::parse(&text.into()).unwrap();
         let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
-        let sealed = keys(&old).seal(Purpose::SignIn, "a", b"plain", ends).unwrap();
-        let before = ends - Duration::from_secs(1);
-        let opened = |keys: SealingKeys, name: &str, now| {
-            let opened = keys.open_unexpired(Purpose::SignIn, name, &sealed, now);
+        let (before, ends) = (At::wall(ends - Duration::from_secs(1)), At::wall(ends));
+        let sealed = keys(&old).seal(Purpose::SignIn, "a", b"plain", ends.0, &before).unwrap();
+        let opened = |keys: SealingKeys, name: &str, clock: &At| {
+            let opened = keys.open_unexpired(Purpose::SignIn, name, &sealed, clock);
             opened.map(|plain| plain.to_vec())
         };
         let both = format!("{new},{old}");
-        assert_eq!(opened(keys(&both), "a", before).as_deref(), Some(&b"plain"[..]));
-        assert_eq!(opened(keys(&both), "a", ends), None, "expired");
-        assert_eq!(opened(keys(&both), "b", before), None, "another cookie");
-        assert_eq!(opened(keys(&new), "a", before), None, "another key");
-        assert!(keys(&both).open(Purpose::Session, "a", &sealed).is_none(), "another purpose");
-        assert!(keys(&both).open(Purpose::SignIn, "a", &sealed).is_some(), "even if expired");
+        assert_eq!(opened(keys(&both), "a", &before).as_deref(), Some(&b"plain"[..]));
+        assert_eq!(opened(keys(&both), "a", &ends), None, "expired");
+        assert_eq!(opened(keys(&both), "b", &before), None, "another cookie");
+        assert_eq!(opened(keys(&new), "a", &before), None, "another key");
+        assert!(
+            keys(&both).open(Purpose::Session, "a", &sealed, &ends).is_none(),
+            "another purpose"
+        );
+        assert!(
+            keys(&both).open(Purpose::SignIn, "a", &sealed, &ends).is_some(),
+            "even if expired"
+        );
         for broken in ["", "%", &sealed[1..], &format!("{sealed}A")] {
-            assert!(keys(&old).open(Purpose::SignIn, "a", broken).is_none(), "{broken}");
+            assert!(keys(&old).open(Purpose::SignIn, "a", broken, &ends).is_none(), "{broken}");
         }
     }
 
@@ -350,7 +586,7 @@ mod tests {
             (format!("{secret}, {url_safe}\n"), 2),
             (secret.trim_end_matches('=').to_owned(), 1),
         ] {
-            assert_eq!(parse(&text).unwrap().iter().count(), count, "{text}");
+            assert_eq!(parse(&text).unwrap().keys.load().len(), count, "{text}");
         }
         for text in ["", "hunter2", "QUFB", ",", &format!("{secret},{secret},{secret}")] {
             let error = parse(text).unwrap_err();

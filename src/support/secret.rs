@@ -1,6 +1,7 @@
-//! [`Secret`]: text that must not appear in logs and errors.
+//! [`Secret`]: text that must not appear in logs and errors. [`SecretSource`]: its value, or its file.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
@@ -48,9 +49,85 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// The source of a secret or a private key.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SecretSource {
+    /// The text itself.
+    Value(Secret),
+    /// A file, which must exist when `build` is called. White space at its end is ignored. The credentials of
+    /// a client are read synchronously for every request to the provider, so the file must be small and
+    /// local; a new secret in it is used immediately.
+    File(PathBuf),
+}
+
+/// The error for a file without a usable secret. It contains the path, and never the content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path} {problem}")]
+pub(crate) struct SecretFileError {
+    path: String,
+    problem: String,
+}
+
+impl SecretFileError {
+    /// Creates the error for a file. `problem` continues a sentence that begins with the path.
+    ///
+    /// A text that does not look like a path is not repeated, because the secret itself may have been given
+    /// instead of its file, and errors are logged.
+    pub(crate) fn new(path: &Path, problem: impl Into<String>) -> Self {
+        let text = path.display().to_string();
+        let is_path = path.is_absolute() || text.starts_with("./") || text.starts_with("../");
+        let path = match is_path && !text.contains("://") {
+            true => text,
+            false => NOT_REPEATED.to_owned(),
+        };
+        Self { path, problem: problem.into() }
+    }
+}
+
+const NOT_REPEATED: &str = "the path (which is not repeated here: it begins with neither `/` nor `./`, and may be the secret itself)";
+
+impl SecretSource {
+    /// Returns the secret. Reads the file, if there is one.
+    pub(crate) fn read(&self) -> Result<Secret, SecretFileError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => read_file(path),
+        }
+    }
+}
+
+impl<S: Into<Secret>> From<S> for SecretSource {
+    fn from(secret: S) -> Self {
+        Self::Value(secret.into())
+    }
+}
+
+/// Reads a secret from a file. An empty file is an error: it is being written, or its volume is not mounted.
+pub(crate) fn read_file(path: &Path) -> Result<Secret, SecretFileError> {
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let text =
+        text.map_err(|error| SecretFileError::new(path, format!("cannot be read: {error}")))?;
+    match text.trim_end() {
+        "" => Err(SecretFileError::new(path, "is empty")),
+        text => Ok(Secret::new(text)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Secret;
+    use super::*;
+
+    #[test]
+    fn error_repeats_only_real_paths() {
+        let path = |text: &str| SecretFileError::new(Path::new(text), "is empty").to_string();
+        assert_eq!(path("/run/x"), "/run/x is empty");
+        assert_eq!(path("./x"), "./x is empty");
+        for secret in ["hunter2", "redis://:hunter2@r", "hunter2/AA=", "hunter2.x~", ""] {
+            let error = path(secret);
+            assert!(error.starts_with("the path (which") && !error.contains("hunter2"), "{error}");
+        }
+    }
 
     #[test]
     fn debug_output_hides_the_secret() {

@@ -9,6 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
 use std::fmt::{self, Debug, Display, Write};
 use std::hash::Hasher;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -398,9 +399,35 @@ pub(crate) fn token_cache_invalid_entry(is_new: bool) {
     count!("scaikey_auth_token_cache_failures_total", "reason" => "invalid_entry");
 }
 
+/// Logs that the file with the URLs of Redis cannot be used, so that a connection uses the URLs that it had at
+/// the start. Warns if the failure is new.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_urls_not_read(problem: &str, is_new: bool) {
+    if_new!(is_new, warn!("redis_url_file {problem}; the URLs that it had at the start are used"));
+}
+
 /// Logs that the token cache answered after a logged failure.
 pub(crate) fn token_cache_recovered() {
     tracing::info!(target: TARGET, "token cache answers again");
+}
+
+/// Logs that a file with sealing keys cannot be used, so that the previous keys stay in force. Warns if the
+/// failure is new.
+pub(crate) fn sealing_keys_not_read(error: &dyn Display, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(%error, "sealing keys were not read again; the previous ones stay in force")
+    );
+}
+
+/// Logs that a file with sealing keys can be read again, with the keys in force.
+pub(crate) fn sealing_keys_readable(path: &Path) {
+    tracing::info!(target: TARGET, path = %path.display(), "sealing keys can be read again");
+}
+
+/// Logs that sealing keys were replaced by those in their file.
+pub(crate) fn sealing_keys_replaced(path: &Path) {
+    tracing::info!(target: TARGET, path = %path.display(), "sealing keys replaced from their file");
 }
 
 /// Logs that some endpoints are omitted, because they cannot work with the configured client.

@@ -147,6 +147,7 @@ pub fn trust_policy(bytes: &[u8]) {
 #[cfg(feature = "exchange")]
 pub fn cache_value(bytes: &[u8]) {
     if let Ok(keys) = SealingKeys::random() {
+        let keys = keys.current(&clock());
         let mut opened = keys.iter().map(|key| key.open(Purpose::ServiceTokens(b""), b"", bytes));
         assert!(opened.all(|plain| plain.is_none()), "a value was opened that was not sealed");
     }

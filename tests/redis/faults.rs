@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use scaikey_auth::exchange::{CacheStatus, MemoryCache, TieredCache};
+use scaikey_auth::exchange::{CacheStatus, MemoryCache, RedisCache, TieredCache};
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::{TokenCache, TokenExchangeClient};
 
 use super::fixture::{builder, client, fresh, layered, provider, record_results, redis};
 use super::server::Redis;
 use crate::support::Log;
+use crate::support::files::File;
 use crate::support::{MetricsRecorder, eventually};
 
 /// The log and the metrics during a test.
@@ -207,6 +208,21 @@ async fn wrong_password_is_logged_without_the_password() {
 
 /// The name of a change, and the function that applies it to a key.
 type Change<'c> = (&'c str, &'c dyn Fn(&str, &[u8]));
+
+#[tokio::test]
+async fn replaced_url_file_is_read_when_connecting() {
+    let server = Redis::with_password("hunter2");
+    let right = server.url().expose().to_owned();
+    let file = File::new("redis-url", &right.replace("hunter2", "old"));
+    let cache = RedisCache::open_file(file.path()).unwrap();
+    cache.connect().await.unwrap_err();
+    file.write("nonsense");
+    cache.connect().await.unwrap_err();
+    file.write(&format!("{right}\n"));
+    cache.connect().await.unwrap();
+    let error = RedisCache::open_file("/nowhere/url").unwrap_err().to_string();
+    assert!(error.contains("redis_url_file names a file") && error.contains("/nowhere/url"));
+}
 
 #[tokio::test]
 async fn invalid_entry_is_counted_and_replaced() {

@@ -1,7 +1,7 @@
 //! [`CacheKey`]: the key of a token in a cache.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -32,7 +32,7 @@ pub struct CacheKey<'a> {
     mac: Mac,
     client: &'a ClientFingerprint,
     request: &'a TokenRequest<'a>,
-    sealing_key: &'a SealingKey,
+    sealing_key: Arc<SealingKey>,
     clock: &'a dyn Clock,
     /// The digests, computed on first use, because a hit in memory does not need them.
     lazy_digest: OnceLock<LazyDigest>,
@@ -48,7 +48,7 @@ impl<'a> CacheKey<'a> {
     pub(crate) fn new(
         client: &'a ClientFingerprint,
         request: &'a TokenRequest<'a>,
-        sealing_key: &'a SealingKey,
+        sealing_key: Arc<SealingKey>,
         clock: &'a dyn Clock,
     ) -> Self {
         let credential = request.credential().map(|it| it.expose().as_bytes());
@@ -310,7 +310,7 @@ mod tests {
             let settings = self.settings.iter().map(String::as_str);
             let (client, request) = (ClientFingerprint::new(settings, false), self.request());
             let clock = SystemClock::default();
-            let key = CacheKey::new(&client, &request, keys.iter().next().unwrap(), &clock);
+            let key = CacheKey::new(&client, &request, keys.current(&clock)[0].clone(), &clock);
             (key.mac(), key.digest().to_owned())
         }
     }

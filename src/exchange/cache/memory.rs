@@ -200,7 +200,7 @@ mod tests {
 
         fn with<T>(&self, name: &str, run: impl AsyncFnOnce(&CacheKey<'_>) -> T) -> T {
             let request = TokenRequest::Refresh(Cow::Owned(RefreshRequest::new(name)));
-            let sealing_key = self.keys.iter().next().unwrap();
+            let sealing_key = self.keys.current(&self.clock)[0].clone();
             let key = CacheKey::new(&self.client, &request, sealing_key, &self.clock);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(run(&key))

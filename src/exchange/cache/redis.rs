@@ -6,6 +6,7 @@ mod shared_connection;
 mod slots;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use crate::config::ConfigError;
 use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::replay::{ReplayKey, ReplayLog};
-use crate::support::secret::Secret;
+use crate::support::secret::{Secret, SecretSource};
 use commands::{Entry, MAX_SINGLE_USE_VALUE, MAX_VALUE, escape};
 use shared_connection::{CallMode, Settings, SharedConnection};
 
@@ -89,6 +90,24 @@ impl RedisCache {
     /// A URL is invalid, or the nodes of a cluster differ in password, database or TLS.
     pub fn open(urls: &Secret) -> Result<Self, ConfigError> {
         Settings::new(urls).and_then(Self::from_settings)
+    }
+
+    /// Returns a cache as [`open`](Self::open) does, with the URLs in a file. White space at its end is
+    /// ignored. The file is read now, and again for each new connection: after a password was replaced, the
+    /// next connection uses the new one. While the file cannot be used, connections use its first content,
+    /// and a warning is logged.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if the file cannot be read or is empty.
+    pub fn open_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Settings::from_file(path.as_ref()).and_then(Self::from_settings)
+    }
+
+    pub(crate) fn open_source(urls: &SecretSource) -> Result<Self, ConfigError> {
+        match urls {
+            SecretSource::Value(urls) => Self::open(urls),
+            SecretSource::File(path) => Self::open_file(path),
+        }
     }
 
     /// Sets the prefix of all keys, which separates services that share a server. Default: `scaikey`.

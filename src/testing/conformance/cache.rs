@@ -171,7 +171,7 @@ impl Fixture {
         fields: &RequestFields,
         use_key: impl AsyncFnOnce(&CacheKey<'_>) -> T,
     ) -> T {
-        let server_key = obtain(self.keys.iter().next(), "there is a key");
+        let server_key = obtain(self.keys.current(&self.clock).first().cloned(), "there is a key");
         let request = fields.request();
         use_key(&CacheKey::new(&self.client, &request, server_key, &self.clock)).await
     }

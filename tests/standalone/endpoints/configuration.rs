@@ -8,6 +8,7 @@ use scaikey_auth::{Auth, AuthConfig, ConfigError, TokenExchangeClient};
 
 use super::stores::NoTokenUrls;
 use crate::support::Log;
+use crate::support::files::File;
 
 const TEMPLATE: &str = "https://id.example/tenants/{tenant_id}";
 const AUTHORIZE: &str = "https://id.example/authorize";
@@ -126,6 +127,69 @@ fn faults_name_variables_to_set() {
     let tenants = tenants.map(|(name, value)| (format!("WAVE_{name}"), value.to_owned()));
     let tenants = Auth::from_config(AuthConfig::from_vars("WAVE", tenants)).build();
     refused(tenants, "WAVE_TENANTS", "`WAVE_ANY_TENANT=true`");
+}
+
+/// The variables that name a file with a secret, and a valid content.
+const SECRET_FILES: [(&str, &str); 5] = [
+    ("CLIENT_SECRET_FILE", "hunter2"),
+    ("SESSION_KEYS_FILE", KEY),
+    ("CACHE_KEYS_FILE", KEY),
+    ("REDIS_URL_FILE", "redis://:hunter2@r"),
+    ("DATABASE_URL_FILE", "sqlite::memory:"),
+];
+
+const KEY: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+
+#[tokio::test]
+async fn secrets_are_read_from_files() {
+    let files = SECRET_FILES.map(|(_, text)| File::new("secret", &format!("{text}\n")));
+    let paths = files.each_ref().map(File::path_text);
+    let mut variables = vec![
+        ("ISSUER", "https://id.example"),
+        ("CLIENT_ID", "wave"),
+        ("REDIRECT_URI", "https://wave.example/v1/auth/login"),
+    ];
+    variables.extend(SECRET_FILES.iter().zip(&paths).map(|((name, _), path)| (*name, &**path)));
+    let endpoints = from_variables(&variables).unwrap();
+    assert!(endpoints.sessions().is_some());
+    assert!(endpoints.enabled().contains(&Endpoint::Register), "there is a database");
+}
+
+#[tokio::test]
+async fn unusable_secret_files_are_named() {
+    let fixed = [("ISSUER", "https://id.example"), ("CLIENT_ID", "wave")];
+    let empty = File::new("empty", " \n");
+    let empty = empty.path_text();
+    for (name, text) in SECRET_FILES {
+        for (path, why) in [("/nowhere/x", "cannot be read: No such file"), (&empty, "is empty")] {
+            let problem = format!("names a file that cannot be used: {path} {why}");
+            let mut variables = fixed.to_vec();
+            if name != "CLIENT_SECRET_FILE" {
+                variables.push(("CLIENT_SECRET", "s"));
+            }
+            variables.push((name, path));
+            let error = from_variables(&variables).unwrap_err();
+            let [fault] = error.faults() else { panic!("one fault for one cause: {error}") };
+            assert_eq!(fault.field, format!("WAVE_{name}"));
+            assert!(fault.problem.starts_with(&problem), "{error}");
+            // The value, too, is set.
+            variables.push((name.trim_end_matches("_FILE"), text));
+            refused(from_variables(&variables), &format!("WAVE_{name}"), "are both set");
+        }
+    }
+}
+
+#[test]
+fn invalid_sealing_keys_name_their_file() {
+    let keys = File::new("keys", "hunter2");
+    let path = keys.path_text();
+    for name in ["SESSION_KEYS_FILE", "CACHE_KEYS_FILE"] {
+        let client = [("ISSUER", "https://id.example"), ("CLIENT_ID", "w"), ("CLIENT_SECRET", "s")];
+        let error = from_variables(&[&client[..], &[(name, &*path)]].concat()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("WAVE_{name} names a file that cannot be used: {path}")));
+        assert!(text.contains("openssl rand") && !text.contains("hunter2"), "{text}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use scaikey_auth::validator::Credentials;
 use scaikey_auth::{AuthConfig, AuthError, Identity, JwksValidator, TokenValidator};
 
 use super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
+use crate::support::files::File;
 use crate::support::{Log, local};
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -53,6 +54,26 @@ async fn session_hides_tokens_from_the_browser() {
     assert_eq!(browser.get("/public").await.body, "true");
     browser.cookies.lock().unwrap().insert("theme".into(), "dark".into());
     assert_eq!(browser.get("/me").await.body, "bob-id theme=dark");
+}
+
+#[tokio::test]
+async fn session_keys_are_replaced_without_restart() {
+    let [old, new] = ["QUFB", "QkJC"].map(|part| part.repeat(12));
+    let file = File::new("keys", &old);
+    let keys = SealingKeys::file(file.path()).unwrap();
+    let env = Setup { sessions: Some(keys), ..Setup::default() }.build().await;
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
+    let status_with = async |keys: &str| {
+        file.write(keys);
+        env.clock.advance(Duration::from_secs(10));
+        browser.get("/me").await.status
+    };
+    assert_eq!(status_with(&format!("{new},{old}")).await, 200);
+    assert_eq!(status_with("hunter2").await, 200, "the previous keys stay in force");
+    assert_eq!(status_with(&new).await, 401);
+    env.sign_in(&browser).await;
+    assert_eq!(browser.get("/me").await.status, 200);
 }
 
 #[tokio::test]

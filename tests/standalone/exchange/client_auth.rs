@@ -46,16 +46,12 @@ async fn private_key_signs_each_request() {
             got.unwrap_or_else(|error| panic!("{algorithm}: {error}"));
         }
     }
-    // An invalid file is reported at the request, because it may be corrected while the service runs. An
-    // invalid text is reported when the client is built.
-    let file = File::new("key", "hunter2");
-    let auth = ClientAuth::private_key_jwt(
-        "svc",
-        Algorithm::ES256,
-        None,
-        SecretSource::File(file.path().into()),
-    );
+    // A file that becomes invalid is reported at the request, because it may be corrected meanwhile.
+    let file = File::new("key", &SigningKey::generate(Algorithm::ES256).private_pem());
+    let source = SecretSource::File(file.path().into());
+    let auth = ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, source);
     let client = builder(&provider).client_auth(auth).build().unwrap();
+    file.write("hunter2");
     let failed = client.service_token(ServiceTokenRequest::default()).await.unwrap_err();
     assert!(matches!(failed, ExchangeError::ClientAuth(_)));
     assert!(!format!("{failed:?} {failed}").contains("hunter2"));
@@ -66,18 +62,21 @@ async fn changed_secret_file_is_read_again() {
     let provider = provider().await;
     let drive = Client::new("drive:1 %", SECRET).token_lifetime(Duration::from_secs(20));
     provider.register_client(drive);
-    let file = File::reserve("secret");
+    let file = File::new("secret", "old");
     let auth = ClientAuth::basic("drive:1 %", SecretSource::File(file.path().into()));
     let clock = ManualClock::default();
     let client = builder(&provider).client_auth(auth).clock(clock.clone()).build().unwrap();
     let service_token = async || client.service_token(ServiceTokenRequest::default()).await;
-    file.write("old");
     assert_eq!(service_token().await.unwrap_err().oauth_error(), Some(&OAuthError::InvalidClient));
     file.write(&format!("{SECRET}\n"));
     clock.advance(Duration::from_secs(1));
     service_token().await.unwrap();
     file.remove();
     assert!(matches!(service_token().await, Err(ExchangeError::ClientAuth(_))));
+    file.write("\n");
+    clock.advance(Duration::from_secs(1));
+    let empty = service_token().await.unwrap_err();
+    assert!(matches!(empty, ExchangeError::ClientAuth(_)), "an empty secret is not sent: {empty}");
 }
 
 #[tokio::test]
@@ -92,7 +91,16 @@ async fn public_client_gets_no_service_token() {
 #[test]
 fn unusable_client_auth_is_rejected() {
     let key = SigningKey::generate(Algorithm::ES384).private_pem();
+    let missing = || SecretSource::File("/nowhere/hidden".into());
+    let empty = File::new("empty", "\n");
+    let empty = SecretSource::File(empty.path().into());
     for (auth, why) in [
+        (ClientAuth::basic("svc", missing()), "/nowhere/hidden cannot be read"),
+        (ClientAuth::post("svc", empty), "is empty"),
+        (
+            ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, missing()),
+            "/nowhere/hidden cannot be read",
+        ),
         (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, "hunter2"), "PKCS #8"),
         (ClientAuth::private_key_jwt("svc", Algorithm::ES256, None, key), "not a key for ES256"),
         (ClientAuth::basic("svc", ""), "empty secret"),

@@ -9,6 +9,7 @@ use scaikey_auth::{ExchangeRequest, TokenExchangeClient};
 
 #[cfg(feature = "metrics")]
 use super::{builder, drive, provider, timed_with};
+use crate::support::files::File;
 use crate::support::{Log, MetricsRecorder};
 
 fn subject(nth: usize) -> ExchangeRequest {
@@ -159,15 +160,17 @@ async fn invalid_credentials_of_callers_cause_no_warnings() {
 async fn unreadable_secret_file_causes_one_warning() {
     let log = Log::start();
     let provider = provider().await;
-    let missing = scaikey_auth::issuer::SecretSource::File("/nowhere/secret".into());
-    let auth = ClientAuth::basic("drive:1 %", missing);
+    let file = File::new("secret", "s");
+    let source = scaikey_auth::issuer::SecretSource::File(file.path().into());
+    let auth = ClientAuth::basic("drive:1 %", source);
     let client = builder(&provider).client_auth(auth).build().unwrap();
+    file.remove();
     for nth in 0..20 {
         client.exchange(&subject(nth)).await.unwrap_err();
     }
     let warnings = log.lines("WARN");
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
-    assert!(warnings[0].contains("/nowhere/secret"), "{warnings:#?}");
+    assert!(warnings[0].contains(&file.path_text()), "{warnings:#?}");
     assert_eq!(provider.token_requests(), 0);
 }
 

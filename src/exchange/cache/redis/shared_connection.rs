@@ -4,6 +4,7 @@
 //! and does not support clusters: see `manual/decisions.md`, "The crate manages its Redis connection itself".
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,11 +18,11 @@ use super::commands::{self, Entry, MAX_VALUE};
 use super::server::{self, Connection, Server};
 use super::slots::{Node, Slots};
 use crate::clock::{Clock, SystemClock, jittered, sleep, with_timeout};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Fault};
 use crate::support::retry::Backoff;
-use crate::support::secret::Secret;
+use crate::support::secret::{Secret, SecretFileError, read_file};
 use crate::support::single_flight::{SingleFlight, Waiter};
-use crate::support::telemetry;
+use crate::support::telemetry::{self, Outage};
 
 /// The time after which a connection counts as stable, which resets the failure count.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -44,7 +45,11 @@ pub(super) enum CallMode {
 #[derive(Clone)]
 pub(super) struct Settings {
     nodes: Vec<ConnectionInfo>,
+    /// Certificate authorities in PEM that replace those of the operating system.
+    roots: Option<Arc<[u8]>>,
     server: Server,
+    /// The file with the URLs, which is read for each connection. While it cannot be used, `server` is.
+    file: Option<PathBuf>,
     pub(super) prefix: String,
     pub(super) budget: Duration,
     pub(super) write_timeout: Duration,
@@ -52,11 +57,19 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    pub(super) fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let urls = read_file(path).map_err(|error| unusable_file(&error))?;
+        let settings = Self::new(&urls).map_err(|error| invalid_file(path, &error))?;
+        Ok(Self { file: Some(path.to_owned()), ..settings })
+    }
+
     pub(super) fn new(urls: &Secret) -> Result<Self, ConfigError> {
         let nodes = server::nodes(urls)?;
         Ok(Self {
             server: Server::new(&nodes, None)?,
             nodes,
+            roots: None,
+            file: None,
             prefix: "scaikey".to_owned(),
             budget: Duration::from_millis(50),
             write_timeout: Duration::from_secs(2),
@@ -65,7 +78,16 @@ impl Settings {
     }
 
     pub(super) fn with_roots(&self, pem: &[u8]) -> Result<Self, ConfigError> {
-        Ok(Self { server: Server::new(&self.nodes, Some(pem))?, ..self.clone() })
+        let server = Server::new(&self.nodes, Some(pem))?;
+        Ok(Self { server, roots: Some(pem.into()), ..self.clone() })
+    }
+
+    /// Returns the server at the URLs in the file.
+    fn server_in(&self, file: &Path) -> Result<Server, ConfigError> {
+        let urls = read_file(file).map_err(|error| unusable_file(&error))?;
+        let server =
+            server::nodes(&urls).and_then(|nodes| Server::new(&nodes, self.roots.as_deref()));
+        server.map_err(|error| invalid_file(file, &error))
     }
 }
 
@@ -83,6 +105,8 @@ pub(super) struct SharedConnection {
     /// Probes of nodes that failed.
     node_probes: SingleFlight<Node, ()>,
     has_invalid_entries: AtomicBool,
+    /// Logs once that the file with the URLs cannot be used.
+    file_outage: Outage,
 }
 
 /// A connection that passed its probe.
@@ -144,6 +168,7 @@ impl SharedConnection {
             retrying_connects: SingleFlight::default(),
             node_probes: SingleFlight::default(),
             has_invalid_entries: AtomicBool::new(false),
+            file_outage: Outage::default(),
         }
     }
 
@@ -353,7 +378,7 @@ impl SharedConnection {
         }
         let limit = self.settings.write_timeout;
         let connecting = async {
-            let mut connection = self.settings.server.connect(limit).await?;
+            let mut connection = self.server().connect(limit).await?;
             let slots = Arc::new(connection.slots().await?);
             self.probe_any_node(&connection, &slots).await?;
             Ok((connection, slots))
@@ -370,6 +395,23 @@ impl SharedConnection {
                 backoffs.entry(None).or_default().start(self.now(), &error);
                 Err(error)
             }
+        }
+    }
+
+    /// Returns the server to connect to. Reads the file with the URLs, if there is one.
+    fn server(&self) -> Server {
+        let server = self.settings.file.as_deref().map(|file| self.settings.server_in(file));
+        match server {
+            Some(Ok(server)) => {
+                self.file_outage.record_success(|| self.now());
+                server
+            }
+            Some(Err(error)) => {
+                let is_new = self.file_outage.record_failure(&error, self.now());
+                telemetry::redis_urls_not_read(&first_problem(&error), is_new);
+                self.settings.server.clone()
+            }
+            None => self.settings.server.clone(),
         }
     }
 
@@ -508,6 +550,20 @@ impl SharedConnection {
     fn backoffs(&self) -> MutexGuard<'_, HashMap<Option<Node>, BackoffState>> {
         self.backoffs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unusable_file(error: &SecretFileError) -> ConfigError {
+    let problem = format!("names a file that cannot be used: {error}");
+    ConfigError::one(Fault::new("redis_url_file", problem))
+}
+
+/// Returns the error for a file whose URLs are invalid.
+fn invalid_file(path: &Path, error: &ConfigError) -> ConfigError {
+    unusable_file(&SecretFileError::new(path, first_problem(error)))
+}
+
+fn first_problem(error: &ConfigError) -> String {
+    error.faults().first().map(|fault| fault.problem.clone()).unwrap_or_default()
 }
 
 fn failed(problem: &str) -> CallError {

@@ -1,0 +1,105 @@
+//! Secrets in a configuration: each is a value, or the path of a file with the value.
+
+use std::path::PathBuf;
+
+use super::{ClientConfig, EndpointsConfig, Fault};
+use crate::support::seal::{InvalidSealingKeys, SealingKeys};
+use crate::support::secret::{Secret, SecretSource};
+
+/// Returns the source of the secret `field`. Its file is `field` followed by `_file`.
+fn source(
+    field: &str,
+    value: Option<&Secret>,
+    file: Option<&PathBuf>,
+) -> Result<Option<SecretSource>, Fault> {
+    match (value, file) {
+        (Some(_), Some(_)) => {
+            let name = field.rsplit('.').next().unwrap_or(field);
+            let problem = format!("and {name} are both set: set only one of them");
+            Err(Fault::new(file_field(field), problem))
+        }
+        (Some(secret), None) if secret.expose().is_empty() => {
+            Err(Fault::new(field, "is empty: leave it out, or give the secret"))
+        }
+        (Some(secret), None) => Ok(Some(SecretSource::Value(secret.clone()))),
+        (None, Some(file)) => Ok(Some(SecretSource::File(file.clone()))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn file_field(field: &str) -> String {
+    format!("{field}_file")
+}
+
+/// Returns the secret `field`. Reads the file, if there is one.
+fn secret(
+    field: &str,
+    value: Option<&Secret>,
+    file: Option<&PathBuf>,
+) -> Result<Option<Secret>, Fault> {
+    let Some(source) = source(field, value, file)? else { return Ok(None) };
+    match source.read() {
+        Ok(secret) => Ok(Some(secret)),
+        Err(error) => {
+            let problem = format!("names a file that cannot be used: {error}");
+            Err(Fault::new(file_field(field), problem))
+        }
+    }
+}
+
+fn sealing_keys(
+    field: &str,
+    value: Option<&Secret>,
+    file: Option<&PathBuf>,
+) -> Result<Option<SealingKeys>, Fault> {
+    let Some(source) = source(field, value, file)? else { return Ok(None) };
+    let name = if file.is_some() { file_field(field) } else { field.to_owned() };
+    let fault = |error: InvalidSealingKeys| Fault::new(name, error.problem());
+    SealingKeys::from_source(&source).map(Some).map_err(fault)
+}
+
+impl ClientConfig {
+    /// Returns the source of the client secret. The file is read, to find faults early.
+    pub(crate) fn secret_source(&self) -> Result<Option<SecretSource>, Fault> {
+        let (value, file) = (self.secret.as_ref(), self.secret_file.as_ref());
+        secret("client.secret", value, file)?;
+        source("client.secret", value, file)
+    }
+
+    /// Returns the URLs of the Redis server.
+    pub(crate) fn redis_urls(&self) -> Result<Option<SecretSource>, Fault> {
+        let (value, file) = (self.redis_url.as_ref(), self.redis_url_file.as_ref());
+        secret("client.redis_url", value, file)?;
+        source("client.redis_url", value, file)
+    }
+
+    /// Returns the keys that seal tokens in Redis.
+    pub(crate) fn sealing_keys(&self) -> Result<Option<SealingKeys>, Fault> {
+        sealing_keys("client.cache_keys", self.cache_keys.as_ref(), self.cache_keys_file.as_ref())
+    }
+}
+
+impl EndpointsConfig {
+    /// Returns the keys that seal session cookies.
+    pub(crate) fn sealing_keys(&self) -> Result<Option<SealingKeys>, Fault> {
+        let (value, file) = (self.session_keys.as_ref(), self.session_keys_file.as_ref());
+        sealing_keys("endpoints.session_keys", value, file)
+    }
+
+    /// Returns whether sessions are configured.
+    pub(crate) fn has_sessions(&self) -> bool {
+        self.session_keys.is_some() || self.session_keys_file.is_some()
+    }
+}
+
+impl super::AuthConfig {
+    /// Returns the connection string of the database.
+    pub(crate) fn database(&self) -> Result<Option<Secret>, Fault> {
+        secret("database_url", self.database_url.as_ref(), self.database_url_file.as_ref())
+    }
+
+    /// Returns whether a database is configured.
+    pub(crate) fn has_database(&self) -> bool {
+        self.database_url.is_some() || self.database_url_file.is_some()
+    }
+}
