@@ -22,7 +22,7 @@ mod resource;
 mod secrets;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use client::{ClientAuthMethod, ClientConfig};
+pub use client::{ClientAuthMethod, ClientConfig, ExchangeGrant};
 pub use endpoints::EndpointsConfig;
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::Fault;

@@ -5,7 +5,7 @@
 //! the crate. The most important other items are:
 //!
 //! * the requests of the other grants: [`ServiceTokenRequest`], [`RefreshRequest`], [`CodeRequest`],
-//!   [`PasswordRequest`];
+//!   [`PasswordRequest`], [`OnBehalfOfRequest`] (Microsoft Entra ID);
 //! * the sign-in: [`AuthorizationRequest`], [`PkceVerifier`], and [`SessionTokens`], which renew themselves;
 //! * [`AccessToken`], the result of every request, and [`ExchangeError`];
 //! * the caches: [`MemoryCache`], [`RedisCache`] (feature `redis`), and [`TieredCache`], which combines
@@ -31,6 +31,7 @@ mod locked_fetch;
 mod pkce;
 pub(crate) mod request;
 mod session;
+mod subject_tenants;
 mod token;
 
 pub use crate::support::seal::{InvalidSealingKeys, SealingKeys};
@@ -42,7 +43,9 @@ pub use cache::{CacheKey, Fence, MemoryCache, TieredCache};
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};
 pub use pkce::PkceVerifier;
-pub use request::{CodeRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenType};
+pub use request::{
+    CodeRequest, OnBehalfOfRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenType,
+};
 pub use session::SessionTokens;
 pub use token::{AccessToken, CacheStatus, Freshness};
 

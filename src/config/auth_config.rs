@@ -221,6 +221,11 @@ impl AuthConfig {
             ("exchange", "client.authorization_url", client.authorization_url.is_some()),
             ("exchange", "client.revocation_url", client.revocation_url.is_some()),
             ("exchange", "client.tenant_parameter", client.tenant_parameter.is_some()),
+            (
+                "exchange",
+                "client.exchange_grant",
+                client.exchange_grant != ClientConfig::default().exchange_grant,
+            ),
             ("exchange", "client.requested_token_type", client.requested_token_type.is_some()),
             ("exchange", "client.default_lifetime_seconds", client.default_lifetime.is_some()),
             ("endpoints", "client.trusted_audiences", !client.trusted_audiences.is_empty()),

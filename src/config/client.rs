@@ -62,6 +62,9 @@ pub struct ClientConfig {
     /// if the service is a single process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default
     /// false.
     pub insecure_spend_without_lock: bool,
+    /// The grant that exchanges the caller's token. Default [`ExchangeGrant::TokenExchange`]; for Microsoft
+    /// Entra ID, use [`ExchangeGrant::OnBehalfOf`].
+    pub exchange_grant: ExchangeGrant,
     /// The `requested_token_type` of exchanges: `jwt`, `access_token`, another URI, or `none` to omit the
     /// parameter. Default `jwt`.
     pub requested_token_type: Option<String>,
@@ -95,6 +98,19 @@ pub struct ClientConfig {
     /// Whether exchanged tokens are cached longer than their subject tokens live; see
     /// `TokenExchangeBuilder::insecure_outlive_subject`. Default false.
     pub insecure_outlive_subject: bool,
+}
+
+/// The grant that exchanges the caller's token for a token of another service. In files it is
+/// `token_exchange` or `on_behalf_of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExchangeGrant {
+    /// Token exchange (RFC 8693).
+    #[default]
+    TokenExchange,
+    /// The on-behalf-of flow of Microsoft Entra ID; see `OnBehalfOfRequest`.
+    OnBehalfOf,
 }
 
 /// A client authentication method (RFC 6749 §2.3, RFC 7523 §2.2). In files it has its registered name, such

@@ -14,7 +14,7 @@ use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls};
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig,
+    AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, ExchangeGrant, Fault, IssuerConfig,
     OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
 };
 use crate::identity::ClaimsMapping;
@@ -29,6 +29,7 @@ use crate::support::telemetry;
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) requested_type: Option<TokenType>,
+    pub(super) exchange_grant: ExchangeGrant,
     pub(super) tenant_parameter: Option<String>,
     pub(super) allows_passwords: bool,
     pub(super) answer: AnswerRules,
@@ -47,6 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             requested_type: Some(TokenType::Jwt),
+            exchange_grant: ExchangeGrant::default(),
             tenant_parameter: None,
             allows_passwords: false,
             answer: AnswerRules::default(),
@@ -153,6 +155,7 @@ impl TokenExchangeBuilder {
             Ok(kind) => settings.requested_type = kind,
             Err(fault) => self.faults.push(fault),
         }
+        settings.exchange_grant = client.exchange_grant;
         settings.default_lifetime = client.default_lifetime;
         settings.trusted_audiences.clone_from(&client.trusted_audiences);
         settings.outlives_subject = client.insecure_outlive_subject;
@@ -218,6 +221,17 @@ impl TokenExchangeBuilder {
     /// parameter, for providers that do not accept it.
     pub fn requested_token_type(mut self, kind: Option<TokenType>) -> Self {
         self.settings.requested_type = kind;
+        self
+    }
+
+    /// Sets the grant of [`exchange`](TokenExchangeClient::exchange) and of
+    /// [`OutboundToken::on_behalf_of_caller`](crate::outbound::OutboundToken::on_behalf_of_caller).
+    /// Default: token exchange (RFC 8693). With [`ExchangeGrant::OnBehalfOf`], for Microsoft Entra ID, an
+    /// exchange is sent as an [`OnBehalfOfRequest`](super::OnBehalfOfRequest): with the scopes of the
+    /// request, or without any, with the scope `{audience}/.default`. It must have one audience, no
+    /// resource and no actor. Workload tokens are still exchanged by RFC 8693.
+    pub fn exchange_grant(mut self, grant: ExchangeGrant) -> Self {
+        self.settings.exchange_grant = grant;
         self
     }
 

@@ -14,6 +14,7 @@ use super::error::CacheUnavailable;
 use super::failure_cache::FailureCache;
 use super::locked_fetch::{LockedFetch, SUCCESSOR_TTL};
 use super::request::{RefreshRequest, TokenRequest};
+use super::subject_tenants::SubjectTenants;
 use super::token::until_exp;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{Clock, with_timeout};
@@ -58,6 +59,7 @@ pub(super) struct CachedExchange {
     lookups: SingleFlight<Mac, CacheLookup>,
     fetches: SingleFlight<Mac, TokenResult>,
     failures: FailureCache,
+    subject_tenants: SubjectTenants,
     cache_unavailable: AtomicBool,
 }
 
@@ -78,6 +80,7 @@ impl CachedExchange {
             lookups: SingleFlight::default(),
             fetches: SingleFlight::default(),
             failures: FailureCache::default(),
+            subject_tenants: SubjectTenants::default(),
             cache_unavailable: AtomicBool::new(false),
         }
     }
@@ -99,6 +102,18 @@ impl CachedExchange {
             // Boxed, so that the futures of callers that need not wait stay small.
             None => Box::pin(self.get_or_fetch(&key, rejected)).await,
         }
+    }
+
+    /// Returns the request in the tenant of its subject token, if it acts on behalf of a user and names
+    /// no tenant. Requests for one user then share their tokens.
+    pub(super) fn in_tenant_of_subject(
+        &self,
+        request: &TokenRequest<'_>,
+    ) -> Option<TokenRequest<'static>> {
+        let subject = request.subject().filter(|_| request.tenant().is_none())?;
+        let (issuer, mapping) = (&self.endpoint.name, &self.endpoint.settings.answer.claims);
+        let tenant = self.subject_tenants.of(subject, issuer, mapping)?;
+        Some(request.in_tenant_of_subject(tenant))
     }
 
     /// Answers from the memory of this process, without waiting.
@@ -238,9 +253,9 @@ impl CachedExchange {
         if request.is_idempotent() {
             token = token.with_refresh_token(None);
         }
-        if let TokenRequest::Exchange(exchange) = request
+        if let Some(subject) = request.subject()
             && !self.endpoint.settings.outlives_subject
-            && let Some(left) = until_exp(&exchange.subject, self.clock().now())
+            && let Some(left) = until_exp(subject, self.clock().now())
         {
             token = token.cacheable_at_most(left);
         }

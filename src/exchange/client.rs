@@ -10,9 +10,9 @@ use super::contract;
 use super::request::TokenRequest;
 use super::{
     AccessToken, CacheStatus, CodeRequest, ExchangeError, ExchangeRequest, OAuthError,
-    PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenExchangeBuilder,
+    OnBehalfOfRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenExchangeBuilder,
 };
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, ExchangeGrant};
 use crate::issuer::Issuers;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
@@ -22,8 +22,8 @@ use crate::support::telemetry;
 ///
 /// # Caching
 ///
-/// [`exchange`](Self::exchange) and [`service_token`](Self::service_token) return a token from the
-/// [`TokenCache`](crate::TokenCache) if it has one. Concurrent calls for the same token share one
+/// [`exchange`](Self::exchange), [`on_behalf_of`](Self::on_behalf_of) and
+/// [`service_token`](Self::service_token) return a token from the [`TokenCache`](crate::TokenCache) if it has one. Concurrent calls for the same token share one
 /// request to the provider, which continues even if the first caller is dropped. After 80 % of its
 /// lifetime a token is still returned while a background task requests the next one, so an outage of
 /// the provider that is shorter than the rest of the lifetime does not affect cached tokens. Concurrent
@@ -52,8 +52,9 @@ use crate::support::telemetry;
 /// * its `sub` and `tenant_id` must equal those of the subject token, if that is a JWT with these
 ///   claims, and its `tenant_id` must be the tenant of the request, if the request names one.
 ///
-/// A JWT of the other grants, except a refresh, must have the tenant of the request, if both name one.
-/// The claims of opaque tokens cannot be compared. Signatures are *not* verified, because the token
+/// A JWT of the other grants, except a refresh, must have the tenant of the request, if both name one. A
+/// service token that is a JWT must also have the requested audiences and resources in `aud`.
+/// [`on_behalf_of`](Self::on_behalf_of) states its checks. The claims of opaque tokens cannot be compared. Signatures are *not* verified, because the token
 /// came directly from the provider.
 ///
 /// ```no_run
@@ -127,6 +128,38 @@ impl TokenExchangeClient {
         self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), Some(rejected)).await
     }
 
+    /// Obtains a token of another service on behalf of a user at Microsoft Entra ID, or returns the cached
+    /// one. It is cached like an [`exchange`](Self::exchange). For a client whose exchanges all use this
+    /// flow, set [`exchange_grant`](TokenExchangeBuilder::exchange_grant).
+    ///
+    /// If the assertion and the new token are JWTs, the claims `oid`, `tid` and the tenant of the
+    /// client's [`claims`](TokenExchangeBuilder::claims) must be equal, as far as the assertion has them,
+    /// and `aud` must be the request's audience. *Not* checked: `sub`, which Entra ID chooses for each
+    /// application; and the scopes, because Entra ID also grants other scopes that were consented to.
+    ///
+    /// # Errors
+    /// No token could be obtained: see [`ExchangeError`]. If the user must sign in again, for example with
+    /// a second factor, [`claims_challenge`](ExchangeError::claims_challenge) is set.
+    pub async fn on_behalf_of(
+        &self,
+        request: &OnBehalfOfRequest,
+    ) -> Result<AccessToken, ExchangeError> {
+        self.token(&TokenRequest::OnBehalfOf(Cow::Borrowed(request)), None).await
+    }
+
+    /// Obtains another token after a downstream service rejected the token `rejected`. Works like
+    /// [`exchange_replacing`](Self::exchange_replacing).
+    ///
+    /// # Errors
+    /// No token could be obtained: see [`ExchangeError`].
+    pub async fn on_behalf_of_replacing(
+        &self,
+        rejected: &AccessToken,
+        request: &OnBehalfOfRequest,
+    ) -> Result<AccessToken, ExchangeError> {
+        self.token(&TokenRequest::OnBehalfOf(Cow::Borrowed(request)), Some(rejected)).await
+    }
+
     /// Obtains a token for the service itself (client credentials, RFC 6749 §4.4), or returns the
     /// cached one. A [`TenantId`](crate::TenantId) can be passed as the request.
     ///
@@ -166,10 +199,26 @@ impl TokenExchangeClient {
         request: &TokenRequest<'_>,
         rejected: Option<&AccessToken>,
     ) -> Result<AccessToken, ExchangeError> {
-        if let TokenRequest::Service(request) = request {
-            self.check_service_request(request)?;
+        let on_behalf_of = match request {
+            TokenRequest::Service(request) => {
+                self.check_service_request(request)?;
+                None
+            }
+            TokenRequest::Exchange(request) if self.uses_on_behalf_of() => {
+                Some(TokenRequest::OnBehalfOf(Cow::Owned(request.on_behalf_of()?)))
+            }
+            _ => None,
+        };
+        let request = on_behalf_of.as_ref().unwrap_or(request);
+        match self.cached.in_tenant_of_subject(request) {
+            Some(request) => self.cached.get(&request, rejected).await,
+            None => self.cached.get(request, rejected).await,
         }
-        self.cached.get(request, rejected).await
+    }
+
+    /// Returns whether exchanges use the on-behalf-of flow.
+    fn uses_on_behalf_of(&self) -> bool {
+        self.cached.endpoint.settings.exchange_grant == ExchangeGrant::OnBehalfOf
     }
 
     fn check_service_request(&self, request: &ServiceTokenRequest) -> Result<(), ExchangeError> {
@@ -231,6 +280,7 @@ impl TokenExchangeClient {
             status: StatusCode::BAD_REQUEST,
             error: Some(OAuthError::InvalidGrant),
             retry_after: None,
+            claims: None,
         })
     }
 

@@ -1,9 +1,11 @@
 //! [`verify`]: checks that the provider's token is the requested one.
 
+use url::Url;
+
 use super::request::TokenRequest;
 use super::token::claims_of;
-use super::{AccessToken, ExchangeError, ExchangeRequest, TokenType};
-use crate::identity::{ClaimsMapping, Scopes, read_scopes};
+use super::{AccessToken, ExchangeError, ExchangeRequest, OnBehalfOfRequest, TokenType};
+use crate::identity::{ClaimPath, ClaimsMapping, Scopes, read_scopes};
 use crate::support::json::{Document, Fault, Value};
 
 /// The checks that are switched off (`true`), for providers that deviate from the standards. The setters
@@ -30,11 +32,14 @@ pub(super) struct AnswerRules {
 }
 
 impl AnswerRules {
+    /// Returns the subject in the claims of a token, if it is a string.
+    fn subject<'d>(&self, claims: &'d Document) -> Option<&'d str> {
+        first(claims, &self.claims.subject)
+    }
+
     /// Returns the tenant in the claims of a token, if it is a string.
     fn tenant<'d>(&self, claims: &'d Document) -> Option<&'d str> {
-        let paths = self.claims.tenant_id.iter();
-        let mut values = paths.filter_map(|path| claims.root().follow(path.steps()));
-        values.find(|value| !value.is_null())?.as_str()
+        first(claims, &self.claims.tenant_id)
     }
 
     /// Returns texts that differ if the rules differ. A client must not return a token that another
@@ -47,7 +52,10 @@ impl AnswerRules {
         extra_scopes.sort_unstable();
         let mut texts: Vec<_> = flags.iter().map(bool::to_string).collect();
         texts.push(extra_scopes.join(" "));
-        texts.extend([&self.claims.tenant_id, &self.claims.scopes].map(|it| format!("{it:?}")));
+        texts.extend(
+            [&self.claims.subject, &self.claims.tenant_id, &self.claims.scopes]
+                .map(|it| format!("{it:?}")),
+        );
         texts
     }
 
@@ -57,6 +65,11 @@ impl AnswerRules {
         granted.iter().all(|scope| requested.contains(scope) || extra.contains(scope))
     }
 }
+
+const UNREADABLE_SUBJECT: &str =
+    "cannot be verified: the claims of the subject token cannot be read";
+const OTHER_SUBJECT: &str = "contains a token for another subject";
+const OTHER_TENANT: &str = "contains a token for another tenant";
 
 type Verification = Result<(), ExchangeError>;
 
@@ -77,7 +90,8 @@ pub(super) fn verify(
     if !token.is_bearer() && !rules.relaxed.token_type {
         return mismatch("has a token_type other than Bearer");
     }
-    if let (Some(requested), Some(granted)) = (request.scopes(), token.scopes())
+    if !matches!(request, TokenRequest::OnBehalfOf(_))
+        && let (Some(requested), Some(granted)) = (request.scopes(), token.scopes())
         && !rules.permits(requested, granted)
     {
         return mismatch(
@@ -88,22 +102,27 @@ pub(super) fn verify(
         Err(_) if rules.relaxed.claims => None,
         claims => claims.or_else(reject_unreadable)?,
     };
-    if let TokenRequest::Exchange(exchange) = request {
+    if matches!(request, TokenRequest::Exchange(_)) {
         verify_issued_type(token, &rules.relaxed)?;
-        if let Some(claims) = &claims {
-            verify_exchange(exchange, claims, rules)?;
+    }
+    let Some(claims) = claims else { return Ok(()) };
+    match request {
+        TokenRequest::Exchange(exchange) => verify_exchange(exchange, &claims, rules)?,
+        TokenRequest::OnBehalfOf(request) => verify_on_behalf_of(request, &claims, rules)?,
+        TokenRequest::Service(service) => {
+            verify_audience(&service.audiences, &service.resources, &claims, rules)?;
         }
+        _ => {}
     }
     let ignores_tenant = match request {
         TokenRequest::Refresh(_) => true,
         TokenRequest::Service(_) => rules.relaxed.service_tenant,
         TokenRequest::Exchange(exchange) => rules.relaxed.subject && !exchange.is_foreign,
-        TokenRequest::Code(_) | TokenRequest::Password(_) => rules.relaxed.subject,
+        TokenRequest::OnBehalfOf(_) | TokenRequest::Code(_) | TokenRequest::Password(_) => {
+            rules.relaxed.subject
+        }
     };
-    match claims {
-        Some(claims) if !ignores_tenant => verify_tenant(request, &claims, rules),
-        _ => Ok(()),
-    }
+    if ignores_tenant { Ok(()) } else { verify_tenant(request, &claims, rules) }
 }
 
 /// Rejects a JWT whose claims this crate cannot read. Another service may be able to read them, and may
@@ -131,11 +150,7 @@ fn verify_exchange(
     claims: &Document,
     rules: &AnswerRules,
 ) -> Verification {
-    let resources = request.resources.iter().map(|url| url.as_str());
-    let mut targets = request.audiences.iter().map(String::as_str).chain(resources);
-    if !rules.relaxed.audience && !targets.all(|target| has_audience(claims, target)) {
-        return mismatch("contains a token for another audience");
-    }
+    verify_audience(&request.audiences, &request.resources, claims, rules)?;
     if !rules.relaxed.subject && !request.is_foreign {
         verify_subject(request, claims, rules)?;
     }
@@ -145,6 +160,45 @@ fn verify_exchange(
     Ok(())
 }
 
+/// Verifies that the token is for every requested service.
+fn verify_audience(
+    audiences: &[String],
+    resources: &[Url],
+    claims: &Document,
+    rules: &AnswerRules,
+) -> Verification {
+    let resources = resources.iter().map(Url::as_str);
+    let mut targets = audiences.iter().map(String::as_str).chain(resources);
+    if !rules.relaxed.audience && !targets.all(|target| has_audience(claims, target)) {
+        return mismatch("contains a token for another audience");
+    }
+    Ok(())
+}
+
+/// Verifies that the token is for the user of the assertion and for the requested service. `sub` is
+/// different for each application (pairwise), so `oid`, the user in the tenant, is compared
+/// (<https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>).
+fn verify_on_behalf_of(
+    request: &OnBehalfOfRequest,
+    claims: &Document,
+    rules: &AnswerRules,
+) -> Verification {
+    verify_audience(std::slice::from_ref(&request.audience), &[], claims, rules)?;
+    if rules.relaxed.subject {
+        return Ok(());
+    }
+    match &claims_of(&request.assertion) {
+        Err(_) => mismatch(UNREADABLE_SUBJECT),
+        Ok(Some(before)) if !keeps(text(before, "oid"), text(claims, "oid")) => {
+            mismatch(OTHER_SUBJECT)
+        }
+        Ok(Some(before)) if !keeps(text(before, "tid"), text(claims, "tid")) => {
+            mismatch(OTHER_TENANT)
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Verifies that the token is for the user and the tenant of the subject token.
 fn verify_subject(
     request: &ExchangeRequest,
@@ -152,12 +206,12 @@ fn verify_subject(
     rules: &AnswerRules,
 ) -> Verification {
     match &claims_of(&request.subject) {
-        Err(_) => mismatch("cannot be verified: the claims of the subject token cannot be read"),
-        Ok(Some(before)) if !keeps(subject(before), subject(claims)) => {
-            mismatch("contains a token for another subject")
+        Err(_) => mismatch(UNREADABLE_SUBJECT),
+        Ok(Some(before)) if !keeps(rules.subject(before), rules.subject(claims)) => {
+            mismatch(OTHER_SUBJECT)
         }
         Ok(Some(before)) if !keeps(rules.tenant(before), rules.tenant(claims)) => {
-            mismatch("contains a token for another tenant")
+            mismatch(OTHER_TENANT)
         }
         Ok(_) => Ok(()),
     }
@@ -183,11 +237,15 @@ fn verify_tenant(
     rules: &AnswerRules,
 ) -> Verification {
     match (request.tenant(), rules.tenant(claims)) {
-        (Some(requested), Some(tenant)) if requested.as_str() != tenant => {
-            mismatch("contains a token for another tenant")
-        }
+        (Some(requested), Some(tenant)) if requested.as_str() != tenant => mismatch(OTHER_TENANT),
         _ => Ok(()),
     }
+}
+
+/// Returns the first value at `paths`, if it is a string.
+fn first<'d>(claims: &'d Document, paths: &[ClaimPath]) -> Option<&'d str> {
+    let mut values = paths.iter().filter_map(|path| claims.root().follow(path.steps()));
+    values.find(|value| !value.is_null())?.as_str()
 }
 
 /// Returns whether `aud`, a string or a list of strings, contains the target.
@@ -198,8 +256,8 @@ fn has_audience(claims: &Document, target: &str) -> bool {
     })
 }
 
-fn subject(claims: &Document) -> Option<&str> {
-    claims.root().get("sub").and_then(Value::as_str)
+fn text<'d>(claims: &'d Document, name: &str) -> Option<&'d str> {
+    claims.root().get(name).and_then(Value::as_str)
 }
 
 /// Returns whether a claim is the same in the subject token (`before`) and the new token. Returns true

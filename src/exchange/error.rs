@@ -5,14 +5,16 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::issuer::ClientAuthError;
+use crate::support::base64url;
 use crate::support::json::{Document, Value};
 
 /// The error of a request to the provider.
 ///
-/// Contains no secret and no token, and of the provider's answer only the status and the error code.
+/// Contains no secret and no token, and of the provider's answer only the status, the error code, and
+/// the claims that a new sign-in must have.
 /// Cheap to clone: all callers that waited for one request get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +28,8 @@ pub enum ExchangeError {
         error: Option<OAuthError>,
         /// The `Retry-After` header of the answer.
         retry_after: Option<Duration>,
+        /// The `claims` member of the answer: see [`claims_challenge`](Self::claims_challenge).
+        claims: Option<Arc<str>>,
     },
     /// The provider could not be reached, did not answer in time, or answered 429 or 5xx; or the
     /// circuit breaker is open. A request that was sent may have taken effect: a refresh token may be
@@ -114,6 +118,17 @@ impl OAuthError {
 #[error("the shared cache did not answer, so the refresh token or code was not used")]
 pub(super) struct CacheUnavailable;
 
+/// The maximum length of a claims challenge, in bytes. A longer one is ignored.
+const MAX_CLAIMS_BYTES: usize = 4096;
+
+/// Reads the `claims` of an error answer: a JSON object as a text.
+fn read_claims(body: &[u8]) -> Option<Arc<str>> {
+    let document = Document::parse(body).ok()?;
+    let claims = document.root().get("claims").and_then(Value::as_str)?;
+    let is_usable = claims.len() <= MAX_CLAIMS_BYTES && Document::parse(claims).is_ok();
+    is_usable.then(|| claims.into())
+}
+
 fn code(error: Option<&OAuthError>) -> String {
     error.map_or(", without an error code".to_owned(), |error| format!(": {}", error.as_str()))
 }
@@ -124,7 +139,8 @@ impl ExchangeError {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Self::provider_unavailable(retry_after, format_args!("it answered {status}"));
         }
-        Self::Refused { status, error: OAuthError::read(body), retry_after }
+        let (error, claims) = (OAuthError::read(body), read_claims(body));
+        Self::Refused { status, error, retry_after, claims }
     }
 
     pub(super) fn cache_unavailable(retry_after: Duration) -> Self {
@@ -178,6 +194,29 @@ impl ExchangeError {
             Self::Refused { error, .. } => error.as_ref(),
             _ => None,
         }
+    }
+
+    /// Returns the claims that the user's next sign-in must have, as a JSON text. Microsoft Entra ID
+    /// sends it with `interaction_required`, for example if a policy requires a second factor
+    /// ([claims challenge][page]). This service cannot answer it. Send it to the client in a response
+    /// with status 401 ([`claims_challenge_header`](Self::claims_challenge_header)), so that the client
+    /// starts a sign-in with the parameter `claims`.
+    ///
+    /// [page]: https://learn.microsoft.com/entra/identity-platform/claims-challenge
+    pub fn claims_challenge(&self) -> Option<&str> {
+        match self {
+            Self::Refused { claims, .. } => claims.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the value of `WWW-Authenticate` that sends the [claims
+    /// challenge](Self::claims_challenge) to the client, in base64:
+    /// `Bearer error="insufficient_claims", claims="…"`.
+    pub fn claims_challenge_header(&self) -> Option<HeaderValue> {
+        let claims = base64url::encode_standard(self.claims_challenge()?);
+        let challenge = format!(r#"Bearer error="insufficient_claims", claims="{claims}""#);
+        HeaderValue::try_from(challenge).ok()
     }
 
     /// Returns the time until a retry may succeed, if known.

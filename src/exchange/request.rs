@@ -1,12 +1,12 @@
-//! The requests of the five grants, and [`TokenRequest`], the enum of all of them.
+//! The requests of the six grants, and [`TokenRequest`], the enum of all of them.
 
 use std::borrow::Cow;
 
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::PkceVerifier;
 use super::builder::Settings;
+use super::{ExchangeError, PkceVerifier};
 use crate::identity::{Scopes, TenantId};
 use crate::support::secret::Secret;
 
@@ -56,8 +56,11 @@ pub struct ExchangeRequest {
     pub resources: Vec<Url>,
     /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
-    /// The tenant of the subject. Default: none. Replaces `{tenant_id}` in the client's `token_url`. If
-    /// the new token is a JWT, it must have this tenant.
+    /// The tenant of the subject. Replaces `{tenant_id}` in the client's `token_url`. If the new token is
+    /// a JWT, it must have this tenant. Default: the tenant in the subject token, if that is a JWT of
+    /// the client's issuer, read with the client's
+    /// [`claims`](crate::exchange::TokenExchangeBuilder::claims). It is *not verified* here; the provider
+    /// verifies the subject token.
     pub tenant: Option<TenantId>,
     /// Whether another issuer issued the subject token. If so, its `sub` and tenant are not compared
     /// with the new token, and the new token must not have scopes beyond `scopes`, even if these are
@@ -104,6 +107,67 @@ impl ExchangeRequest {
         self.resources.push(resource);
         self
     }
+
+    /// Returns the same request for the on-behalf-of flow.
+    ///
+    /// # Errors
+    /// The flow cannot express the request.
+    pub(super) fn on_behalf_of(&self) -> Result<OnBehalfOfRequest, ExchangeError> {
+        let ([audience], [], None) = (&*self.audiences, &*self.resources, &self.actor) else {
+            return Err(ExchangeError::NotConfigured(
+                "the on-behalf-of grant needs one audience, no resource and no actor: name the target in the scopes",
+            ));
+        };
+        let request = OnBehalfOfRequest::new(self.subject.clone(), audience.as_str());
+        let mut request = request.scopes(self.scopes.clone());
+        request.tenant = self.tenant.clone();
+        Ok(request)
+    }
+}
+
+/// A request for a token of another service on behalf of a user, in the on-behalf-of flow of Microsoft
+/// Entra ID: the grant `urn:ietf:params:oauth:grant-type:jwt-bearer` (RFC 7523 §2.1) with
+/// `requested_token_use=on_behalf_of`. It does what [`ExchangeRequest`] does at other providers.
+///
+/// Source: [OAuth 2.0 On-Behalf-Of flow][page].
+///
+/// [page]: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-on-behalf-of-flow
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OnBehalfOfRequest {
+    /// The user's access token, as this service received it. Its `aud` must be this service.
+    pub assertion: Secret,
+    /// The target service as in the `aud` of its tokens: the client id (a GUID) or the application ID
+    /// URI. A JWT in the answer must have it in `aud`.
+    pub audience: String,
+    /// The requested scopes, each with the target: `api://vault/read`. Empty, the default: all consented
+    /// scopes, by the scope `{audience}/.default`. Entra ID may grant other consented scopes of the
+    /// target, too.
+    pub scopes: Scopes,
+    /// The tenant of the user. Replaces `{tenant_id}` in the client's `token_url`. Default: the tenant in
+    /// the assertion, as for [`ExchangeRequest::tenant`].
+    pub tenant: Option<TenantId>,
+}
+
+impl OnBehalfOfRequest {
+    /// Returns a request for a token with this audience and all consented scopes.
+    pub fn new(assertion: impl Into<Secret>, audience: impl Into<String>) -> Self {
+        let (assertion, audience) = (assertion.into(), audience.into());
+        Self { assertion, audience, scopes: Scopes::new(), tenant: None }
+    }
+
+    /// Requests only these scopes. Use it if the scopes name the target differently than `aud`: with a
+    /// client id as audience, for example, the scope may be `api://vault/.default`.
+    pub fn scopes(mut self, scopes: Scopes) -> Self {
+        self.scopes = scopes;
+        self
+    }
+
+    /// Sets the tenant of the user.
+    pub fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
 }
 
 /// A request for a token of the service itself (client credentials, RFC 6749 §4.4).
@@ -115,12 +179,32 @@ pub struct ServiceTokenRequest {
     pub tenant: Option<TenantId>,
     /// The requested scopes. Empty: the provider decides.
     pub scopes: Scopes,
+    /// The target services, by name (`audience`). Empty, the default: the provider decides. Auth0 and
+    /// Kinde require one.
+    pub audiences: Vec<String>,
+    /// The target services, by URL (`resource`, RFC 8707). Empty, the default: the provider decides. The
+    /// v1.0 endpoint of Entra ID requires one.
+    pub resources: Vec<Url>,
 }
 
 impl ServiceTokenRequest {
     /// Returns a request for a token in one tenant.
     pub fn for_tenant(tenant: TenantId) -> Self {
-        Self { tenant: Some(tenant), scopes: Scopes::new() }
+        Self { tenant: Some(tenant), ..Self::default() }
+    }
+
+    /// Adds a target service by name. A JWT in the answer must have it in `aud`.
+    pub fn audience(mut self, name: impl Into<String>) -> Self {
+        self.audiences.push(name.into());
+        self
+    }
+
+    /// Adds a target service by URL. A JWT in the answer must have it in `aud`. A fragment is removed,
+    /// because RFC 8707 allows none.
+    pub fn resource(mut self, mut resource: Url) -> Self {
+        resource.set_fragment(None);
+        self.resources.push(resource);
+        self
     }
 
     /// Requests only these scopes.
@@ -282,6 +366,7 @@ impl PasswordRequest {
 #[derive(Debug, Clone)]
 pub(crate) enum TokenRequest<'r> {
     Exchange(Cow<'r, ExchangeRequest>),
+    OnBehalfOf(Cow<'r, OnBehalfOfRequest>),
     Service(Cow<'r, ServiceTokenRequest>),
     Refresh(Cow<'r, RefreshRequest>),
     Code(Cow<'r, CodeRequest>),
@@ -293,6 +378,7 @@ impl TokenRequest<'_> {
     pub(super) fn owned(&self) -> TokenRequest<'static> {
         match self {
             Self::Exchange(request) => TokenRequest::Exchange(Cow::Owned((**request).clone())),
+            Self::OnBehalfOf(request) => TokenRequest::OnBehalfOf(Cow::Owned((**request).clone())),
             Self::Service(request) => TokenRequest::Service(Cow::Owned((**request).clone())),
             Self::Refresh(request) => TokenRequest::Refresh(Cow::Owned((**request).clone())),
             Self::Code(request) => TokenRequest::Code(Cow::Owned((**request).clone())),
@@ -304,6 +390,7 @@ impl TokenRequest<'_> {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Exchange(_) => "exchange",
+            Self::OnBehalfOf(_) => "on_behalf_of",
             Self::Service(_) => "client_credentials",
             Self::Refresh(_) => "refresh",
             Self::Code(_) => "code",
@@ -314,6 +401,7 @@ impl TokenRequest<'_> {
     pub(super) fn tenant(&self) -> Option<&TenantId> {
         match self {
             Self::Exchange(request) => request.tenant.as_ref(),
+            Self::OnBehalfOf(request) => request.tenant.as_ref(),
             Self::Service(request) => request.tenant.as_ref(),
             Self::Refresh(request) => request.tenant.as_ref(),
             Self::Code(request) => request.tenant.as_ref(),
@@ -325,6 +413,7 @@ impl TokenRequest<'_> {
     pub(super) fn scopes(&self) -> Option<&Scopes> {
         let scopes = match self {
             Self::Exchange(request) => &request.scopes,
+            Self::OnBehalfOf(request) => &request.scopes,
             Self::Service(request) => &request.scopes,
             Self::Refresh(request) => &request.scopes,
             Self::Password(request) => &request.scopes,
@@ -333,10 +422,30 @@ impl TokenRequest<'_> {
         (!scopes.is_empty()).then_some(scopes)
     }
 
+    /// Returns the token of the user on whose behalf the service acts.
+    pub(super) fn subject(&self) -> Option<&Secret> {
+        match self {
+            Self::Exchange(request) => Some(&request.subject),
+            Self::OnBehalfOf(request) => Some(&request.assertion),
+            _ => None,
+        }
+    }
+
+    /// Returns the request in this tenant, if it acts on behalf of a user and names no tenant.
+    pub(super) fn in_tenant_of_subject(&self, tenant: TenantId) -> TokenRequest<'static> {
+        let mut request = self.owned();
+        match &mut request {
+            TokenRequest::Exchange(request) => request.to_mut().tenant = Some(tenant),
+            TokenRequest::OnBehalfOf(request) => request.to_mut().tenant = Some(tenant),
+            _ => {}
+        }
+        request
+    }
+
     /// Returns the credential of the request: the subject token, refresh token, code or password.
     pub(super) fn credential(&self) -> Option<&Secret> {
         match self {
-            Self::Exchange(request) => Some(&request.subject),
+            Self::Exchange(_) | Self::OnBehalfOf(_) => self.subject(),
             Self::Service(_) => None,
             Self::Refresh(request) => Some(&request.refresh_token),
             Self::Code(request) => Some(&request.code),
@@ -347,7 +456,7 @@ impl TokenRequest<'_> {
     /// Returns whether the request may be sent twice. A request with a code, refresh token or password
     /// may not: the provider may have accepted the first request although no answer arrived.
     pub(super) fn is_idempotent(&self) -> bool {
-        matches!(self, Self::Exchange(_) | Self::Service(_))
+        matches!(self, Self::Exchange(_) | Self::OnBehalfOf(_) | Self::Service(_))
     }
 
     /// Returns whether the provider accepts the credential only once.
@@ -359,7 +468,7 @@ impl TokenRequest<'_> {
     /// of such requests must not affect other callers.
     pub(super) fn is_from_anonymous_caller(&self) -> bool {
         match self {
-            Self::Exchange(_) | Self::Service(_) => false,
+            Self::Exchange(_) | Self::OnBehalfOf(_) | Self::Service(_) => false,
             Self::Refresh(request) => request.by_anonymous_caller,
             Self::Code(request) => request.by_anonymous_caller,
             Self::Password(request) => request.by_anonymous_caller,
@@ -386,7 +495,15 @@ impl TokenRequest<'_> {
                 push_set(&mut parts, request.resources.iter().map(Url::as_str));
                 push_set(&mut parts, request.scopes.iter());
             }
-            Self::Service(request) => push_set(&mut parts, request.scopes.iter()),
+            Self::OnBehalfOf(request) => {
+                parts.push(Some(request.audience.as_bytes()));
+                push_set(&mut parts, request.scopes.iter());
+            }
+            Self::Service(request) => {
+                push_set(&mut parts, request.audiences.iter().map(String::as_str));
+                push_set(&mut parts, request.resources.iter().map(Url::as_str));
+                push_set(&mut parts, request.scopes.iter());
+            }
             // Without scopes: a refresh token can be used only once, whatever the requested scopes.
             Self::Refresh(_) => {}
             Self::Code(request) => {
@@ -424,8 +541,20 @@ impl TokenRequest<'_> {
                     ]);
                 }
             }
+            Self::OnBehalfOf(request) => {
+                form.extend_pairs([
+                    ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+                    ("assertion", request.assertion.expose()),
+                    ("requested_token_use", "on_behalf_of"),
+                ]);
+                if request.scopes.is_empty() {
+                    form.append_pair("scope", &format!("{}/.default", request.audience));
+                }
+            }
             Self::Service(request) => {
                 form.append_pair("grant_type", "client_credentials");
+                form.extend_pairs(request.audiences.iter().map(|name| ("audience", name)));
+                form.extend_pairs(request.resources.iter().map(|url| ("resource", url)));
                 let tenant = settings.tenant_parameter.as_ref().zip(request.tenant.as_ref());
                 form.extend_pairs(tenant.map(|(name, tenant)| (name, tenant.as_str())));
             }

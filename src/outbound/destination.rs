@@ -39,8 +39,9 @@ impl OutboundToken {
         Self::new(TokenKind::Service { request, in_callers_tenant })
     }
 
-    /// Exchanges the caller's token for a token with this audience (RFC 8693). The destination learns
-    /// who the user is, and cannot use the token at other services.
+    /// Exchanges the caller's token for a token with this audience: by RFC 8693, or as the client's
+    /// [`exchange_grant`](crate::exchange::TokenExchangeBuilder::exchange_grant) says. The destination
+    /// learns who the user is, and cannot use the token at other services.
     pub fn on_behalf_of_caller(audience: impl Into<String>) -> Self {
         let audience = audience.into();
         let problem = audience.is_empty().then_some("has an empty audience");
@@ -86,14 +87,39 @@ impl OutboundToken {
         self
     }
 
-    /// Adds a target service by URL (RFC 8693 §2.1, RFC 8707). Allowed only with
-    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller); otherwise building the layer fails.
+    /// Adds a target service by name (`audience`). Allowed for tokens that are requested: with
+    /// [`on_behalf_of_caller`](Self::on_behalf_of_caller) a further one, and with service tokens, for
+    /// providers such as Auth0 that require one. With [`forwarded`](Self::forwarded) or
+    /// [`none`](Self::none), building the layer fails.
+    pub fn audience(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        if name.is_empty() {
+            self.problem = Some("has an empty audience");
+        }
+        match &mut self.kind {
+            TokenKind::OnBehalf(request) => request.audiences.push(name),
+            TokenKind::Service { request, .. } => request.audiences.push(name),
+            TokenKind::Forwarded | TokenKind::None => {
+                self.problem = Some("has an audience, but requests no token");
+            }
+        }
+        self
+    }
+
+    /// Adds a target service by URL (RFC 8693 §2.1, RFC 8707). Allowed for tokens that are requested.
+    /// With [`forwarded`](Self::forwarded) or [`none`](Self::none), building the layer fails.
     pub fn resource(mut self, resource: Url) -> Self {
         match self.kind {
             TokenKind::OnBehalf(request) => {
-                self.kind = TokenKind::OnBehalf(request.resource(resource))
+                self.kind = TokenKind::OnBehalf(request.resource(resource));
             }
-            _ => self.problem = Some("has a resource, but exchanges no token"),
+            TokenKind::Service { request, in_callers_tenant } => {
+                let request = request.resource(resource);
+                self.kind = TokenKind::Service { request, in_callers_tenant };
+            }
+            TokenKind::Forwarded | TokenKind::None => {
+                self.problem = Some("has a resource, but requests no token");
+            }
         }
         self
     }

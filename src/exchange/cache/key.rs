@@ -217,7 +217,8 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::exchange::{
-        CodeRequest, ExchangeRequest, PkceVerifier, RefreshRequest, ServiceTokenRequest, TokenType,
+        CodeRequest, ExchangeRequest, OnBehalfOfRequest, PkceVerifier, RefreshRequest,
+        ServiceTokenRequest, TokenType,
     };
     use crate::support::seal::SealingKeys;
     use crate::support::secret::Secret;
@@ -225,6 +226,7 @@ mod tests {
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum GrantKind {
         Exchange,
+        OnBehalfOf,
         Service,
         Refresh,
         Code,
@@ -256,16 +258,20 @@ mod tests {
                     let actor = self.actor.as_ref();
                     request.actor = actor.map(|(token, it)| (token.as_str().into(), kind(it)));
                     request.audiences = self.audiences.clone();
-                    request.resources = self
-                        .resources
-                        .iter()
-                        .map(|it| format!("x:{it}").parse().unwrap())
-                        .collect();
+                    request.resources = self.resource_urls();
                     TokenRequest::Exchange(Cow::Owned(request))
+                }
+                GrantKind::OnBehalfOf => {
+                    let request =
+                        OnBehalfOfRequest::new(self.credential.as_str(), self.kind.as_str());
+                    let mut request = request.scopes(scopes);
+                    request.tenant = tenant;
+                    TokenRequest::OnBehalfOf(Cow::Owned(request))
                 }
                 GrantKind::Service => {
                     let mut request = ServiceTokenRequest::default().scopes(scopes);
-                    request.tenant = tenant;
+                    (request.tenant, request.audiences) = (tenant, self.audiences.clone());
+                    request.resources = self.resource_urls();
                     TokenRequest::Service(Cow::Owned(request))
                 }
                 GrantKind::Refresh => {
@@ -284,6 +290,10 @@ mod tests {
             }
         }
 
+        fn resource_urls(&self) -> Vec<url::Url> {
+            self.resources.iter().map(|it| format!("x:{it}").parse().unwrap()).collect()
+        }
+
         /// Describes the request, without the order and repetition of set members.
         fn meaning(&self) -> String {
             let sets = [&self.audiences, &self.resources, &self.scopes];
@@ -296,7 +306,8 @@ mod tests {
                         self.actor
                     )
                 }
-                TokenRequest::Service(_) => format!("{scopes:?}"),
+                TokenRequest::OnBehalfOf(_) => format!("{credential:?} {kind:?} {scopes:?}"),
+                TokenRequest::Service(_) => format!("{audiences:?} {resources:?} {scopes:?}"),
                 TokenRequest::Code(code) => {
                     let verifier = code.verifier.as_ref().map(|it| it.secret().expose());
                     format!("{credential:?} {kind:?} {verifier:?}")
@@ -326,6 +337,7 @@ mod tests {
         let grants = [
             GrantKind::Exchange,
             GrantKind::Exchange,
+            GrantKind::OnBehalfOf,
             GrantKind::Service,
             GrantKind::Refresh,
             GrantKind::Code,

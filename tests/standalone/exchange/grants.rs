@@ -4,9 +4,9 @@ use scaikey_auth::exchange::{
     CodeRequest, ExchangeError, OAuthError, PasswordRequest, PkceVerifier, RefreshRequest,
     ServiceTokenRequest, TokenType,
 };
-use scaikey_auth::testing::ProviderEndpoint;
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::validator::insecure_decode_claims;
-use scaikey_auth::{ExchangeRequest, TenantId};
+use scaikey_auth::{ExchangeRequest, TenantId, TokenExchangeClient};
 
 use super::{builder, client, provider};
 
@@ -145,4 +145,61 @@ async fn service_token_must_match_requested_tenant() {
         client.service_token(tenant(outside)).await.unwrap_err();
     }
     assert_eq!(acme.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn service_token_is_for_the_requested_targets() {
+    let provider = provider().await;
+    let client = client(&provider);
+    let request = |audience: &str| ServiceTokenRequest::default().audience(audience);
+    let url = || "https://vault.example/#part".parse().unwrap();
+    let targets = request("scaivault").resource(url());
+    let answer = |audience: serde_json::Value| {
+        let token = provider.token().claim("aud", audience).sign();
+        let body = serde_json::json!({ "access_token": token, "token_type": "Bearer" });
+        Fault::Body("application/json", body.to_string())
+    };
+    let both = serde_json::json!(["https://vault.example/", "scaivault"]);
+    provider.fail(ProviderEndpoint::Token, answer(both));
+    let token = client.service_token(targets.clone()).await.unwrap();
+    let form = last_form(&provider);
+    for (name, value) in [("audience", "scaivault"), ("resource", "https://vault.example/")] {
+        assert!(form.contains(&(name.to_owned(), value.to_owned())), "{form:?}");
+    }
+    // Each difference is another token.
+    let cached = client.service_token(targets.clone()).await.unwrap();
+    assert_eq!(cached.secret(), token.secret());
+    assert_eq!(provider.received(ProviderEndpoint::Token).len(), 1);
+    provider.fail(ProviderEndpoint::Token, answer("scaivault".into()));
+    client.service_token(request("scaivault")).await.unwrap();
+    client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    assert_eq!(provider.received(ProviderEndpoint::Token).len(), 3);
+    for wrong in [request("scaigrid"), request("scaivault").audience("scaigrid")] {
+        let refused = client.service_token(wrong.clone()).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::InvalidAnswer(_)), "{refused}");
+        let any = builder(&provider).insecure_any_audience().build().unwrap();
+        any.service_token(wrong).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn exchange_reads_the_tenant_of_its_own_issuer() {
+    let provider = provider().await;
+    let acme = provider.tenant("acme", "acme");
+    let drive = scaikey_auth::testing::Client::new("drive:1 %", super::SECRET);
+    acme.register_client(drive.may_exchange("scaivault", "vault:read"));
+    let client = TokenExchangeClient::builder(format!("{}/tenants/{{tenant_id}}", provider.url()))
+        .token_url(format!("{}/api/v1/auth/tenants/{{tenant_id}}/oauth/token", provider.url()))
+        .allow_loopback_http(true)
+        .client_auth(super::drive())
+        .build()
+        .unwrap();
+    let request = |subject: String| ExchangeRequest::new(subject, "scaivault");
+    client.exchange(&request(acme.token().sign())).await.unwrap();
+    assert_eq!(acme.token_requests(), 1);
+    // In the tokens of others, the claim may have another meaning.
+    for foreign in [acme.token().issuer("https://other.example").sign(), "opaque".to_owned()] {
+        let refused = client.exchange(&request(foreign)).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::NotConfigured(_)), "{refused}");
+    }
 }

@@ -5,6 +5,7 @@ mod caching;
 mod client_auth;
 mod endpoints;
 mod grants;
+mod on_behalf_of;
 mod outages;
 mod sessions;
 mod single_use;

@@ -382,18 +382,15 @@ async fn inapplicable_token_option_is_a_fault() {
         (on_behalf(""), Some("has an empty audience")),
         (OutboundToken::forwarded().scopes(scopes()), Some("has scopes, but requests no token")),
         (OutboundToken::none().scopes(scopes()), Some("has scopes, but requests no token")),
-        (
-            OutboundToken::service().resource(resource()),
-            Some("has a resource, but exchanges no token"),
-        ),
+        (OutboundToken::service().resource(resource()).audience("scaivault"), None),
+        (on_behalf("scaivault").audience("scaigrid"), None),
+        (OutboundToken::service().audience(""), Some("has an empty audience")),
+        (OutboundToken::none().audience("a"), Some("has an audience, but requests no token")),
         (
             OutboundToken::forwarded().resource(resource()),
-            Some("has a resource, but exchanges no token"),
+            Some("has a resource, but requests no token"),
         ),
-        (
-            OutboundToken::none().resource(resource()),
-            Some("has a resource, but exchanges no token"),
-        ),
+        (OutboundToken::none().resource(resource()), Some("has a resource, but requests no token")),
     ];
     for (token, problem) in cases {
         let case = format!("{token:?}");

@@ -5,14 +5,17 @@ use http::Request;
 use http::header::AUTHORIZATION;
 use http_body_util::Full;
 use scaikey_auth::exchange::ExchangeError;
+use scaikey_auth::identity::ClaimsMapping;
 use scaikey_auth::layer::TenantSource;
 use scaikey_auth::outbound::{OutboundError, OutboundLayer, OutboundToken, with_caller};
 use scaikey_auth::tenant::AnyTenant;
 use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint};
-use scaikey_auth::{Auth, IssuerConfig, TenantId};
+use scaikey_auth::{Auth, ExchangeRequest, IssuerConfig, TenantId};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
+
+use crate::support::local;
 
 use super::{
     Downstream, EXCHANGE, SERVICE, World, by, drive, http, mock_caller, secs, send, why,
@@ -57,6 +60,55 @@ async fn resource_is_sent_with_audience() {
     let alice = world.caller("alice-id").await;
     send(&world.layer(&vault, token), by(&alice, vault.get("/"))).await.unwrap();
     assert_eq!(vault.only().claims()["aud"], json!(["scaivault", url]));
+}
+
+#[tokio::test]
+async fn layer_and_exchange_share_one_token() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let client = world.client_builder().build().unwrap();
+    let layer = OutboundLayer::builder(client.clone()).allow_loopback_http(true);
+    let token = OutboundToken::on_behalf_of_caller("scaivault");
+    let layer = layer.destination(vault.url(), token).build().unwrap();
+    let alice = world.caller("alice-id").await;
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    let by_hand = ExchangeRequest::new(alice.token().unwrap(), "scaivault");
+    let token = client.exchange(&by_hand).await.unwrap();
+    assert_eq!(vault.only().token(), token.secret().expose());
+    assert_eq!(world.provider.granted(EXCHANGE), 1);
+}
+
+#[tokio::test]
+async fn shared_token_follows_the_claims_mapping() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let mapping = ClaimsMapping::default().tenant_id(["tid"]);
+    let issuer = local(world.provider.issuer()).claims(mapping.clone());
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(world.clock.clone());
+    let auth = auth.build().unwrap();
+    let client = world.client_builder().claims(mapping).build().unwrap();
+    let layer = OutboundLayer::builder(client.clone()).allow_loopback_http(true);
+    let token = OutboundToken::on_behalf_of_caller("scaivault");
+    let layer = layer.destination(vault.url(), token).build().unwrap();
+    let token = world.provider.token().without("tenant_id").claim("tid", "acme").sign();
+    let alice = auth.authenticate(&token).await.unwrap();
+    let by_hand = ExchangeRequest::new(token, "scaivault");
+    client.exchange(&by_hand).await.unwrap();
+    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+    assert_eq!(world.provider.granted(EXCHANGE), 1);
+}
+
+#[tokio::test]
+async fn service_token_has_the_configured_targets() {
+    let (world, vault) = (World::new().await, Downstream::start().await);
+    let body = json!({ "access_token": "opaque", "token_type": "Bearer", "expires_in": 600 });
+    let fault = Fault::Body("application/json", body.to_string());
+    world.provider.fail(ProviderEndpoint::Token, fault);
+    let token = OutboundToken::service().audience("scaivault");
+    let token = token.resource("https://vault.example/".parse().unwrap());
+    send(&world.layer(&vault, token), vault.get("/")).await.unwrap();
+    let form = world.provider.received(ProviderEndpoint::Token)[0].form();
+    for (name, value) in [("audience", "scaivault"), ("resource", "https://vault.example/")] {
+        assert!(form.contains(&(name.to_owned(), value.to_owned())), "{form:?}");
+    }
 }
 
 #[tokio::test]

@@ -345,7 +345,7 @@ async fn each_minter_failure_has_its_code() {
     let world = World::new().await;
     let refused = |code| {
         let status = StatusCode::BAD_REQUEST;
-        Err(ExchangeError::Refused { status, error: code, retry_after: None })
+        Err(ExchangeError::Refused { status, error: code, retry_after: None, claims: None })
     };
     let unavailable = |retry_after| {
         let source: Box<dyn std::error::Error + Send + Sync> = "unavailable".into();
