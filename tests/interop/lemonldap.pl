@@ -98,7 +98,7 @@ my %configuration = (
         other => client( 'other', AdditionalAudiences => 'https://drive.example' ),
     },
     oidcRPMetaDataExportedVars        => { web => \%claims, other => \%claims },
-    oidcRPMetaDataOptionsExtraClaims  => { web => { profile => 'groups tenant' } },
+    oidcRPMetaDataOptionsExtraClaims  => { web => { profile => 'name groups tenant' } },
 );
 mkdir "$folder/conf";
 open my $file, '>', "$folder/conf/lmConf-1.json" or die $!;
