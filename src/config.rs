@@ -18,6 +18,7 @@ mod jwks;
 pub(crate) mod mode;
 mod origin;
 mod plain_http;
+mod providers;
 mod resource;
 mod secrets;
 

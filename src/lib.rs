@@ -29,7 +29,7 @@
 //! middleware of your own? [Migrating](manual::migrating).
 //!
 //! The [`manual`] explains how to use the crate: [modes](manual::modes),
-//! [how a request is checked](manual::request), [tenants](manual::tenants),
+//! [how a request is checked](manual::request), [providers](manual::providers), [tenants](manual::tenants),
 //! [sign-in and endpoints](manual::endpoints), [tokens for other services](manual::exchange),
 //! [calling other services](manual::outbound), [testing](manual::testing),
 //! [operating](manual::operating), [threats](manual::threats), [costs](manual::costs).

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::de::value::{self, StrDeserializer};
 
+use super::providers::PROVIDERS;
 use super::{AuthConfig, Fault, IssuerConfig};
 
 /// An environment variable that this crate reads. In the texts, `P_` stands for the prefix.
@@ -38,9 +39,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("AUTH_MODE", "mode", |it, text| store(&mut it.mode, choice(text, "`scaikey`, `hybrid` or `mock`")),
         "the mode of token verification: `scaikey`, `hybrid` or `mock`",
         "`scaikey`"),
-    row("ISSUER", "issuers[0].issuer", |it, text| store(&mut issuer(it).issuer, Ok(text.to_owned())),
-        "the provider's URL; with `{tenant_id}` in it, one issuer per tenant",
-        "required, except in mock mode"),
+    row("PROVIDER", "issuers[0].provider", |it, text| choice(text, PROVIDERS).map(|provider| issuer(it).set_provider(provider)),
+        "the preset for a well-known provider (see the page *providers*); the other variables are laid over it",
+        "none: the claims of ScaiKey"),
+    row("ISSUER", "issuers[0].issuer", |it, text| { issuer(it).set_issuer(text); Ok(()) },
+        "the provider's URL; with `{tenant_id}` in it, one issuer per tenant; with `P_PROVIDER`, what its preset needs",
+        "required, except in mock mode and for some presets"),
     row("EXPECTED_ISSUER", "issuers[0].expected_issuer", |it, text| store(&mut issuer(it).expected_issuer, any_text(text)),
         "the value of `iss`, if it differs from `P_ISSUER`",
         "the issuer"),
@@ -123,7 +127,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the kind of every identity of the issuer: `user`, `service_account` or `workload`",
         "as the token says: see `P_SERVICE_ACCOUNT_IF`"),
     row("SERVICE_ACCOUNT_IF", "issuers[0].claims.service_account", |it, text| store(&mut issuer(it).claims.service_account, list(text)),
-        "the tests for tokens of service accounts, separated by commas or spaces, of which one must pass: `claim` is present, `claim=value`, `claim^=start`, or `claim*=item` of a list; `+` joins tests that must all pass",
+        "the tests for tokens of service accounts, separated by commas or spaces, of which one must pass: `claim` is present, `claim=value`, `claim^=start`, `claim$=end`, or `claim*=item` of a list; `+` joins tests that must all pass",
         "none: a service account has `token_type` `client_credentials`, or a subject that equals the client"),
     row("MFA_IF", "issuers[0].claims.mfa", |it, text| store(&mut issuer(it).claims.mfa, list(text)),
         "the tests for multi-factor authentication, in the format of `P_SERVICE_ACCOUNT_IF`: `acr=gold,amr*=pwd+amr*=otp`",
@@ -314,6 +318,7 @@ pub(super) fn read(
         (!value.is_empty()).then_some((name, value))
     });
     let prefixed: BTreeMap<String, String> = prefixed.collect();
+    // In the order of the table: `P_PROVIDER` comes before the variables that are laid over its preset.
     for variable in ENVIRONMENT {
         let Some(value) = prefixed.get(variable.name) else { continue };
         config.origin.add_variable(prefix, variable.name);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Position, Url};
 
 use super::jwks::{JwksSettings, optional_seconds, seconds};
+use super::providers::Provider;
 use super::{Algorithm, Fault, PlainHttp};
 use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
 
@@ -55,8 +56,12 @@ pub enum TokenProfile {
 /// unverified token could choose the server that this service calls. The configuration must also say which
 /// tenants are accepted: by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
+/// **Presets.** For well-known providers, a constructor such as [`keycloak`](Self::keycloak) knows the form of
+/// the issuer and the claims. In files, `provider = "keycloak"` selects the preset; every other field, and each
+/// single member of `claims`, is laid over it.
+// `remote` derives functions instead of the traits: `providers` implements the traits with them.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 #[must_use]
 #[non_exhaustive]
 pub struct IssuerConfig {
@@ -159,6 +164,12 @@ pub struct IssuerConfig {
     /// The number of the first invalid path that the setter of `audience_claims` got.
     #[serde(skip)]
     pub(crate) invalid_audience_claim: Option<usize>,
+    /// The preset that this configuration began with.
+    #[serde(skip)]
+    pub(super) provider: Option<Provider>,
+    /// Whether the issuer does not have the form that its preset needs.
+    #[serde(skip)]
+    pub(super) issuer_has_wrong_form: bool,
     /// The keys in the configuration, if any. Then no key set is fetched.
     #[serde(skip)]
     pub(crate) inline_keys: Option<Arc<str>>,
@@ -212,6 +223,8 @@ impl IssuerConfig {
             tenants: Vec::new(),
             legacy_service_tokens: false,
             invalid_audience_claim: None,
+            provider: None,
+            issuer_has_wrong_form: false,
             inline_keys: None,
             key_access: KeyAccess::default(),
             has_resolver: false,
@@ -401,13 +414,14 @@ impl IssuerConfig {
         let mut fault = |field: &str, problem: &str| {
             faults.push(Fault::new(format!("issuers[{nth}].{field}"), problem));
         };
-        if self.issuer.is_empty() {
-            fault("issuer", MISSING_ISSUER);
+        let issuer_fault = self.issuer_fault();
+        if let Some(problem) = &issuer_fault {
+            fault("issuer", problem);
         } else if self.expected().is_empty() {
             fault("expected_issuer", "is empty: leave it out, or give the value of `iss`");
         }
         let urls = [
-            ("issuer", Some(&self.issuer).filter(|url| !url.is_empty())),
+            ("issuer", Some(&self.issuer).filter(|_| issuer_fault.is_none())),
             ("discovery_url", self.discovery_url.as_ref()),
             ("jwks_uri", self.jwks_uri.as_ref()),
         ];

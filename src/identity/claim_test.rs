@@ -24,6 +24,7 @@ const METHOD: &str = "method";
 /// | `ClaimTest::is_present("cid")` | `{ claim = "cid" }` | `cid` |
 /// | `ClaimTest::equals("idtyp", "app")` | `{ claim = "idtyp", equals = "app" }` | `idtyp=app` |
 /// | `ClaimTest::starts_with("sub", "svc-")` | `{ claim = "sub", starts_with = "svc-" }` | `sub^=svc-` |
+/// | `ClaimTest::ends_with("sub", "@clients")` | `{ claim = "sub", ends_with = "@clients" }` | `sub$=@clients` |
 /// | `ClaimTest::contains("amr", "otp")` | `{ claim = "amr", contains = "otp" }` | `amr*=otp` |
 /// | `one.and(other)` | a list: `[{ claim = "a" }, { claim = "b" }]` | `a+b` |
 ///
@@ -49,7 +50,7 @@ pub struct ClaimTest {
 /// The error for a test with an invalid path, an empty value, or an unknown form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write `claim`, `claim=value`, `claim^=start` or `claim*=item`, and join tests that must all pass with `+`; the claim is a name or a JSON pointer, and the value is not empty"
+    "write `claim`, `claim=value`, `claim^=start`, `claim$=end` or `claim*=item`, and join tests that must all pass with `+`; the claim is a name or a JSON pointer, and the value is not empty"
 )]
 pub struct InvalidClaimTest;
 
@@ -64,6 +65,7 @@ enum Expected {
     Present,
     Equals(Box<str>),
     StartsWith(Box<str>),
+    EndsWith(Box<str>),
     Contains(Box<str>),
 }
 
@@ -81,6 +83,11 @@ impl ClaimTest {
     /// Creates a test that passes if the claim is a string with this start.
     pub fn starts_with(claim: impl AsRef<str>, start: impl Into<String>) -> Self {
         Self::new(claim.as_ref(), Expected::StartsWith(start.into().into()))
+    }
+
+    /// Creates a test that passes if the claim is a string with this end.
+    pub fn ends_with(claim: impl AsRef<str>, end: impl Into<String>) -> Self {
+        Self::new(claim.as_ref(), Expected::EndsWith(end.into().into()))
     }
 
     /// Creates a test that passes if the claim is a list with this string, a list with an object whose member
@@ -128,7 +135,10 @@ impl Expected {
     fn text(&self) -> Option<&str> {
         match self {
             Self::Present => None,
-            Self::Equals(text) | Self::StartsWith(text) | Self::Contains(text) => Some(text),
+            Self::Equals(text)
+            | Self::StartsWith(text)
+            | Self::EndsWith(text)
+            | Self::Contains(text) => Some(text),
         }
     }
 }
@@ -142,6 +152,9 @@ impl Condition {
             Expected::Equals(text) => Some(value).filter(|value| is_text(*value, text)),
             Expected::StartsWith(start) => {
                 Some(value).filter(|it| it.as_str().is_some_and(|it| it.starts_with(&**start)))
+            }
+            Expected::EndsWith(end) => {
+                Some(value).filter(|it| it.as_str().is_some_and(|it| it.ends_with(&**end)))
             }
             Expected::Contains(name) if value.is_object() => {
                 value.get(name).filter(|member| is_set(*member))
@@ -177,6 +190,9 @@ impl FromStr for ClaimTest {
             if let Some(claim) = claim.strip_suffix('^') {
                 return Self::try_new(claim, Expected::StartsWith(value.into()));
             }
+            if let Some(claim) = claim.strip_suffix('$') {
+                return Self::try_new(claim, Expected::EndsWith(value.into()));
+            }
             match claim.strip_suffix('*') {
                 Some(claim) => Self::try_new(claim, Expected::Contains(value.into())),
                 None => Self::try_new(claim, Expected::Equals(value.into())),
@@ -197,6 +213,8 @@ struct Table {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     starts_with: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ends_with: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     contains: Option<String>,
 }
 
@@ -204,7 +222,7 @@ struct Table {
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a table such as { claim = \"idtyp\", equals = \"app\" }, with `claim` and at most one of `equals`, `starts_with` and `contains`, or a list of such tables"
+    expecting = "expected a table such as { claim = \"idtyp\", equals = \"app\" }, with `claim` and at most one of `equals`, `starts_with`, `ends_with` and `contains`, or a list of such tables"
 )]
 enum Tables {
     One(Table),
@@ -215,11 +233,12 @@ impl TryFrom<Table> for ClaimTest {
     type Error = InvalidClaimTest;
 
     fn try_from(table: Table) -> Result<Self, InvalidClaimTest> {
-        let expected = match (table.equals, table.starts_with, table.contains) {
-            (None, None, None) => Expected::Present,
-            (Some(value), None, None) => Expected::Equals(value.into()),
-            (None, Some(start), None) => Expected::StartsWith(start.into()),
-            (None, None, Some(item)) => Expected::Contains(item.into()),
+        let expected = match (table.equals, table.starts_with, table.ends_with, table.contains) {
+            (None, None, None, None) => Expected::Present,
+            (Some(value), None, None, None) => Expected::Equals(value.into()),
+            (None, Some(start), None, None) => Expected::StartsWith(start.into()),
+            (None, None, Some(end), None) => Expected::EndsWith(end.into()),
+            (None, None, None, Some(item)) => Expected::Contains(item.into()),
             _ => return Err(InvalidClaimTest),
         };
         Self::try_new(&table.claim, expected)
@@ -234,6 +253,7 @@ impl From<&Condition> for Table {
             Expected::Present => {}
             Expected::Equals(_) => table.equals = text,
             Expected::StartsWith(_) => table.starts_with = text,
+            Expected::EndsWith(_) => table.ends_with = text,
             Expected::Contains(_) => table.contains = text,
         }
         table
@@ -244,7 +264,7 @@ impl<'de> Deserialize<'de> for ClaimTest {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let invalid = |_| {
             serde::de::Error::custom(
-                "a test has `claim`, a name or a JSON pointer, and at most one of `equals`, `starts_with` and `contains`, which is not empty",
+                "a test has `claim`, a name or a JSON pointer, and at most one of `equals`, `starts_with`, `ends_with` and `contains`, which is not empty",
             )
         };
         let tables = match Tables::deserialize(from)? {
@@ -287,6 +307,11 @@ mod tests {
                 ClaimTest::starts_with("/a/b", "svc-"),
                 "/a/b^=svc-",
                 r#"{"claim":"/a/b","starts_with":"svc-"}"#,
+            ),
+            (
+                ClaimTest::ends_with("sub", "@clients"),
+                "sub$=@clients",
+                r#"{"claim":"sub","ends_with":"@clients"}"#,
             ),
             (
                 ClaimTest::contains("amr", "pwd").and(ClaimTest::contains("amr", "otp")),
@@ -345,6 +370,9 @@ mod tests {
             ("a^=b-", r#"{"a":"b-c"}"#, true),
             ("a^=b-", r#"{"a":"b"}"#, false),
             ("a^=b-", r#"{"a":["b-c"]}"#, false),
+            ("a$=-c", r#"{"a":"b-c"}"#, true),
+            ("a$=-c", r#"{"a":"c"}"#, false),
+            ("a$=-c", r#"{"a":["b-c"]}"#, false),
             ("a*=b", r#"{"a":["c","b"]}"#, true),
             ("a*=b", r#"{"a":["bb",["b"],7,null]}"#, false),
             ("a*=b", r#"{"a":"b"}"#, false),

@@ -1,19 +1,20 @@
 //! The manual: guides for users and for maintainers. These modules contain text only.
 //!
-//! For users, in reading order. Begin with [`start`]; the three pages after it are for every service:
+//! For users, in reading order. Begin with [`start`]; the four pages after it are for every service:
 //!
 //! 1. [`start`]: how do I get from `cargo new` to the first 200?
 //! 2. [`modes`]: which tokens are accepted in production, in staging and in local development?
 //! 3. [`request`]: how is a request checked, how is it refused, and how do guards protect a route?
-//! 4. [`tenants`]: how are tenants found, and how do I use a provider with one issuer per tenant?
-//! 5. [`endpoints`]: how do I add sign-in, browser sessions, registration and workload tokens?
-//! 6. [`exchange`]: how do I get tokens for other services, and how are they cached?
-//! 7. [`outbound`]: how do I add these tokens to outgoing requests?
-//! 8. [`testing`]: how do I test a service and its stores?
-//! 9. [`operating`]: which variables, logs and metrics exist, and what happens in an outage?
-//! 10. [`threats`]: which attacks are prevented, and which are not?
-//! 11. [`costs`]: how much time and memory does authentication take?
-//! 12. [`migrating`]: how do I replace `jsonwebtoken`, or a middleware of my own?
+//! 4. [`providers`]: how do I configure Keycloak, Entra ID, Auth0 and others, and what must I not trust there?
+//! 5. [`tenants`]: how are tenants found, and how do I use a provider with one issuer per tenant?
+//! 6. [`endpoints`]: how do I add sign-in, browser sessions, registration and workload tokens?
+//! 7. [`exchange`]: how do I get tokens for other services, and how are they cached?
+//! 8. [`outbound`]: how do I add these tokens to outgoing requests?
+//! 9. [`testing`]: how do I test a service and its stores?
+//! 10. [`operating`]: which variables, logs and metrics exist, and what happens in an outage?
+//! 11. [`threats`]: which attacks are prevented, and which are not?
+//! 12. [`costs`]: how much time and memory does authentication take?
+//! 13. [`migrating`]: how do I replace `jsonwebtoken`, or a middleware of my own?
 //!
 //! For maintainers:
 //!
@@ -29,6 +30,9 @@ pub mod modes {}
 
 #[doc = include_str!("request.md")]
 pub mod request {}
+
+#[doc = include_str!("providers.md")]
+pub mod providers {}
 
 #[doc = include_str!("tenants.md")]
 pub mod tenants {}

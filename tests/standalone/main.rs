@@ -14,6 +14,7 @@ mod fuzz_replay;
 mod keys;
 mod manual;
 mod outbound;
+mod providers;
 mod public_paths;
 mod registrar;
 mod stacks;

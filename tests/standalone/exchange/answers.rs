@@ -254,7 +254,7 @@ async fn extra_scopes_are_accepted_by_name() {
 }
 
 #[tokio::test]
-async fn tenant_is_compared_where_the_mapping_finds_it() {
+async fn mapped_tenant_claim_is_compared() {
     let provider = provider().await;
     let mapping = || {
         let mut mapping = ClaimsMapping::default();
