@@ -22,6 +22,6 @@ pub use extended::ExtendedError;
 pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
 
 pub(crate) use auth_error::AuthError;
-pub(crate) use challenge::Challenger;
+pub(crate) use challenge::{Challenger, DEFAULT_REALM};
 #[cfg(feature = "endpoints")]
 pub(crate) use response::retry_after_value;

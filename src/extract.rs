@@ -16,6 +16,7 @@
 
 use std::any::Any;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -24,7 +25,9 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{Auth, AuthContext};
-use crate::error::{AuthError, Challenge, ErrorResponse, InvalidToken, ProblemJson, Refusal};
+use crate::error::{
+    AuthError, Challenger, DEFAULT_REALM, ErrorResponse, InvalidToken, ProblemJson, Refusal,
+};
 use crate::identity::Identity;
 use crate::layer::{RequestHead, Unauthenticated, refuse};
 use crate::support::telemetry;
@@ -88,9 +91,10 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Converts the error of a handler into a response. Prefer a guard: this response lacks the
-/// `Bearer` challenge, because the handler does not know the realm of the layer. It has the error's
-/// own [challenges](AuthError::with_challenge) and headers, `Retry-After` and `Cache-Control`.
+/// Converts the error of a handler into a response with the challenges and headers of the layer's
+/// refusals. Prefer a guard: the handler does not know the settings of the layer, so this `Bearer`
+/// challenge has the realm `scaikey` and no metadata URL, and the schemes of
+/// [`AuthBuilder::challenge`](crate::AuthBuilder::challenge) are missing.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
         response_without_layer(self, false)
@@ -102,11 +106,15 @@ fn response_without_layer(error: AuthError, grpc: bool) -> Response {
         telemetry::layer_missing(&error);
     }
     let mut response = ProblemJson.respond(&Refusal::new(&error, grpc));
+    let challenger = CHALLENGER.get_or_init(|| Challenger::new(DEFAULT_REALM, None));
     error.write_headers(&mut response, || {
-        error.challenges().iter().filter_map(Challenge::to_header)
+        challenger.iter().flat_map(|challenger| challenger.challenges(&error))
     });
     response.map(Body::from)
 }
+
+/// The challenges of handlers, which do not know those of the layer.
+static CHALLENGER: OnceLock<Option<Challenger>> = OnceLock::new();
 
 /// Returns the context, or `None` for a caller that was admitted without a token.
 fn context(parts: &Parts) -> Result<Option<&AuthContext>, Rejection> {

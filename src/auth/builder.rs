@@ -6,7 +6,7 @@ use super::{Auth, Inner};
 use crate::admission::{AdmissionCheck, AdmissionChecks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
-use crate::error::{Challenge, Challenger};
+use crate::error::{Challenge, Challenger, DEFAULT_REALM};
 use crate::issuer::{HttpClient, KeySets, TenantIssuers};
 use crate::proof::{ProofVerifier, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
@@ -249,7 +249,8 @@ impl AuthBuilder {
             issuers.add_tenant_issuers(template, resolver)?;
         }
         let audience = config.audience.first().or_else(|| config.issuers.first()?.audience.first());
-        let realm = config.realm.as_deref().or(audience.map(String::as_str)).unwrap_or("scaikey");
+        let realm =
+            config.realm.as_deref().or(audience.map(String::as_str)).unwrap_or(DEFAULT_REALM);
         let resource = config.resource.as_deref();
         let resource = resource.and_then(|it| Resource::new(it, &config.resource_scopes));
         let metadata = resource.as_ref().map(Resource::metadata_url);

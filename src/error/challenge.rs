@@ -75,6 +75,9 @@ fn is_token_character(character: &char) -> bool {
     character.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(*character)
 }
 
+/// The realm of a service without a configured realm or audience.
+pub(crate) const DEFAULT_REALM: &str = "scaikey";
+
 /// A writer of challenges for one realm. The common challenges are built in advance, so that a flood of bad
 /// requests costs no formatting.
 #[derive(Debug)]

@@ -66,6 +66,8 @@ pub(crate) struct Issuer {
     /// `iss` of its tokens.
     pub(crate) name: Arc<str>,
     pub(crate) rules: Arc<Rules>,
+    /// The rules of the template, if a resolver returned other ones. Tokens must pass both.
+    pub(crate) template_rules: Option<Arc<Rules>>,
     pub(crate) keys: Arc<IssuerKeys>,
     /// The only tenant of its tokens, if the issuer belongs to a tenant.
     pub(crate) tenant: Option<TenantId>,
@@ -83,6 +85,11 @@ pub(crate) struct Rules {
 }
 
 impl Issuer {
+    /// Returns all rules that a token must pass.
+    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &Rules> + Clone {
+        std::iter::once(&*self.rules).chain(self.template_rules.as_deref())
+    }
+
     /// Records that the issuer signed a token: its tenant exists, and the template may cache the issuer.
     pub(crate) fn record_verified_token(&self) {
         if let Some(template) = &self.cache_in {
@@ -443,8 +450,8 @@ impl IssuerFactory {
         self.check(&config)?;
         let name: Arc<str> = config.expected().into();
         let keys = self.keys(&name, name.clone(), &config, None)?;
-        let rules = Arc::new(self.rules(config));
-        Ok(Issuer { name, rules, keys: Arc::new(keys), tenant: None, cache_in: None })
+        let (rules, keys) = (Arc::new(self.rules(config)), Arc::new(keys));
+        Ok(Issuer { name, rules, template_rules: None, keys, tenant: None, cache_in: None })
     }
 
     /// Creates the keys of an issuer. `label` names them in logs and metrics. For a per-tenant issuer it is

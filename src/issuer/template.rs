@@ -77,8 +77,10 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
     ///
     /// It is called when the first token of the tenant arrives, and again if the tenant's keys could not be
     /// fetched for `max_stale`. It is cancelled after 2 s. The token has already passed the rules of the
-    /// template, without its signature. The returned configuration may have stricter rules. It must not relax
-    /// any: later tokens of the tenant are checked only by its rules.
+    /// template, without its signature. The returned configuration may have stricter rules. It cannot relax
+    /// any: each token of the tenant must pass the template's rules and those of the returned configuration.
+    /// URLs, keys and the settings for fetching them are taken from the returned configuration alone, and so
+    /// are the claims that the identity is read from.
     ///
     /// # Errors
     /// If the issuer cannot be determined now. The request is answered with 503, and the failure is logged.
@@ -224,6 +226,7 @@ impl IssuerTemplate {
                 Arc::new(Issuer {
                     name: self.name_of(tenant).into(),
                     rules: self.rules.clone(),
+                    template_rules: None,
                     keys: keys.clone(),
                     tenant: Some(tenant.clone()),
                     cache_in: Some(self.clone()),
@@ -444,8 +447,10 @@ impl IssuerTemplate {
         let purges = self.purges.load(Ordering::SeqCst);
         keys.wait_until_usable(false).await?;
         keys.set().iter().for_each(|set| self.add_set(set));
-        let (rules, own) = (self.rules_of(config), Some(tenant.clone()));
-        let issuer = Arc::new(Issuer { name, rules, keys, tenant: own, cache_in: None });
+        let (rules, template_rules) = self.rules_of(config);
+        let own = Some(tenant.clone());
+        let issuer =
+            Arc::new(Issuer { name, rules, template_rules, keys, tenant: own, cache_in: None });
         self.open_issuers.insert(tenant.clone(), issuer.clone());
         self.known.insert(tenant.clone(), ());
         // A concurrent purge may not have seen this issuer.
@@ -455,16 +460,17 @@ impl IssuerTemplate {
         Ok(())
     }
 
-    /// Returns the rules for tokens of the tenant, which are usually the shared ones.
-    fn rules_of(&self, mut config: IssuerConfig) -> Arc<Rules> {
+    /// Returns the rules for tokens of the tenant, and those of the template if they differ. Usually the tenants
+    /// share the template's rules.
+    fn rules_of(&self, mut config: IssuerConfig) -> (Arc<Rules>, Option<Arc<Rules>>) {
         let template = &self.rules.config;
         config.issuer.clone_from(&template.issuer);
         config.expected_issuer.clone_from(&template.expected_issuer);
         config.discovery_url.clone_from(&template.discovery_url);
         config.jwks_uri.clone_from(&template.jwks_uri);
         match config == *template {
-            true => self.rules.clone(),
-            false => Arc::new(self.factory.rules(config)),
+            true => (self.rules.clone(), None),
+            false => (Arc::new(self.factory.rules(config)), Some(self.rules.clone())),
         }
     }
 }

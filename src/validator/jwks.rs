@@ -142,7 +142,11 @@ impl JwksValidator {
         };
         let rules = &issuer.rules;
         let own_tenant = issuer.tenant.as_ref();
-        let lifetime = rules::check(claims, &header, rules, own_tenant, now, allows_bound)?;
+        let mut lifetime = rules::check(claims, &header, rules, own_tenant, now, allows_bound)?;
+        if let Some(rules) = &issuer.template_rules {
+            let other = rules::check(claims, &header, rules, own_tenant, now, allows_bound)?;
+            lifetime = lifetime.intersection(other);
+        }
         let (lease, key_expiry) = match verify_signature(&issuer, jws, &header, now)? {
             SignatureCheck::Verified(lease, key_expiry) => (lease, key_expiry),
             // The issuer may have published another key with this key id.

@@ -68,6 +68,11 @@ impl ValidityPeriod {
         Self { ends: end.map_or(self.ends, |end| self.ends.min(end)), ..self }
     }
 
+    /// Returns the time in which a token is valid by both rules.
+    pub(super) fn intersection(self, other: Self) -> Self {
+        Self { begins: self.begins.max(other.begins), ends: self.ends.min(other.ends) }
+    }
+
     /// Checks the time. At exactly `ends`, the token has expired.
     pub(super) fn check(&self, now: SystemTime) -> Result<(), InvalidToken> {
         if self.is_over(now) {

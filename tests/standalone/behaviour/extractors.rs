@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::{any, get};
-use scaikey_auth::error::Challenge;
+use scaikey_auth::error::{Challenge, InvalidToken};
 use scaikey_auth::extract::{Claims, TenantRow};
 use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
 use scaikey_auth::{AuthContext, AuthError, Identity, Tenant};
@@ -81,6 +81,36 @@ async fn each_401_of_extractors_has_challenge() {
     assert_eq!(answer.status, 401);
     let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
     assert_eq!(challenges, [r#"Bearer realm="scaiwave""#, "ApiKey"]);
+}
+
+#[tokio::test]
+async fn each_401_of_handlers_has_challenge() {
+    let app = Router::new()
+        .route("/missing", get(|| async { AuthError::MissingCredentials }))
+        .route("/expired", get(|| async { AuthError::from(InvalidToken::Expired) }))
+        .route("/scope", get(|| async { AuthError::InsufficientScope { required: "a".into() } }))
+        .route(
+            "/own",
+            get(|| async {
+                AuthError::from(InvalidToken::Unproven).with_challenge(Challenge::new("DPoP"))
+            }),
+        )
+        .route("/suspended", get(|| async { AuthError::TenantSuspended }));
+    let server = Server::axum(app).await;
+    let invalid = r#"Bearer realm="scaikey", error="invalid_token""#;
+    let expired = format!(r#"{invalid}, error_description="The token has expired""#);
+    for (path, status, expected) in [
+        ("/missing", 401, vec![r#"Bearer realm="scaikey""#]),
+        ("/expired", 401, vec![&expired]),
+        ("/scope", 403, vec![r#"Bearer realm="scaikey", error="insufficient_scope", scope="a""#]),
+        ("/own", 401, vec![invalid, "DPoP"]),
+        ("/suspended", 403, vec![]),
+    ] {
+        let answer = server.get(path, &[]).await;
+        let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(challenges, expected, "{path}");
+    }
 }
 
 #[tokio::test]

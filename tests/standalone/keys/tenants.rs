@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use scaikey_auth::config::Algorithm;
-use scaikey_auth::issuer::KeyState;
+use async_trait::async_trait;
+use scaikey_auth::clock::Clock;
+use scaikey_auth::config::{Algorithm, TokenProfile};
+use scaikey_auth::error::BoxError;
+use scaikey_auth::identity::ClaimsMapping;
+use scaikey_auth::issuer::{KeyState, TenantIssuers};
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
-use scaikey_auth::{AuthError, IssuerConfig};
+use scaikey_auth::{AuthError, IssuerConfig, TenantId};
 use tokio::sync::Semaphore;
 
 use super::fixture::{
     outcome, provider, service, service_of_tenants, status, statuses, token, unknown_kid,
 };
-use super::tenant_fixture::{TenantWorld, invented, template};
+use super::tenant_fixture::{Directory, TenantWorld, invented, template};
 use crate::support::Log;
 use crate::support::until;
 
@@ -424,6 +428,73 @@ async fn invalid_token_opens_no_issuer() {
     }
     assert_eq!((world.directory.calls(), world.provider.stray_requests()), (0, 0));
     assert_eq!(world.status(&token(&world.acme)).await, 200);
+}
+
+/// A directory that changes the rules of each tenant.
+#[derive(Debug)]
+struct ChangesRules(Directory, fn(IssuerConfig) -> IssuerConfig);
+
+#[async_trait]
+impl TenantIssuers for ChangesRules {
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, BoxError> {
+        Ok(self.0.resolve(tenant, template).await?.map(self.1))
+    }
+}
+
+#[tokio::test]
+async fn resolver_cannot_relax_the_template() {
+    let world = TenantWorld::new().await;
+    let relax = |tenant: IssuerConfig| {
+        let tenant =
+            tenant.audience("scaiwave").audience("another").leeway(Duration::from_secs(600));
+        let tenant = tenant.algorithms(Algorithm::ALL).insecure_accept_id_tokens(true);
+        tenant.audience_claims(["azp", "aud"]).claims(ClaimsMapping::default().tenant_id(["tid"]))
+    };
+    let resolver = ChangesRules(world.directory.clone(), relax);
+    let auth = service_of_tenants(template(&world.provider), resolver, &world.clock);
+    let good = || world.acme.token().claim("tid", "tnt-1");
+    let now = world.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    // The first token opens the issuer.
+    for _ in 0..2 {
+        for (token, expected) in [
+            (good(), "accepted"),
+            (good().claim("azp", "scaiwave"), "accepted"),
+            (good().audience("another"), "token_audience"),
+            (good().without("aud").claim("azp", "scaiwave"), "token_claim_missing"),
+            (good().claim("azp", "third"), "token_audience"),
+            (good().claim("exp", now - 300), "token_expired"),
+            (good().claim("at_hash", "77Qm"), "token_type"),
+            (good().algorithm(Algorithm::ES384), "token_algorithm"),
+            (good().tenant("tnt-2"), "token_issuer_tenant"),
+            (good().without("tenant_id"), "token_issuer_tenant"),
+            (good().claim("tid", "tnt-2"), "token_issuer_tenant"),
+        ] {
+            let token = token.sign();
+            assert_eq!(outcome(&auth, &token).await, expected, "{token}");
+        }
+    }
+    // A cached token expires by the shorter leeway.
+    let token = good().expires_in(Duration::from_secs(100)).sign();
+    for (seconds, expected) in [(0, "accepted"), (159, "accepted"), (1, "token_expired")] {
+        world.clock.advance(Duration::from_secs(seconds));
+        assert_eq!(outcome(&auth, &token).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn resolver_may_return_stricter_rules() {
+    let world = TenantWorld::new().await;
+    let strict = |tenant: IssuerConfig| tenant.profile(TokenProfile::Rfc9068);
+    let resolver = ChangesRules(world.directory.clone(), strict);
+    let auth = service_of_tenants(template(&world.provider), resolver, &world.clock);
+    let strict = world.acme.token().typ(Some("at+jwt")).claim("client_id", "app").sign();
+    assert_eq!(outcome(&auth, &token(&world.acme)).await, "token_type");
+    assert_eq!(outcome(&auth, &strict).await, "accepted");
+    assert_eq!(outcome(&auth, &token(&world.acme)).await, "token_type");
 }
 
 #[tokio::test]
