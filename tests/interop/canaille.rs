@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 use tokio::process::Command;
 
-use super::{Site, status, token};
+use super::{Site, source, status, token};
 use crate::support::http::get;
 use crate::support::process::Program;
 use crate::support::webdriver::Browser;
@@ -51,10 +51,6 @@ impl Canaille {
             (format!("{}/oauth/token", self.issuer), format!("{client}-s3cret"));
         token(&endpoint, (client, &secret), form).await
     }
-}
-
-fn source(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(file)
 }
 
 /// Installs Canaille into the build folder, unless it is there. Returns the folder with the packages.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::{Site, status, token};
+use super::{Site, source, status, token};
 use crate::support::File;
 use crate::support::http::get;
 use crate::support::process::Program;
@@ -23,8 +23,8 @@ impl LemonLdap {
     async fn start(site: &Site) -> Self {
         let folder = File::new("redirect_uri", &site.redirect_uri());
         let mut perl = Command::new("perl");
-        perl.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/lemonldap.pl"));
-        perl.env("FOLDER", folder.path().with_file_name("").as_os_str());
+        perl.arg(source("lemonldap.pl"))
+            .env("FOLDER", folder.path().with_file_name("").as_os_str());
         perl.env("REDIRECT_URI", site.redirect_uri());
         let mut process = Program::spawn(perl);
         let issuer = process.url(INSTALL_HINT).await;

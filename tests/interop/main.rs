@@ -1,12 +1,13 @@
 //! The `service` example with third-party providers, configured by environment variables only.
 
+mod better_auth;
 mod canaille;
 mod client_side;
 mod lemonldap;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use support::process::Program;
 use support::webdriver::Browser;
 use tokio::process::Command;
 
-/// The hint for missing tools. npm installs `oidc-provider` itself.
+/// The hint for missing tools. npm installs the providers themselves.
 const INSTALL_HINT: &str = "install the Debian packages `nodejs` and `npm`";
 
 /// A running `oidc-provider`: see `provider.mjs`.
@@ -32,10 +33,8 @@ impl Provider {
 
     /// Starts a provider whose client `keyed` has this public key.
     async fn start_for(port: &str, jwk: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
-        install(&folder);
         let mut node = Command::new("node");
-        node.arg("provider.mjs").current_dir(folder).env("PORT", port).env("CLIENT_JWK", jwk);
+        node.arg("provider.mjs").current_dir(install()).env("PORT", port).env("CLIENT_JWK", jwk);
         let mut process = Program::spawn(node);
         let url = process.url(INSTALL_HINT).await;
         Self { process, url }
@@ -69,24 +68,30 @@ async fn token(endpoint: &str, (client, secret): (&str, &str), form: impl Into<S
     answer.json()["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Installs `oidc-provider` into the build folder, once.
-fn install(folder: &Path) {
+/// Installs the providers of `package.json` into the build folder, once. Returns the folder.
+fn install() -> PathBuf {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
     if *done {
-        return;
+        return folder;
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    std::fs::create_dir_all(folder).unwrap();
-    for file in ["package.json", "package-lock.json", "provider.mjs"] {
-        std::fs::copy(source.join(file), folder.join(file)).unwrap();
+    std::fs::create_dir_all(&folder).unwrap();
+    for file in ["package.json", "package-lock.json", "provider.mjs", "better_auth.mjs"] {
+        std::fs::copy(source(file), folder.join(file)).unwrap();
     }
     let mut npm = std::process::Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund"]).current_dir(folder);
+    npm.args(["install", "--no-audit", "--no-fund"]).current_dir(&folder);
     let output = npm.output().unwrap_or_else(|error| panic!("npm: {error}: {INSTALL_HINT}"));
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "npm install failed ({INSTALL_HINT}): {message}");
     *done = true;
+    folder
+}
+
+/// Returns the path of a file beside this one.
+fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(file)
 }
 
 async fn service(provider: &Provider, more: &[(&str, &str)]) -> (Program, String) {
