@@ -36,6 +36,8 @@ mod token;
 
 pub use crate::support::seal::{InvalidSealingKeys, SealingKeys};
 pub use authorize::AuthorizationRequest;
+#[cfg(feature = "endpoints")]
+pub(crate) use authorize::reserved_parameter;
 pub use builder::TokenExchangeBuilder;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;

@@ -244,6 +244,7 @@ impl AuthConfig {
             ("redis", "client.insecure_spend_without_lock", client.insecure_spend_without_lock),
             ("endpoints", "endpoints.redirect_uri", endpoints.redirect_uri.is_some()),
             ("endpoints", "endpoints.scopes", endpoints.scopes.is_some()),
+            ("endpoints", "endpoints.sign_in_parameters", !endpoints.sign_in_parameters.is_empty()),
             ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
             ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
             ("endpoints", "endpoints.password_grant", endpoints.password_grant),

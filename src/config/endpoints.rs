@@ -1,8 +1,10 @@
 //! [`EndpointsConfig`]: the settings of the endpoints under `/v1/auth/`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use url::form_urlencoded;
 
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
@@ -18,6 +20,12 @@ pub struct EndpointsConfig {
     /// The scopes that a sign-in requests. `None`, the default, means `openid profile email
     /// offline_access`.
     pub scopes: Option<Scopes>,
+    /// Further parameters of the authorization request of a sign-in, such as `audience`, `resource`,
+    /// `prompt` or `acr_values`; see `SignIn::parameter`. In files a table, in which a value may be a
+    /// list, or a text as in the query of a URL: `audience=https://api.example&prompt=login`. Default:
+    /// none.
+    #[serde(deserialize_with = "sign_in_parameters")]
+    pub sign_in_parameters: Vec<(String, String)>,
     /// The sealing keys for session cookies; for the format see `SealingKeys::parse`. Default: none, so
     /// sign-ins return tokens, and there are no sessions.
     pub session_keys: Option<Secret>,
@@ -32,4 +40,74 @@ pub struct EndpointsConfig {
     /// The addresses and networks of proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`.
     /// Default: none.
     pub trusted_proxies: Vec<String>,
+}
+
+/// The problem of parameters that are not pairs.
+const NOT_PAIRS: &str = "must be pairs as in the query of a URL, such as \
+                         `audience=https://api.example&prompt=login`";
+
+/// Reads form-encoded pairs.
+pub(super) fn parse_parameters(text: &str) -> Result<Vec<(String, String)>, String> {
+    let has_names = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+    if !text.split('&').all(has_names) {
+        return Err(NOT_PAIRS.to_owned());
+    }
+    Ok(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
+}
+
+fn sign_in_parameters<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<(String, String)>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Parameters {
+        Text(String),
+        Table(BTreeMap<String, Values>),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Values {
+        One(String),
+        Many(Vec<String>),
+    }
+    match Parameters::deserialize(from)? {
+        Parameters::Text(text) => parse_parameters(&text).map_err(serde::de::Error::custom),
+        Parameters::Table(table) => {
+            let pairs = table.into_iter().flat_map(|(name, values)| {
+                let values = match values {
+                    Values::One(value) => vec![value],
+                    Values::Many(values) => values,
+                };
+                values.into_iter().map(move |value| (name.clone(), value))
+            });
+            Ok(pairs.collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sign_in_parameters_are_text_or_table() {
+        let read = |json: &str| {
+            let config = serde_json::from_str::<EndpointsConfig>(json);
+            config.map(|config| config.sign_in_parameters).map_err(|error| error.to_string())
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let both = [pair("audience", "https://api.example"), pair("prompt", "a b")];
+        for text in [
+            r#"{"sign_in_parameters":"audience=https://api.example&prompt=a+b"}"#,
+            r#"{"sign_in_parameters":{"prompt":"a b","audience":"https://api.example"}}"#,
+        ] {
+            assert_eq!(read(text).unwrap(), both, "{text}");
+        }
+        let list = read(r#"{"sign_in_parameters":{"resource":["https://a","https://b"]}}"#);
+        assert_eq!(list.unwrap(), [pair("resource", "https://a"), pair("resource", "https://b")]);
+        for text in ["audience", "=x", "a=b&", "a=b&&c=d", ""] {
+            assert!(parse_parameters(text).is_err(), "{text}");
+        }
+        assert!(read(r#"{"sign_in_parameters":7}"#).is_err());
+    }
 }

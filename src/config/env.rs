@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{self, StrDeserializer};
 
 use super::providers::PROVIDERS;
-use super::{AuthConfig, Fault, IssuerConfig};
+use super::{AuthConfig, Fault, IssuerConfig, endpoints};
 
 /// An environment variable that this crate reads. In the texts, `P_` stands for the prefix.
 #[derive(Clone, Copy)]
@@ -249,6 +249,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("SCOPES", "endpoints.scopes", |it, text| store(&mut it.endpoints.scopes, choice(text, SCOPE_FORMAT).map(Some)),
         "the scopes that sign-ins request, separated by spaces",
         "`openid profile email offline_access`"),
+    row("SIGN_IN_PARAMETERS", "endpoints.sign_in_parameters", |it, text| store(&mut it.endpoints.sign_in_parameters, endpoints::parse_parameters(text)),
+        "further parameters of the authorization request, as in the query of a URL: `audience=https://api.example&prompt=login`",
+        "none"),
     row("SESSION_KEYS", "endpoints.session_keys", |it, text| replace(&mut it.endpoints.session_keys, &mut it.endpoints.session_keys_file, any_text(text)),
         "the sealing key for session cookies, in the format of `P_CACHE_KEYS`",
         "none: sign-ins return tokens"),
@@ -296,6 +299,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "redis_url_file" => "client.redis_url_file",
         // Names that faults of `SignIn` and `Sessions` use.
         "redirect_uri" => "endpoints.redirect_uri",
+        "sign_in_parameters" => "endpoints.sign_in_parameters",
         "session_keys" => "endpoints.session_keys",
         _ => field,
     };

@@ -276,11 +276,14 @@ impl EndpointsBuilder {
         }
         if let (None, Some(uri)) = (&self.inner.sign_in, &settings.redirect_uri) {
             let sign_in = SignIn::new(uri.as_str());
-            let scopes = settings.scopes.as_ref();
-            self.inner.sign_in = Some(match scopes {
+            let sign_in = match &settings.scopes {
                 Some(scopes) => sign_in.scopes(scopes.as_str()),
                 None => sign_in,
-            });
+            };
+            let parameters = settings.sign_in_parameters.iter();
+            self.inner.sign_in = Some(parameters.fold(sign_in, |sign_in, (name, value)| {
+                sign_in.parameter(name.as_str(), value.as_str())
+            }));
         }
         if let (None, true, Some(client)) =
             (&self.inner.sessions, settings.has_sessions(), &self.inner.client)

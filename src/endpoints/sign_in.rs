@@ -10,6 +10,7 @@ use super::Inner;
 use super::response::Failure;
 use crate::config::{Fault, is_loopback};
 use crate::error::AuthError;
+use crate::exchange::reserved_parameter;
 use crate::identity::Scopes;
 use crate::session::is_cookie_name;
 use crate::support::seal::SealingKeys;
@@ -153,10 +154,13 @@ impl SignIn {
         self
     }
 
-    /// Adds a parameter to the authorization request, such as `prompt` or `acr_values`. Its effect
-    /// is *not* checked. To enforce a `max_age`, for example, use the guard
+    /// Adds a parameter to the authorization request, such as `prompt`, `acr_values`, or the `audience`
+    /// or `resource` that some providers need to issue tokens for this service. A name may be repeated.
+    /// The parameters that the sign-in sets itself (`state`, `nonce`, `redirect_uri`, `scope` …), and
+    /// `response_mode`, `request` and `request_uri`, are a fault. The effect of a parameter is *not*
+    /// checked. To enforce a `max_age`, for example, use the guard
     /// [`mfa_within`](crate::guard::mfa_within) or the claim `auth_time`.
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
     }
@@ -199,6 +203,17 @@ impl SignIn {
         if !is_cookie_name(&self.cookie_prefix) {
             let problem = "must have 1 to 64 characters: ASCII letters, digits, `-`, `_` and `.`";
             faults.push(Fault::new("cookie_prefix", problem));
+        }
+        for (name, _) in &self.extra {
+            let reserved = reserved_parameter(name);
+            // The callback reads the query.
+            let reserved = reserved.or((name == "response_mode").then_some("response_mode"));
+            let problem = match reserved {
+                Some(name) => format!("has `{name}`, which the sign-in itself sets: remove it"),
+                None if name.is_empty() => "has a parameter without a name".to_owned(),
+                None => continue,
+            };
+            faults.push(Fault::new("sign_in_parameters", problem));
         }
         for uri in &self.redirect_uris {
             let url = Url::parse(uri).ok();

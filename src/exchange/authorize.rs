@@ -7,6 +7,25 @@ use super::{ExchangeError, PkceVerifier, TokenExchangeClient};
 use crate::config::{Fault, TENANT_PLACEHOLDER};
 use crate::identity::Scopes;
 
+/// The parameters that a sign-in sets itself, and those that would replace them (RFC 9101).
+const RESERVED: [&str; 10] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "request",
+    "request_uri",
+];
+
+/// Returns the reserved parameter of this name: one that a further parameter must not replace.
+pub(crate) fn reserved_parameter(name: &str) -> Option<&'static str> {
+    RESERVED.into_iter().find(|reserved| *reserved == name)
+}
+
 /// The parameters of an authorization request, which sends a browser to the provider's sign-in page.
 ///
 /// The request always uses PKCE with S256 (RFC 7636 §4.3). The caller must store the verifier, the
@@ -28,8 +47,9 @@ pub struct AuthorizationRequest {
     pub nonce: Option<String>,
     /// The `code_challenge`: the result of [`PkceVerifier::challenge`].
     pub challenge: String,
-    /// Further parameters, such as `prompt` or `login_hint`. A parameter that the request already has is
-    /// ignored.
+    /// Further parameters, such as `prompt` or `login_hint`. A name may be repeated, as that of
+    /// `resource` (RFC 8707). The parameters of the request itself, `request` and `request_uri` are not
+    /// allowed.
     pub extra: Vec<(String, String)>,
 }
 
@@ -62,8 +82,9 @@ impl AuthorizationRequest {
         self
     }
 
-    /// Adds a parameter, such as `prompt` or `login_hint`. It is ignored if the request already has a
-    /// parameter of this name.
+    /// Adds a parameter, such as `prompt` or `login_hint`. A parameter that the request itself has, such as
+    /// `state` or `scope`, makes
+    /// [`authorization_url`](crate::TokenExchangeClient::authorization_url) fail.
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
@@ -84,11 +105,7 @@ impl AuthorizationRequest {
         if let Some(nonce) = &self.nonce {
             parameters.push(("nonce", nonce));
         }
-        for (name, value) in &self.extra {
-            if parameters.iter().all(|(known, _)| known != name) {
-                parameters.push((name, value));
-            }
-        }
+        parameters.extend(self.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         url.query_pairs_mut().extend_pairs(parameters);
         url
     }
@@ -98,12 +115,18 @@ impl TokenExchangeClient {
     /// Returns the URL that a browser must open to sign in.
     ///
     /// # Errors
-    /// The authorization endpoint is not configured, and the metadata cannot be read, does not name the
+    /// A further parameter of the request has the name of one that the request itself sets; or the
+    /// authorization endpoint is not configured, and the metadata cannot be read, does not name the
     /// endpoint, or lists code challenge methods without S256.
     pub async fn authorization_url(
         &self,
         request: &AuthorizationRequest,
     ) -> Result<Url, ExchangeError> {
+        if request.extra.iter().any(|(name, _)| reserved_parameter(name).is_some()) {
+            return Err(ExchangeError::NotConfigured(
+                "an additional parameter of the authorization request is one that the request itself sets, such as state or scope: remove it",
+            ));
+        }
         Ok(request.write(self.client_id(), self.authorization_endpoint().await?))
     }
 
@@ -175,13 +198,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_has_each_parameter_once() {
+    fn request_has_its_parameters_and_more() {
         let verifier = PkceVerifier::parse(&"a".repeat(43)).unwrap();
         let request = AuthorizationRequest::new("https://app.example/cb?x=1", &verifier, "s t")
             .scopes("openid email".parse().unwrap())
             .nonce("n")
             .parameter("prompt", "login")
-            .parameter("code_challenge_method", "plain");
+            .parameter("resource", "https://one.example")
+            .parameter("resource", "https://two.example");
         let url = request.write("app", "https://id.example/auth?tenant=acme".parse().unwrap());
         let parameters: Vec<_> = url.query_pairs().into_owned().collect();
         let expected = [
@@ -195,6 +219,8 @@ mod tests {
             ("scope", "openid email"),
             ("nonce", "n"),
             ("prompt", "login"),
+            ("resource", "https://one.example"),
+            ("resource", "https://two.example"),
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(parameters, expected);

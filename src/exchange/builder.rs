@@ -17,7 +17,7 @@ use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, ExchangeGrant, Fault, IssuerConfig,
     OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
 };
-use crate::identity::ClaimsMapping;
+use crate::identity::{ClaimsMapping, InvalidClaimPath};
 use crate::issuer::{
     ClientAuth, HAS_OWN_CLIENT, Http, HttpClient, Issuers, SecretSource, check_ca_file, well_known,
 };
@@ -131,6 +131,7 @@ impl TokenExchangeBuilder {
         builder.revocation_url = client.revocation_url.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
         builder.settings.answer.claims = issuer.claims;
+        builder.settings.answer.audience_claims = issuer.audience_claims;
         builder.apply_answer_settings(client);
         match client_auth(client) {
             Ok(auth) => builder.auth = Some(auth),
@@ -290,6 +291,20 @@ impl TokenExchangeBuilder {
     /// mapping names it.
     pub fn claims(mut self, mapping: ClaimsMapping) -> Self {
         self.settings.answer.claims = mapping;
+        self
+    }
+
+    /// Sets the claims that name the services a token is for, of which the first one that is present is
+    /// compared with the requested audiences. Default: as for [`claims`](Self::claims), otherwise `aud`.
+    pub fn audience_claims(mut self, paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let paths = paths.into_iter().map(|path| path.as_ref().parse()).collect();
+        match paths {
+            Ok(paths) => self.settings.answer.audience_claims = paths,
+            Err(InvalidClaimPath) => {
+                let problem = InvalidClaimPath.to_string();
+                self.faults.push(Fault::new("audience_claims", problem));
+            }
+        }
         self
     }
 

@@ -5,6 +5,7 @@ use url::Url;
 use super::request::TokenRequest;
 use super::token::claims_of;
 use super::{AccessToken, ExchangeError, ExchangeRequest, OnBehalfOfRequest, TokenType};
+use crate::config::IssuerConfig;
 use crate::identity::{ClaimPath, ClaimsMapping, Scopes, read_scopes};
 use crate::support::json::{Document, Fault, Value};
 
@@ -24,22 +25,39 @@ pub(super) struct Relaxed {
 }
 
 /// The rules for the provider's answers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct AnswerRules {
     pub(super) relaxed: Relaxed,
     /// The claims that hold subject, tenant and scopes.
     pub(super) claims: ClaimsMapping,
+    /// The claims that name the services a token is for. The first one that is present counts.
+    pub(super) audience_claims: Vec<ClaimPath>,
+}
+
+impl Default for AnswerRules {
+    fn default() -> Self {
+        let IssuerConfig { audience_claims, claims, .. } = IssuerConfig::new("");
+        Self { relaxed: Relaxed::default(), claims, audience_claims }
+    }
 }
 
 impl AnswerRules {
     /// Returns the subject in the claims of a token, if it is a string.
     fn subject<'d>(&self, claims: &'d Document) -> Option<&'d str> {
-        first(claims, &self.claims.subject)
+        first(claims, &self.claims.subject)?.as_str()
     }
 
     /// Returns the tenant in the claims of a token, if it is a string.
     fn tenant<'d>(&self, claims: &'d Document) -> Option<&'d str> {
-        first(claims, &self.claims.tenant_id)
+        first(claims, &self.claims.tenant_id)?.as_str()
+    }
+
+    /// Returns whether the audience, a string or a list of strings, contains the target.
+    fn has_audience(&self, claims: &Document, target: &str) -> bool {
+        first(claims, &self.audience_claims).is_some_and(|audience| {
+            audience.as_str() == Some(target)
+                || (audience.is_list() && audience.children().any(|it| it.as_str() == Some(target)))
+        })
     }
 
     /// Returns texts that differ if the rules differ. A client must not return a token that another
@@ -52,10 +70,9 @@ impl AnswerRules {
         extra_scopes.sort_unstable();
         let mut texts: Vec<_> = flags.iter().map(bool::to_string).collect();
         texts.push(extra_scopes.join(" "));
-        texts.extend(
-            [&self.claims.subject, &self.claims.tenant_id, &self.claims.scopes]
-                .map(|it| format!("{it:?}")),
-        );
+        let ClaimsMapping { subject, tenant_id, scopes, .. } = &self.claims;
+        let paths = [subject, tenant_id, scopes, &self.audience_claims];
+        texts.extend(paths.map(|paths| format!("{paths:?}")));
         texts
     }
 
@@ -169,7 +186,7 @@ fn verify_audience(
 ) -> Verification {
     let resources = resources.iter().map(Url::as_str);
     let mut targets = audiences.iter().map(String::as_str).chain(resources);
-    if !rules.relaxed.audience && !targets.all(|target| has_audience(claims, target)) {
+    if !rules.relaxed.audience && !targets.all(|target| rules.has_audience(claims, target)) {
         return mismatch("contains a token for another audience");
     }
     Ok(())
@@ -242,18 +259,10 @@ fn verify_tenant(
     }
 }
 
-/// Returns the first value at `paths`, if it is a string.
-fn first<'d>(claims: &'d Document, paths: &[ClaimPath]) -> Option<&'d str> {
+/// Returns the first value at `paths` that is not `null`.
+fn first<'d>(claims: &'d Document, paths: &[ClaimPath]) -> Option<Value<'d>> {
     let mut values = paths.iter().filter_map(|path| claims.root().follow(path.steps()));
-    values.find(|value| !value.is_null())?.as_str()
-}
-
-/// Returns whether `aud`, a string or a list of strings, contains the target.
-fn has_audience(claims: &Document, target: &str) -> bool {
-    claims.root().get("aud").is_some_and(|aud| {
-        aud.as_str() == Some(target)
-            || (aud.is_list() && aud.children().any(|one| one.as_str() == Some(target)))
-    })
+    values.find(|value| !value.is_null())
 }
 
 fn text<'d>(claims: &'d Document, name: &str) -> Option<&'d str> {

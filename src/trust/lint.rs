@@ -41,6 +41,13 @@ const PLATFORM_AUDIENCES: &[&str] = &[
     "https://sts.googleapis.com",
 ];
 
+/// Audiences of platforms whose workloads cannot choose another one. `insecure_shared_audience` accepts
+/// them: Azure DevOps
+/// (<https://learn.microsoft.com/azure/devops/pipelines/release/configure-workload-identity>) and the
+/// workload identities of AKS
+/// (<https://learn.microsoft.com/azure/aks/workload-identity-overview>).
+const FIXED_AUDIENCES: &[&str] = &["api://azureadtokenexchange"];
+
 /// Prefixes of the audiences that a platform sets if the workload requests none.
 const PLATFORM_AUDIENCE_PREFIXES: &[&str] =
     &["https://github.com/", "//iam.googleapis.com/", "https://iam.googleapis.com/"];
@@ -55,6 +62,7 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
         lint.check_id(earlier);
         lint.check_issuer();
         lint.check_audiences();
+        TrustLint { trust, faults: warnings }.warn_of_shared_audience();
         lint.check_times();
         lint.check_keys();
         lint.check_unique_match(earlier);
@@ -62,6 +70,7 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
             let lint = GrantLint { trust, grant, faults };
             lint.check_name(trust.grants.get(..nth).unwrap_or_default());
             lint.check_specific_workload();
+            lint.check_shared_audience();
             lint.check_email();
             lint.check_claim_names();
             lint.check_request_tags();
@@ -111,6 +120,11 @@ pub(super) fn placeholders(tree: &Node) -> Faults {
 fn placeholder(text: &str) -> Option<&str> {
     let (name, _) = text.split_once('<')?.1.split_once('>')?;
     Some(name).filter(|name| name.len() < 80 && !name.contains('<'))
+}
+
+fn is_fixed(audience: &str) -> bool {
+    let lower = audience.to_ascii_lowercase();
+    FIXED_AUDIENCES.contains(&lower.trim_end_matches('/'))
 }
 
 struct TrustLint<'l> {
@@ -171,6 +185,12 @@ impl TrustLint<'_> {
         if audiences.is_empty() {
             self.fault("audiences", "is missing: give the accepted values of `aud`, such as [\"scaivault\"], so that tokens for other services are denied");
         }
+        if self.trust.insecure_shared_audience && !self.has_fixed_audience() {
+            self.fault(
+                "insecure_shared_audience",
+                "has no effect: remove it, because no audience needs it",
+            );
+        }
         let own = self.trust.issuer.trim_end_matches('/');
         for audience in audiences {
             let lower = audience.to_ascii_lowercase();
@@ -180,9 +200,23 @@ impl TrustLint<'_> {
                 || lower == own.to_ascii_lowercase();
             if audience.is_empty() || audience.contains('*') {
                 self.fault("audiences", format!("has {audience:?}: give exact audiences"));
+            } else if is_fixed(audience) {
+                if !self.trust.insecure_shared_audience {
+                    self.fault("audiences", format!("has {audience:?}, the audience of Entra ID, so other services receive the same tokens: let workloads request tokens with an audience of this service; if the platform offers no other, set `insecure_shared_audience = true`"));
+                }
             } else if is_platform {
                 self.fault("audiences", format!("has {audience:?}, an audience of the platform itself, so other services receive the same tokens: let workloads request tokens with an audience of this service"));
             }
+        }
+    }
+
+    fn has_fixed_audience(&self) -> bool {
+        self.trust.audiences.iter().any(|audience| is_fixed(audience))
+    }
+
+    fn warn_of_shared_audience(&self) {
+        if self.trust.insecure_shared_audience && self.has_fixed_audience() {
+            self.fault("insecure_shared_audience", "accepts tokens that workloads also send to other services: each of these services could use them here");
         }
     }
 
@@ -293,6 +327,27 @@ impl GrantLint<'_> {
             ids => format!("an exact `subject`, or eq / one_of on `{}`", ids.join("` or `")),
         };
         self.fault("subject", format!("does not identify the owner of the workload: all customers share this issuer, and names can be reassigned; give {remedy}"));
+    }
+
+    /// Requires more of a rule whose tokens are also for other services: the audience does not separate
+    /// the workloads of this service from others, so the subject must.
+    fn check_shared_audience(&self) {
+        if !self.trust.insecure_shared_audience || !self.grant.is_complete {
+            return;
+        }
+        if !self.has_exact_subject() {
+            self.fault(
+                "subject",
+                "must be exact with `insecure_shared_audience`: give the full value of `sub`",
+            );
+        }
+        let issuer = self.trust.issuer.trim_end_matches('/');
+        let shared = SHARED_ISSUERS.iter().find(|(shared, _)| *shared == issuer);
+        if let Some((_, ids)) = shared
+            && !ids.iter().any(|id| self.lists_values_of(id))
+        {
+            self.fault("claims", "must pin the organisation with `insecure_shared_audience`, because all customers share this issuer: give eq / one_of on one of its ids");
+        }
     }
 
     fn check_email(&self) {

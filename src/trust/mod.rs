@@ -62,6 +62,7 @@
 //! | `not_after` | the end of the trust, in UTC; with a date, the end of that day | never |
 //! | `mode` | `enforce`; `audit` evaluates and logs each token, but grants nothing | `enforce` |
 //! | `named_only` | applies only to callers that name the trust by its id | false |
+//! | `insecure_shared_audience` | accepts `api://AzureADTokenExchange`, the only audience of Azure DevOps and AKS workload identities. The price: workloads send the same tokens to Entra ID and other services, and each of them could use the tokens here. Every rule then needs an exact `subject`, and for a shared issuer also an organisation's id. Prefer another audience where the platform offers one (AKS: a projected token), and combine it with `single_use_jti` or a short `max_age` | false |
 //! | `allow_loopback_http` | allows `http` on loopback addresses, for tests | false |
 //!
 //! A *rule* (`[[trust.grant]]`) gives each matching token an identity, in one tenant.
@@ -96,7 +97,7 @@
 //!
 //! - text that cannot be parsed, unknown fields, and unfilled placeholders of a preset
 //! - a trust without an audience, or with an audience of a platform itself, such as
-//!   `sts.amazonaws.com`
+//!   `sts.amazonaws.com`, except `api://AzureADTokenExchange` with `insecure_shared_audience`
 //! - a rule with neither subject nor claims
 //! - a rule for a shared issuer (GitHub, GitLab.com, Google, CircleCI, Terraform Cloud, Buildkite)
 //!   with neither an exact subject nor an id that is never reassigned

@@ -17,7 +17,8 @@ const POLICY: &str = "the policy";
 
 /// The fields of each table.
 const TRUST: &str = "id, issuer, discovery_url, jwks, algorithms, audiences, max_lifetime, max_age, \
-    leeway, single_use_jti, not_after, mode, named_only, allow_loopback_http, grant";
+    leeway, single_use_jti, not_after, mode, named_only, insecure_shared_audience, \
+    allow_loopback_http, grant";
 const JWKS: &str = "url, ca_file, bearer_file, inline";
 const GRANT: &str = "name, subject, claims, map";
 const MAP: &str = "identity, tenant, scopes";
@@ -54,6 +55,7 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
         not_after: field.read("not_after", expiry),
         mode: field.read("mode", mode).unwrap_or(Mode::Enforce),
         named_only: field.read("named_only", flag).unwrap_or_default(),
+        insecure_shared_audience: field.read("insecure_shared_audience", flag).unwrap_or_default(),
         allow_loopback_http: field.read("allow_loopback_http", flag).unwrap_or_default(),
         grants: field.list("grant", Some("name"), grant),
         lines: field.node.lines(),

@@ -114,6 +114,7 @@ pub(super) struct Trust {
     pub(super) not_after: Option<Expiry>,
     pub(super) mode: Mode,
     pub(super) named_only: bool,
+    pub(super) insecure_shared_audience: bool,
     pub(super) allow_loopback_http: bool,
     #[serde(rename = "grant", skip_serializing_if = "Vec::is_empty")]
     pub(super) grants: Vec<Grant>,

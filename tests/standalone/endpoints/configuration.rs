@@ -1,10 +1,14 @@
 //! `build()` refuses configurations that can never work.
 
 use scaikey_auth::endpoints::{Endpoint, Endpoints, SignIn};
-use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
+use scaikey_auth::exchange::{
+    AuthorizationRequest, ExchangeError, PkceVerifier, SealingKeys, TokenExchangeBuilder,
+};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::{Auth, AuthConfig, ConfigError, TokenExchangeClient};
+
+use tower::ServiceExt as _;
 
 use super::stores::NoTokenUrls;
 use crate::support::Log;
@@ -224,4 +228,79 @@ fn error_for_template_issuer_names_its_variable() {
     };
     refused(variables(&[]), "P_ISSUER", "no single metadata document");
     refused(variables(&[("TOKEN_URL", TOKEN)]), "P_AUTHORIZATION_URL", "is missing");
+}
+
+/// The variables of a sign-in that needs no metadata.
+const SIGN_IN: [(&str, &str); 6] = [
+    ("ISSUER", "https://id.example"),
+    ("CLIENT_ID", "wave"),
+    ("CLIENT_SECRET", "secret"),
+    ("TOKEN_URL", TOKEN),
+    ("AUTHORIZATION_URL", AUTHORIZE),
+    ("REDIRECT_URI", "https://wave.example/v1/auth/login"),
+];
+
+#[tokio::test]
+async fn sign_in_sends_the_configured_parameters() {
+    let value = "audience=https%3A%2F%2Fapi.example&prompt=login&resource=a&resource=b";
+    let endpoints = from_variables(&[&SIGN_IN[..], &[("SIGN_IN_PARAMETERS", value)]].concat());
+    let request = http::Request::get("/v1/auth/login").body(axum::body::Body::empty()).unwrap();
+    let answer = axum::Router::new().layer(endpoints.unwrap()).oneshot(request).await.unwrap();
+    let location = answer.headers()[http::header::LOCATION].to_str().unwrap();
+    let url: url::Url = location.parse().unwrap();
+    let named = ["audience", "prompt", "resource"];
+    let pairs = url.query_pairs().into_owned().filter(|(name, _)| named.contains(&&**name));
+    let expected = [
+        ("audience", "https://api.example"),
+        ("prompt", "login"),
+        ("resource", "a"),
+        ("resource", "b"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(pairs.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn reserved_sign_in_parameters_are_faults() {
+    for name in [
+        "response_type",
+        "client_id",
+        "redirect_uri",
+        "scope",
+        "state",
+        "nonce",
+        "code_challenge",
+        "code_challenge_method",
+        "request",
+        "request_uri",
+        "response_mode",
+    ] {
+        let parameters = format!("{name}=hunter2");
+        let pair = [("SIGN_IN_PARAMETERS", parameters.as_str())];
+        let outcome = from_variables(&[&SIGN_IN[..], &pair].concat());
+        let error = outcome.err().expect(name).to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(error.contains("WAVE_SIGN_IN_PARAMETERS") && error.contains(name), "{error}");
+        let client = client("https://id.example");
+        let outcome = build_sign_in(client, sign_in().parameter(name, "x"));
+        refused(outcome, "sign_in_parameters", name);
+    }
+    for text in ["prompt", "=login", "prompt=login&"] {
+        let pair = [("SIGN_IN_PARAMETERS", text)];
+        let outcome = from_variables(&[&SIGN_IN[..], &pair].concat());
+        refused(outcome, "WAVE_SIGN_IN_PARAMETERS", "must be pairs");
+    }
+}
+
+#[tokio::test]
+async fn authorization_request_keeps_its_own_parameters() {
+    let client = client("https://id.example").authorization_url(AUTHORIZE).build().unwrap();
+    let verifier = PkceVerifier::generate().unwrap();
+    let request = || AuthorizationRequest::new("https://wave.example/cb", &verifier, "state");
+    let url = client.authorization_url(&request().parameter("prompt", "login")).await.unwrap();
+    assert!(url.as_str().ends_with("&prompt=login"), "{url}");
+    for name in ["state", "nonce", "request_uri"] {
+        let refused = client.authorization_url(&request().parameter(name, "x")).await;
+        assert!(matches!(refused, Err(ExchangeError::NotConfigured(_))), "{name}");
+    }
 }

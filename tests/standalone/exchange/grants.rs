@@ -183,7 +183,7 @@ async fn service_token_is_for_the_requested_targets() {
 }
 
 #[tokio::test]
-async fn exchange_reads_the_tenant_of_its_own_issuer() {
+async fn exchange_reads_tenant_of_own_subject() {
     let provider = provider().await;
     let acme = provider.tenant("acme", "acme");
     let drive = scaikey_auth::testing::Client::new("drive:1 %", super::SECRET);

@@ -152,6 +152,32 @@ fn client_id_alone_is_a_warning() {
     assert_eq!(rule(r#"appid = { eq = "1" }, oid = { eq = "2" }"#), 0);
 }
 
+#[test]
+fn shared_audience_needs_exact_subjects() {
+    let policy = |issuer: &str, conditions: &str| {
+        let text = format!(
+            "[[trust]]\nid = \"az\"\nissuer = \"{issuer}\"\naudiences = [\"api://AzureADTokenExchange\"]\n\
+             insecure_shared_audience = true\n{}",
+            grant("g", conditions),
+        );
+        TrustPolicy::from_toml(&text)
+    };
+    let own = "https://vstoken.dev.azure.com/0d2b3f9e";
+    let exact = "subject = \"sc://org/project/connection\"";
+    let accepted = policy(own, exact).unwrap();
+    let warnings: Vec<_> = accepted.warnings().iter().map(ToString::to_string).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("could use them here"), "{warnings:?}");
+    for conditions in ["subject = \"sc://org/project/*\"", "claims = { p = { eq = \"1\" } }"] {
+        assert!(faults(policy(own, conditions)).contains("subject must be exact"), "{conditions}");
+    }
+    // All customers share this issuer, so the rule must name the organisation, too.
+    let shared = "https://token.actions.githubusercontent.com";
+    let subject = "subject = \"repo:octo-org/octo-repo:environment:Production\"";
+    assert!(faults(policy(shared, subject)).contains("must pin the organisation"));
+    let pinned = format!("{subject}\nclaims = {{ repository_owner_id = {{ eq = \"65\" }} }}");
+    policy(shared, &pinned).unwrap();
+}
+
 #[tokio::test]
 async fn own_issuer_is_rejected() {
     let clock = ManualClock::new();
