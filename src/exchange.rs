@@ -55,3 +55,4 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 pub(crate) use cache::{ClientFingerprint, TokenCache};
 pub(crate) use client::TokenExchangeClient;
 pub(crate) use request::{ExchangeRequest, TokenRequest};
+pub(crate) use token::subject_of;

@@ -22,7 +22,7 @@ pub use principal::{Actor, IdentityKind, Provenance};
 pub use scopes::{InvalidScope, Scopes};
 
 pub(crate) use claims::{
-    Reading, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
+    Reading, first_text, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
 };
 pub(crate) use ids::TenantId;
 pub(crate) use principal::Identity;

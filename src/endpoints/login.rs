@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::error::InvalidToken;
 use crate::exchange::{
     AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
+    subject_of,
 };
 use crate::session::{CurrentSession, revoke};
 use crate::support::seal::SealingKeys;
@@ -293,17 +294,15 @@ impl Inner {
             access_token: token.secret().expose(),
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
-        let subject = match verify_id_token(issuers, clock, id_token.expose(), &rules).await {
-            Ok(subject) => subject,
-            Err(error) => {
-                if !error.is_unavailable() {
-                    sign_in.token_warnings.warn("ID token", Some(&error), now);
-                }
-                return Err(error.into());
+        if let Err(error) = verify_id_token(issuers, clock, id_token.expose(), &rules).await {
+            if !error.is_unavailable() {
+                sign_in.token_warnings.warn("ID token", Some(&error), now);
             }
-        };
-        match token.claim("sub") {
-            Some(other) if other != subject => {
+            return Err(error.into());
+        }
+        let subject = |token| subject_of(token, client.claims_mapping());
+        match (subject(token.secret()), subject(id_token)) {
+            (Some(one), Some(other)) if one != other => {
                 let error = InvalidToken::MalformedClaim("sub").into();
                 sign_in.token_warnings.warn("ID token", Some(&error), now);
                 Err(Failure::OAuth(

@@ -13,6 +13,7 @@ use super::{
     OnBehalfOfRequest, PasswordRequest, RefreshRequest, ServiceTokenRequest, TokenExchangeBuilder,
 };
 use crate::config::{AuthConfig, ExchangeGrant};
+use crate::identity::ClaimsMapping;
 use crate::issuer::Issuers;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
@@ -306,6 +307,11 @@ impl TokenExchangeClient {
     ) -> Result<AccessToken, ExchangeError> {
         request.is_foreign = true;
         self.cached.endpoint.fetch(&TokenRequest::Exchange(Cow::Owned(request))).await
+    }
+
+    /// Returns the claims that hold subject and tenant of the provider's tokens.
+    pub(crate) fn claims_mapping(&self) -> &ClaimsMapping {
+        &self.cached.endpoint.settings.answer.claims
     }
 
     /// Returns the audiences that an ID token may have besides the client and this service.

@@ -10,6 +10,7 @@ use crate::clock::{Clock, jittered};
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
+pub(crate) use response::subject_of;
 pub(super) use response::{claims_of, until_exp};
 
 /// The remaining lifetime below which a token counts as expired, because it may expire in transit.

@@ -245,6 +245,12 @@ fn values_at<'v>(claims: Value<'v>, paths: &'v [ClaimPath]) -> impl Iterator<Ite
     paths.iter().filter_map(move |path| claims.follow(path.steps())).filter(|v| !v.is_null())
 }
 
+/// Returns the string at the first of `paths` that has a value, if it is one.
+pub(crate) fn first_text<'v>(claims: Value<'v>, paths: &[ClaimPath]) -> Option<&'v str> {
+    let mut values = paths.iter().filter_map(|path| claims.follow(path.steps()));
+    values.find(|value| !value.is_null())?.as_str()
+}
+
 fn first<'v>(
     claims: Value<'v>,
     paths: &'v [ClaimPath],

@@ -111,7 +111,9 @@ pub struct ClaimsMapping {
     /// Use another claim only for a provider without `sub`, or if its `sub` differs from service to service
     /// (Entra ID: use `oid`). The provider must never give the value to another person: e-mail addresses and
     /// user names (`email`, `upn`, `preferred_username`) are reassigned, and the next owner would get the
-    /// data of the former.
+    /// data of the former. The start of the service logs a warning for such names.
+    ///
+    /// The comparisons of users in exchanges, sign-ins and sessions use the same claim.
     pub subject: Vec<ClaimPath>,
     /// The tenant. Default `tenant_id`; for Entra ID, use `tid`.
     pub tenant_id: Vec<ClaimPath>,
@@ -305,6 +307,24 @@ impl ClaimsMapping {
             faults.push(("service_account", problem.to_owned()));
         }
         faults
+    }
+
+    /// Returns the path of the subject, if its claim is known for values that are given to another person.
+    pub(crate) fn reassignable_subject(&self) -> Option<&ClaimPath> {
+        const REASSIGNABLE: [&str; 9] = [
+            "email",
+            "mail",
+            "name",
+            "nickname",
+            "phone_number",
+            "preferred_username",
+            "unique_name",
+            "upn",
+            "username",
+        ];
+        self.subject
+            .iter()
+            .find(|path| path.steps().last().is_some_and(|name| REASSIGNABLE.contains(&&**name)))
     }
 
     /// Returns whether a path or a test is invalid.

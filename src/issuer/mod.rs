@@ -360,12 +360,16 @@ impl IssuerList {
     }
 }
 
+/// Logs the settings with which the issuer's tokens prove less than usual.
 fn log_insecure_settings(issuer: &str, config: &IssuerConfig) {
     if config.insecure_accept_id_tokens {
         telemetry::id_tokens_accepted(issuer);
     }
     if !config.insecure_http_hosts.is_empty() {
         telemetry::insecure_http_hosts(issuer, &config.insecure_http_hosts);
+    }
+    if let Some(claim) = config.claims.reassignable_subject() {
+        telemetry::subject_reassignable(issuer, claim);
     }
 }
 

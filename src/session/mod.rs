@@ -293,7 +293,7 @@ impl Sessions {
             Some(_) => token,
             None => token.with_refresh_token(Some(refresh)),
         };
-        let reason = if !token.has_same_subject_as(&previous.token) {
+        let reason = if !token.has_same_subject_as(&previous.token, client.claims_mapping()) {
             "tokens_of_another_user"
         } else if self.cookies(&previous.renewed_with(token.clone())).is_none() {
             "tokens_too_large"

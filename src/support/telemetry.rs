@@ -217,6 +217,11 @@ pub(crate) fn id_tokens_accepted(issuer: &str) {
     tracing::warn!(target: TARGET, issuer, "ID tokens of this issuer are accepted as bearer tokens (insecure_accept_id_tokens): every page or service that receives one as a proof of sign-in can call this service as the user; prefer access tokens, if the provider issues verifiable ones");
 }
 
+/// Logs that the subject of an issuer's identities is a claim that may be given to another person.
+pub(crate) fn subject_reassignable(issuer: &str, claim: &dyn Display) {
+    tracing::warn!(target: TARGET, issuer, %claim, "the subject is a claim that the provider may give to another person, who would then get the data of the former: name a claim that is never reassigned in claims.subject");
+}
+
 /// Logs a mistake in the service's code: a guard or extractor ran outside of every layer.
 pub(crate) fn layer_missing(error: &dyn Display) {
     tracing::error!(target: TARGET, "{error}");

@@ -35,13 +35,13 @@ pub(crate) struct ExpectedIdToken<'a> {
     pub(crate) access_token: &'a str,
 }
 
-/// Verifies the ID token of a sign-in and returns its `sub`. Waits for the issuer or its keys if necessary.
+/// Verifies the ID token of a sign-in. Waits for the issuer or its keys if necessary.
 pub(crate) async fn verify_id_token(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
     rules: &ExpectedIdToken<'_>,
-) -> Result<String, AuthError> {
+) -> Result<(), AuthError> {
     finish(|| match verify(issuers, clock, token, rules) {
         Ok(verification) => verification,
         Err(fault) => Verification::Done(Err(fault.into())),
@@ -54,7 +54,7 @@ fn verify(
     clock: &dyn Clock,
     token: &str,
     expected: &ExpectedIdToken<'_>,
-) -> Result<Verification<String>, InvalidToken> {
+) -> Result<Verification<()>, InvalidToken> {
     let jws = Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?;
     let header = jws.header()?;
     let document = document(jws.payload()?)?;
@@ -84,8 +84,8 @@ fn verify(
         SignatureCheck::Verified(..) => {
             issuer.record_verified_token();
             let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
-            let subject = subject.ok_or(InvalidToken::MissingClaim("sub"))?;
-            Ok(Verification::Done(Ok(subject.to_owned())))
+            subject.ok_or(InvalidToken::MissingClaim("sub"))?;
+            Ok(Verification::Done(Ok(())))
         }
         SignatureCheck::BadSignature(tried) => {
             Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Signature))

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{AccessToken, CacheStatus, MAX_LIFETIME, TokenData, random_due_fraction};
 use crate::clock::{Clock, unix_time};
 use crate::exchange::ExchangeError;
+use crate::identity::{ClaimsMapping, first_text};
 use crate::support::base64url;
 use crate::support::json::{Document, Fault, Value};
 use crate::support::secret::Secret;
@@ -55,27 +56,26 @@ impl AccessToken {
         Ok(Self { data: Arc::new(data), status: CacheStatus::Miss, remaining_ttl: None })
     }
 
-    /// Returns whether `sub` and `tenant_id` are equal, as far as both tokens have them. Returns false
-    /// if a token is a JWT that cannot be read. A session must not change its user.
-    pub(crate) fn has_same_subject_as(&self, other: &Self) -> bool {
-        let names = ["sub", "tenant_id"];
-        names.into_iter().all(|name| match (self.read_claim(name), other.read_claim(name)) {
-            (Ok(Some(one)), Ok(Some(another))) => one == another,
-            (Ok(_), Ok(_)) => true,
-            _ => false,
-        })
+    /// Returns whether subject and tenant are equal, as far as both tokens have them. Returns false if a
+    /// token is a JWT that cannot be read. A session must not change its user.
+    pub(crate) fn has_same_subject_as(&self, other: &Self, mapping: &ClaimsMapping) -> bool {
+        match (claims_of(self.secret()), claims_of(other.secret())) {
+            (Ok(Some(own)), Ok(Some(other))) => {
+                [&mapping.subject, &mapping.tenant_id].into_iter().all(|paths| {
+                    let own = first_text(own.root(), paths);
+                    let other = first_text(other.root(), paths);
+                    own.is_none() || other.is_none() || own == other
+                })
+            }
+            (own, other) => own.is_ok() && other.is_ok(),
+        }
     }
+}
 
-    /// Returns a string claim of a JWT. *Not verified*: the token came directly from the provider.
-    pub(crate) fn claim(&self, name: &str) -> Option<String> {
-        self.read_claim(name).ok()?
-    }
-
-    fn read_claim(&self, name: &str) -> Result<Option<String>, Fault> {
-        let claims = claims_of(self.secret())?;
-        let claim = claims.as_ref().and_then(|claims| claims.root().get(name));
-        Ok(claim.and_then(Value::as_str).map(str::to_owned))
-    }
+/// Returns the subject of a JWT, *not verified*: the token came directly from the provider.
+pub(crate) fn subject_of(token: &Secret, mapping: &ClaimsMapping) -> Option<String> {
+    let claims = claims_of(token).ok()??;
+    first_text(claims.root(), &mapping.subject).map(str::to_owned)
 }
 
 /// Returns the claims of a JWT, *not verified*, or `None` for a token of another kind.
@@ -161,15 +161,38 @@ mod tests {
         let left = |token: &AccessToken| until_exp(token.secret(), SystemTime::UNIX_EPOCH);
         assert_eq!(left(&alice), Some(Duration::from_secs(3600)));
         assert_eq!(left(&token("opaque".to_owned())), None);
-        assert!(alice.has_same_subject_as(&token("opaque".to_owned())));
+        let mapping = ClaimsMapping::default();
+        assert!(alice.has_same_subject_as(&token("opaque".to_owned()), &mapping));
         for claims in [
             format!(r#"{{"sub":"alice","exp":3600,"x":{}1{}}}"#, "[".repeat(20), "]".repeat(20)),
             r#"{"sub":"alice","exp":3600,"sub":"mallory"}"#.to_owned(),
         ] {
             let token = token(jwt(&claims));
             assert_eq!(left(&token), Some(Duration::ZERO), "{claims}");
-            assert!(!token.has_same_subject_as(&alice), "{claims}");
-            assert!(!alice.has_same_subject_as(&token), "{claims}");
+            assert!(!token.has_same_subject_as(&alice, &mapping), "{claims}");
+            assert!(!alice.has_same_subject_as(&token, &mapping), "{claims}");
+        }
+    }
+    #[test]
+    fn mapping_names_subject_and_tenant() {
+        let token = |claims: &str| {
+            let jwt = format!("e30.{}.AA", base64url::encode(claims));
+            parse(&format!(r#"{{"access_token":"{jwt}","token_type":"Bearer"}}"#)).unwrap()
+        };
+        let entra = ClaimsMapping::default().subject(["oid"]).tenant_id(["tid"]);
+        let before = token(r#"{"sub":"a","tenant_id":"t","oid":"o","tid":"1"}"#);
+        for (claims, default, mapped) in [
+            (r#"{"sub":"a","tenant_id":"t","oid":"o","tid":"1"}"#, true, true),
+            (r#"{"sub":"b","tenant_id":"t","oid":"o","tid":"1"}"#, false, true),
+            (r#"{"sub":"a","tenant_id":"u","oid":"o","tid":"1"}"#, false, true),
+            (r#"{"sub":"a","tenant_id":"t","oid":"p","tid":"1"}"#, true, false),
+            (r#"{"sub":"a","tenant_id":"t","oid":"o","tid":"2"}"#, true, false),
+            (r#"{"sub":7,"oid":null}"#, true, true),
+        ] {
+            let after = token(claims);
+            for (mapping, expected) in [(&ClaimsMapping::default(), default), (&entra, mapped)] {
+                assert_eq!(after.has_same_subject_as(&before, mapping), expected, "{claims}");
+            }
         }
     }
 }

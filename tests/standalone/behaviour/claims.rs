@@ -267,6 +267,18 @@ async fn other_claim_can_be_the_subject() {
 }
 
 #[tokio::test]
+async fn reassignable_subject_is_warned_about() {
+    let world = World::new().await;
+    for (path, warnings) in [("email", 1), ("/user/upn", 1), ("sub", 0), ("oid", 0)] {
+        let log = Log::start();
+        let issuer = world.issuer().claims(ClaimsMapping::default().subject(["sub", path]));
+        world.auth_with(issuer).build().unwrap();
+        let about = format!("claim={path}");
+        assert_eq!(log.lines("WARN").iter().filter(|it| it.contains(&about)).count(), warnings);
+    }
+}
+
+#[tokio::test]
 async fn tests_of_claims_find_service_accounts() {
     use IdentityKind::{ServiceAccount, User};
     let world = World::new().await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
+use scaikey_auth::identity::ClaimsMapping;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use serde_json::json;
 
@@ -318,6 +319,34 @@ async fn wrong_id_token_ends_sign_in() {
     }
     env.provider.fail(ProviderEndpoint::Token, Fault::remove_member("id_token"));
     redeem().await.assert_oauth_error(400, "invalid_grant");
+}
+
+/// In Entra ID, `sub` differs from one application to another; `oid` does not.
+#[tokio::test]
+async fn mapped_subject_of_both_tokens_must_agree() {
+    let env = TestEnv::new().await;
+    let verifier = PkceVerifier::generate().unwrap();
+    let redeem = async |env: &TestEnv, oid: serde_json::Value| {
+        let challenge = verifier.challenge();
+        let code =
+            env.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"));
+        let token = env.provider.token().audience("wave").without("scope").subject("pairwise-1");
+        let id_token = token.claim("nonce", "n-1").claim("oid", oid).sign();
+        let access_token = env.provider.token().subject("pairwise-2").claim("oid", "o-1").sign();
+        let answer = Fault::rewrite(move |mut good| {
+            good["id_token"] = id_token.as_str().into();
+            good["access_token"] = access_token.as_str().into();
+            good.to_string()
+        });
+        env.provider.fail(ProviderEndpoint::Token, answer);
+        let secret = verifier.secret().expose();
+        let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
+        env.visitor().post_form("/v1/auth/login", &form).await.status
+    };
+    assert_eq!(redeem(&env, "o-1".into()).await, 400, "by default, `sub` is compared");
+    let env = env.with_client(|it| it.claims(ClaimsMapping::default().subject(["oid"]))).await;
+    assert_eq!(redeem(&env, "o-1".into()).await, 200);
+    assert_eq!(redeem(&env, "o-2".into()).await, 400);
 }
 
 /// LemonLDAP::NG and ZITADEL always send several audiences. This service's audience is `scaiwave`.

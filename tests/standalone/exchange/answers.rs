@@ -256,11 +256,7 @@ async fn extra_scopes_are_accepted_by_name() {
 #[tokio::test]
 async fn mapped_tenant_claim_is_compared() {
     let provider = provider().await;
-    let mapping = || {
-        let mut mapping = ClaimsMapping::default();
-        mapping.tenant_id = vec!["tid".parse().unwrap()];
-        mapping
-    };
+    let mapping = || ClaimsMapping::default().tenant_id(["tid"]);
     let token = || provider.token().audience("scaivault").without("tenant_id");
     let subject = token().claim("tid", "acme").sign();
     for (tenant, is_accepted) in [("acme", true), ("umbrella", false)] {
@@ -272,6 +268,30 @@ async fn mapped_tenant_claim_is_compared() {
         assert_eq!(mapped.exchange(&request).await.is_ok(), is_accepted, "{tenant}");
         // The default mapping does not find the tenant.
         client(&provider).exchange(&request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn mapped_subject_claim_is_compared() {
+    let provider = provider().await;
+    let token = || provider.token().audience("scaivault");
+    let subject = token().subject("pairwise-1").claim("oid", "o-1").sign();
+    let request = ExchangeRequest::new(subject.as_str(), "scaivault");
+    for (sub, oid, by_default, by_oid) in [
+        ("pairwise-1", "o-1", true, true),
+        ("pairwise-2", "o-1", false, true),
+        ("pairwise-1", "o-2", true, false),
+    ] {
+        let answer = token().subject(sub).claim("oid", oid).sign();
+        answer_with(&provider, json!({ "access_token": answer }));
+        let mapping = ClaimsMapping::default().subject(["oid"]);
+        for (client, is_accepted) in [
+            (client(&provider), by_default),
+            (builder(&provider).claims(mapping).build().unwrap(), by_oid),
+            (from_env(&provider, &[("SUBJECT_CLAIM", "oid")]), by_oid),
+        ] {
+            assert_eq!(client.exchange(&request).await.is_ok(), is_accepted, "{sub} {oid}");
+        }
     }
 }
 
