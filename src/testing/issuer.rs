@@ -161,8 +161,7 @@ impl TestIssuer {
     ///     claims.remove("tenant_id");
     /// });
     ///
-    /// let mut mapping = ClaimsMapping::default();
-    /// mapping.roles = vec!["/realm_access/roles".parse()?];
+    /// let mapping = ClaimsMapping::default().roles(["/realm_access/roles"]);
     /// let issuer = IssuerConfig::new(realm.issuer()).allow_loopback_http(true).claims(mapping);
     /// let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenant_optional().build()?;
     ///
