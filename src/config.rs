@@ -39,5 +39,7 @@ pub(crate) use issuer::{
 };
 pub(crate) use mode::AuthMode;
 pub(crate) use origin::Origin;
-pub(crate) use plain_http::{MESH_REMEDY, PlainHttp};
+#[cfg(feature = "trust")]
+pub(crate) use plain_http::MESH_REMEDY;
+pub(crate) use plain_http::PlainHttp;
 pub(crate) use resource::Resource;
