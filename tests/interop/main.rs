@@ -17,7 +17,7 @@ use support::webdriver::Browser;
 use tokio::process::Command;
 
 /// The hint for missing tools. npm installs the providers themselves.
-const INSTALL_HINT: &str = "install the Debian packages `nodejs` and `npm`";
+const INSTALL_HINT: &str = "install Node.js 20 or later, with npm";
 
 /// A running `oidc-provider`: see `provider.mjs`.
 struct Provider {
