@@ -72,7 +72,6 @@ async fn better_auth_tokens_are_for_resources() {
 }
 
 #[tokio::test]
-#[ignore = "needs P_SIGN_IN_PARAMETERS"]
 async fn better_auth_signs_a_browser_in() {
     let site = Site::reserve();
     let provider = BetterAuth::start(&site).await;
