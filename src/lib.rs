@@ -47,7 +47,7 @@
 //! | [`error`] | reasons why a token is invalid: [`InvalidToken`](error::InvalidToken); formats of error responses: [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
 //! | [`identity`] | parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor), [`ClaimsMapping`](identity::ClaimsMapping) |
 //! | [`config`] | parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings), [`ENVIRONMENT`](config::ENVIRONMENT) |
-//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth) |
+//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth); an HTTP client of your own: [`HttpClient`](issuer::HttpClient) |
 //! | [`validator`] | the credentials that a validator sees: [`Credentials`](validator::Credentials); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
 //! | [`proof`], [`admission`] | proof of possession (DPoP, mTLS): [`ProofVerifier`](proof::ProofVerifier); checks of valid tokens, such as deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
 //! | [`replay`] | tokens that may be used only once: [`ReplayLog`](replay::ReplayLog) |

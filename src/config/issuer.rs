@@ -9,7 +9,7 @@ use url::{Host, Position, Url};
 
 use super::jwks::{JwksSettings, optional_seconds, seconds};
 use super::providers::Provider;
-use super::{Algorithm, Fault, PlainHttp};
+use super::{Algorithm, Fault, MESH_REMEDY, PlainHttp};
 use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
 
 /// The problem of a configuration without an issuer.
@@ -425,12 +425,17 @@ impl IssuerConfig {
             ("discovery_url", self.discovery_url.as_ref()),
             ("jwks_uri", self.jwks_uri.as_ref()),
         ];
+        let hosts = self.plain_http().problem_of_hosts();
         for (field, url) in urls {
-            if let Some(Err(problem)) = url.map(|url| self.check_url(url)) {
-                fault(field, &problem);
+            // A URL with a host that is named in the wrong form is no further fault.
+            match url.map(|url| self.check_url(url)) {
+                Some(Err(problem)) if hosts.is_none() || !problem.ends_with(MESH_REMEDY) => {
+                    fault(field, &problem);
+                }
+                _ => {}
             }
         }
-        if let Some(problem) = self.plain_http().problem_of_hosts() {
+        if let Some(problem) = hosts {
             fault("insecure_http_hosts", &problem);
         }
         self.check_placeholders(&mut fault);

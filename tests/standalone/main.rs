@@ -16,6 +16,7 @@ mod manual;
 mod outbound;
 mod providers;
 mod public_paths;
+mod reach;
 mod registrar;
 mod stacks;
 mod tenants;

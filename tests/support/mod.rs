@@ -8,6 +8,7 @@ mod log;
 mod metrics;
 pub(crate) mod process;
 pub(crate) mod tenants;
+pub(crate) mod tls;
 pub(crate) mod webdriver;
 
 pub(crate) use files::File;

@@ -8,6 +8,7 @@ mod fixture;
 mod http;
 mod inline;
 mod issuers;
+mod keys_file;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod outages;

@@ -1,6 +1,5 @@
 //! Two clusters with the same issuer string: each accepts only its own keys.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use scaikey_auth::identity::Scopes;
@@ -8,11 +7,10 @@ use scaikey_auth::testing::{ManualClock, SigningKey, TestIssuer};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
 
 use super::fixture::{ask, evaluator, platform, pod, reporter, trust_called, why};
 use crate::support::File;
+use crate::support::tls::acceptor;
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -104,15 +102,7 @@ async fn inline_keys_cause_no_request() {
 /// A cluster's API server: has a self-signed certificate, and serves the keys to clients with the
 /// token. Returns its URL and its certificate.
 async fn api_server(keys: String, token: &'static str) -> (String, String) {
-    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (acceptor, certificate) = acceptor("localhost");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/openid/v1/jwks", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
@@ -132,7 +122,7 @@ async fn api_server(keys: String, token: &'static str) -> (String, String) {
             let _ = stream.shutdown().await;
         }
     });
-    (url, own.cert.pem())
+    (url, certificate)
 }
 
 #[tokio::test]
