@@ -41,6 +41,7 @@ impl Canaille {
             ("SCAIWAVE_CLIENT_ID", "wave"),
             ("SCAIWAVE_CLIENT_SECRET", "wave-s3cret"),
             ("SCAIWAVE_SCOPES", "openid profile email groups"),
+            ("SCAIWAVE_PASSWORD_GRANT", "true"),
         ];
         site.start(&environment).await
     }
@@ -92,6 +93,17 @@ async fn canaille_tokens_are_accepted_by_audience() {
     for token in [provider.token("drive", ALICE).await, opaque, "a.b.c".to_owned()] {
         assert_eq!(status(&site.url(), "/me", &token).await, 401, "{token}");
     }
+}
+
+#[tokio::test]
+async fn canaille_refreshes_and_revokes_tokens() {
+    let site = Site::reserve();
+    let provider = Canaille::start(&site).await;
+    let _service = provider.service(&site).await;
+    let alice = "username=alice&password=wonderland-42&scope=openid";
+    let refresh_token = site.password_and_refresh(alice).await;
+    assert_eq!(site.post("/v1/auth/logout", refresh_token.clone()).await.status, 204);
+    site.post("/v1/auth/refresh", refresh_token).await.assert_oauth_error(400, "invalid_grant");
 }
 
 #[tokio::test]

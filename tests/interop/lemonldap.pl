@@ -47,6 +47,7 @@ sub client {
         AccessTokenSignAlg          => 'RS256',
         AllowClientCredentialsGrant => 1,
         AllowOffline                => 1,
+        AllowPasswordGrant          => 1,
         BypassConsent               => 1,
         IDTokenSignAlg              => 'RS256',
         RefreshToken                => 1,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::{Site, source, status, token};
+use super::{Site, source, status, token, tokens};
 use crate::support::File;
 use crate::support::http::get;
 use crate::support::process::Program;
@@ -32,7 +32,7 @@ impl LemonLdap {
     }
 
     /// Starts the service of the client `web`.
-    async fn service(&self, site: &Site) -> Program {
+    async fn service(&self, site: &Site, more: &[(&str, &str)]) -> Program {
         let environment = [
             ("SCAIWAVE_ISSUER", self.issuer.as_str()),
             ("SCAIWAVE_AUDIENCE", "https://wave.example"),
@@ -41,10 +41,11 @@ impl LemonLdap {
             ("SCAIWAVE_CLIENT_ID", "web"),
             ("SCAIWAVE_CLIENT_SECRET", "web-s3cret"),
             ("SCAIWAVE_SCOPES", "openid profile email"),
+            ("SCAIWAVE_PASSWORD_GRANT", "true"),
             ("SCAIWAVE_TENANT_REQUIRED", "false"),
             ("SCAIWAVE_TRUSTED_AUDIENCES", "https://drive.example"),
         ];
-        site.start(&environment).await
+        site.start(&[&environment, more].concat()).await
     }
 
     /// Gets an access token by client credentials.
@@ -59,7 +60,7 @@ impl LemonLdap {
 async fn lemonldap_tokens_name_several_audiences() {
     let site = Site::reserve();
     let provider = LemonLdap::start(&site).await;
-    let _service = provider.service(&site).await;
+    let _service = provider.service(&site, &[]).await;
     let me = format!("{}/me", site.url());
     let own = get(&me, Some(&provider.token("web").await)).await;
     assert_eq!(own.status, 200, "{own:?}");
@@ -75,10 +76,35 @@ async fn lemonldap_tokens_name_several_audiences() {
 }
 
 #[tokio::test]
+async fn lemonldap_id_tokens_need_an_exception() {
+    let site = Site::reserve();
+    let provider = LemonLdap::start(&site).await;
+    let endpoint = format!("{}oauth2/token", provider.issuer);
+    let form = "grant_type=password&username=dwho&password=dwho&scope=openid";
+    let tokens = tokens(&endpoint, ("web", "web-s3cret"), form).await;
+    let id_token = tokens["id_token"].as_str().unwrap();
+    let exception = [("SCAIWAVE_INSECURE_ACCEPT_ID_TOKENS", "true")];
+    for (more, expected) in [(&[][..], 401), (&exception, 200)] {
+        let service = provider.service(&site, more).await;
+        assert_eq!(status(&site.url(), "/me", id_token).await, expected);
+        service.kill().await;
+    }
+}
+
+// It has no revocation endpoint.
+#[tokio::test]
+async fn lemonldap_refreshes_tokens() {
+    let site = Site::reserve();
+    let provider = LemonLdap::start(&site).await;
+    let _service = provider.service(&site, &[]).await;
+    site.password_and_refresh("username=dwho&password=dwho&scope=openid profile").await;
+}
+
+#[tokio::test]
 async fn lemonldap_signs_a_browser_in() {
     let site = Site::reserve();
     let provider = LemonLdap::start(&site).await;
-    let _service = provider.service(&site).await;
+    let _service = provider.service(&site, &[]).await;
     let fill_in = async |browser: &Browser| {
         browser.shows("Connect").await;
         browser.write("#userfield", "dwho").await;

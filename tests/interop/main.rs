@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use support::http::{self, get, send};
+use support::http::{self, Answer, get, send};
 use support::process::Program;
 use support::webdriver::Browser;
 use tokio::process::Command;
@@ -60,12 +60,18 @@ impl Provider {
 }
 
 /// Gets an access token from a token endpoint.
-async fn token(endpoint: &str, (client, secret): (&str, &str), form: impl Into<String>) -> String {
-    let request = http::client().post(endpoint).basic_auth(client, Some(secret)).body(form.into());
+async fn token(endpoint: &str, client: (&str, &str), form: impl Into<String>) -> String {
+    let tokens = tokens(endpoint, client, form).await;
+    tokens["access_token"].as_str().unwrap().to_owned()
+}
+
+/// Gets the answer of a token endpoint.
+async fn tokens(endpoint: &str, (id, secret): (&str, &str), form: impl Into<String>) -> Value {
+    let request = http::client().post(endpoint).basic_auth(id, Some(secret)).body(form.into());
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     let answer = send(request).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["access_token"].as_str().unwrap().to_owned()
+    answer.json()
 }
 
 /// Installs the providers of `package.json` into the build folder, once. Returns the folder.
@@ -131,6 +137,30 @@ impl Site {
             ("SCAIWAVE_SESSION_KEYS", "YSBzZWFsaW5nIGtleSBvZiB0aGlydHktdHdvIGJ5dGVzISE="),
         ];
         Program::service(&[&own, environment].concat()).await.0
+    }
+
+    async fn post(&self, path: &str, form: impl Into<String>) -> Answer {
+        let request = http::client().post(format!("{}{path}", self.url())).body(form.into());
+        send(request.header("content-type", "application/x-www-form-urlencoded")).await
+    }
+
+    /// Gets tokens with a password and refreshes them, through the service. Returns the form with the
+    /// newest refresh token.
+    async fn password_and_refresh(&self, password: &str) -> String {
+        let form = format!("grant_type=password&{password}");
+        let answer = self.post("/v1/auth/token", form).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let refresh_token = |answer: &Answer| {
+            let token = answer.json()["refresh_token"].as_str().map(str::to_owned);
+            token.map(|token| format!("refresh_token={token}"))
+        };
+        let first = refresh_token(&answer).expect("a refresh token");
+        let answer = self.post("/v1/auth/refresh", first.clone()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let next = refresh_token(&answer).unwrap_or(first);
+        let access_token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        assert_eq!(status(&self.url(), "/me", &access_token).await, 200);
+        next
     }
 
     /// Signs a user in with a browser, and out again. `fill_in` fills in the provider's forms. Returns the
