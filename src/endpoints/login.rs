@@ -302,7 +302,7 @@ impl Inner {
         }
         let subject = |token| subject_of(token, client.claims_mapping());
         match (subject(token.secret()), subject(id_token)) {
-            (Some(one), Some(other)) if one != other => {
+            (Some(one), Some(other)) if one != other && !client.accepts_any_subject() => {
                 let error = InvalidToken::MalformedClaim("sub").into();
                 sign_in.token_warnings.warn("ID token", Some(&error), now);
                 Err(Failure::OAuth(

@@ -339,7 +339,8 @@ impl TokenExchangeBuilder {
 
     /// Accepts exchanged tokens of any user and tenant, for providers that use a different user id for
     /// each service (pairwise subjects). Also accepts tokens for codes and passwords of another tenant
-    /// than the requested one. The price: a provider that confuses users or tenants is not detected.
+    /// than the requested one, and sign-ins whose access token and ID token have different subjects. The
+    /// price: a provider that confuses users or tenants is not detected.
     pub fn insecure_any_subject(mut self) -> Self {
         self.settings.answer.relaxed.subject = true;
         self

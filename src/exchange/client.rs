@@ -314,6 +314,11 @@ impl TokenExchangeClient {
         &self.cached.endpoint.settings.answer.claims
     }
 
+    /// Returns whether tokens of any subject are accepted.
+    pub(crate) fn accepts_any_subject(&self) -> bool {
+        self.cached.endpoint.settings.answer.relaxed.subject
+    }
+
     /// Returns the audiences that an ID token may have besides the client and this service.
     pub(crate) fn trusted_audiences(&self) -> &[String] {
         &self.cached.endpoint.settings.trusted_audiences

@@ -6,7 +6,7 @@ use super::request::TokenRequest;
 use super::token::claims_of;
 use super::{AccessToken, ExchangeError, ExchangeRequest, OnBehalfOfRequest, TokenType};
 use crate::config::IssuerConfig;
-use crate::identity::{ClaimPath, ClaimsMapping, Scopes, read_scopes};
+use crate::identity::{ClaimPath, ClaimsMapping, Scopes, first_text, read_scopes};
 use crate::support::json::{Document, Fault, Value};
 
 /// The checks that are switched off (`true`), for providers that deviate from the standards. The setters
@@ -44,17 +44,19 @@ impl Default for AnswerRules {
 impl AnswerRules {
     /// Returns the subject in the claims of a token, if it is a string.
     fn subject<'d>(&self, claims: &'d Document) -> Option<&'d str> {
-        first(claims, &self.claims.subject)?.as_str()
+        first_text(claims.root(), &self.claims.subject)
     }
 
     /// Returns the tenant in the claims of a token, if it is a string.
     fn tenant<'d>(&self, claims: &'d Document) -> Option<&'d str> {
-        first(claims, &self.claims.tenant_id)?.as_str()
+        first_text(claims.root(), &self.claims.tenant_id)
     }
 
     /// Returns whether the audience, a string or a list of strings, contains the target.
     fn has_audience(&self, claims: &Document, target: &str) -> bool {
-        first(claims, &self.audience_claims).is_some_and(|audience| {
+        let mut present =
+            self.audience_claims.iter().filter_map(|path| claims.root().follow(path.steps()));
+        present.find(|value| !value.is_null()).is_some_and(|audience| {
             audience.as_str() == Some(target)
                 || (audience.is_list() && audience.children().any(|it| it.as_str() == Some(target)))
         })
@@ -257,12 +259,6 @@ fn verify_tenant(
         (Some(requested), Some(tenant)) if requested.as_str() != tenant => mismatch(OTHER_TENANT),
         _ => Ok(()),
     }
-}
-
-/// Returns the first value at `paths` that is not `null`.
-fn first<'d>(claims: &'d Document, paths: &[ClaimPath]) -> Option<Value<'d>> {
-    let mut values = paths.iter().filter_map(|path| claims.root().follow(path.steps()));
-    values.find(|value| !value.is_null())
 }
 
 fn text<'d>(claims: &'d Document, name: &str) -> Option<&'d str> {

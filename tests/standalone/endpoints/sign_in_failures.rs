@@ -2,11 +2,14 @@
 
 use scaikey_auth::endpoints::{SignIn, TokenBuckets};
 use scaikey_auth::exchange::SealingKeys;
-use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
+use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint, User};
+use scaikey_auth::{Auth, TokenExchangeClient};
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use super::env::{MINUTE, REDIRECT, Setup, TestEnv, encoded};
-use crate::support::Log;
+use crate::support::{Log, local};
 
 const PAGE: &str = "/sorry";
 
@@ -276,5 +279,32 @@ async fn error_description_is_ignored() {
         let answer = browser.get(&url).await;
         assert_eq!(answer.header("location"), failure_page("access_denied"), "{described}");
         assert!(browser.cookie_names().is_empty(), "{described}");
+    }
+}
+
+#[tokio::test]
+async fn different_subjects_need_opt_in() {
+    let provider = Provider::start().await;
+    let auth = Auth::builder().issuer(local(provider.issuer())).audience("wave").build().unwrap();
+    let token = || provider.token().audience("wave");
+    let answer = json!({
+        "token_type": "Bearer", "expires_in": 600, "access_token": token().subject("1").sign(),
+        "id_token": token().subject("2").typ(Some("JWT")).sign(),
+    });
+    provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", answer.to_string()));
+    let client = || {
+        TokenExchangeClient::builder(provider.issuer())
+            .client_auth(ClientAuth::basic("wave", "secret"))
+            .allow_loopback_http(true)
+    };
+    for (client, status) in [(client(), 400), (client().insecure_any_subject(), 200)] {
+        let endpoints = auth.endpoints().client(client.build().unwrap());
+        let endpoints = endpoints.sign_in(SignIn::new("https://wave.example/v1/auth/login"));
+        let request = http::Request::post("/v1/auth/login")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(axum::body::Body::from(format!("code=c&code_verifier={}", "v".repeat(43))));
+        let router = axum::Router::new().layer(endpoints.build().unwrap());
+        let answer = router.oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status);
     }
 }
