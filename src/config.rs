@@ -14,6 +14,7 @@ mod endpoints;
 mod env;
 pub(crate) mod fault;
 pub(crate) mod issuer;
+mod issuer_file;
 mod jwks;
 pub(crate) mod mode;
 mod origin;

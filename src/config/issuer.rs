@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::{Host, Position, Url};
 
-use super::jwks::{JwksSettings, optional_seconds, seconds};
+use super::jwks::JwksSettings;
 use super::providers::Provider;
 use super::{Algorithm, Fault, MESH_REMEDY, PlainHttp};
 use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
@@ -59,9 +59,8 @@ pub enum TokenProfile {
 /// **Presets.** For well-known providers, a constructor such as [`keycloak`](Self::keycloak) knows the form of
 /// the issuer and the claims. In files, `provider = "keycloak"` selects the preset; every other field, and each
 /// single member of `claims`, is laid over it.
-// `remote` derives functions instead of the traits: `providers` implements the traits with them.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, remote = "Self")]
+// The form in files is in `issuer_file.rs`.
+#[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub struct IssuerConfig {
@@ -70,17 +69,13 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// The issuer in `iss` and in the discovery document, if it differs from [`issuer`](Self::issuer). It is
     /// compared byte by byte.
-    #[serde(default)]
     pub expected_issuer: Option<String>,
     /// The URL of the discovery document, if it is not at a well-known path under the issuer.
-    #[serde(default)]
     pub discovery_url: Option<String>,
     /// The URL of the key set. If it is set, there is no discovery.
-    #[serde(default)]
     pub jwks_uri: Option<String>,
     /// The names of this service in this issuer's `aud`, or in the claim that
     /// [`audience_claims`](field@Self::audience_claims) names. Default: `AuthConfig::audience`.
-    #[serde(default)]
     pub audience: Vec<String>,
     /// The claims that name the audience of a token, as claim names or JSON pointers. The first one that the
     /// token has is compared with [`audience`](field@Self::audience), as a string or a list of strings; the
@@ -94,7 +89,6 @@ pub struct IssuerConfig {
     /// **What it costs.** `client_id` and `azp` say who got the token, not which service it is for. Every
     /// service that the client calls receives such tokens and can use them here, and a token that the client
     /// got for another service is accepted. Prefer a provider setting that adds this service to `aud`.
-    #[serde(default = "default_audience_claims")]
     pub audience_claims: Vec<ClaimPath>,
     /// Whether ID tokens are accepted as bearer tokens. Default false: they are refused
     /// (RFC 9068 §5, RFC 8725 §3.12).
@@ -108,76 +102,57 @@ pub struct IssuerConfig {
     /// does not show that the user allowed the client to call this service. Pages, logs and services that
     /// receive it as a proof of sign-in can call this service as the user until it expires. The start of the
     /// service logs a warning.
-    #[serde(default)]
     pub insecure_accept_id_tokens: bool,
     /// The accepted signature algorithms. Default RS256 and ES256.
-    #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
     /// The header members and claims that a token must have. Default [`TokenProfile::Lenient`].
-    #[serde(default)]
     pub profile: TokenProfile,
     /// The accepted clock difference, for `exp`, `nbf` and `iat`. Default 60 s, at most 10 min. In files:
     /// `leeway_seconds`, a number that may have a fraction.
-    #[serde(default = "default_leeway", rename = "leeway_seconds", with = "seconds")]
     pub leeway: Duration,
     /// The maximum lifetime of a token (`exp` − `iat`). If it is set, tokens without `iat` are refused.
     /// Default: no limit. In files: `max_token_lifetime_seconds`, a number that may have a fraction.
-    #[serde(default, rename = "max_token_lifetime_seconds", with = "optional_seconds")]
     pub max_token_lifetime: Option<Duration>,
     /// Allows `http` for this issuer's URLs on loopback addresses, `localhost` and names under it, such as
     /// `keycloak.localhost`, for tests and development. Default false: `https` only.
-    #[serde(default)]
     pub allow_loopback_http: bool,
     /// The hosts of this issuer's URLs that may be `http`: exactly these, each as `host` or `host:port`. Use
     /// it only where the network encrypts and authenticates all traffic, such as a service mesh: otherwise
     /// an attacker in the network can replace the keys, and sign in as any user. Such URLs are requested
     /// without a proxy. It covers the configured URLs and those in the issuer's metadata. Default: none.
-    #[serde(default)]
     pub insecure_http_hosts: Vec<String>,
     /// The file with the CA certificates (PEM) for this issuer's metadata and keys. No other CA is then
     /// trusted for them, not even those of the system. The file is read for each request, so certificates
     /// can be replaced while the service runs. `build()` fails if it cannot be read or has no certificate.
     /// Default: the system's certificates.
-    #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// The file with the keys, instead of a key set at a URL: a key set or one JWK in JSON, or PEM, as for
     /// [`keys`](Self::keys). It is read again where a published set is fetched again: after
     /// [`jwks.ttl`](JwksSettings::ttl), and for an unknown key id or a bad signature. If it cannot be used
     /// then, the previous keys stay in use up to `jwks.max_stale`, as while a provider is unavailable.
     /// `build()` fails if the file has no usable key, or a private one. Default: none.
-    #[serde(default)]
     pub keys_file: Option<PathBuf>,
     /// The settings for fetching and caching the key set.
-    #[serde(default)]
     pub jwks: JwksSettings,
     /// The names of the claims. By default, those of ScaiKey.
-    #[serde(default)]
     pub claims: ClaimsMapping,
     /// The tenants that this issuer may issue tokens for. Default: empty, which accepts every tenant. A
     /// per-tenant issuer needs this list or another [restriction](Self).
-    #[serde(default)]
     pub tenants: Vec<TenantId>,
     /// Whether `client_id` is the subject of a client-credentials token without `sub`. ScaiKey issued such
     /// tokens before 2026-05-16. Default false.
-    #[serde(default)]
     pub legacy_service_tokens: bool,
     /// The number of the first invalid path that the setter of `audience_claims` got.
-    #[serde(skip)]
     pub(crate) invalid_audience_claim: Option<usize>,
     /// The preset that this configuration began with.
-    #[serde(skip)]
     pub(super) provider: Option<Provider>,
     /// Whether the issuer does not have the form that its preset needs.
-    #[serde(skip)]
     pub(super) issuer_has_wrong_form: bool,
     /// The keys in the configuration, if any. Then no key set is fetched.
-    #[serde(skip)]
     pub(crate) inline_keys: Option<Arc<str>>,
     /// The files for fetching the key set.
-    #[serde(skip)]
     pub(crate) key_access: KeyAccess,
     /// Whether a resolver decides which tenants have an issuer.
-    #[serde(skip)]
     pub(crate) has_resolver: bool,
 }
 
@@ -651,15 +626,15 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 
 const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
-fn default_leeway() -> Duration {
+pub(super) fn default_leeway() -> Duration {
     Duration::from_secs(60)
 }
 
-fn default_audience_claims() -> Vec<ClaimPath> {
+pub(super) fn default_audience_claims() -> Vec<ClaimPath> {
     vec![ClaimPath::claim("aud")]
 }
 
-fn default_algorithms() -> Vec<Algorithm> {
+pub(super) fn default_algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256, Algorithm::ES256]
 }
 

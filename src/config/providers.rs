@@ -4,11 +4,7 @@
 //! table of issuers. The constructors of [`IssuerConfig`] say where each entry comes from. In files and in the
 //! environment, the field `provider` selects a preset, and every other field is laid over it.
 
-use std::fmt;
-
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde::Deserialize;
 use url::Url;
 
 use super::IssuerConfig;
@@ -583,7 +579,7 @@ impl IssuerConfig {
         Self::of_provider(Provider::Clerk, frontend_api.as_ref())
     }
 
-    fn of_provider(provider: Provider, issuer: &str) -> Self {
+    pub(super) fn of_provider(provider: Provider, issuer: &str) -> Self {
         let mut config = Self::new("").with_provider(provider);
         config.set_issuer(issuer);
         config
@@ -637,114 +633,9 @@ impl IssuerConfig {
     }
 }
 
-// ---- files
-
-/// Reads a configuration with `provider` as the preset with the other members laid over it.
-impl<'de> Deserialize<'de> for IssuerConfig {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Members(mut given) = Members::deserialize(from)?;
-        let Some(provider) = given.remove("provider") else {
-            return read(given).map_err(de::Error::custom);
-        };
-        let name = |error| de::Error::custom(format!("provider: {error}"));
-        let provider: Provider = serde_json::from_value(provider).map_err(name)?;
-        let mut issuer = String::new();
-        if let Some(text) = given.remove("issuer") {
-            let name = |error| de::Error::custom(format!("issuer: {error}"));
-            issuer = serde_json::from_value(text).map_err(name)?;
-        }
-        let preset = Self::of_provider(provider, &issuer);
-        let mut all = match serde_json::to_value(&preset).map_err(de::Error::custom)? {
-            Value::Object(members) => members,
-            _ => Map::new(),
-        };
-        lay_over(&mut all, given);
-        let config: Self = read(all).map_err(de::Error::custom)?;
-        let issuer_has_wrong_form = preset.issuer_has_wrong_form;
-        Ok(Self { provider: preset.provider, issuer_has_wrong_form, ..config })
-    }
-}
-
-impl Serialize for IssuerConfig {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        Self::serialize(self, to)
-    }
-}
-
-/// The members of a table in a file.
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table of settings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value = match TABLES.contains(&&*name) {
-                true => Value::Object(map.next_value::<Members>()?.0),
-                false => map.next_value()?,
-            };
-            if members.insert(name.clone(), value).is_some() {
-                return Err(de::Error::custom(format!("duplicate field `{name}`")));
-            }
-        }
-        Ok(Members(members))
-    }
-}
-
-/// The members of an issuer that are tables themselves. Their members are laid over those of the preset one by
-/// one.
-const TABLES: [&str; 2] = ["claims", "jwks"];
-
-fn lay_over(preset: &mut Map<String, Value>, given: Map<String, Value>) {
-    for (name, value) in given {
-        match (preset.get_mut(&name), value) {
-            (Some(Value::Object(table)), Value::Object(members)) if TABLES.contains(&&*name) => {
-                table.extend(members);
-            }
-            (_, value) => {
-                preset.insert(name, value);
-            }
-        }
-    }
-}
-
-/// Reads an issuer without preset. The error names the member, because its place in the file is lost.
-fn read(members: Map<String, Value>) -> Result<IssuerConfig, String> {
-    let read = |members: Map<String, Value>| IssuerConfig::deserialize(Value::Object(members));
-    let fits = |name: &str, value: &Value| {
-        let issuer = ("issuer".to_owned(), Value::from(""));
-        read(Map::from_iter([issuer, (name.to_owned(), value.clone())])).is_ok()
-    };
-    let wrong = |members: &Map<String, Value>| {
-        let (name, value) = members.iter().find(|(name, value)| !fits(name, value))?;
-        let is_wrong = |(member, value): &(&String, &Value)| {
-            !fits(name, &Value::Object(Map::from_iter([((*member).clone(), (*value).clone())])))
-        };
-        match value.as_object().and_then(|table| table.iter().find(is_wrong)) {
-            Some((member, _)) => Some(format!("{name}.{member}: ")),
-            None => Some(format!("{name}: ")),
-        }
-    };
-    read(members.clone()).map_err(|error| wrong(&members).unwrap_or_default() + &error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::AuthConfig;
 
     #[test]
     fn issuer_has_the_form_of_its_provider() {
@@ -812,49 +703,5 @@ mod tests {
         assert!(other_region.issuer_fault().is_some());
         assert_eq!(IssuerConfig::cognito("eu-west-1", "eu-west-1_Ab1").issuer_fault(), None);
         assert_eq!(IssuerConfig::keycloak("").issuer_fault().unwrap()[..11], *"is missing:");
-    }
-
-    #[test]
-    fn every_field_survives_a_preset() {
-        for preset in [IssuerConfig::supabase("a.supabase.co"), IssuerConfig::new("https://a")] {
-            let mut all = serde_json::to_value(&preset).unwrap();
-            assert_eq!(
-                read(all.as_object().unwrap().clone()),
-                Ok(IssuerConfig { provider: None, ..preset.clone() })
-            );
-            all["provider"] = "supabase".into();
-            all["issuer"] = "a.supabase.co".into();
-            all["audience"] = "x".into();
-            let error = serde_json::from_value::<IssuerConfig>(all).unwrap_err().to_string();
-            assert!(error.starts_with("audience: "), "{error}");
-        }
-    }
-
-    #[test]
-    fn wrong_member_in_a_file_is_named() {
-        for (member, expected) in [
-            (r#""audiance": []"#, "audiance: unknown field `audiance`, expected one of"),
-            (r#""claims": {"rolez": []}"#, "claims.rolez: unknown field `rolez`, expected one of"),
-            (r#""claims": {"roles": [7]}"#, "claims.roles: invalid type: integer `7`"),
-            (r#""claims": {"roles": ["/~"]}"#, "claims.roles: write a claim's name"),
-            (r#""claims": []"#, "a table of settings"),
-            (r#""claims": {"roles": [], "roles": []}"#, "duplicate field `roles`"),
-            (r#""issuer": """#, "duplicate field `issuer`"),
-            (r#""jwks": {"ttl": 1}"#, "jwks.ttl: unknown field `ttl`"),
-            (r#""leeway_seconds": "a""#, "leeway_seconds: invalid type"),
-        ] {
-            for provider in ["", r#", "provider": "okta""#] {
-                let text = format!(
-                    r#"{{"issuers": [{{"issuer": "https://a.okta.com/oauth2/a"{provider}, {member}}}]}}"#
-                );
-                let error = serde_json::from_str::<AuthConfig>(&text).unwrap_err().to_string();
-                assert!(error.contains(expected), "{error}");
-            }
-        }
-        let text = r#"{"issuers": [{"provider": "keyclock"}]}"#;
-        let error = serde_json::from_str::<AuthConfig>(text).unwrap_err().to_string();
-        assert!(error.contains("provider: unknown variant `keyclock`, expected one of `keycloak`"));
-        let error = serde_json::from_str::<AuthConfig>(r#"{"issuers": [{}]}"#).unwrap_err();
-        assert!(error.to_string().contains("missing field `issuer`"), "{error}");
     }
 }
