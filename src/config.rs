@@ -35,8 +35,8 @@ pub use mode::{MockUser, UnknownAuthMode};
 pub(crate) use auth_config::AuthConfig;
 pub(crate) use fault::ConfigError;
 pub(crate) use issuer::{
-    IssuerConfig, KeyAccess, OTHER_PLACEHOLDER, Route, TENANT_PLACEHOLDER, fits_url,
-    has_other_placeholder, is_loopback,
+    IssuerConfig, KeyAccess, MISSING_ISSUER, OTHER_PLACEHOLDER, Route, TENANT_PLACEHOLDER,
+    fits_url, has_other_placeholder, is_loopback, problem_of_document,
 };
 pub(crate) use mode::AuthMode;
 pub(crate) use origin::Origin;

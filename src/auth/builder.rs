@@ -267,9 +267,13 @@ impl AuthBuilder {
             None => configured_tenants(&config)?,
         };
         validators.extend(built_in_validators(&config, jwks, &clock));
+        config.notices.extend(config.doubtful_settings());
+        let names: Vec<_> = config.issuers.iter().map(IssuerConfig::expected).collect();
         telemetry::configured(
             config.mode.as_str(),
             config.mode != AuthMode::ScaiKey,
+            &names,
+            &config.all_audiences(),
             config.notices(),
         );
         Ok(Auth(Arc::new(Inner {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AuthMode, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig, MockUser, Origin,
-    env, issuer, resource,
+    AuthMode, ClientAuthMethod, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig,
+    MockUser, Origin, env, issuer, resource,
 };
-use crate::identity::Scopes;
+use crate::identity::{ClaimPath, Scopes};
 use crate::support::secret::Secret;
 
 /// The upper limit of `verified_tokens_bytes`. A larger value is a typing error: 4 % of the value is
@@ -180,9 +180,8 @@ impl AuthConfig {
     }
 
     /// Returns notices about settings that are valid but look like mistakes: a variable whose name is close
-    /// to that of a known one, or a setting whose cargo feature is not enabled. After `from_env` they are
-    /// complete. For a configuration from a file or from code, `build()` finds the notices and only logs
-    /// them.
+    /// to that of a known one, or a setting whose cargo feature is not enabled. `build()` finds more, such as
+    /// settings without effect, and logs all of them as warnings.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
@@ -260,6 +259,82 @@ impl AuthConfig {
         unused.map(notice).collect()
     }
 
+    /// Returns notices about settings that are valid but probably have another effect than was meant, or none.
+    pub(crate) fn doubtful_settings(&self) -> Vec<String> {
+        let mut doubts: Vec<(String, String)> = Vec::new();
+        let mut doubt =
+            |field: &str, problem: &str| doubts.push((field.to_owned(), problem.to_owned()));
+        for (nth, issuer) in self.issuers.iter().enumerate() {
+            let dotted = issuer.claims.dotted_paths().into_iter();
+            let dotted = dotted.map(|(field, pointer)| (format!("claims.{field}"), pointer));
+            let audience = issuer.audience_claims.iter().filter_map(ClaimPath::probable_pointer);
+            let audience = audience.map(|pointer| ("audience_claims".to_owned(), pointer));
+            for (field, pointer) in dotted.chain(audience) {
+                let problem = format!(
+                    "has a dot, so it is the name of one claim: for a member of a claim, write a JSON pointer, {pointer}"
+                );
+                doubt(&format!("issuers[{nth}].{field}"), &problem);
+            }
+        }
+        let has_own = |issuer: &IssuerConfig| !issuer.audience.is_empty();
+        if !self.audience.is_empty() && !self.issuers.is_empty() && self.issuers.iter().all(has_own)
+        {
+            doubt("audience", "has no effect: every issuer has its own audience");
+        }
+        let (client, endpoints) = (&self.client, &self.endpoints);
+        let has_secret = client.secret.is_some() || client.secret_file.is_some();
+        let takes_secret = matches!(client.auth, ClientAuthMethod::Basic | ClientAuthMethod::Post);
+        if has_secret && !takes_secret {
+            let field =
+                if client.secret.is_some() { "client.secret" } else { "client.secret_file" };
+            doubt(
+                field,
+                "has no effect, because auth (`P_CLIENT_AUTH`) is `none` or `private_key_jwt`",
+            );
+        }
+        if client.key_file.is_some() && client.auth != ClientAuthMethod::PrivateKeyJwt {
+            doubt(
+                "client.key_file",
+                "has no effect: set auth = private_key_jwt (`P_CLIENT_AUTH=private_key_jwt`)",
+            );
+        }
+        if client.id.is_none() {
+            let redis = [
+                ("client.redis_url", client.redis_url.is_some()),
+                ("client.redis_url_file", client.redis_url_file.is_some()),
+            ];
+            for (field, _) in redis.into_iter().filter(|(_, is_set)| *is_set) {
+                doubt(
+                    field,
+                    "has no effect without client.id (`P_CLIENT_ID`): only the token client stores tokens",
+                );
+            }
+        }
+        if endpoints.scopes.is_some() && endpoints.redirect_uri.is_none() {
+            doubt(
+                "endpoints.scopes",
+                "has no effect without endpoints.redirect_uri (`P_REDIRECT_URI`): only sign-ins request scopes",
+            );
+        }
+        let faults = doubts.into_iter().map(|(field, problem)| Fault::new(field, problem));
+        let named =
+            ConfigError::from_faults(faults.collect()).err().map(|it| it.named_by(&self.origin));
+        let named = named.iter().flat_map(ConfigError::faults);
+        named.map(|fault| format!("{} {}", fault.field, fault.problem)).collect()
+    }
+
+    /// Returns the accepted audiences of all issuers, without duplicates.
+    pub(crate) fn all_audiences(&self) -> Vec<&str> {
+        let own = self.issuers.iter().flat_map(|issuer| self.audience_of(issuer));
+        let mut all: Vec<&str> = Vec::new();
+        for name in own {
+            if !all.contains(&name.as_str()) {
+                all.push(name);
+            }
+        }
+        all
+    }
+
     /// Returns the accepted audiences of tokens of `issuer`.
     pub(crate) fn audience_of<'c>(&'c self, issuer: &'c IssuerConfig) -> &'c [String] {
         if issuer.audience.is_empty() { &self.audience } else { &issuer.audience }
@@ -278,7 +353,7 @@ impl AuthConfig {
 
     /// Checks the configuration and reports all faults.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let mut faults = self.unreadable.clone();
+        let mut faults = Vec::new();
         let no_audience = || {
             Fault::new(
                 "audience",
@@ -291,19 +366,20 @@ impl AuthConfig {
         }
         for (nth, issuer) in self.issuers.iter().enumerate() {
             issuer.check(nth, &mut faults);
-            if self.audience_of(issuer).is_empty() {
-                faults.push(no_audience());
-            }
             if issuer.is_per_tenant() && !self.decides_on_tenants(issuer) {
                 faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNRESTRICTED_TENANTS));
             }
             let expected = issuer.expected();
-            if self.issuers.iter().take(nth).any(|earlier| earlier.expected() == expected) {
+            let is_same = |earlier: &IssuerConfig| earlier.expected() == expected;
+            if !expected.is_empty() && self.issuers.iter().take(nth).any(is_same) {
                 faults.push(Fault::new(
                     format!("issuers[{nth}].issuer"),
                     "has the same `iss` as an earlier issuer: their tokens could not be distinguished",
                 ));
             }
+        }
+        if self.issuers.iter().any(|issuer| self.audience_of(issuer).is_empty()) {
+            faults.push(no_audience());
         }
         if let Some(resource) = &self.resource {
             faults.extend(resource::parse(resource).err());
@@ -322,6 +398,10 @@ impl AuthConfig {
             faults.push(Fault::new("verified_tokens_bytes", "must be at most 64 GiB"));
         }
         self.mode.check(self, &mut faults);
+        let is_unreadable = |field: &str| self.unreadable.iter().any(|fault| fault.field == field);
+        // A setting that cannot be read has its default, which may be a fault of its own.
+        let faults = faults.into_iter().filter(|fault| !is_unreadable(&fault.field));
+        let faults: Vec<_> = self.unreadable.iter().cloned().chain(faults).collect();
         ConfigError::from_faults(faults)
             .map_err(|error| error.named_by(&self.origin).explained_by(&self.notices))
     }
@@ -332,4 +412,187 @@ impl AuthConfig {
 fn process_variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Returns a valid configuration with changes: pairs of a JSON pointer and a value.
+    fn changed(changes: &[(&str, Value)]) -> AuthConfig {
+        let mut config = json!({
+            "audience": ["wave"], "any_tenant": true,
+            "issuers": [{ "issuer": "https://id.example", "jwks": {}, "claims": {} }],
+            "client": {}, "endpoints": {},
+        });
+        for (pointer, value) in changes {
+            let (parent, name) = pointer.rsplit_once('/').unwrap();
+            config.pointer_mut(parent).unwrap()[name] = value.clone();
+        }
+        serde_json::from_value(config).unwrap()
+    }
+
+    /// Checks that there is exactly one fault.
+    #[track_caller]
+    fn one_fault(changes: &[(&str, Value)], field: &str, problem: &str) {
+        let error = changed(changes).check().expect_err(field);
+        let [fault] = error.faults() else { panic!("one fault for one cause: {error}") };
+        assert_eq!(fault.field, field, "{error}");
+        assert!(fault.problem.contains(problem), "{error}");
+    }
+
+    #[test]
+    fn foreign_and_unbalanced_braces_are_refused() {
+        let paths = ["{tenantid}", "{tenant}", "x/{}", "{tenant_id", "tenant_id}", "{{tenant_id}}"];
+        for field in ["issuer", "expected_issuer", "discovery_url", "jwks_uri"] {
+            for path in paths {
+                let url = json!(format!("https://id.example/{path}"));
+                let field = format!("issuers[0].{field}");
+                let pointer = field.replace("[0].", "/0/");
+                one_fault(&[(&format!("/{pointer}"), url)], &field, "has braces");
+            }
+        }
+        one_fault(
+            &[("/issuers/0/issuer", json!("https://{x}.example"))],
+            "issuers[0].issuer",
+            "braces",
+        );
+        one_fault(&[("/resource", json!("https://wave.example/{x}"))], "resource", "braces");
+    }
+
+    #[test]
+    fn url_of_another_document_is_refused() {
+        for (url, issuer) in [
+            ("https://id.example/.well-known/openid-configuration", "https://id.example"),
+            (
+                "https://id.example/realms/a/.well-known/openid-configuration",
+                "https://id.example/realms/a",
+            ),
+            (
+                "https://id.example/.well-known/oauth-authorization-server/realms/a",
+                "https://id.example/realms/a",
+            ),
+            ("https://id.example/.well-known/jwks.json", "https://id.example"),
+            (
+                "https://id.example/{tenant_id}/.well-known/openid-configuration",
+                "https://id.example/{tenant_id}",
+            ),
+        ] {
+            let problem = format!(
+                "is the URL of a document, not the issuer: give the value of `issuer` in the metadata, probably {issuer}"
+            );
+            one_fault(&[("/issuers/0/issuer", json!(url))], "issuers[0].issuer", &problem);
+        }
+        let metadata = json!("https://id.example/.well-known/openid-configuration");
+        one_fault(&[("/issuers/0/jwks_uri", metadata)], "issuers[0].jwks_uri", "set discovery_url");
+    }
+
+    #[test]
+    fn placeholder_where_nothing_fills_it() {
+        let url = |url: &str| json!(url);
+        for field in ["jwks_uri", "discovery_url"] {
+            let (pointer, field) = (format!("/issuers/0/{field}"), format!("issuers[0].{field}"));
+            one_fault(
+                &[(&pointer, url("https://id.example/{tenant_id}"))],
+                &field,
+                "`iss` does not",
+            );
+            one_fault(
+                &[(&pointer, url("https://{tenant_id}.example/"))],
+                &field,
+                "before its path",
+            );
+        }
+        let host = url("https://{tenant_id}.example");
+        one_fault(&[("/issuers/0/issuer", host)], "issuers[0].issuer", "before its path");
+    }
+
+    #[test]
+    fn one_cause_is_one_fault() {
+        one_fault(&[("/audience", json!([""]))], "audience", "has an entry that is empty");
+        one_fault(&[("/issuers/0/audience", json!([""]))], "issuers[0].audience", "empty entry");
+        let two = json!([{ "issuer": "https://a.example/{tenant_id}" }, { "issuer": "https://b.example" }]);
+        one_fault(&[("/issuers", two), ("/audience", json!([]))], "audience", "is missing");
+        let variables =
+            [("P_ISSUER", "https://a/{tenant_id}"), ("P_AUDIENCE", "a"), ("P_TENANTS", "a\u{1}")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let error = AuthConfig::from_vars("P", variables).check().unwrap_err();
+        assert_eq!(error.faults().len(), 1, "{error}");
+    }
+
+    #[test]
+    fn pairs_of_faults_are_both_reported() {
+        let faults = [
+            ("/audience", json!([" a"])),
+            ("/resource", json!("ftp://x")),
+            ("/max_token_bytes", json!(0)),
+            ("/verified_tokens_bytes", json!(1_u64 << 40)),
+            ("/issuers/0/issuer", json!("https://id.example/.well-known/x")),
+            ("/issuers/0/expected_issuer", json!("https://id.example/{x}")),
+            ("/issuers/0/discovery_url", json!("https://{x}/")),
+            ("/issuers/0/jwks_uri", json!("ftp://x")),
+            ("/issuers/0/algorithms", json!([])),
+            ("/issuers/0/leeway_seconds", json!(3600)),
+            ("/issuers/0/max_token_lifetime_seconds", json!(0)),
+            ("/issuers/0/jwks/wait_seconds", json!(0)),
+            ("/issuers/0/claims/subject", json!([])),
+            ("/issuers/0/audience", json!([""])),
+        ];
+        for (nth, one) in faults.iter().enumerate() {
+            for other in &faults[nth + 1..] {
+                let error = changed(&[one.clone(), other.clone()]).check().unwrap_err();
+                assert_eq!(error.faults().len(), 2, "{one:?} {other:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_without_the_meant_effect_are_told() {
+        let none: &[(&str, Value)] = &[];
+        assert!(changed(none).doubtful_settings().is_empty());
+        let silent = json!([
+            "/realm_access/roles",
+            "https://a.example/roles",
+            "a.example/x",
+            "urn:x:a.b",
+            "cognito:groups"
+        ]);
+        assert!(changed(&[("/issuers/0/claims/roles", silent)]).doubtful_settings().is_empty());
+        for (changes, notice) in [
+            (
+                &[("/issuers/0/claims/roles", json!(["realm_access.roles"]))][..],
+                "issuers[0].claims.roles has a dot, so it is the name of one claim: for a member of a claim, write a JSON pointer, /realm_access/roles",
+            ),
+            (&[("/issuers/0/claims/tenant_id", json!(["$.org.id"]))], "a JSON pointer, /org/id"),
+            (&[("/issuers/0/audience", json!(["b"]))], "audience has no effect"),
+            (
+                &[("/client/redis_url", json!("redis://r"))],
+                "client.redis_url has no effect without client.id",
+            ),
+            (
+                &[("/client/secret", json!("s")), ("/client/auth", json!("none"))],
+                "client.secret has no effect",
+            ),
+            (
+                &[("/client/key_file", json!("/k"))],
+                "client.key_file has no effect: set auth = private_key_jwt",
+            ),
+            (
+                &[("/endpoints/scopes", json!("a"))],
+                "endpoints.scopes has no effect without endpoints.redirect_uri",
+            ),
+        ] {
+            let config = changed(changes);
+            config.check().unwrap();
+            let told = config.doubtful_settings();
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains(notice), "{told:?}");
+        }
+        let variables = [("P_ISSUER", "https://a"), ("P_ROLES_CLAIM", "a.b")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let told = AuthConfig::from_vars("P", variables).doubtful_settings();
+        assert!(told[0].starts_with("P_ROLES_CLAIM has a dot"), "{told:?}");
+    }
 }

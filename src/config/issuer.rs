@@ -13,7 +13,7 @@ use super::{Algorithm, Fault, MESH_REMEDY, PlainHttp};
 use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
 
 /// The problem of a configuration without an issuer.
-pub(super) const MISSING_ISSUER: &str =
+pub(crate) const MISSING_ISSUER: &str =
     "is missing: give the provider's URL, such as https://scaikey.example";
 
 /// The placeholder for the tenant's id in the URLs of per-tenant issuers.
@@ -22,7 +22,7 @@ pub(crate) const TENANT_PLACEHOLDER: &str = "{tenant_id}";
 /// The problem of a URL with another placeholder. It does not quote the placeholder, which may be part of a
 /// password.
 pub(crate) const OTHER_PLACEHOLDER: &str =
-    "has a placeholder other than {tenant_id}, the only one that is supported";
+    "has braces other than those of {tenant_id}, the only placeholder that is supported";
 
 /// The maximum length of a tenant's id in a URL, in bytes.
 const MAX_TENANT_IN_URL: usize = 128;
@@ -409,6 +409,9 @@ impl IssuerConfig {
                 }
                 _ => {}
             }
+            if let Some(problem) = url.and_then(|url| problem_of_document(field, url)) {
+                fault(field, &problem);
+            }
         }
         if let Some(problem) = hosts {
             fault("insecure_http_hosts", &problem);
@@ -416,6 +419,7 @@ impl IssuerConfig {
         self.check_placeholders(&mut fault);
         self.check_unsatisfiable(&mut fault);
         if let Ok(url) = Url::parse(&self.issuer)
+            && !has_other_placeholder(&self.issuer)
             && (url.query().is_some() || url.fragment().is_some())
         {
             fault("issuer", "must have neither query nor fragment (RFC 8414 §2)");
@@ -492,10 +496,8 @@ impl IssuerConfig {
     }
 
     fn check_placeholders(&self, fault: &mut impl FnMut(&str, &str)) {
-        for (field, url) in self.urls() {
-            if has_other_placeholder(url) {
-                fault(field, OTHER_PLACEHOLDER);
-            }
+        if self.expected_issuer.as_deref().is_some_and(has_other_placeholder) {
+            fault("expected_issuer", OTHER_PLACEHOLDER);
         }
         let is_unusable = |tenant: &TenantId| self.is_per_tenant() && !fits_url(tenant.as_str());
         if let Some(before) = self.tenants.iter().position(is_unusable) {
@@ -515,7 +517,9 @@ impl IssuerConfig {
                 ),
             );
         }
-        let unresolved = self.urls_with_placeholder().filter(|_| !self.is_per_tenant());
+        let unresolved = self.urls_with_placeholder().filter(|(_, url)| {
+            !self.is_per_tenant() && is_same_server_for_all(url) && !has_other_placeholder(url)
+        });
         for (field, _) in unresolved {
             fault(
                 field,
@@ -563,7 +567,13 @@ impl IssuerConfig {
 
     /// Checks a URL. It must have no user information, and be `https`, or `http` where that is allowed.
     fn check_url(&self, url: &str) -> Result<(), String> {
-        let url = Url::parse(url).map_err(|_| "is not a URL: write it as https://host/path")?;
+        if has_other_placeholder(url) {
+            return Err(OTHER_PLACEHOLDER.to_owned());
+        }
+        // A digit, because a port allows nothing else. Whether the server may depend on the tenant is checked
+        // elsewhere.
+        let url = Url::parse(&url.replace(TENANT_PLACEHOLDER, "1"))
+            .map_err(|_| "is not a URL: write it as https://host/path")?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("contains a user name or password: remove them".to_owned());
         }
@@ -583,11 +593,36 @@ impl From<String> for IssuerConfig {
     }
 }
 
-/// Returns whether a URL has text in braces other than the placeholder.
+/// Returns whether a URL has braces other than those of the placeholder.
 pub(crate) fn has_other_placeholder(url: &str) -> bool {
-    url.match_indices('{')
-        .filter_map(|(start, _)| url[start..].find('}').map(|end| &url[start..=start + end]))
-        .any(|found| found != TENANT_PLACEHOLDER)
+    url.replace(TENANT_PLACEHOLDER, "").contains(['{', '}'])
+}
+
+/// The path that well-known documents begin with (RFC 8615).
+const WELL_KNOWN: &str = "/.well-known/";
+
+/// Returns the problem of a URL that is the address of another document: the metadata or the key set instead of
+/// the issuer, or the metadata instead of the key set.
+pub(crate) fn problem_of_document(field: &str, url: &str) -> Option<String> {
+    let parsed = Url::parse(url).ok().filter(|_| !has_other_placeholder(url))?;
+    let (before, document) = parsed.path().split_once(WELL_KNOWN)?;
+    let (document, after) = document.split_once('/').unwrap_or((document, ""));
+    let is_metadata = ["openid-configuration", "oauth-authorization-server"].contains(&document);
+    match field {
+        "issuer" if parsed.username().is_empty() && parsed.password().is_none() => {
+            let server = &parsed[..Position::BeforePath];
+            let path = if after.is_empty() { before.to_owned() } else { format!("{before}/{after}") };
+            let path = path.replace("%7Btenant_id%7D", TENANT_PLACEHOLDER);
+            Some(format!(
+                "is the URL of a document, not the issuer: give the value of `issuer` in the metadata, probably {server}{path}"
+            ))
+        }
+        "jwks_uri" if is_metadata => Some(
+            "is the URL of the metadata, not of the key set: set discovery_url (`P_DISCOVERY_URL`) instead"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// Returns whether a tenant's id can be inserted into a URL: it needs no escaping, cannot change the path,

@@ -64,6 +64,7 @@ impl AuthMode {
                 "mode",
                 format!("is `{self}`, which this build does not support: enable the cargo feature `mock` of scaikey-auth, or use `scaikey`"),
             ));
+            return;
         }
         if self == Self::Hybrid && config.mock.token_prefix.is_empty() {
             let problem = "is empty: every token without a dot would stand for the mock user";

@@ -23,9 +23,12 @@ pub(crate) struct Resource {
 pub(super) fn parse(resource: &str) -> Result<Resource, Fault> {
     let url = Url::parse(resource).ok().filter(|url| {
         let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
-        scheme && url.query().is_none() && url.fragment().is_none()
+        scheme
+            && !resource.contains(['{', '}'])
+            && url.query().is_none()
+            && url.fragment().is_none()
     });
-    let url = url.ok_or_else(|| Fault::new("resource", "must be an https URL without query and fragment (http is allowed on loopback addresses)"))?;
+    let url = url.ok_or_else(|| Fault::new("resource", "must be an https URL without query, fragment and braces (http is allowed on loopback addresses)"))?;
     Ok(Resource { identifier: resource.to_owned(), scopes: Scopes::new(), url })
 }
 

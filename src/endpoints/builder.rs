@@ -258,6 +258,11 @@ impl EndpointsBuilder {
         self.origin.clone_from(&config.origin);
         self.inner.client_address.variables = config.origin.prefix().map(str::to_owned);
         let settings = &config.endpoints;
+        let has_redis = config.client.redis_url.is_some() || config.client.redis_url_file.is_some();
+        if has_redis && self.inner.client.as_ref().is_some_and(|client| !client.has_shared_cache())
+        {
+            telemetry::redis_unused();
+        }
         if self.inner.client.is_none() && config.client.id.is_some() {
             let client = TokenExchangeClient::from_config(config).build();
             let needs_one_token_endpoint = settings.redirect_uri.is_some()
@@ -374,6 +379,9 @@ impl EndpointsBuilder {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
         ConfigError::from_faults(faults).map_err(|error| error.named_by(&self.origin))?;
+        if let Some(sign_in) = &self.inner.sign_in {
+            sign_in.warn_of_other_path(&self.login_path());
+        }
         self.inner.client_address.proxies = self.trusted_proxies.take().unwrap_or_default();
         if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {
             sign_in.keys = Some(match &self.inner.sessions {
@@ -414,10 +422,14 @@ impl EndpointsBuilder {
             );
         }
         if let Some(sign_in) = &self.inner.sign_in {
-            let prefix = self.inner.prefix.trim_end_matches('/');
-            sign_in.check(&format!("{prefix}/{}", Endpoint::Login.as_str()), faults);
+            sign_in.check(&self.login_path(), faults);
         }
         self.check_client(faults);
+    }
+
+    /// Returns the path of the endpoint `login`.
+    fn login_path(&self) -> String {
+        format!("{}/{}", self.inner.prefix.trim_end_matches('/'), Endpoint::Login.as_str())
     }
 
     /// Checks that the client can serve the enabled endpoints, whose requests name no tenant.

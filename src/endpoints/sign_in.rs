@@ -197,6 +197,16 @@ impl SignIn {
         format!("__Host-{}-", self.cookie_prefix)
     }
 
+    /// Warns if the provider redirects browsers to another path than `login`. A proxy may remove or replace a
+    /// prefix of the path, so this is not a fault.
+    pub(super) fn warn_of_other_path(&self, login: &str) {
+        let url = Url::parse(self.redirect_uri()).ok();
+        let path = url.as_ref().map(Url::path);
+        if let Some(path) = path.filter(|path| !path.ends_with(login)) {
+            telemetry::redirect_elsewhere(path, login);
+        }
+    }
+
     /// Reports invalid settings. `login` is the path of the endpoint.
     pub(super) fn check(&self, login: &str, faults: &mut Vec<Fault>) {
         faults.extend(self.faults.iter().cloned());
@@ -219,8 +229,9 @@ impl SignIn {
             let url = Url::parse(uri).ok();
             let secure =
                 |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
-            if !url.is_some_and(|url| secure(&url) && url.fragment().is_none()) {
-                let problem = "must be an https URL without a fragment (http for loopback only): \
+            let is_plain = !uri.contains(['{', '}']);
+            if !url.is_some_and(|url| secure(&url) && url.fragment().is_none() && is_plain) {
+                let problem = "must be an https URL without fragment and braces (http for loopback only): \
                                set it to the public URL of `login`";
                 faults.push(Fault::new("redirect_uri", problem));
             }

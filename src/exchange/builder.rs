@@ -15,7 +15,8 @@ use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, ExchangeGrant, Fault, IssuerConfig,
-    OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
+    MISSING_ISSUER, OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER,
+    has_other_placeholder, problem_of_document,
 };
 use crate::identity::{ClaimsMapping, InvalidClaimPath};
 use crate::issuer::{
@@ -133,7 +134,9 @@ impl TokenExchangeBuilder {
         builder.settings.answer.claims = issuer.claims;
         builder.settings.answer.audience_claims = issuer.audience_claims;
         builder.apply_answer_settings(client);
+        let has_unreadable_auth = builder.faults.iter().any(|fault| fault.field == "client.auth");
         match client_auth(client) {
+            Err(_) if has_unreadable_auth => {}
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
         }
@@ -504,7 +507,13 @@ impl TokenExchangeBuilder {
         }
         let cache = self.cache.take().unwrap_or_else(|| Arc::new(MemoryCache::default()));
         let keys = match self.cache_keys.take() {
-            Some(keys) => Some(keys),
+            Some(keys) => {
+                if !cache.is_shared() {
+                    telemetry::cache_keys_unused();
+                }
+                Some(keys)
+            }
+            None if faults.iter().any(|fault| fault.field.contains("cache_keys")) => None,
             None if cache.is_shared() => {
                 faults.push(Fault::new(
                     "cache_keys",
@@ -568,9 +577,6 @@ impl TokenExchangeBuilder {
             return TokenUrlSource::PerTenant(urls.clone());
         }
         let Some(url) = &self.token_url else { return TokenUrlSource::Metadata };
-        if has_other_placeholder(url) {
-            faults.push(Fault::new("token_url", OTHER_PLACEHOLDER));
-        }
         let filled = |tenant| url.replace(TENANT_PLACEHOLDER, tenant);
         let Some(one) = self.url("token_url", &filled("x"), faults) else {
             return TokenUrlSource::Metadata;
@@ -625,6 +631,15 @@ impl TokenExchangeBuilder {
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {
+        let problem = match field {
+            "issuer" if text.is_empty() => Some(MISSING_ISSUER.to_owned()),
+            _ if has_other_placeholder(text) => Some(OTHER_PLACEHOLDER.to_owned()),
+            _ => problem_of_document(field, text),
+        };
+        if let Some(problem) = problem {
+            faults.push(Fault::new(field, problem));
+            return None;
+        }
         let url =
             Url::parse(text).map_err(|_| "is not a URL: write it as https://host/path".to_owned());
         let url = url.and_then(|url| self.settings.plain_http.check(&url).map(|()| url));

@@ -324,6 +324,10 @@ impl TokenExchangeClient {
         &self.cached.endpoint.settings.trusted_audiences
     }
 
+    pub(crate) fn has_shared_cache(&self) -> bool {
+        self.cached.cache.is_shared()
+    }
+
     pub(crate) fn allows_passwords(&self) -> bool {
         self.cached.endpoint.settings.allows_passwords
     }

@@ -28,6 +28,17 @@ impl ClaimPath {
         &self.0
     }
 
+    /// Returns the pointer that was probably meant, if the path is the name of one claim with dots that is no
+    /// URL and no host: `/realm_access/roles` for `realm_access.roles`.
+    pub(crate) fn probable_pointer(&self) -> Option<String> {
+        let [name] = &*self.0 else { return None };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c);
+        let steps = name.strip_prefix("$.").unwrap_or(name);
+        let is_dotted = name.contains('.') && name.chars().all(is_plain);
+        (is_dotted && steps.split('.').all(|step| !step.is_empty()))
+            .then(|| format!("/{}", steps.replace('.', "/")))
+    }
+
     /// Creates a path of one claim.
     pub(crate) fn claim(name: &str) -> Self {
         Self(Box::new([name.into()]))
@@ -325,6 +336,28 @@ impl ClaimsMapping {
         self.subject
             .iter()
             .find(|path| path.steps().last().is_some_and(|name| REASSIGNABLE.contains(&&**name)))
+    }
+
+    /// Returns the paths that look like a place within a claim, but name one claim: `realm_access.roles`. Each
+    /// has its field and the pointer that was probably meant.
+    pub(crate) fn dotted_paths(&self) -> Vec<(&'static str, String)> {
+        let fields = [
+            ("subject", &self.subject),
+            ("tenant_id", &self.tenant_id),
+            ("partner_id", &self.partner_id),
+            ("client_id", &self.client_id),
+            ("display_name", &self.display_name),
+            ("email", &self.email),
+            ("scopes", &self.scopes),
+            ("roles", &self.roles),
+            ("groups", &self.groups),
+            ("auth_time", &self.auth_time),
+        ];
+        let dotted = |(field, paths): (&'static str, &Vec<ClaimPath>)| {
+            let pointers = paths.iter().filter_map(ClaimPath::probable_pointer);
+            pointers.map(|pointer| (field, pointer)).collect::<Vec<_>>()
+        };
+        fields.into_iter().flat_map(dotted).collect()
     }
 
     /// Returns whether a path or a test is invalid.

@@ -28,6 +28,8 @@ pub(super) struct Discovery {
     pub(super) issuer: Arc<str>,
     /// The possible URLs of the metadata.
     urls: Box<[Url]>,
+    /// Whether the name of the issuer was set as `expected_issuer`.
+    has_expected_issuer: bool,
     plain_http: PlainHttp,
     // The id of the key set consists of its URL, `access`, `algorithms` and `settings`.
     access: KeyAccess,
@@ -82,6 +84,7 @@ impl Discovery {
         Ok(Some(Self {
             issuer: issuer.clone(),
             urls: urls.into(),
+            has_expected_issuer: config.expected_issuer.is_some(),
             plain_http: config.plain_http(),
             access: config.key_access(),
             algorithms: config.algorithms.clone(),
@@ -232,6 +235,7 @@ impl Discovery {
         let answer = answer.map_err(|error| FetchFault::Fetch { url: url.clone(), error })?;
         let (issuer, plain_http) = (&*self.issuer, &self.plain_http);
         let jwks_uri = metadata::jwks_uri(&answer.body, url, issuer, plain_http)
+            .map_err(|error| error.with_expected_issuer(self.has_expected_issuer))
             .map_err(|error| FetchFault::Metadata { url: url.clone(), error })?;
         let endpoints = || Endpoints::parse(&answer.body, url, issuer, plain_http).ok();
         let endpoints = if self.keeps_endpoints { endpoints() } else { None };

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_metadata_url};
+use super::near_miss::NearMiss;
 use crate::config::{PlainHttp, Route};
 use crate::support::json::{Document, Fault, Value};
 
@@ -16,13 +17,33 @@ pub(crate) enum MetadataError {
     #[error("has a duplicate member")]
     Duplicate,
     #[error(
-        "is not for the issuer `{expected}`; if the provider's `iss` differs from its URL, set expected_issuer"
+        "is not for the issuer `{expected}`{actual}: set expected_issuer to the value of its member `issuer`"
     )]
-    Issuer { expected: String },
+    Issuer {
+        expected: String,
+        /// The actual issuer, if it differs only by a slash or its scheme.
+        actual: String,
+    },
+    #[error(
+        "is not for `{expected}`, the value of expected_issuer{actual}: correct expected_issuer, or leave it out"
+    )]
+    ExpectedIssuer { expected: String, actual: String },
     #[error("has no usable {0}")]
     Lacks(&'static str),
     #[error(transparent)]
     Forbidden(#[from] FetchError),
+}
+
+impl MetadataError {
+    /// Names expected_issuer as the cause, if that is set.
+    pub(super) fn with_expected_issuer(self, is_set: bool) -> Self {
+        match self {
+            Self::Issuer { expected, actual } if is_set => {
+                Self::ExpectedIssuer { expected, actual }
+            }
+            error => error,
+        }
+    }
 }
 
 /// Parses a metadata document. Its `issuer` must be exactly `expected` (RFC 8414 §3.3).
@@ -32,10 +53,14 @@ fn parse(body: &[u8], expected: &str) -> Result<Document, MetadataError> {
         Fault::Limit => MetadataError::Limit,
         Fault::Duplicate => MetadataError::Duplicate,
     })?;
-    match text(&document, "issuer") == Some(expected) {
-        true => Ok(document),
-        false => Err(MetadataError::Issuer { expected: expected.to_owned() }),
+    let actual = text(&document, "issuer").unwrap_or_default();
+    if actual == expected {
+        return Ok(document);
     }
+    let near_miss = NearMiss::between(expected, actual);
+    let actual = near_miss.map(|miss| format!(", but for `{}`", miss.spelled(expected)));
+    let (expected, actual) = (expected.to_owned(), actual.unwrap_or_default());
+    Err(MetadataError::Issuer { expected, actual })
 }
 
 fn text<'d>(document: &'d Document, name: &str) -> Option<&'d str> {

@@ -19,6 +19,7 @@ mod jwk;
 mod key_sets;
 mod lease;
 mod metadata;
+mod near_miss;
 mod pem;
 mod quota;
 mod set;
@@ -26,9 +27,9 @@ mod signing;
 mod source;
 mod template;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -39,6 +40,7 @@ use crate::config::{
 use crate::error::AuthError;
 use crate::identity::TenantId;
 use crate::support::telemetry::{self, LoggedOnce};
+use near_miss::NearMiss;
 
 pub use crate::support::secret::SecretSource;
 pub use client_auth::ClientAuth;
@@ -121,6 +123,8 @@ pub struct Issuers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     list: ArcSwap<IssuerList>,
+    /// The logged `iss` that are almost those of configured issuers.
+    near_misses: Mutex<HashSet<String>>,
     factory: Arc<IssuerFactory>,
 }
 
@@ -175,8 +179,11 @@ impl Issuers {
             generation: Generation::default(),
             needs_no_tenant_list: config.any_tenant || config.has_database(),
         };
-        let issuers =
-            Self(Arc::new(Inner { list: ArcSwap::default(), factory: Arc::new(factory) }));
+        let issuers = Self(Arc::new(Inner {
+            list: ArcSwap::default(),
+            near_misses: Mutex::default(),
+            factory: Arc::new(factory),
+        }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
     }
@@ -304,6 +311,27 @@ impl Issuers {
                 Some(issuer) => IssuerLookup::Found(issuer),
                 None => IssuerLookup::NotOpen(template.clone(), tenant),
             },
+        }
+    }
+
+    /// Logs that a token is refused although its `iss` is almost that of a configured issuer. Called for each
+    /// token of an unknown issuer; logs each difference once.
+    pub(crate) fn note_unknown(&self, iss: &str) {
+        let list = self.0.list.load();
+        let missed = NearMiss::ALL.into_iter().find_map(|miss| {
+            let name = miss.configured(iss)?;
+            let template = || list.templates.iter().find(|it| it.tenant_in(&name).is_some());
+            let configured = match list.by_name.get_key_value(&*name) {
+                Some((name, _)) => &**name,
+                None => template()?.pattern(),
+            };
+            Some((configured.to_owned(), miss.spelled(configured)))
+        });
+        let Some((configured, spelled)) = missed else { return };
+        // Bounded by the number of configured issuers, because it contains only their names.
+        let mut logged = self.0.near_misses.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.insert(spelled.clone()) {
+            telemetry::issuer_nearly_matches(&configured, &spelled);
         }
     }
 

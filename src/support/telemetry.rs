@@ -164,16 +164,43 @@ impl Display for Causes<'_> {
     }
 }
 
-/// Logs the mode of the service, and the warnings about its configuration.
-pub(crate) fn configured(mode: &str, is_mock: bool, notices: &[String]) {
+/// The maximum number of names, and of characters of one name, in the line at the start.
+const MAX_NAMES: usize = 5;
+const MAX_NAME: usize = 200;
+
+/// Returns the first names of a list, and the number of the others.
+fn listed(names: &[&str]) -> String {
+    let short = |name: &&str| name.chars().take(MAX_NAME).collect::<String>();
+    let mut list = names.iter().take(MAX_NAMES).map(short).collect::<Vec<_>>().join(", ");
+    if names.len() > MAX_NAMES {
+        let _ = write!(list, " and {} more", names.len() - MAX_NAMES);
+    }
+    list
+}
+
+/// Logs the mode of the service with its issuers and audiences, and the warnings about its configuration.
+pub(crate) fn configured(
+    mode: &str,
+    is_mock: bool,
+    issuers: &[&str],
+    audiences: &[&str],
+    notices: &[String],
+) {
+    let (issuers, audiences) = (listed(issuers), listed(audiences));
     for notice in notices {
         tracing::warn!(target: TARGET, "{notice}");
     }
     if is_mock {
-        tracing::warn!(target: TARGET, mode, "THIS SERVICE ACCEPTS MOCK TOKENS: make sure that only its developers can reach it");
+        tracing::warn!(target: TARGET, mode, issuers, audiences, "THIS SERVICE ACCEPTS MOCK TOKENS: make sure that only its developers can reach it");
     } else {
-        tracing::info!(target: TARGET, mode, "authentication configured");
+        tracing::info!(target: TARGET, mode, issuers, audiences, "authentication configured");
     }
+}
+
+/// Logs a refused token whose `iss` differs from a configured issuer only by a slash or its scheme. Called once
+/// for each difference. Both texts come from the configuration.
+pub(crate) fn issuer_nearly_matches(configured: &str, iss: &str) {
+    tracing::warn!(target: TARGET, configured, iss, "a token is refused because its `iss` is almost, but not exactly, the configured issuer: if the provider issues such tokens, set expected_issuer to this `iss`");
 }
 
 /// Logs that plain `http` is used for these hosts.
@@ -435,6 +462,21 @@ pub(crate) fn sealing_keys_replaced(path: &Path) {
     tracing::info!(target: TARGET, path = %path.display(), "sealing keys replaced from their file");
 }
 
+/// Logs that the redirect URI does not lead to the endpoint `login`.
+pub(crate) fn redirect_elsewhere(path: &str, login: &str) {
+    tracing::warn!(target: TARGET, "the path of redirect_uri is {path}, but this service completes sign-ins at {login}: unless a proxy maps one to the other, set redirect_uri to the public URL of {login}");
+}
+
+/// Logs that a configured Redis server stores no tokens, because the token client has another cache.
+pub(crate) fn redis_unused() {
+    tracing::warn!(target: TARGET, "redis_url is set, but the client of the endpoints has no shared cache: build it with TokenExchangeClient::from_config, or set its cache to a RedisCache");
+}
+
+/// Logs that sealing keys have no effect, because the token cache is not shared.
+pub(crate) fn cache_keys_unused() {
+    tracing::warn!(target: TARGET, "cache_keys has no effect, because the token cache is in memory: set redis_url, or a shared cache");
+}
+
 /// Logs that some endpoints are omitted, because they cannot work with the configured client.
 pub(crate) fn endpoints_omitted() {
     tracing::info!(target: TARGET, "the endpoints token, refresh and logout are omitted: the URL of the provider's token endpoint depends on the tenant, and requests to these endpoints do not name one");
@@ -657,6 +699,14 @@ mod tests {
         // A minute later changes are logged again.
         let logged = [outage.record_failure(&"timeout", MINUTE), outage.record_success(|| MINUTE)];
         assert_eq!(logged, [true, true]);
+    }
+
+    #[test]
+    fn long_lists_are_shortened() {
+        assert_eq!(listed(&[]), "");
+        assert_eq!(listed(&["a", "b"]), "a, b");
+        assert_eq!(listed(&["a"; 7]), "a, a, a, a, a and 2 more");
+        assert_eq!(listed(&[&"ä".repeat(1000)]).chars().count(), MAX_NAME);
     }
 
     #[test]

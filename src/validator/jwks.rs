@@ -130,7 +130,8 @@ impl JwksValidator {
         let header = self.headers.get(jws)?;
         let document = document(jws.payload()?)?;
         let claims = document.root();
-        let issuer = match self.issuers.find(rules::issuer_of(claims)?) {
+        let iss = rules::issuer_of(claims)?;
+        let issuer = match self.issuers.find(iss) {
             IssuerLookup::Found(issuer) => issuer,
             IssuerLookup::NotOpen(template, tenant) => {
                 // Checked first: only a token without other faults may cause a call of the resolver.
@@ -138,7 +139,10 @@ impl JwksValidator {
                 let is_vouched = is_vouched(&template, &tenant, jws, &header, now)?;
                 return Ok(Verification::NeedsIssuer { template, tenant, is_vouched });
             }
-            IssuerLookup::Unknown => return Err(InvalidToken::Issuer),
+            IssuerLookup::Unknown => {
+                self.issuers.note_unknown(iss);
+                return Err(InvalidToken::Issuer);
+            }
         };
         let rules = &issuer.rules;
         let own_tenant = issuer.tenant.as_ref();

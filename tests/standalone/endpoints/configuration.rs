@@ -197,6 +197,98 @@ fn invalid_sealing_keys_name_their_file() {
 }
 
 #[test]
+fn client_urls_with_foreign_braces_are_refused() {
+    let issuer = "https://id.example";
+    for path in ["{tenantid}", "{tenant", "tenant}"] {
+        let url = || format!("{issuer}/{path}");
+        let with = || client(issuer);
+        for (builder, field) in [
+            (client(&url()), "issuer"),
+            (with().token_url(url()), "token_url"),
+            (with().revocation_url(url()), "revocation_url"),
+            (with().authorization_url(url()), "authorization_url"),
+            (with().discovery_url(url()), "discovery_url"),
+        ] {
+            let error = builder.build().unwrap_err();
+            assert_eq!((error.faults().len(), &*error.faults()[0].field), (1, field), "{error}");
+            assert!(error.to_string().contains("has braces"), "{error}");
+        }
+        let error = build_sign_in(client(issuer), SignIn::new(url())).unwrap_err();
+        assert!(error.to_string().contains("braces"), "{error}");
+    }
+    let metadata = format!("{issuer}/.well-known/openid-configuration");
+    refused(client(&metadata).build(), "issuer", &format!("probably {issuer}"));
+}
+
+#[test]
+fn one_cause_is_one_fault() {
+    let fixed = [
+        ("ISSUER", "https://id.example"),
+        ("REDIRECT_URI", "https://wave.example/v1/auth/login"),
+        ("SESSION_KEYS", KEY),
+        ("PASSWORD_GRANT", "true"),
+        ("TRUST_FILE", "/nowhere"),
+    ];
+    for (variables, field) in [
+        (&[("CLIENT_ID", "wave")][..], "WAVE_CLIENT_SECRET"),
+        (&[("CLIENT_ID", "wave"), ("CLIENT_AUTH", "x")], "WAVE_CLIENT_AUTH"),
+        (
+            &[
+                ("CLIENT_ID", "wave"),
+                ("CLIENT_SECRET", "s"),
+                ("REDIS_URL", "redis://r"),
+                ("CACHE_KEYS", "x"),
+            ],
+            "WAVE_CACHE_KEYS",
+        ),
+    ] {
+        let error = from_variables(&[&fixed[..], variables].concat()).unwrap_err();
+        assert_eq!(error.faults().len(), 1, "{error}");
+        assert_eq!(error.faults()[0].field, field, "{error}");
+    }
+    let error = from_variables(&fixed[..4]).unwrap_err();
+    assert_eq!((error.faults().len(), &*error.faults()[0].field), (1, "WAVE_CLIENT_ID"), "{error}");
+}
+
+#[test]
+fn empty_client_secret_is_refused() {
+    let config = r#"{ "issuers": [{ "issuer": "https://id.example" }], "client": { "id": "wave", "secret": "" } }"#;
+    let config: AuthConfig = serde_json::from_str(config).unwrap();
+    refused(TokenExchangeClient::from_config(&config).build(), "client.secret is empty", "");
+}
+
+#[test]
+fn unused_and_misdirected_settings_are_told() {
+    let told = |sign_in: SignIn, prefix: &str| {
+        let log = Log::start();
+        let endpoints =
+            auth().endpoints().prefix(prefix).client(client("https://id.example").build().unwrap());
+        endpoints.sign_in(sign_in).build().unwrap();
+        log.text()
+    };
+    let elsewhere = told(SignIn::new("https://wave.example/callback"), "/v1/auth");
+    let named = "the path of redirect_uri is /callback, but this service completes sign-ins at /v1/auth/login";
+    assert!(elsewhere.contains(named), "{elsewhere}");
+    assert!(!told(sign_in(), "/v1/auth").contains("redirect_uri"));
+    assert!(!told(sign_in(), "").contains("redirect_uri"), "a router removes the prefix");
+    // The service's own client has another cache than the configured one.
+    let log = Log::start();
+    let variables = [("P_CLIENT_ID", "wave"), ("P_REDIS_URL", "redis://r"), ("P_CACHE_KEYS", KEY)];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let endpoints = auth().endpoints().client(client("https://id.example").build().unwrap());
+    endpoints.configured(&AuthConfig::from_vars("P", variables)).build().unwrap();
+    assert!(log.text().contains("redis_url is set, but"), "{}", log.text());
+}
+
+#[test]
+fn start_line_names_issuers_and_audiences() {
+    let log = Log::start();
+    let _auth = auth();
+    let text = log.text();
+    assert!(text.contains("https://id.example") && text.contains("wave"), "{text}");
+}
+
+#[test]
 fn listed_tenants_silence_open_tenancy_warning() {
     let logs_open_warning = |variables: &[(&str, &str)]| {
         let log = Log::start();

@@ -115,10 +115,28 @@ async fn metadata_of_another_issuer_is_refused() {
         let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
         assert!(error.contains("is not for the issuer"), "{issuer}: {error}");
     }
+    let slash = Fault::replace_member("issuer", format!("{}/", provider.issuer()));
+    provider.fail(ProviderEndpoint::Discovery, slash);
+    let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
+    let both = format!(
+        "is not for the issuer `{0}`, but for `{0}/`: set expected_issuer",
+        provider.issuer()
+    );
+    assert!(error.contains(&both), "{error}");
     provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("issuer"));
     let error = last_error(trust(&provider), &clock, &provider.token().sign()).await;
     assert!(error.contains("is not for the issuer"), "{error}");
     assert_eq!((provider.jwks_requests(), acme.jwks_requests()), (0, 0));
+}
+
+#[tokio::test]
+async fn wrong_expected_issuer_is_the_named_cause() {
+    let (provider, clock) = provider().await;
+    let config = trust(&provider).expected_issuer("https://typo.example");
+    let token = provider.token().issuer("https://typo.example").sign();
+    let error = last_error(config, &clock, &token).await;
+    let cause = "is not for `https://typo.example`, the value of expected_issuer: correct";
+    assert!(error.contains(cause), "{error}");
 }
 
 #[tokio::test]

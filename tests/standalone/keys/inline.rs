@@ -179,7 +179,7 @@ fn misspelt_placeholders_are_refused() {
     for url in ["https://a.example/{tenant}", "https://a.example/{tenant_id}/{tenantid}"] {
         for issuer in [of(url), of(TEMPLATE).jwks_uri(url), of(TEMPLATE).discovery_url(url)] {
             let error = refusal(issuer);
-            assert!(error.contains("placeholder other than {tenant_id}"), "{error}");
+            assert!(error.contains("braces other than those of {tenant_id}"), "{error}");
         }
     }
     let tenants = |id: &str| [TenantId::new(id).unwrap()];

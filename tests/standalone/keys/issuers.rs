@@ -1,10 +1,12 @@
 //! Several issuers: each has its own keys, and only configured issuers are contacted.
 
+use scaikey_auth::IssuerConfig;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::issuer::KeyState;
 use scaikey_auth::testing::{Provider, SigningKey};
 
 use super::fixture::{World, outcome, provider, service, status, token, trust};
+use crate::support::Log;
 
 fn silent(provider: &Provider) -> bool {
     (provider.discovery_requests(), provider.jwks_requests(), provider.stray_requests())
@@ -33,6 +35,30 @@ async fn key_belongs_to_its_issuer_only() {
     let elsewhere = a.token().signed_by(&b.key_for(Algorithm::RS256)).sign();
     assert_eq!(outcome(&auth, &elsewhere).await, "token_key_unknown");
     assert_eq!(b.jwks_requests(), 2, "an unknown key of `a` causes no fetch from `b`");
+}
+
+#[tokio::test]
+async fn nearly_right_issuer_is_told_once() {
+    let (provider, clock) = provider().await;
+    let template = format!("{}/tenants/{{tenant_id}}", provider.url());
+    let template = IssuerConfig::new(&template).allow_loopback_http(true);
+    let auth = service([trust(&provider), template], &clock);
+    let log = Log::start();
+    let (url, https) = (provider.issuer(), provider.issuer().replace("http:", "https:"));
+    for name in
+        [format!("{url}/"), https.clone(), format!("{url}/tenants/acme/"), url.to_uppercase()]
+    {
+        for _ in 0..3 {
+            let token = provider.token().issuer(&name).sign();
+            assert_eq!(outcome(&auth, &token).await, "token_issuer", "{name}");
+        }
+    }
+    let warnings = log.lines("WARN").join("\n");
+    assert_eq!(warnings.matches("almost, but not exactly").count(), 3, "{warnings}");
+    for iss in [format!("{url}/"), https, format!("{url}/tenants/{{tenant_id}}/")] {
+        assert!(warnings.contains(&format!("iss=\"{iss}\"")), "{iss} in {warnings}");
+    }
+    assert!(!warnings.contains("acme"), "text of a token is not logged");
 }
 
 #[tokio::test]
