@@ -77,7 +77,7 @@ async fn better_auth_signs_a_browser_in() {
     let provider = BetterAuth::start(&site).await;
     let _service = provider.service(&site).await;
     let fill_in = async |browser: &Browser| {
-        browser.shows("Sign in with an e-mail address").await;
+        browser.has("#email").await;
         browser.write("#email", "alice@wave.example").await;
         browser.write("#password", "wonderland-42").await;
         browser.click("button").await;

@@ -106,7 +106,7 @@ async fn lemonldap_signs_a_browser_in() {
     let provider = LemonLdap::start(&site).await;
     let _service = provider.service(&site, &[]).await;
     let fill_in = async |browser: &Browser| {
-        browser.shows("Connect").await;
+        browser.has("#userfield").await;
         browser.write("#userfield", "dwho").await;
         browser.write("#passwordfield", "dwho").await;
         browser.click("button[type=submit]").await;

@@ -10,6 +10,9 @@ use tokio::process::{Child, Command};
 /// The key of an element's id (WebDriver §12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// The Enter key (WebDriver §17.4.2).
+pub(crate) const ENTER: &str = "\u{e007}";
+
 pub(crate) struct Browser {
     driver: Child,
     session: String,
@@ -108,6 +111,19 @@ impl Browser {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the page at {} does not show `{text}` but: {seen}", self.url().await);
+    }
+
+    /// Waits until the page shows an element.
+    pub(crate) async fn has(&self, selector: &str) {
+        let script = format!("return !!document.querySelector('{selector}')?.checkVisibility()");
+        for _ in 0..2400 {
+            if self.script(&script).await == true {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let seen = self.script("return document.body.innerText").await;
+        panic!("the page at {} has no `{selector}`: {seen}", self.url().await);
     }
 
     /// Returns all cookies of the page, including those that scripts cannot read.
