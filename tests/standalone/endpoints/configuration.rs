@@ -370,7 +370,7 @@ fn reserved_sign_in_parameters_are_faults() {
         let parameters = format!("{name}=hunter2");
         let pair = [("SIGN_IN_PARAMETERS", parameters.as_str())];
         let outcome = from_variables(&[&SIGN_IN[..], &pair].concat());
-        let error = outcome.err().expect(name).to_string();
+        let error = outcome.expect_err(name).to_string();
         assert!(!error.contains("hunter2"), "{error}");
         assert!(error.contains("WAVE_SIGN_IN_PARAMETERS") && error.contains(name), "{error}");
         let client = client("https://id.example");
