@@ -74,7 +74,10 @@ impl Provider {
                 .tenant_id(["/app_metadata/tenant_id"])
                 .display_name(["/user_metadata/full_name", "/user_metadata/name"])
                 .roles(["/app_metadata/roles", "user_role", "role"])
-                .mfa([ClaimTest::equals("aal", "aal2")]),
+                // The methods state their times; there is no `auth_time`.
+                .mfa(["totp", "mfa/totp", "mfa/phone", "mfa/webauthn"].map(|method| {
+                    ClaimTest::equals("aal", "aal2").and(ClaimTest::contains("amr", method))
+                })),
             Self::Clerk => claims
                 .tenant_id(["/o/id", "org_id"])
                 .scopes(["scope"])
@@ -228,7 +231,7 @@ fn is_guid(text: &str) -> bool {
 
 /// Returns the issuer of a user pool: by the pool's id, which begins with the region, or by the URL itself.
 fn cognito(text: &str) -> Option<String> {
-    let url = text.contains("://").then(|| https_url(text)).unwrap_or(None);
+    let url = if text.contains("://") { https_url(text) } else { None };
     let pool = url.as_deref().unwrap_or(text).rsplit('/').next()?;
     let (region, id) = pool.split_once('_')?;
     let is_plain =
@@ -515,7 +518,7 @@ impl IssuerConfig {
     /// |---|---|
     /// | tenant | `/app_metadata/tenant_id` |
     /// | roles | `role`, `user_role` and `/app_metadata/roles` |
-    /// | multi-factor authentication | `aal` is `aal2` |
+    /// | multi-factor authentication | `aal` is `aal2`, and `amr` has a second factor, with its time |
     /// | name for display | from `user_metadata` |
     ///
     /// The audience is `authenticated`.

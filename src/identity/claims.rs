@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::claim_test::is_set;
+use super::claim_test::{ClaimTest, is_set};
 use super::{
     Actor, ClaimPath, ClaimsMapping, Confirmation, Identity, IdentityKind, Inner, Provenance,
     Scopes, TenantId,
@@ -141,9 +141,14 @@ impl Reading<'_> {
         span(value.unwrap_or_default())
     }
 
-    /// Reads the time of the multi-factor authentication that the first passing test found.
+    /// Reads the time of the last multi-factor authentication that a test finds.
     fn mfa_verified_at(&self, claims: Value<'_>) -> Option<SystemTime> {
-        let test = self.mapping.mfa.iter().find(|test| test.passes(claims))?;
+        let passing = self.mapping.mfa.iter().filter(|test| test.passes(claims));
+        passing.filter_map(|test| self.time_of(test, claims)).max()
+    }
+
+    /// Returns the time of the authentication methods that a test found, or else of the authentication.
+    fn time_of(&self, test: &ClaimTest, claims: Value<'_>) -> Option<SystemTime> {
         // An item of `amr` may state when its method was used. All of the tested methods were used since the
         // earliest of these times.
         let times = test.found(claims).filter_map(|it| it.get("timestamp")).filter_map(seconds);

@@ -219,7 +219,8 @@ impl Identity {
     /// [`ClaimsMapping::mfa`](field@super::ClaimsMapping::mfa) passes: by default, if `amr` contains `mfa`.
     ///
     /// The time is that of the authentication methods that the test found, if the items of `amr` are objects
-    /// with a `timestamp` (as those of Supabase; the earliest of them counts). Otherwise it is `auth_time`.
+    /// with a `timestamp` (as those of Supabase; the earliest of them counts). Otherwise it is `auth_time`. If
+    /// several tests pass, the latest of their times counts.
     /// `None` if the token states no readable time: then [`mfa_within`](crate::guard::mfa_within) refuses the
     /// identity. `iat` is never used instead, because a token may be renewed long after the authentication.
     pub fn mfa_verified_at(&self) -> Option<SystemTime> {

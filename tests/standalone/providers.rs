@@ -389,7 +389,6 @@ fn supabase() -> Case {
         "aal": "aal2",
         "amr": [{ "method": "totp", "timestamp": 1_640_991_700 },
                 { "method": "password", "timestamp": 1_640_991_600 }],
-        "auth_time": 1_640_991_600,
     });
     Case {
         preset: IssuerConfig::supabase("https://example.supabase.co"),

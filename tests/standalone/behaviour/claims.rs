@@ -342,6 +342,14 @@ async fn mfa_tests_read_methods_and_their_times() {
         (supabase, totp(json!(1e300)), None),
         ("amr*=mfa", json!({ "amr": "mfa", "auth_time": 500 }), None),
         ("acr=gold,aal=aal2", json!({ "aal": "aal2", "auth_time": 500 }), Some(500)),
+        // If several tests pass, the last authentication counts.
+        (
+            "amr*=totp,amr*=phone,amr*=key",
+            methods(json!([
+                { "method": "totp", "timestamp": 700 }, { "method": "phone", "timestamp": 900 },
+            ])),
+            Some(900),
+        ),
     ] {
         let tests = tests.split(',').map(|test| test.parse().unwrap());
         let issuer = world.issuer().claims(ClaimsMapping::default().mfa(tests));
