@@ -2,10 +2,11 @@
 //!
 //! The trait [`TokenValidator`] and its implementation for signed JWTs, [`JwksValidator`], are at the root of
 //! the crate. This module has [`Credentials`], the input of a custom validator, and [`VerifiedTokens`], the
-//! cache of verified tokens. [`insecure_decode_claims`] decodes a token without verifying it, for debugging.
+//! cache of verified tokens. [`GroupSource`] fetches groups that a token lacks. [`insecure_decode_claims`] decodes a token without verifying it, for debugging.
 //!
 //! See also: [manual::request](crate::manual::request).
 
+mod groups;
 mod headers;
 mod id_token;
 pub(crate) mod jwks;
@@ -17,6 +18,7 @@ pub(crate) mod token_validator;
 mod verification;
 mod verified;
 
+pub use groups::{GroupRequest, GroupSource};
 pub use jwks::insecure_decode_claims;
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};

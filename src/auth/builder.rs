@@ -13,7 +13,7 @@ use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};
-use crate::validator::{JwksValidator, SyntaxChecked, TokenValidator};
+use crate::validator::{GroupSource, JwksValidator, SyntaxChecked, TokenValidator};
 
 /// A builder for [`Auth`]. [`build`](Self::build) does no network I/O.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub struct AuthBuilder {
     clock: Option<Arc<dyn Clock>>,
     insecure_http_hosts: Vec<String>,
     http: Option<Arc<dyn HttpClient>>,
+    groups: Option<Arc<dyn GroupSource>>,
 }
 
 impl AuthBuilder {
@@ -47,6 +48,7 @@ impl AuthBuilder {
             clock: None,
             insecure_http_hosts: Vec::new(),
             http: None,
+            groups: None,
         }
     }
 
@@ -202,6 +204,14 @@ impl AuthBuilder {
         self
     }
 
+    /// Sets the source of groups that the provider left out of a token because there are too many (Entra ID).
+    /// It is asked once for each such token, and its answer is cached with the verified token. Default: none;
+    /// such a caller is then in no group. Tokens of your own [validators](Self::validator) do not use it.
+    pub fn group_source(mut self, source: impl GroupSource) -> Self {
+        self.groups = Some(Arc::new(source));
+        self
+    }
+
     /// Sets the user that every caller becomes in mock mode, and every caller with a mock token in
     /// hybrid mode. Default: [`MockUser::default`].
     pub fn mock_user(mut self, user: MockUser) -> Self {
@@ -242,7 +252,8 @@ impl AuthBuilder {
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
-        let jwks = Arc::new(JwksValidator::with_key_sets(&config, key_sets)?);
+        let jwks = JwksValidator::with_key_sets(&config, key_sets)?;
+        let jwks = Arc::new(jwks.with_group_source(self.groups));
         let issuers = jwks.issuers().clone();
         let verified_tokens = jwks.verified_tokens().clone();
         for (template, resolver) in tenant_issuers {

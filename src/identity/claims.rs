@@ -112,6 +112,7 @@ impl Reading<'_> {
             provenance: self.provenance,
             kind,
             email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
+            has_group_overage: has_group_overage(claims),
             subject: span(Some(subject)),
             partner_id: span(partner_id),
             client_id: span(client_id),
@@ -183,6 +184,13 @@ impl Reading<'_> {
             telemetry::claim_ignored(&self.issuer, attribute, is_new);
         }
     }
+}
+
+/// Returns whether Entra ID left the groups out of the token
+/// (<https://learn.microsoft.com/en-us/entra/identity-platform/access-token-claims-reference#groups-overage-claim>).
+fn has_group_overage(claims: Value<'_>) -> bool {
+    let has_groups = claims.get("hasgroups").and_then(Value::as_bool) == Some(true);
+    has_groups || claims.get("_claim_names").is_some_and(|names| names.get("groups").is_some())
 }
 
 /// Returns the tenant in `claims`, at the places that `mapping` names; `None` if there is none.

@@ -1,5 +1,6 @@
 //! [`Identity`]: the caller, as described by a verified token.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -96,15 +97,18 @@ impl Actor {
 #[derive(Clone)]
 pub struct Identity(pub(super) Arc<Inner>);
 
+#[derive(Clone)]
 pub(super) struct Inner {
     pub(super) tenant_id: Option<TenantId>,
     pub(super) provenance: Provenance,
     pub(super) kind: IdentityKind,
     pub(super) email_verified: bool,
+    pub(super) has_group_overage: bool,
     /// The length of the claims at the start of `text`, in bytes.
     pub(super) claims_length: u32,
     pub(super) issuer: Arc<str>,
-    /// The JSON of the claims, followed by its escaped strings in unescaped form.
+    /// The JSON of the claims, followed by its escaped strings in unescaped form, and by the groups of a
+    /// [`GroupSource`](crate::validator::GroupSource).
     pub(super) text: Box<str>,
     // The following spans are places in `text`.
     pub(super) subject: Span,
@@ -208,6 +212,27 @@ impl Identity {
     /// Returns the groups: by default, the claim `groups`.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.names().skip(self.0.roles as usize)
+    }
+
+    /// Returns whether the provider left the groups out of the token because there are too many: `_claim_names`
+    /// names `groups`, or `hasgroups` is true, as in tokens of Entra ID. Then the groups are not known, and
+    /// [`groups`](Self::groups) has only those of other claims. False after a
+    /// [`GroupSource`](crate::validator::GroupSource) has returned the groups.
+    pub fn has_group_overage(&self) -> bool {
+        self.0.has_group_overage
+    }
+
+    /// Returns the identity with other groups, which are then complete; `None` if there are too many.
+    pub(crate) fn with_groups(&self, groups: &[String]) -> Option<Self> {
+        let mut inner = Inner::clone(&self.0);
+        let mut text = String::from(std::mem::take(&mut inner.text));
+        let mut names: Vec<_> = inner.names.iter().take(inner.roles as usize).copied().collect();
+        let mut seen = BTreeSet::new();
+        for group in groups.iter().filter(|group| seen.insert(group.as_str())) {
+            names.push(Span::append(&mut text, group)?);
+        }
+        (inner.text, inner.names, inner.has_group_overage) = (text.into(), names.into(), false);
+        Some(Self(Arc::new(inner)))
     }
 
     /// Returns whether `group` is one of the groups. Case matters.

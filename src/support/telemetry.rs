@@ -333,6 +333,25 @@ pub(crate) fn admission_failed(error: &(dyn Error + 'static), is_new: bool) {
     count!("scaikey_auth_admission_failures_total");
 }
 
+/// Logs and counts a group source that could not return the groups of a caller. Warns if the failure is new.
+pub(crate) fn group_source_failed(error: &(dyn Error + 'static), is_new: bool) {
+    let error = Causes(error);
+    if_new!(is_new, warn!(%error, "group source failed"));
+    count!("scaikey_auth_group_source_failures_total");
+}
+
+/// Logs that an issuer left the groups out of a token, and that no source can fetch them. Warns if it is new
+/// for the issuer.
+pub(crate) fn groups_missing(issuer: &str, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(
+            issuer,
+            "a token has no groups, because its user has too many: the caller counts as a member of none. Set `AuthBuilder::group_source`, or let the provider put only groups that are assigned to the application, or application roles, into tokens"
+        )
+    );
+}
+
 /// Logs that a store answered after a logged failure.
 pub(crate) fn store_recovered(store: &'static str) {
     tracing::info!(target: TARGET, "{store} works again");

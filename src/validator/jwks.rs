@@ -5,18 +5,23 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use super::groups::{GroupRequest, GroupSource, MonitoredSource};
 use super::headers::HeaderCache;
 use super::jws::{Header, Jws, document};
+use super::rules::ValidityPeriod;
 use super::verification::{Verification, finish};
-use super::verified::VerifiedTokens;
+use super::verified::{Miss, VerifiedTokens};
 use super::{Credentials, TokenValidator, rules};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, ConfigError};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading, TenantId};
-use crate::issuer::{Issuer, IssuerLookup, IssuerTemplate, Issuers, KeySets, SignatureCheck};
+use crate::issuer::{
+    Issuer, IssuerLookup, IssuerTemplate, Issuers, KeyLease, KeySets, SignatureCheck,
+};
 #[cfg(feature = "trust")]
 use crate::support::json::Document;
+use crate::support::telemetry;
 
 /// A validator of signed JWTs (RFC 7519), with the keys that their issuers publish (RFC 7517).
 ///
@@ -34,6 +39,8 @@ use crate::support::json::Document;
 /// 8. the signature;
 /// 9. the types of all claims that are read.
 ///
+/// If the provider left the groups out of the token, a [`GroupSource`] is asked for them.
+///
 /// A token that passed is [cached](VerifiedTokens). When it is presented again, only the time, its key and
 /// its issuer are checked.
 ///
@@ -46,6 +53,23 @@ pub struct JwksValidator {
     headers: Arc<HeaderCache>,
     verified_tokens: VerifiedTokens,
     max_token_bytes: usize,
+    groups: Option<Arc<MonitoredSource>>,
+}
+
+/// The result for a valid token.
+enum Verified {
+    Complete(Identity),
+    /// The provider left the groups out of the token, and a source may return them.
+    NeedsGroups(Box<WithoutGroups>),
+}
+
+/// A verified token without its groups, which is cached when it is complete.
+struct WithoutGroups {
+    source: Arc<MonitoredSource>,
+    identity: Identity,
+    miss: Option<Miss>,
+    lifetime: ValidityPeriod,
+    lease: KeyLease,
 }
 
 impl JwksValidator {
@@ -79,7 +103,20 @@ impl JwksValidator {
             headers: Arc::default(),
             verified_tokens: VerifiedTokens::new(config.verified_tokens_bytes),
             max_token_bytes: config.max_token_bytes,
+            groups: None,
         })
+    }
+
+    /// Sets the source of groups that the provider left out of a token. Default: none. With
+    /// [`AuthBuilder`](crate::AuthBuilder), use its method of the same name.
+    #[must_use]
+    pub fn group_source(self, source: impl GroupSource) -> Self {
+        self.with_group_source(Some(Arc::new(source)))
+    }
+
+    pub(crate) fn with_group_source(mut self, source: Option<Arc<dyn GroupSource>>) -> Self {
+        self.groups = source.map(|source| Arc::new(MonitoredSource::new(source)));
+        self
     }
 
     /// Returns the trusted issuers, to add, remove and monitor them.
@@ -93,7 +130,7 @@ impl JwksValidator {
     }
 
     /// Verifies a token with the cached keys.
-    fn verify(&self, credentials: &Credentials<'_>) -> Verification<Identity> {
+    fn verify(&self, credentials: &Credentials<'_>) -> Verification<Verified> {
         let error = match self.check(credentials) {
             Ok(verification) => return verification,
             // Invalid characters are searched for only here: a token with one cannot be parsed. (If the
@@ -110,7 +147,7 @@ impl JwksValidator {
 
     /// Applies all rules. A rule whose result may change over time must also be part of the check of a
     /// cached token, in [`VerifiedTokens`].
-    fn check(&self, credentials: &Credentials<'_>) -> Result<Verification<Identity>, InvalidToken> {
+    fn check(&self, credentials: &Credentials<'_>) -> Result<Verification<Verified>, InvalidToken> {
         let (token, allows_bound) = (credentials.token_bytes(), credentials.allows_bound());
         // Checked before the cache lookup, whose MAC costs more for a longer token.
         if token.len() > self.max_token_bytes {
@@ -122,7 +159,7 @@ impl JwksValidator {
             Ok(bound) if bound.confirmation().is_some() && !allows_bound => {
                 return Err(InvalidToken::Unproven);
             }
-            Ok(identity) => return Ok(Verification::Done(Ok(identity))),
+            Ok(identity) => return Ok(Verification::Done(Ok(Verified::Complete(identity)))),
             Err(miss) => miss,
         };
         let now = self.clock.now();
@@ -176,8 +213,28 @@ impl JwksValidator {
             logged: Some(&rules.logged),
         };
         let identity = reading.identity(document)?;
-        self.verified_tokens.insert(miss, &identity, lifetime, lease, &*self.clock);
-        Ok(Verification::Done(Ok(identity)))
+        let verified = match self.groups.as_ref().filter(|_| identity.has_group_overage()) {
+            Some(source) => {
+                let source = source.clone();
+                let token = WithoutGroups { source, identity, miss, lifetime, lease };
+                Verified::NeedsGroups(Box::new(token))
+            }
+            None => {
+                if identity.has_group_overage() {
+                    telemetry::groups_missing(&issuer.name, rules.logged.is_first("overage"));
+                }
+                self.verified_tokens.insert(miss, &identity, lifetime, lease, &*self.clock);
+                Verified::Complete(identity)
+            }
+        };
+        Ok(Verification::Done(Ok(verified)))
+    }
+
+    /// Caches a token whose groups are known now.
+    fn insert(&self, token: WithoutGroups, complete: Identity) -> Identity {
+        let WithoutGroups { miss, lifetime, lease, .. } = token;
+        self.verified_tokens.insert(miss, &complete, lifetime, lease, &*self.clock);
+        complete
     }
 }
 
@@ -214,11 +271,24 @@ impl TokenValidator for JwksValidator {
     }
 
     fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        self.verify(presented).try_finish()
+        let token = match self.verify(presented).try_finish()? {
+            Ok(Verified::Complete(identity)) => return Some(Ok(identity)),
+            Ok(Verified::NeedsGroups(token)) => token,
+            Err(error) => return Some(Err(error)),
+        };
+        let request = GroupRequest::of(&token.identity, *presented);
+        let complete = token.source.try_complete(&request, || self.clock.elapsed())?;
+        Some(complete.map(|identity| self.insert(*token, identity)))
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
-        finish(|| self.verify(presented)).await
+        let token = match finish(|| self.verify(presented)).await? {
+            Verified::Complete(identity) => return Ok(identity),
+            Verified::NeedsGroups(token) => token,
+        };
+        let request = GroupRequest::of(&token.identity, *presented);
+        let complete = token.source.complete(&request, || self.clock.elapsed()).await?;
+        Ok(self.insert(*token, complete))
     }
 }
 

@@ -63,6 +63,13 @@ impl Span {
         Self { start: start as u32, end: end as u32 }
     }
 
+    /// Appends `value` to `text` and returns its place, or `None` if the place does not fit into a span.
+    pub(crate) fn append(text: &mut String, value: &str) -> Option<Self> {
+        let start = u32::try_from(text.len()).ok()?;
+        text.push_str(value);
+        Some(Self { start, end: u32::try_from(text.len()).ok()? })
+    }
+
     #[inline]
     pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize

@@ -5,6 +5,7 @@ mod challenges;
 mod claims;
 mod extractors;
 mod forged;
+mod group_source;
 mod grpc;
 mod guards;
 mod identity_isolation;

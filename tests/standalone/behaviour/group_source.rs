@@ -1,0 +1,229 @@
+//! Groups that the provider left out of a token, and the source that returns them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::get;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::guard::group;
+use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::validator::{Credentials, GroupRequest, GroupSource};
+use scaikey_auth::{Auth, AuthConfig, Identity, JwksValidator, TokenValidator};
+use serde_json::json;
+
+use crate::support::{Log, Server, World, config};
+
+/// A directory with the groups of each user, by `oid`.
+#[derive(Debug, Clone, Default)]
+struct Directory {
+    calls: Arc<AtomicU64>,
+    is_down: Arc<AtomicBool>,
+    /// The tokens that were presented.
+    tokens: Arc<Mutex<Vec<String>>>,
+    /// Whether the answer takes an asynchronous call.
+    is_slow: bool,
+}
+
+impl Directory {
+    fn both() -> [Self; 2] {
+        [Self::default(), Self { is_slow: true, ..Self::default() }]
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn answer(&self, request: &GroupRequest<'_>) -> Result<Vec<String>, BoxError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.tokens.lock().unwrap().push(request.token().to_owned());
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err("secret cause".into());
+        }
+        assert!(request.identity.has_group_overage());
+        let claims: serde_json::Value = request.identity.claims()?;
+        let oid = claims["oid"].as_str().ok_or("no oid")?;
+        Ok(["admins", "é", oid, "admins"].map(str::to_owned).into())
+    }
+}
+
+#[async_trait]
+impl GroupSource for Directory {
+    fn try_groups(&self, request: &GroupRequest<'_>) -> Option<Result<Vec<String>, BoxError>> {
+        (!self.is_slow).then(|| self.answer(request))
+    }
+
+    async fn groups(&self, request: &GroupRequest<'_>) -> Result<Vec<String>, BoxError> {
+        tokio::task::yield_now().await;
+        self.answer(request)
+    }
+}
+
+/// A token as Entra ID issues it for a user in too many groups.
+fn entra(world: &World) -> TokenBuilder {
+    let source = json!({ "src1": { "endpoint": "https://graph.example/getMemberObjects" } });
+    let token = world.provider.token().without("groups").claim("oid", "user-7");
+    let token = token.roles(["docs_internal"]);
+    token.claim("_claim_names", json!({ "groups": "src1" })).claim("_claim_sources", source)
+}
+
+async fn groups_of(identity: Identity) -> String {
+    let groups: Vec<_> = identity.groups().collect();
+    format!("{groups:?} {} {}", identity.has_group_overage(), identity.has_role("docs_internal"))
+}
+
+async fn server(auth: &Auth) -> Server {
+    let app = Router::new()
+        .route("/groups", get(groups_of))
+        .route("/admin", get(|| async {}).route_layer(auth.require(group("admins"))))
+        .layer(auth.layer())
+        .layer(auth.endpoints().build().unwrap());
+    Server::axum(app).await
+}
+
+#[tokio::test]
+async fn overage_without_source_is_warned_once() {
+    let world = World::new().await;
+    let server = server(&world.auth().build().unwrap()).await;
+    let log = Log::start();
+    for _ in 0..3 {
+        let token = entra(&world).sign();
+        assert_eq!(server.get_as("/admin", &token).await.status, 403);
+        assert_eq!(server.get_as("/groups", &token).await.body, "[] true true");
+    }
+    let text = log.text();
+    let warnings = text.lines().filter(|line| line.contains("WARN"));
+    let warnings: Vec<_> = warnings.filter(|line| line.contains("a token has no groups")).collect();
+    assert_eq!(warnings.len(), 1, "{text}");
+    assert!(warnings[0].contains(&world.provider.issuer()), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn source_is_asked_once_per_token() {
+    let world = World::new().await;
+    for directory in Directory::both() {
+        let auth = world.auth().group_source(directory.clone()).build().unwrap();
+        let server = server(&auth).await;
+        let token = entra(&world).sign();
+        for _ in 0..3 {
+            assert_eq!(server.get_as("/admin", &token).await.status, 200);
+            let groups = server.get_as("/groups", &token).await.body;
+            assert_eq!(groups, r#"["admins", "é", "user-7"] false true"#);
+            let whoami = server.get_as("/v1/auth/whoami", &token).await.json();
+            assert_eq!(whoami["groups"], json!(["admins", "é", "user-7"]));
+        }
+        assert_eq!(directory.calls(), 1);
+        assert_eq!(*directory.tokens.lock().unwrap(), [token.clone()]);
+        let next = entra(&world).claim("oid", "user-8").sign();
+        assert!(server.get_as("/groups", &next).await.body.contains("user-8"));
+        assert!(server.get_as("/groups", &token).await.body.contains("user-7"));
+        assert_eq!(directory.calls(), 2);
+        auth.verified_tokens().flush();
+        assert_eq!(server.get_as("/admin", &token).await.status, 200);
+        assert_eq!(directory.calls(), 3);
+    }
+}
+
+#[tokio::test]
+async fn only_overage_asks_the_source() {
+    let world = World::new().await;
+    for directory in Directory::both() {
+        let auth = world.auth().group_source(directory.clone()).build().unwrap();
+        let server = server(&auth).await;
+        let token = || world.provider.token();
+        for token in [
+            token(),
+            token().without("groups"),
+            token().claim("hasgroups", false),
+            token().claim("hasgroups", "true"),
+            token().claim("_claim_names", json!({ "roles": "src1" })),
+            token().claim("_claim_names", "groups"),
+            token().claim("_claim_names", json!(["groups"])),
+        ] {
+            assert_eq!(server.get_as("/admin", &token.sign()).await.status, 403);
+        }
+        for forged in [
+            entra(&world).expired(),
+            entra(&world).audience("another"),
+            entra(&world).issuer("https://other.example"),
+            entra(&world).signed_by(&scaikey_auth::testing::SigningKey::generate(
+                scaikey_auth::config::Algorithm::ES256,
+            )),
+        ] {
+            assert_eq!(server.get_as("/admin", &forged.sign()).await.status, 401);
+        }
+        assert_eq!(directory.calls(), 0);
+        let flagged = token().without("groups").claim("hasgroups", true).claim("oid", "user-9");
+        assert_eq!(server.get_as("/admin", &flagged.sign()).await.status, 200);
+        // What the token has besides is replaced.
+        let both = entra(&world).groups(["group-eng"]);
+        let groups = server.get_as("/groups", &both.sign()).await.body;
+        assert_eq!(groups, r#"["admins", "é", "user-7"] false true"#);
+    }
+}
+
+#[tokio::test]
+async fn failing_source_answers_503() {
+    let world = World::new().await;
+    for directory in Directory::both() {
+        let auth = world.auth().group_source(directory.clone()).build().unwrap();
+        let server = server(&auth).await;
+        let (cached, token) = (entra(&world).sign(), entra(&world).sign());
+        assert_eq!(server.get_as("/admin", &cached).await.status, 200);
+        let log = Log::start();
+        directory.is_down.store(true, Ordering::SeqCst);
+        for path in ["/admin", "/groups", "/v1/auth/whoami"] {
+            let answer = server.get_as(path, &token).await;
+            assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{path}");
+            assert_eq!(answer.error(), None);
+            assert!(!answer.body.contains("secret cause"), "{}", answer.body);
+            assert_eq!(server.get_as(path, &cached).await.status, 200, "{path}");
+        }
+        directory.is_down.store(false, Ordering::SeqCst);
+        assert_eq!(server.get_as("/admin", &token).await.status, 200);
+        let logged = log.text();
+        assert_eq!(logged.matches("WARN").count(), 1, "{logged}");
+        assert!(logged.contains("group source failed error=secret cause"), "{logged}");
+        assert!(logged.contains("group source works again"), "{logged}");
+    }
+}
+
+/// A source whose directory never answers.
+#[derive(Debug)]
+struct Hangs;
+
+#[async_trait]
+impl GroupSource for Hangs {
+    async fn groups(&self, _: &GroupRequest<'_>) -> Result<Vec<String>, BoxError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn hanging_source_answers_503() {
+    let world = World::new().await;
+    let server = server(&world.auth().group_source(Hangs).build().unwrap()).await;
+    let token = entra(&world).sign();
+    let answer = tokio::time::timeout(Duration::from_secs(60), server.get_as("/admin", &token));
+    let answer = answer.await.expect("the layer answers within its deadline");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+}
+
+#[tokio::test]
+async fn validator_alone_asks_its_source() {
+    let world = World::new().await;
+    let issuer = json!({ "issuer": world.provider.issuer(), "allow_loopback_http": true,
+        "algorithms": ["ES256"], "jwks": { "wait_seconds": 60 } });
+    let config: AuthConfig = config(json!({ "issuers": [issuer], "audience": ["scaiwave"] }));
+    let directory = Directory::default();
+    let validator = JwksValidator::with_clock(&config, Arc::new(world.clock.clone())).unwrap();
+    let validator = validator.group_source(Arc::new(directory.clone()));
+    let token = entra(&world).sign();
+    for _ in 0..2 {
+        let identity = validator.validate(&Credentials::bearer(&token)).await.unwrap();
+        assert!(identity.in_group("user-7") && !identity.has_group_overage());
+    }
+    assert_eq!(directory.calls(), 1);
+}
