@@ -25,6 +25,8 @@
 //! - [`Provider`] serves discovery, keys and the OAuth endpoints on the loopback interface. Its
 //!   [`TestIssuer`]s (the platform and each [tenant](Provider::tenant)) have keys that rotate,
 //!   request counters, and [faults](Fault) that a test sets and clears.
+//! - [`Provider::tenant_at`] and [`Provider::issuer_at`] add issuers at paths of your provider's layout, and
+//!   [`TestIssuer::shape_tokens`] gives tokens the shape of your provider's.
 //! - A [`Client`] gets tokens by client credentials, password, [code](TestIssuer::authorize),
 //!   refresh and [exchange](Client::may_exchange), and can revoke and introspect them. A
 //!   [public](Client::public) client is limited to password, code, refresh and revocation.
