@@ -40,7 +40,5 @@ pub(crate) use issuer::{
 };
 pub(crate) use mode::AuthMode;
 pub(crate) use origin::Origin;
-#[cfg(feature = "trust")]
-pub(crate) use plain_http::MESH_REMEDY;
-pub(crate) use plain_http::PlainHttp;
+pub(crate) use plain_http::{MESH_REMEDY, PlainHttp};
 pub(crate) use resource::Resource;
