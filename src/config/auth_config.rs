@@ -162,6 +162,7 @@ impl AuthConfig {
     ///
     /// * Variables of an issuer, such as `P_JWKS_URI`, belong to the only issuer of the file; without one, to
     ///   a new issuer. If the file has several issuers, such a variable is a fault.
+    /// * `P_PROVIDER` replaces the settings of the issuer in the file by those of the preset, except its URL.
     /// * A secret and its file, such as `P_CLIENT_SECRET` and `client.secret_file`, are one setting: a variable
     ///   replaces either of them. Both variables together are a fault.
     /// * Faults name the variable if it is set, and otherwise the field.

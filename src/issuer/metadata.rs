@@ -16,18 +16,14 @@ pub(crate) enum MetadataError {
     Limit,
     #[error("has a duplicate member")]
     Duplicate,
-    #[error(
-        "is not for the issuer `{expected}`{actual}: set expected_issuer to the value of its member `issuer`"
-    )]
+    #[error("{}", wrong_issuer(expected, *near_miss, *is_expected_issuer))]
     Issuer {
-        expected: String,
-        /// The actual issuer, if it differs only by a slash or its scheme.
-        actual: String,
+        expected: Box<str>,
+        /// The difference, if it is only a slash or the scheme.
+        near_miss: Option<NearMiss>,
+        /// Whether the name of the issuer was set as `expected_issuer`.
+        is_expected_issuer: bool,
     },
-    #[error(
-        "is not for `{expected}`, the value of expected_issuer{actual}: correct expected_issuer, or leave it out"
-    )]
-    ExpectedIssuer { expected: String, actual: String },
     #[error("has no usable {0}")]
     Lacks(&'static str),
     #[error(transparent)]
@@ -36,13 +32,24 @@ pub(crate) enum MetadataError {
 
 impl MetadataError {
     /// Names expected_issuer as the cause, if that is set.
-    pub(super) fn with_expected_issuer(self, is_set: bool) -> Self {
-        match self {
-            Self::Issuer { expected, actual } if is_set => {
-                Self::ExpectedIssuer { expected, actual }
-            }
-            error => error,
+    pub(super) fn with_expected_issuer(mut self, is_set: bool) -> Self {
+        if let Self::Issuer { is_expected_issuer, .. } = &mut self {
+            *is_expected_issuer = is_set;
         }
+        self
+    }
+}
+
+fn wrong_issuer(expected: &str, near_miss: Option<NearMiss>, is_expected_issuer: bool) -> String {
+    let actual = near_miss.map(|miss| format!(", but for `{}`", miss.spelled(expected)));
+    let actual = actual.unwrap_or_default();
+    match is_expected_issuer {
+        true => format!(
+            "is not for `{expected}`, the value of expected_issuer{actual}: correct expected_issuer, or leave it out"
+        ),
+        false => format!(
+            "is not for the issuer `{expected}`{actual}: set expected_issuer to the value of its member `issuer`"
+        ),
     }
 }
 
@@ -58,9 +65,7 @@ fn parse(body: &[u8], expected: &str) -> Result<Document, MetadataError> {
         return Ok(document);
     }
     let near_miss = NearMiss::between(expected, actual);
-    let actual = near_miss.map(|miss| format!(", but for `{}`", miss.spelled(expected)));
-    let (expected, actual) = (expected.to_owned(), actual.unwrap_or_default());
-    Err(MetadataError::Issuer { expected, actual })
+    Err(MetadataError::Issuer { expected: expected.into(), near_miss, is_expected_issuer: false })
 }
 
 fn text<'d>(document: &'d Document, name: &str) -> Option<&'d str> {

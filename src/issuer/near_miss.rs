@@ -3,7 +3,7 @@
 /// The difference between an issuer and the configured one. Issuers are compared exactly, so tokens of the other
 /// issuer are refused; the difference is easily overlooked, so it is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NearMiss {
+pub(crate) enum NearMiss {
     /// It has a trailing slash.
     Slash,
     /// It lacks the trailing slash.
