@@ -26,6 +26,9 @@ async fn child() {
     println!("child: {} {error:?}", if error.is_none() { "accepted" } else { "refused" });
 }
 
+/// Variables, whether the token is accepted then, and whether the request passes the proxy.
+type Case<'c> = (&'c [(&'c str, &'c str)], bool, bool);
+
 async fn run(environment: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "reach::environment::child", "--ignored", "--nocapture"]);
@@ -54,7 +57,7 @@ async fn variables_set_proxy_and_certificates() {
         ("WAVE_ALGORITHMS", "ES256"),
         (TOKEN, &*token),
     ];
-    let table: &[(&[(&str, &str)], bool, bool)] = &[
+    let table: &[Case<'_>] = &[
         (&[("SSL_CERT_FILE", &ca_file)], true, true),
         (&[("SSL_CERT_FILE", &other)], false, true),
         (&[("SSL_CERT_FILE", &other), ("WAVE_CA_FILE", &ca_file)], true, true),
