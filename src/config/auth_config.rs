@@ -237,6 +237,7 @@ impl AuthConfig {
             ("exchange", "client.insecure_any_service_tenant", client.insecure_any_service_tenant),
             ("exchange", "client.insecure_unreadable_claims", client.insecure_unreadable_claims),
             ("exchange", "client.insecure_outlive_subject", client.insecure_outlive_subject),
+            ("exchange", "client.ca_file", client.ca_file.is_some()),
             ("exchange", "client.cache_keys", client.cache_keys.is_some()),
             ("exchange", "client.cache_keys_file", client.cache_keys_file.is_some()),
             ("redis", "client.redis_url", client.redis_url.is_some()),
