@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for ClaimPath {
 /// use scaikey_auth::identity::{ClaimTest, ClaimsMapping};
 ///
 /// let keycloak = ClaimsMapping::default()
-///     .tenant_id(["organization"])
+///     .tenant_id(["customer"])
 ///     .roles(["/realm_access/roles", "/resource_access/docs/roles"])
 ///     .service_account([ClaimTest::starts_with("preferred_username", "service-account-")])
 ///     .mfa([ClaimTest::equals("acr", "2")]);

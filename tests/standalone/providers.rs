@@ -1,8 +1,8 @@
 //! The presets for well-known providers: tokens with the documented claims pass and are mapped, similar tokens are
 //! refused, and the snippets of the manual are valid configurations.
 
-use std::fs;
 use std::time::Duration;
+use std::{fs, slice};
 
 use scaikey_auth::config::{Algorithm, ENVIRONMENT};
 use scaikey_auth::identity::{ClaimTest, IdentityKind};
@@ -613,7 +613,7 @@ fn fields_are_laid_over_the_preset() {
     expected.jwks_uri = Some("https://keys.example".to_owned());
     expected.claims = expected.claims.tenant_id(["org"]).mfa([ClaimTest::equals("acr", "gold")]);
     let expected = expected.leeway(Duration::from_secs(5));
-    assert_eq!(config.issuers, [expected.clone()]);
+    assert_eq!(config.issuers, slice::from_ref(&expected));
     // The order of the variables does not matter.
     let mut lines = [
         "P_AUDIENCE=docs",
@@ -626,7 +626,24 @@ fn fields_are_laid_over_the_preset() {
     ];
     for _ in 0..lines.len() {
         lines.rotate_left(1);
-        assert_eq!(from_variables(&lines.join("\n")).issuers, [expected.clone()], "{lines:?}");
+        let config = from_variables(&lines.join("\n"));
+        assert_eq!(config.issuers, slice::from_ref(&expected), "{lines:?}");
+    }
+}
+
+#[test]
+fn error_in_a_toml_file_names_the_member() {
+    for (line, expected) in [
+        ("claims.rolez = []", "claims.rolez: unknown field `rolez`"),
+        ("leeway_seconds = \"a\"", "leeway_seconds: invalid type"),
+        (
+            "provider = \"keyclock\"",
+            "provider: unknown variant `keyclock`, expected one of `keycloak`",
+        ),
+    ] {
+        let file = format!("audience = [\"a\"]\n[[issuers]]\nissuer = \"https://a\"\n{line}");
+        let error = toml::from_str::<AuthConfig>(&file).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("line "), "{error}");
     }
 }
 

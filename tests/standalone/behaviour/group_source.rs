@@ -115,7 +115,7 @@ async fn source_is_asked_once_per_token() {
             assert_eq!(whoami["groups"], json!(["admins", "é", "user-7"]));
         }
         assert_eq!(directory.calls(), 1);
-        assert_eq!(*directory.tokens.lock().unwrap(), [token.clone()]);
+        assert_eq!(*directory.tokens.lock().unwrap(), std::slice::from_ref(&token));
         let next = entra(&world).claim("oid", "user-8").sign();
         assert!(server.get_as("/groups", &next).await.body.contains("user-8"));
         assert!(server.get_as("/groups", &token).await.body.contains("user-7"));
