@@ -236,7 +236,7 @@ impl Discovery {
         let (issuer, plain_http) = (&*self.issuer, &self.plain_http);
         let jwks_uri = metadata::jwks_uri(&answer.body, url, issuer, plain_http)
             .map_err(|error| error.with_expected_issuer(self.has_expected_issuer))
-            .map_err(|error| FetchFault::Metadata { url: url.clone(), error: Box::new(error) })?;
+            .map_err(|error| FetchFault::Metadata { url: url.clone(), error })?;
         let endpoints = || Endpoints::parse(&answer.body, url, issuer, plain_http).ok();
         let endpoints = if self.keeps_endpoints { endpoints() } else { None };
         Ok(Metadata { jwks_uri, url_index: nth, endpoints })

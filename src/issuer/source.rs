@@ -22,7 +22,7 @@ pub(crate) enum FetchFault {
     #[error("{path} {error}")]
     File { path: String, error: String },
     #[error("the metadata at {url} {error}")]
-    Metadata { url: Url, error: Box<MetadataError> },
+    Metadata { url: Url, error: MetadataError },
     #[error("the key set is not a JSON object with a list of keys")]
     NotAKeySet,
     #[error("the key set is empty")]
