@@ -632,7 +632,7 @@ fn fields_are_laid_over_the_preset() {
 }
 
 #[test]
-fn error_in_a_toml_file_names_the_member() {
+fn toml_error_names_the_member() {
     for (line, expected) in [
         ("claims.rolez = []", "claims.rolez: unknown field `rolez`"),
         ("leeway_seconds = \"a\"", "leeway_seconds: invalid type"),
