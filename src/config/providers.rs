@@ -44,13 +44,19 @@ impl Provider {
     /// Returns the claims in which the provider's access tokens state who the caller is. Claims that are not
     /// named here keep their defaults.
     fn claims(self) -> ClaimsMapping {
-        let claims = ClaimsMapping::default();
+        // Only ScaiKey knows partners. Elsewhere, users may be able to edit a claim of this name.
+        let claims = ClaimsMapping::default().partner_id([""; 0]);
         match self {
             Self::Keycloak => {
-                claims.roles(["/realm_access/roles"]).service_account([ClaimTest::starts_with(
-                    "preferred_username",
-                    "service-account-",
-                )])
+                // A user may choose such a name. The claim of the client is only in tokens of service
+                // accounts; its name depends on the version.
+                let service_account = |client| {
+                    ClaimTest::starts_with("preferred_username", "service-account-")
+                        .and(ClaimTest::is_present(client))
+                };
+                claims
+                    .roles(["/realm_access/roles"])
+                    .service_account(["client_id", "clientId"].map(service_account))
             }
             Self::Entra | Self::EntraMultiTenant => claims
                 .subject(["oid"])
@@ -254,7 +260,7 @@ impl IssuerConfig {
     /// | of the caller | claim |
     /// |---|---|
     /// | roles | the realm's roles, `/realm_access/roles` |
-    /// | kind | a service account, if `preferred_username` begins with `service-account-` |
+    /// | kind | a service account, if `preferred_username` begins with `service-account-`, and `client_id` (or `clientId`) is present |
     /// | client | `azp`, or `client_id` |
     /// | everything else | as by default: `tenant_id` and `groups` need a mapper |
     ///
@@ -262,8 +268,7 @@ impl IssuerConfig {
     /// service's name into `aud`. Without it, `aud` is `account` or absent.
     ///
     /// **Not to trust.** The audience `account`: nearly every token of the realm has it. User attributes that
-    /// users can edit, as a tenant or a role. `service-account-` at the start of a user name, where users choose
-    /// their own name at registration: use `client_id` instead.
+    /// users can edit, as a tenant or a role.
     ///
     /// Source: <https://www.keycloak.org/docs/latest/server_admin/#audience-support>
     ///

@@ -72,10 +72,11 @@ fn keycloak() -> Case {
             }),
             Expected { client: Some("batch"), groups: &[], ..is_user },
         )),
-        others: vec![(
-            json!({ "tenant_id": "acme" }),
-            Expected { tenant: Some("acme"), ..is_user },
-        )],
+        others: vec![
+            (json!({ "tenant_id": "acme" }), Expected { tenant: Some("acme"), ..is_user }),
+            // Users may choose such a name, and edit such an attribute.
+            (json!({ "preferred_username": "service-account-x", "partner_id": 7 }), is_user),
+        ],
         refused: vec![
             (json!({ "aud": "account" }), "token_audience"),
             (json!({ "aud": null }), "token_claim_missing"),
