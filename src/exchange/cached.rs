@@ -19,6 +19,7 @@ use super::token::until_exp;
 use super::{AccessToken, CacheStatus, ExchangeError, Freshness};
 use crate::clock::{Clock, with_timeout};
 use crate::error::BoxError;
+use crate::identity::TenantId;
 use crate::support::mac::Mac;
 use crate::support::seal::{SealingKey, SealingKeys};
 use crate::support::single_flight::{SingleFlight, Waiter};
@@ -96,24 +97,35 @@ impl CachedExchange {
         request: &TokenRequest<'_>,
         rejected: Option<&AccessToken>,
     ) -> TokenResult {
-        let key = self.key(request)?;
-        match self.try_get(&key, rejected) {
+        match self.try_get(&self.key(request)?, rejected) {
             Some(result) => result,
             // Boxed, so that the futures of callers that need not wait stay small.
-            None => Box::pin(self.get_or_fetch(&key, rejected)).await,
+            None => Box::pin(self.get_or_fetch(request, rejected)).await,
         }
     }
 
-    /// Returns the request in the tenant of its subject token, if it acts on behalf of a user and names
-    /// no tenant. Requests for one user then share their tokens.
-    pub(super) fn in_tenant_of_subject(
+    /// Returns the request without a named tenant, if it names that of its subject token. Requests for one
+    /// user then share their tokens.
+    pub(super) fn without_tenant_of_subject(
         &self,
         request: &TokenRequest<'_>,
     ) -> Option<TokenRequest<'static>> {
-        let subject = request.subject().filter(|_| request.tenant().is_none())?;
-        let (issuer, mapping) = (&self.endpoint.name, &self.endpoint.settings.answer.claims);
-        let tenant = self.subject_tenants.of(subject, issuer, mapping)?;
+        let named = request.named_tenant()?;
+        let tenant = self.tenant_of_subject(request).filter(|tenant| tenant == named)?;
         Some(request.in_tenant_of_subject(tenant))
+    }
+
+    /// Returns the request with the tenant of its subject token, if it has no tenant yet. A hit in memory does
+    /// not need it.
+    fn with_tenant_of_subject(&self, request: &TokenRequest<'_>) -> Option<TokenRequest<'static>> {
+        let is_missing = request.tenant().is_none();
+        let tenant = is_missing.then(|| self.tenant_of_subject(request)).flatten()?;
+        Some(request.in_tenant_of_subject(tenant))
+    }
+
+    fn tenant_of_subject(&self, request: &TokenRequest<'_>) -> Option<TenantId> {
+        let mapping = &self.endpoint.settings.answer.claims;
+        self.subject_tenants.of(request.subject()?, &self.endpoint.name, mapping)
     }
 
     /// Answers from the memory of this process, without waiting.
@@ -146,9 +158,11 @@ impl CachedExchange {
 
     async fn get_or_fetch(
         self: &Arc<Self>,
-        key: &CacheKey<'_>,
+        request: &TokenRequest<'_>,
         rejected: Option<&AccessToken>,
     ) -> TokenResult {
+        let completed = self.with_tenant_of_subject(request);
+        let key = &self.key(completed.as_ref().unwrap_or(request))?;
         // Under a single-use key the fetch waits for the lock. If the cache is known to be unavailable,
         // a lookup before that would only double the wait.
         let skips_lookup = key.is_single_use() && self.cache_unavailable.load(Ordering::Relaxed);
@@ -185,8 +199,9 @@ impl CachedExchange {
         lock_timeout: Duration,
     ) -> Waiter<TokenResult> {
         self.fetches.run_with_leader(key.mac(), |leader| {
-            let (exchange, request, rejected) =
-                (self.clone(), key.request().owned(), rejected.cloned());
+            let (exchange, rejected) = (self.clone(), rejected.cloned());
+            let request = self.with_tenant_of_subject(key.request());
+            let request = request.unwrap_or_else(|| key.request().owned());
             async move {
                 match LockedFetch::new(&exchange, &request, rejected.as_ref()) {
                     Ok(mut fetch) => {

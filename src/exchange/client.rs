@@ -211,7 +211,7 @@ impl TokenExchangeClient {
             _ => None,
         };
         let request = on_behalf_of.as_ref().unwrap_or(request);
-        match self.cached.in_tenant_of_subject(request) {
+        match self.cached.without_tenant_of_subject(request) {
             Some(request) => self.cached.get(&request, rejected).await,
             None => self.cached.get(request, rejected).await,
         }

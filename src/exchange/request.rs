@@ -62,6 +62,8 @@ pub struct ExchangeRequest {
     /// [`claims`](crate::exchange::TokenExchangeBuilder::claims). It is *not verified* here; the provider
     /// verifies the subject token.
     pub tenant: Option<TenantId>,
+    /// The tenant in the subject token, if `tenant` is none and it is known.
+    pub(crate) tenant_of_subject: Option<TenantId>,
     /// Whether another issuer issued the subject token. If so, its `sub` and tenant are not compared
     /// with the new token, and the new token must not have scopes beyond `scopes`, even if these are
     /// empty.
@@ -79,6 +81,7 @@ impl ExchangeRequest {
             resources: Vec::new(),
             scopes: Scopes::new(),
             tenant: None,
+            tenant_of_subject: None,
             is_foreign: false,
         }
     }
@@ -121,6 +124,7 @@ impl ExchangeRequest {
         let request = OnBehalfOfRequest::new(self.subject.clone(), audience.as_str());
         let mut request = request.scopes(self.scopes.clone());
         request.tenant = self.tenant.clone();
+        request.tenant_of_subject = self.tenant_of_subject.clone();
         Ok(request)
     }
 }
@@ -147,13 +151,15 @@ pub struct OnBehalfOfRequest {
     /// The tenant of the user. Replaces `{tenant_id}` in the client's `token_url`. Default: the tenant in
     /// the assertion, as for [`ExchangeRequest::tenant`].
     pub tenant: Option<TenantId>,
+    /// The tenant in the assertion, if `tenant` is none and it is known.
+    pub(super) tenant_of_subject: Option<TenantId>,
 }
 
 impl OnBehalfOfRequest {
     /// Returns a request for a token with this audience and all consented scopes.
     pub fn new(assertion: impl Into<Secret>, audience: impl Into<String>) -> Self {
         let (assertion, audience) = (assertion.into(), audience.into());
-        Self { assertion, audience, scopes: Scopes::new(), tenant: None }
+        Self { assertion, audience, scopes: Scopes::new(), tenant: None, tenant_of_subject: None }
     }
 
     /// Requests only these scopes. Use it if the scopes name the target differently than `aud`: with a
@@ -398,7 +404,18 @@ impl TokenRequest<'_> {
         }
     }
 
+    /// Returns the tenant of the request: the one that it names, or else that of the subject token.
     pub(super) fn tenant(&self) -> Option<&TenantId> {
+        let tenant_of_subject = match self {
+            Self::Exchange(request) => request.tenant_of_subject.as_ref(),
+            Self::OnBehalfOf(request) => request.tenant_of_subject.as_ref(),
+            _ => None,
+        };
+        self.named_tenant().or(tenant_of_subject)
+    }
+
+    /// Returns the tenant that the request names.
+    pub(super) fn named_tenant(&self) -> Option<&TenantId> {
         match self {
             Self::Exchange(request) => request.tenant.as_ref(),
             Self::OnBehalfOf(request) => request.tenant.as_ref(),
@@ -431,12 +448,19 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Returns the request in this tenant, if it acts on behalf of a user and names no tenant.
+    /// Returns the request without a named tenant, in this tenant of its subject token. Only for requests
+    /// on behalf of a user.
     pub(super) fn in_tenant_of_subject(&self, tenant: TenantId) -> TokenRequest<'static> {
         let mut request = self.owned();
         match &mut request {
-            TokenRequest::Exchange(request) => request.to_mut().tenant = Some(tenant),
-            TokenRequest::OnBehalfOf(request) => request.to_mut().tenant = Some(tenant),
+            TokenRequest::Exchange(request) => {
+                let request = request.to_mut();
+                (request.tenant, request.tenant_of_subject) = (None, Some(tenant));
+            }
+            TokenRequest::OnBehalfOf(request) => {
+                let request = request.to_mut();
+                (request.tenant, request.tenant_of_subject) = (None, Some(tenant));
+            }
             _ => {}
         }
         request
@@ -479,7 +503,8 @@ impl TokenRequest<'_> {
     /// a digest of it can be used. The first part is the label of the grant, which determines the
     /// others. Every set ends with `None`.
     pub(super) fn parts<'p>(&'p self, credential: Option<&'p [u8]>) -> Vec<Option<&'p [u8]>> {
-        let tenant = self.tenant().map(|tenant| tenant.as_str().as_bytes());
+        // The tenant of the subject token is left out: the subject token, which is a part, determines it.
+        let tenant = self.named_tenant().map(|tenant| tenant.as_str().as_bytes());
         // Enough for most requests.
         let mut parts = Vec::with_capacity(16);
         parts.extend([Some(self.name().as_bytes()), tenant, credential]);

@@ -147,7 +147,7 @@ impl TokenAction {
             TokenKind::OnBehalf(request) => {
                 let (caller, mut request) = (caller()?, request.clone());
                 request.subject = caller_token(&caller)?.into();
-                request.tenant = caller.identity().tenant_id().cloned();
+                request.tenant_of_subject = caller.identity().tenant_id().cloned();
                 Self::Fetch(TokenRequest::Exchange(Cow::Owned(request)))
             }
             TokenKind::Service { request, in_callers_tenant } => {

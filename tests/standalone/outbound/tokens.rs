@@ -74,7 +74,13 @@ async fn layer_and_exchange_share_one_token() {
     let by_hand = ExchangeRequest::new(alice.token().unwrap(), "scaivault");
     let token = client.exchange(&by_hand).await.unwrap();
     assert_eq!(vault.only().token(), token.secret().expose());
+    let tenant = alice.identity().tenant_id().unwrap().clone();
+    client.exchange(&by_hand.clone().in_tenant(tenant)).await.unwrap();
     assert_eq!(world.provider.granted(EXCHANGE), 1);
+    // Another tenant is another request. The provider's token is not of that tenant.
+    let other = by_hand.in_tenant(TenantId::new("other").unwrap());
+    client.exchange(&other).await.unwrap_err();
+    assert_eq!(world.provider.granted(EXCHANGE), 2);
 }
 
 #[tokio::test]
