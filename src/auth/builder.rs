@@ -29,7 +29,7 @@ pub struct AuthBuilder {
     clock: Option<Arc<dyn Clock>>,
     insecure_http_hosts: Vec<String>,
     http: Option<Arc<dyn HttpClient>>,
-    groups: Option<Arc<dyn GroupSource>>,
+    group_sources: Vec<(String, Arc<dyn GroupSource>)>,
 }
 
 impl AuthBuilder {
@@ -48,7 +48,7 @@ impl AuthBuilder {
             clock: None,
             insecure_http_hosts: Vec::new(),
             http: None,
-            groups: None,
+            group_sources: Vec::new(),
         }
     }
 
@@ -204,11 +204,17 @@ impl AuthBuilder {
         self
     }
 
-    /// Sets the source of groups that the provider left out of a token because there are too many (Entra ID).
-    /// It is asked once for each such token, and its answer is cached with the verified token. Default: none;
-    /// such a caller is then in no group. Tokens of your own [validators](Self::validator) do not use it.
-    pub fn group_source(mut self, source: impl GroupSource) -> Self {
-        self.groups = Some(Arc::new(source));
+    /// Sets the source of groups that `issuer` left out of a token because there are too many (Entra ID). It is
+    /// asked once for each such token, and its answer is cached with the verified token. May be repeated, for
+    /// other issuers. Default: none; such a caller is then in no group. Tokens of your own
+    /// [validators](Self::validator) do not use it.
+    ///
+    /// `issuer` is the `iss` of a configured issuer ([`IssuerConfig::expected`]), with `{tenant_id}` if the
+    /// configuration has it. [`build`](Self::build) reports another one. The source is asked for tokens of this
+    /// issuer only: users of another issuer could otherwise write the claims of one of its users, and get
+    /// that user's groups.
+    pub fn group_source(mut self, issuer: impl Into<String>, source: impl GroupSource) -> Self {
+        self.group_sources.push((issuer.into(), Arc::new(source)));
         self
     }
 
@@ -239,7 +245,8 @@ impl AuthBuilder {
     /// does no other I/O: [`Auth::ready`] fetches the keys, or else the first token causes the fetch.
     ///
     /// # Errors
-    /// All faults of the configuration together. If there are none: an invalid template of
+    /// All faults of the configuration together. If there are none: a
+    /// [`group_source`](Self::group_source) of an unknown issuer, an invalid template of
     /// [`tenant_issuers`](Self::tenant_issuers), an invalid realm, or an unusable `database_url`.
     pub fn build(self) -> Result<Auth, ConfigError> {
         let Self { mut config, mut validators, proofs, admission, mut tenant_issuers, .. } = self;
@@ -252,8 +259,12 @@ impl AuthBuilder {
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
-        let jwks = JwksValidator::with_key_sets(&config, key_sets)?;
-        let jwks = Arc::new(jwks.with_group_source(self.groups));
+        let mut jwks = JwksValidator::with_key_sets(&config, key_sets)?;
+        for (issuer, source) in self.group_sources {
+            check_issuer_of_groups(&config, &issuer)?;
+            jwks = jwks.with_group_source(issuer, source);
+        }
+        let jwks = Arc::new(jwks);
         let issuers = jwks.issuers().clone();
         let verified_tokens = jwks.verified_tokens().clone();
         for (template, resolver) in tenant_issuers {
@@ -303,6 +314,16 @@ impl AuthBuilder {
             clock,
         })))
     }
+}
+
+/// Checks the issuer of a group source. In mock mode, the configuration may have no issuers.
+fn check_issuer_of_groups(config: &AuthConfig, issuer: &str) -> Result<(), ConfigError> {
+    let mut known = config.issuers.iter().map(IssuerConfig::expected);
+    if config.mode == AuthMode::Mock || known.any(|known| known == issuer) {
+        return Ok(());
+    }
+    let problem = format!("is for {issuer}, which is the `iss` of no configured issuer");
+    Err(ConfigError::one(Fault::new("group_source", problem)))
 }
 
 /// Returns the built-in validators of the mode, in order of precedence.

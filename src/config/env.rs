@@ -69,6 +69,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("INSECURE_ACCEPT_ID_TOKENS", "issuers[0].insecure_accept_id_tokens", |it, text| store(&mut issuer(it).insecure_accept_id_tokens, boolean(text)),
         "`true` accepts ID tokens as bearer tokens, for providers whose access tokens cannot be verified (Apple, Dex, Google); they have no scopes, and `P_AUDIENCE` is the client's id",
         "`false`"),
+    row("ACCESS_TOKEN_IF", "issuers[0].access_token", |it, text| store(&mut issuer(it).access_token, list(text)),
+        "the tests for access tokens, in the format of `P_SERVICE_ACCOUNT_IF`, of which one must pass; for providers whose ID tokens look like access tokens",
+        "none; with `P_PROVIDER`, those of the preset"),
     row("ALGORITHMS", "issuers[0].algorithms", |it, text| store(&mut issuer(it).algorithms, list(text)),
         "the accepted signature algorithms, separated by commas or spaces",
         "`RS256,ES256`"),
@@ -514,6 +517,7 @@ mod tests {
             ("AUDIENCE", "scaiwave, scaidrive"),
             ("AUDIENCE_CLAIMS", "aud /a~1b/c"),
             ("INSECURE_ACCEPT_ID_TOKENS", "true"),
+            ("ACCESS_TOKEN_IF", "azp token_use=access"),
             ("ALGORITHMS", "ES512 EdDSA"),
             ("TOKEN_PROFILE", "rfc9068"),
             ("LEEWAY_SECONDS", "5"),
@@ -574,6 +578,8 @@ mod tests {
         let claims = ["aud", "/a~1b/c"].map(|path| path.parse().unwrap());
         assert_eq!(issuer.audience_claims, claims);
         assert!(issuer.insecure_accept_id_tokens);
+        let tests = [ClaimTest::is_present("azp"), ClaimTest::equals("token_use", "access")];
+        assert_eq!(issuer.access_token, tests);
         assert_eq!(issuer.algorithms, [Algorithm::ES512, Algorithm::Ed25519]);
         assert_eq!(issuer.profile, TokenProfile::Rfc9068);
         assert_eq!(issuer.leeway.as_secs(), 5);

@@ -10,7 +10,9 @@ use url::{Host, Position, Url};
 use super::jwks::JwksSettings;
 use super::providers::Provider;
 use super::{Algorithm, Fault, MESH_REMEDY, PlainHttp};
-use crate::identity::{ClaimPath, ClaimsMapping, InvalidClaimPath, TenantId};
+use crate::identity::{
+    ClaimPath, ClaimTest, ClaimsMapping, InvalidClaimPath, InvalidClaimTest, TenantId,
+};
 
 /// The problem of a configuration without an issuer.
 pub(crate) const MISSING_ISSUER: &str =
@@ -103,6 +105,15 @@ pub struct IssuerConfig {
     /// receive it as a proof of sign-in can call this service as the user until it expires. The start of the
     /// service logs a warning.
     pub insecure_accept_id_tokens: bool,
+    /// The tests that tell access tokens from the other tokens of this issuer. A token must pass one of them.
+    /// Default: none, so every token is accepted that no claim marks as an ID, refresh or logout token. The
+    /// presets for Entra ID and Cognito have tests.
+    ///
+    /// Set it for a provider whose ID tokens have none of these marks, if a client and this service have the
+    /// same id there: an ID token of this client then has the `aud` of this service. Name a claim that only
+    /// access tokens have. With [`insecure_accept_id_tokens`](field@Self::insecure_accept_id_tokens), the tests
+    /// of a preset are not applied, and other tests are a fault of `build()`.
+    pub access_token: Vec<ClaimTest>,
     /// The accepted signature algorithms. Default RS256 and ES256.
     pub algorithms: Vec<Algorithm>,
     /// The header members and claims that a token must have. Default [`TokenProfile::Lenient`].
@@ -136,7 +147,8 @@ pub struct IssuerConfig {
     pub jwks: JwksSettings,
     /// The names of the claims. By default, those of ScaiKey.
     pub claims: ClaimsMapping,
-    /// The tenants that this issuer may issue tokens for. Default: empty, which accepts every tenant. A
+    /// The tenants that this issuer may issue tokens for. With a list, a token without a tenant is refused,
+    /// even if the service does not require a tenant. Default: empty, which accepts every tenant. A
     /// per-tenant issuer needs this list or another [restriction](Self).
     pub tenants: Vec<TenantId>,
     /// Whether `client_id` is the subject of a client-credentials token without `sub`. ScaiKey issued such
@@ -185,6 +197,7 @@ impl IssuerConfig {
             audience: Vec::new(),
             audience_claims: default_audience_claims(),
             insecure_accept_id_tokens: false,
+            access_token: Vec::new(),
             algorithms: default_algorithms(),
             profile: TokenProfile::default(),
             leeway: default_leeway(),
@@ -241,6 +254,20 @@ impl IssuerConfig {
     /// Sets [`insecure_accept_id_tokens`](field@Self::insecure_accept_id_tokens).
     pub fn insecure_accept_id_tokens(mut self, accept: bool) -> Self {
         self.insecure_accept_id_tokens = accept;
+        self
+    }
+
+    /// Sets [`access_token`](field@Self::access_token). `build()` reports an invalid test.
+    ///
+    /// ```
+    /// use scaikey_auth::IssuerConfig;
+    /// use scaikey_auth::identity::ClaimTest;
+    ///
+    /// let issuer = IssuerConfig::new("https://id.example")
+    ///     .access_token([ClaimTest::is_present("client_id")]);
+    /// ```
+    pub fn access_token(mut self, tests: impl IntoIterator<Item = ClaimTest>) -> Self {
+        self.access_token = tests.into_iter().collect();
         self
     }
 
@@ -365,6 +392,11 @@ impl IssuerConfig {
         self.expected().contains(TENANT_PLACEHOLDER)
     }
 
+    /// Returns whether the audience is in `aud` and in no other claim.
+    pub(crate) fn compares_only_aud(&self) -> bool {
+        matches!(&*self.audience_claims, [path] if path.is_claim("aud"))
+    }
+
     /// Returns whether the keys or their URL are configured, so that there is no discovery.
     pub(crate) fn has_key_source(&self) -> bool {
         self.inline_keys.is_some() || self.keys_file.is_some() || self.jwks_uri.is_some()
@@ -456,10 +488,24 @@ impl IssuerConfig {
         } else if self.audience_claims.is_empty() {
             fault("audience_claims", "is empty: name the claim, such as `aud`");
         }
+        let invalid = self.access_token.iter().position(ClaimTest::is_invalid);
+        if let Some(before) = invalid {
+            fault("access_token", &format!("entry {}: {InvalidClaimTest}", before + 1));
+        }
+        let of_preset = self.provider.map(Provider::access_token).unwrap_or_default();
+        if self.insecure_accept_id_tokens
+            && !self.access_token.is_empty()
+            && self.access_token != of_preset
+        {
+            fault(
+                "access_token",
+                "has no effect with insecure_accept_id_tokens (`P_INSECURE_ACCEPT_ID_TOKENS`): remove one of the settings",
+            );
+        }
         if self.profile != TokenProfile::Rfc9068 {
             return;
         }
-        if self.audience_claims != default_audience_claims() {
+        if !self.compares_only_aud() {
             fault(
                 "audience_claims",
                 "must be `aud` with the profile `rfc9068`, whose tokens have this claim: remove one of the settings",

@@ -13,7 +13,7 @@ use super::issuer::{default_algorithms, default_audience_claims, default_leeway}
 use super::jwks::{optional_seconds, seconds};
 use super::providers::Provider;
 use super::{Algorithm, IssuerConfig, JwksSettings, KeyAccess, TokenProfile};
-use crate::identity::{ClaimPath, ClaimsMapping, TenantId};
+use crate::identity::{ClaimPath, ClaimTest, ClaimsMapping, TenantId};
 
 /// The fields of an issuer, without `provider`. `serde` reads and writes an [`IssuerConfig`] as this type says.
 #[derive(Deserialize, Serialize)]
@@ -32,6 +32,8 @@ struct Fields {
     audience_claims: Vec<ClaimPath>,
     #[serde(default)]
     insecure_accept_id_tokens: bool,
+    #[serde(default)]
+    access_token: Vec<ClaimTest>,
     #[serde(default = "default_algorithms")]
     algorithms: Vec<Algorithm>,
     #[serde(default)]

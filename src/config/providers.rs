@@ -102,6 +102,18 @@ impl Provider {
         }
     }
 
+    /// Returns the tests for access tokens, of which one must pass.
+    pub(super) fn access_token(self) -> Vec<ClaimTest> {
+        match self {
+            // ID tokens name no client besides `aud`, and may have no other mark.
+            Self::Entra | Self::EntraMultiTenant => {
+                ["azp", "appid"].map(ClaimTest::is_present).into()
+            }
+            Self::Cognito => vec![ClaimTest::equals("token_use", "access")],
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns whether the provider signs no other tokens than ID tokens.
     fn has_only_id_tokens(self) -> bool {
         self == Self::Google
@@ -295,6 +307,8 @@ impl IssuerConfig {
     /// | roles, scopes | `roles`, `scp` |
     /// | kind | a service account, if `idtyp` is `app` |
     /// | client | `azp`, in version 1.0 `appid` |
+    ///
+    /// A token without both `azp` and `appid` is refused, because it is an ID token.
     ///
     /// **Set up there**, in the manifest of this service's app registration: `requestedAccessTokenVersion: 2`,
     /// and the optional claim `idtyp` for access tokens. Without `idtyp`, applications count as users.
@@ -598,6 +612,7 @@ impl IssuerConfig {
         self.provider = Some(provider);
         self.claims = provider.claims();
         self.insecure_accept_id_tokens = provider.has_only_id_tokens();
+        self.access_token = provider.access_token();
         self.audience_claims(provider.audience_claims())
     }
 

@@ -120,7 +120,8 @@ pub enum InvalidToken {
     /// (RFC 8725 §3.1).
     #[error("algorithm not allowed")]
     Algorithm,
-    /// The header's `typ` is not that of an access token (RFC 8725 §3.11).
+    /// The header's `typ` is not that of an access token (RFC 8725 §3.11), a claim marks another kind of token,
+    /// or no test of [`IssuerConfig::access_token`](field@crate::IssuerConfig::access_token) passes.
     #[error("not an access token")]
     Type,
     /// `iss` is not a configured issuer.

@@ -132,7 +132,6 @@ impl TokenExchangeBuilder {
         builder.revocation_url = client.revocation_url.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
         builder.settings.answer.claims = issuer.claims;
-        builder.settings.answer.audience_claims = issuer.audience_claims;
         builder.apply_answer_settings(client);
         let has_unreadable_auth = builder.faults.iter().any(|fault| fault.field == "client.auth");
         match client_auth(client) {
@@ -232,8 +231,8 @@ impl TokenExchangeBuilder {
     /// [`OutboundToken::on_behalf_of_caller`](crate::outbound::OutboundToken::on_behalf_of_caller).
     /// Default: token exchange (RFC 8693). With [`ExchangeGrant::OnBehalfOf`], for Microsoft Entra ID, an
     /// exchange is sent as an [`OnBehalfOfRequest`](super::OnBehalfOfRequest): with the scopes of the
-    /// request, or without any, with the scope `{audience}/.default`. It must have one audience, no
-    /// resource and no actor. Workload tokens are still exchanged by RFC 8693.
+    /// request, or without any, with the scope `{audience}/.default`. It must have an access token as
+    /// subject token, one audience, no resource and no actor. Workload tokens are still exchanged by RFC 8693.
     pub fn exchange_grant(mut self, grant: ExchangeGrant) -> Self {
         self.settings.exchange_grant = grant;
         self
@@ -298,7 +297,9 @@ impl TokenExchangeBuilder {
     }
 
     /// Sets the claims that name the services a token is for, of which the first one that is present is
-    /// compared with the requested audiences. Default: as for [`claims`](Self::claims), otherwise `aud`.
+    /// compared with the requested audiences. Default: `aud`. The
+    /// [`audience_claims`](field@IssuerConfig::audience_claims) of the issuer are about the tokens of callers,
+    /// and do not count here: `azp`, for example, names this client in every token that it gets.
     pub fn audience_claims(mut self, paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let paths = paths.into_iter().map(|path| path.as_ref().parse()).collect();
         match paths {
@@ -312,8 +313,10 @@ impl TokenExchangeBuilder {
     }
 
     /// Adds an audience that an ID token of a [sign-in](crate::endpoints::SignIn) may have besides the
-    /// client and this service's own audiences. May be repeated. Default: none, so an ID token with
-    /// another audience is rejected (OpenID Connect Core §3.1.3.7). With more than one audience, `azp`
+    /// client and this service's own audiences. The own ones count only if the issuer's
+    /// [`audience_claims`](field@IssuerConfig::audience_claims) is `aud`; otherwise they may be other
+    /// clients. May be repeated. Default: none, so an ID token with another audience is rejected (OpenID
+    /// Connect Core §3.1.3.7). With more than one audience, `azp`
     /// must be the client. The price: the other service receives the same ID token, so trust only
     /// services that could not use it to sign in as the user.
     pub fn trusted_audience(mut self, name: impl Into<String>) -> Self {

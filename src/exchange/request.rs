@@ -116,6 +116,11 @@ impl ExchangeRequest {
     /// # Errors
     /// The flow cannot express the request.
     pub(super) fn on_behalf_of(&self) -> Result<OnBehalfOfRequest, ExchangeError> {
+        if !matches!(self.subject_type, TokenType::AccessToken | TokenType::Jwt) {
+            return Err(ExchangeError::NotConfigured(
+                "the on-behalf-of grant needs an access token as subject token",
+            ));
+        }
         let ([audience], [], None) = (&*self.audiences, &*self.resources, &self.actor) else {
             return Err(ExchangeError::NotConfigured(
                 "the on-behalf-of grant needs one audience, no resource and no actor: name the target in the scopes",

@@ -14,7 +14,8 @@ const METHOD: &str = "method";
 /// A test of one claim, or of several claims that must all pass.
 ///
 /// [`ClaimsMapping`](super::ClaimsMapping) uses tests to tell service accounts from users, and to recognise
-/// multi-factor authentication. A claim is a name or a JSON pointer, as in [`ClaimPath`]. Values are compared
+/// multi-factor authentication; [`IssuerConfig::access_token`](field@crate::IssuerConfig::access_token), to tell
+/// access tokens from ID tokens. A claim is a name or a JSON pointer, as in [`ClaimPath`]. Values are compared
 /// exactly, and case matters. A claim that is absent, `null` or of another type fails the test.
 ///
 /// A test with an invalid path or an empty value always fails, and `build()` reports it.
@@ -117,11 +118,11 @@ impl ClaimTest {
         Ok(Self { conditions: vec![Condition { claim, expected }], is_invalid: false })
     }
 
-    pub(super) fn is_invalid(&self) -> bool {
+    pub(crate) fn is_invalid(&self) -> bool {
         self.is_invalid
     }
 
-    pub(super) fn passes(&self, claims: Value<'_>) -> bool {
+    pub(crate) fn passes(&self, claims: Value<'_>) -> bool {
         !self.is_invalid && self.conditions.iter().all(|one| one.find(claims).is_some())
     }
 

@@ -107,11 +107,15 @@ impl Reading<'_> {
             (string(claims.get("sid"), "sid")?, string(claims.get("jti"), "jti")?);
         let display_name = values_at(claims, &mapping.display_name).next();
         let email = values_at(claims, &mapping.email).next();
+        // `email_verified` is about the claim `email`, and not about an address that another claim holds.
+        let verifiable = claims.get("email").and_then(Value::span);
+        let is_verifiable = verifiable.is_some() && email.and_then(Value::span) == verifiable;
+        let is_verified = claims.get("email_verified").and_then(Value::as_bool) == Some(true);
         Ok(Identity(Arc::new(Inner {
             tenant_id,
             provenance: self.provenance,
             kind,
-            email_verified: claims.get("email_verified").and_then(Value::as_bool).unwrap_or(false),
+            email_verified: is_verified && is_verifiable,
             has_group_overage: has_group_overage(claims),
             subject: span(Some(subject)),
             partner_id: span(partner_id),

@@ -39,6 +39,11 @@ impl ClaimPath {
             .then(|| format!("/{}", steps.replace('.', "/")))
     }
 
+    /// Returns whether the path is this top-level claim.
+    pub(crate) fn is_claim(&self, name: &str) -> bool {
+        matches!(&*self.0, [step] if **step == *name)
+    }
+
     /// Creates a path of one claim.
     pub(crate) fn claim(name: &str) -> Self {
         Self(Box::new([name.into()]))

@@ -188,7 +188,8 @@ impl Identity {
     }
 
     /// Returns whether the issuer says that it verified the address (`email_verified`). False if the claim
-    /// is absent or not a boolean.
+    /// is absent or not a boolean, and if [`email`](Self::email) is not the claim `email`, because
+    /// `email_verified` is about that claim only.
     pub fn email_verified(&self) -> bool {
         self.0.email_verified
     }

@@ -127,6 +127,10 @@ impl SealingKeys {
     /// the previous keys stay in force, and a warning is logged. Every process must read a new key before any
     /// of them seals with it: follow the steps above.
     ///
+    /// **Replace the file atomically**: write another one and rename it, as Kubernetes does. *Not* checked:
+    /// that a key is complete. The beginning of a long key is another valid key, which a process that reads a
+    /// half-written file seals with.
+    ///
     /// # Errors
     /// If the file cannot be read, or if its content is invalid, as in [`parse`](Self::parse).
     ///

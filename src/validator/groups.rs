@@ -44,9 +44,10 @@ impl<'r> GroupRequest<'r> {
 ///
 /// Entra ID leaves the groups out of the token of a user with more than 200, and marks the token
 /// ([`Identity::has_group_overage`]). Without a source, such a caller is in no group: guards for groups refuse
-/// it, and a warning is logged once for each issuer. Pass a source to
+/// it, and a warning is logged once for each issuer. Pass a source, with the issuer that it is for, to
 /// [`AuthBuilder::group_source`](crate::AuthBuilder::group_source), or to
-/// [`JwksValidator::group_source`](crate::JwksValidator::group_source); the default is none.
+/// [`JwksValidator::group_source`](crate::JwksValidator::group_source); the default is none. It is never asked
+/// for tokens of another issuer, whose users may be able to write any claim, also those of a victim.
 ///
 /// The source is asked when such a token is verified for the first time, before proof, admission checks and
 /// tenant. Its answer becomes the groups of the identity, in guards, handlers and endpoints. It is cached with
@@ -57,8 +58,8 @@ impl<'r> GroupRequest<'r> {
 ///
 /// Harmless mistakes: returning too few groups; failing or taking longer than 2 s (the request gets 503).
 /// Security holes: returning an empty list when the directory is unavailable, if a handler treats callers
-/// without a group as more trusted; looking up the caller without tenant or issuer; returning groups of
-/// another caller.
+/// without a group as more trusted; looking up the caller without its tenant; returning groups of another
+/// caller.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -94,10 +95,11 @@ impl<'r> GroupRequest<'r> {
 /// }
 ///
 /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let entra = IssuerConfig::entra("8eaef023-2b34-4da1-9baa-8bc8c9d6a490");
 /// let auth = Auth::builder()
-///     .issuer(IssuerConfig::new("https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0"))
+///     .group_source(entra.expected(), Graph)
+///     .issuer(entra)
 ///     .audience("the-client-id-of-this-api")
-///     .group_source(Graph)
 ///     .build()?;
 /// # Ok(()) }
 /// ```

@@ -27,7 +27,8 @@ pub(crate) struct ExpectedIdToken<'a> {
     pub(crate) issuer: &'a str,
     /// The client, which must be an audience.
     pub(crate) client_id: &'a str,
-    /// The further audiences that are allowed, besides this service's own audiences for the issuer.
+    /// The further audiences that are allowed, besides this service's own audiences for the issuer (if these
+    /// are compared with `aud`).
     pub(crate) trusted_audiences: &'a [String],
     /// The nonce of the authorization request, if it had one.
     pub(crate) nonce: Option<&'a str>,
@@ -74,7 +75,12 @@ fn verify(
     if !rules.clone().all(|it| it.config.algorithms.contains(&header.algorithm)) {
         return Err(InvalidToken::Algorithm);
     }
-    let is_own = |name: &str| rules.clone().all(|it| it.audience.iter().any(|own| **own == *name));
+    // If another claim than `aud` is compared, the audiences may be other clients.
+    let is_own = |name: &str| {
+        rules
+            .clone()
+            .all(|it| it.config.compares_only_aud() && it.audience.iter().any(|own| **own == *name))
+    };
     let now = unix_time(clock.now());
     let leeway = rules.clone().map(|it| it.config.leeway).min().unwrap_or_default();
     check(claims, &header, expected, &is_own, now, leeway.as_secs_f64())?;

@@ -33,13 +33,14 @@ use crate::support::telemetry;
 /// 3. `iss` is a configured issuer, which allows the algorithm and `typ`;
 /// 4. `aud` names this service;
 /// 5. `exp`, `nbf`, `iat`, and the maximum lifetime;
-/// 6. the token is not an ID, refresh or logout token; if it is bound to a key, bound tokens are
+/// 6. the token is not an ID, refresh or logout token, and passes a
+///    [test for access tokens](field@crate::IssuerConfig::access_token), if there are any; if it is bound to a key, bound tokens are
 ///    [allowed](Credentials::allow_bound);
 /// 7. the claims that the [profile](crate::config::TokenProfile) requires; the tenant belongs to the issuer;
 /// 8. the signature;
 /// 9. the types of all claims that are read.
 ///
-/// If the provider left the groups out of the token, a [`GroupSource`] is asked for them.
+/// If the provider left the groups out of the token, the [`GroupSource`] of its issuer is asked for them.
 ///
 /// A token that passed is [cached](VerifiedTokens). When it is presented again, only the time, its key and
 /// its issuer are checked.
@@ -53,7 +54,8 @@ pub struct JwksValidator {
     headers: Arc<HeaderCache>,
     verified_tokens: VerifiedTokens,
     max_token_bytes: usize,
-    groups: Option<Arc<MonitoredSource>>,
+    /// The sources of groups, each with the `iss` of its issuer in the configuration.
+    group_sources: Vec<(String, Arc<MonitoredSource>)>,
 }
 
 /// The result for a valid token.
@@ -103,20 +105,36 @@ impl JwksValidator {
             headers: Arc::default(),
             verified_tokens: VerifiedTokens::new(config.verified_tokens_bytes),
             max_token_bytes: config.max_token_bytes,
-            groups: None,
+            group_sources: Vec::new(),
         })
     }
 
-    /// Sets the source of groups that the provider left out of a token. Default: none. With
-    /// [`AuthBuilder`](crate::AuthBuilder), use its method of the same name.
+    /// Sets the source of groups that `issuer` left out of a token, as
+    /// [`AuthBuilder::group_source`](crate::AuthBuilder::group_source) does. *Not* checked: that there is such
+    /// an issuer; without it, the source is never asked. The returned validator has a
+    /// [cache of verified tokens](Self::verified_tokens) of its own, because the groups are in it.
     #[must_use]
-    pub fn group_source(self, source: impl GroupSource) -> Self {
-        self.with_group_source(Some(Arc::new(source)))
+    pub fn group_source(self, issuer: impl Into<String>, source: impl GroupSource) -> Self {
+        self.with_group_source(issuer.into(), Arc::new(source))
     }
 
-    pub(crate) fn with_group_source(mut self, source: Option<Arc<dyn GroupSource>>) -> Self {
-        self.groups = source.map(|source| Arc::new(MonitoredSource::new(source)));
+    pub(crate) fn with_group_source(
+        mut self,
+        issuer: String,
+        source: Arc<dyn GroupSource>,
+    ) -> Self {
+        self.group_sources.retain(|(other, _)| *other != issuer);
+        self.group_sources.push((issuer, Arc::new(MonitoredSource::new(source))));
+        self.verified_tokens = VerifiedTokens::new(self.verified_tokens.stats().max_bytes);
         self
+    }
+
+    /// Returns the source of the groups of the issuer's users. It is found by the `iss` in the configuration:
+    /// no claim of a token can choose it.
+    fn group_source_of(&self, issuer: &Issuer) -> Option<Arc<MonitoredSource>> {
+        let configured = issuer.template_rules.as_ref().unwrap_or(&issuer.rules).config.expected();
+        let mut sources = self.group_sources.iter();
+        sources.find(|(name, _)| name == configured).map(|(_, source)| source.clone())
     }
 
     /// Returns the trusted issuers, to add, remove and monitor them.
@@ -205,22 +223,25 @@ impl JwksValidator {
         // When the key expires, the cached token is verified again, and refused.
         let lifetime = lifetime.at_most(key_expiry);
         self.headers.insert(jws, &header);
+        // A resolver cannot relax the template.
+        let legacy_service_tokens = issuer.all_rules().all(|it| it.config.legacy_service_tokens);
         let reading = Reading {
             issuer: issuer.name.clone(),
             mapping: &rules.config.claims,
             provenance: Provenance::Verified,
-            legacy_service_tokens: rules.config.legacy_service_tokens,
+            legacy_service_tokens,
             logged: Some(&rules.logged),
         };
         let identity = reading.identity(document)?;
-        let verified = match self.groups.as_ref().filter(|_| identity.has_group_overage()) {
+        let has_overage = identity.has_group_overage();
+        let source = if has_overage { self.group_source_of(&issuer) } else { None };
+        let verified = match source {
             Some(source) => {
-                let source = source.clone();
                 let token = WithoutGroups { source, identity, miss, lifetime, lease };
                 Verified::NeedsGroups(Box::new(token))
             }
             None => {
-                if identity.has_group_overage() {
+                if has_overage {
                     telemetry::groups_missing(&issuer.name, rules.logged.is_first("overage"));
                 }
                 self.verified_tokens.insert(miss, &identity, lifetime, lease, &*self.clock);

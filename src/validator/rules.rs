@@ -36,6 +36,7 @@ pub(super) fn check(
     check_audience(claims, config, &rules.audience)?;
     let lifetime = check_times(claims, now, config.leeway, config.max_token_lifetime)?;
     check_token_kind(claims, config.insecure_accept_id_tokens)?;
+    check_access_token(claims, config)?;
     check_confirmation(claims, allows_bound)?;
     text(claims.get("jti"), "jti")?;
     if config.profile == TokenProfile::Rfc9068 {
@@ -199,6 +200,16 @@ fn is_of_kind(claims: Value<'_>, kinds: &[(&str, &[&str])]) -> bool {
     })
 }
 
+/// Applies the configured tests for access tokens, of which one must pass.
+fn check_access_token(claims: Value<'_>, config: &IssuerConfig) -> Result<(), InvalidToken> {
+    let tests = &config.access_token;
+    let needs_none = tests.is_empty() || config.insecure_accept_id_tokens;
+    match needs_none || tests.iter().any(|test| test.passes(claims)) {
+        true => Ok(()),
+        false => Err(InvalidToken::Type),
+    }
+}
+
 /// Refuses a token that is bound to a key (RFC 9449 §7.2, RFC 8705 §3), unless the caller verifies the
 /// proof. This happens before the expensive signature check.
 fn check_confirmation(claims: Value<'_>, allows_bound: bool) -> Result<(), InvalidToken> {
@@ -221,7 +232,7 @@ fn check_rfc9068(claims: Value<'_>) -> Result<(), InvalidToken> {
 }
 
 /// Checks that the tenant belongs to the issuer: it must equal the tenant in `iss`, if there is one, and be
-/// in the configured list, if there is one.
+/// in the configured list, if there is one. Without either, the layer decides whether a tenant is required.
 fn check_tenant(
     claims: Value<'_>,
     config: &IssuerConfig,
@@ -233,11 +244,7 @@ fn check_tenant(
     }
     let claimed = read_tenant(claims, &config.claims)?;
     let matches_own = own.is_none() || claimed.as_ref() == own;
-    let listed = match &claimed {
-        Some(claimed) => allowed.is_empty() || allowed.contains(claimed),
-        // A token without a tenant passes here. The layer decides whether a tenant is required.
-        None => true,
-    };
+    let listed = allowed.is_empty() || claimed.is_some_and(|claimed| allowed.contains(&claimed));
     if matches_own && listed { Ok(()) } else { Err(InvalidToken::IssuerTenant) }
 }
 

@@ -132,9 +132,11 @@ fn entra() -> Case {
                 "token_issuer",
             ),
             (json!({ "tid": OTHER_TENANT }), "token_issuer_tenant"),
-            (json!({ "tid": null }), "tenant_missing"),
+            (json!({ "tid": null }), "token_issuer_tenant"),
             (json!({ "oid": null }), "token_claim_missing"),
             (json!({ "scp": null, "nonce": "n" }), "token_type"),
+            // As in an ID token.
+            (json!({ "scp": null, "azp": null }), "token_type"),
         ],
     }
 }
@@ -303,6 +305,7 @@ fn cognito() -> Case {
             // A token for a resource names it in `aud`, and then only that counts.
             (json!({ "aud": "https://other.example" }), "token_audience"),
             (json!({ "client_id": null }), "token_claim_missing"),
+            (json!({ "token_use": null }), "token_type"),
             (json!({ "token_use": "id", "aud": client, "client_id": null }), "token_type"),
             (
                 json!({ "iss": "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Other" }),
@@ -322,7 +325,7 @@ fn google() -> Case {
     };
     let robot = "107517467455664443765";
     Case {
-        preset: IssuerConfig::google().tenants([TenantId::new("example.com").unwrap()]),
+        preset: IssuerConfig::google(),
         audience: client,
         user: json!({
             "iss": "https://accounts.google.com", "azp": client, "aud": client,
@@ -337,7 +340,6 @@ fn google() -> Case {
         )),
         others: vec![],
         refused: vec![
-            (json!({ "hd": "other.example" }), "token_issuer_tenant"),
             (json!({ "hd": null }), "tenant_missing"),
             (json!({ "aud": "another-client" }), "token_audience"),
             (json!({ "iss": "accounts.google.com" }), "token_issuer"),
@@ -551,6 +553,19 @@ async fn similar_tokens_are_refused() {
         let stranger = SigningKey::with_kid(Algorithm::ES256, key.kid());
         let error = auth.authenticate(&case.token(&stranger, &json!({}))).await.unwrap_err();
         assert_eq!(error.reason(), "token_signature", "{}", case.preset.issuer);
+    }
+}
+
+/// Anyone can have a Google account, and only those of a Workspace have a domain.
+#[tokio::test]
+async fn listed_domains_refuse_other_google_accounts() {
+    let key = SigningKey::generate(Algorithm::ES256);
+    let mut case = google();
+    case.preset = case.preset.tenants([TenantId::new("example.com").unwrap()]);
+    assert!(case.identity(&key, &json!({})).await.is_ok());
+    for domain in [Value::Null, "other.example".into()] {
+        let error = case.identity(&key, &json!({ "hd": domain })).await.unwrap_err();
+        assert_eq!(error.reason(), "token_issuer_tenant", "{domain}");
     }
 }
 

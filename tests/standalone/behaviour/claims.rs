@@ -581,6 +581,31 @@ async fn display_claims_are_optional() {
 }
 
 #[tokio::test]
+async fn verified_address_is_the_claim_email() {
+    let world = World::new().await;
+    let mapping = ClaimsMapping::default().email(["/user_metadata/mail", "email"]);
+    let token = || world.provider.token().claim("email_verified", true).email("m@x.example");
+    for (token, expected) in [
+        (token(), (Some("m@x.example"), true)),
+        (
+            token().claim("user_metadata", json!({ "mail": "ceo@v.example" })),
+            (Some("ceo@v.example"), false),
+        ),
+        (
+            token().claim("user_metadata", json!({ "mail": "m@x.example" })),
+            (Some("m@x.example"), false),
+        ),
+        (token().claim("user_metadata", json!({ "mail": 7 })), (None, false)),
+        (token().claim("email", 7), (None, false)),
+        (token().without("email"), (None, false)),
+    ] {
+        let issuer = world.issuer().claims(mapping.clone());
+        let identity = identity(world.auth_with(issuer), token).await;
+        assert_eq!((identity.email(), identity.email_verified()), expected);
+    }
+}
+
+#[tokio::test]
 async fn insecure_decode_claims_reads_any_token() {
     let world = World::new().await;
     let token = world.provider.token().expired().issuer("https://unknown.example").sign();

@@ -9,12 +9,12 @@ use axum::Router;
 use axum::routing::get;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::guard::group;
-use scaikey_auth::testing::TokenBuilder;
+use scaikey_auth::testing::{Provider, TokenBuilder};
 use scaikey_auth::validator::{Credentials, GroupRequest, GroupSource};
 use scaikey_auth::{Auth, AuthConfig, Identity, JwksValidator, TokenValidator};
 use serde_json::json;
 
-use crate::support::{Log, Server, World, config};
+use crate::support::{Log, Server, World, config, local};
 
 /// A directory with the groups of each user, by `oid`.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +104,8 @@ async fn overage_without_source_is_warned_once() {
 async fn source_is_asked_once_per_token() {
     let world = World::new().await;
     for directory in Directory::both() {
-        let auth = world.auth().group_source(directory.clone()).build().unwrap();
+        let auth =
+            world.auth().group_source(world.provider.issuer(), directory.clone()).build().unwrap();
         let server = server(&auth).await;
         let token = entra(&world).sign();
         for _ in 0..3 {
@@ -130,7 +131,8 @@ async fn source_is_asked_once_per_token() {
 async fn only_overage_asks_the_source() {
     let world = World::new().await;
     for directory in Directory::both() {
-        let auth = world.auth().group_source(directory.clone()).build().unwrap();
+        let auth =
+            world.auth().group_source(world.provider.issuer(), directory.clone()).build().unwrap();
         let server = server(&auth).await;
         let token = || world.provider.token();
         for token in [
@@ -168,7 +170,8 @@ async fn only_overage_asks_the_source() {
 async fn failing_source_answers_503() {
     let world = World::new().await;
     for directory in Directory::both() {
-        let auth = world.auth().group_source(directory.clone()).build().unwrap();
+        let auth =
+            world.auth().group_source(world.provider.issuer(), directory.clone()).build().unwrap();
         let server = server(&auth).await;
         let (cached, token) = (entra(&world).sign(), entra(&world).sign());
         assert_eq!(server.get_as("/admin", &cached).await.status, 200);
@@ -204,7 +207,8 @@ impl GroupSource for Hangs {
 #[tokio::test]
 async fn hanging_source_answers_503() {
     let world = World::new().await;
-    let server = server(&world.auth().group_source(Hangs).build().unwrap()).await;
+    let server =
+        server(&world.auth().group_source(world.provider.issuer(), Hangs).build().unwrap()).await;
     let token = entra(&world).sign();
     let answer = tokio::time::timeout(Duration::from_secs(60), server.get_as("/admin", &token));
     let answer = answer.await.expect("the layer answers within its deadline");
@@ -219,11 +223,85 @@ async fn validator_alone_asks_its_source() {
     let config: AuthConfig = config(json!({ "issuers": [issuer], "audience": ["scaiwave"] }));
     let directory = Directory::default();
     let validator = JwksValidator::with_clock(&config, Arc::new(world.clock.clone())).unwrap();
-    let validator = validator.group_source(Arc::new(directory.clone()));
+    let validator = validator.group_source(world.provider.issuer(), Arc::new(directory.clone()));
     let token = entra(&world).sign();
     for _ in 0..2 {
         let identity = validator.validate(&Credentials::bearer(&token)).await.unwrap();
         assert!(identity.in_group("user-7") && !identity.has_group_overage());
     }
     assert_eq!(directory.calls(), 1);
+}
+
+/// A source that puts everyone into one group.
+#[derive(Debug)]
+struct Always(&'static str);
+
+#[async_trait]
+impl GroupSource for Always {
+    async fn groups(&self, _: &GroupRequest<'_>) -> Result<Vec<String>, BoxError> {
+        Ok(vec![self.0.to_owned()])
+    }
+}
+
+async fn groups_in(auth: &Auth, token: TokenBuilder) -> Vec<String> {
+    let context = auth.authenticate(&token.sign()).await.unwrap();
+    context.identity().groups().map(str::to_owned).collect()
+}
+
+/// Users of another issuer may be able to write `_claim_names` and `oid`.
+#[tokio::test]
+async fn source_is_only_for_its_issuer() {
+    let (world, other) = (World::new().await, Provider::start().await);
+    let victim = |provider: &Provider| {
+        let token = provider.token().without("groups").claim("oid", "victim");
+        token.claim("_claim_names", json!({ "groups": "src1" }))
+    };
+    let builder = || world.auth().issuer(local(other.issuer()));
+    let auth = builder().group_source(world.provider.issuer(), Directory::default());
+    let auth = auth.build().unwrap();
+    assert_eq!(groups_in(&auth, victim(&world.provider)).await, ["admins", "é", "victim"]);
+    assert!(groups_in(&auth, victim(&other)).await.is_empty());
+    let auth = builder().group_source(world.provider.issuer(), Always("one"));
+    let auth = auth.group_source(other.issuer(), Always("two")).build().unwrap();
+    assert_eq!(groups_in(&auth, victim(&world.provider)).await, ["one"]);
+    assert_eq!(groups_in(&auth, victim(&other)).await, ["two"]);
+}
+
+#[tokio::test]
+async fn source_of_template_is_for_tenants() {
+    let provider = Provider::start().await;
+    let acme = provider.tenant_at("acme", "/tenants/acme");
+    let template = local(format!("{}/tenants/{{tenant_id}}", provider.url()));
+    let auth = Auth::builder().audience("scaiwave").tenants(scaikey_auth::tenant::AnyTenant);
+    let auth = auth.group_source(template.expected(), Always("all")).issuer(template);
+    let auth = auth.build().unwrap();
+    let token = acme.token().without("groups").claim("hasgroups", true);
+    assert_eq!(groups_in(&auth, token).await, ["all"]);
+}
+
+#[test]
+fn source_of_unknown_issuer_is_a_fault() {
+    let auth = Auth::builder().issuer("https://id.example").audience("docs");
+    let auth = auth.group_source("https://id.example/", Directory::default());
+    let error = auth.build().unwrap_err().to_string();
+    assert!(error.contains("group_source is for https://id.example/, which is"), "{error}");
+}
+
+#[tokio::test]
+async fn clones_of_validators_share_no_groups() {
+    let world = World::new().await;
+    let issuer = world.provider.issuer();
+    let mut config = AuthConfig::default();
+    config.audience.push("scaiwave".to_owned());
+    config.issuers.push(world.issuer());
+    let plain = JwksValidator::with_clock(&config, Arc::new(world.clock.clone())).unwrap();
+    let admins = plain.clone().group_source(&issuer, Always("admins"));
+    let guests = plain.clone().group_source(&issuer, Always("guests"));
+    let token = entra(&world).sign();
+    let presented = Credentials::bearer(&token);
+    assert!(admins.validate(&presented).await.unwrap().in_group("admins"));
+    assert!(!guests.validate(&presented).await.unwrap().in_group("admins"));
+    assert!(!plain.validate(&presented).await.unwrap().in_group("admins"));
+    assert!(admins.validate(&presented).await.unwrap().in_group("admins"));
+    assert_eq!(admins.verified_tokens().stats().hits, 1);
 }

@@ -2,7 +2,8 @@
 //! and nothing else.
 
 use scaikey_auth::config::{Algorithm, TokenProfile};
-use scaikey_auth::testing::{TokenBuilder, forge};
+use scaikey_auth::identity::ClaimTest;
+use scaikey_auth::testing::{SigningKey, TokenBuilder, forge};
 use scaikey_auth::{Auth, AuthConfig, IssuerConfig};
 use serde_json::{Value, json};
 
@@ -222,4 +223,63 @@ fn id_tokens_contradict_strict_profile() {
     let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let error = fault_of(AuthConfig::from_vars("W", vars));
     assert!(error.contains("W_INSECURE_ACCEPT_ID_TOKENS has no effect"), "{error}");
+}
+
+#[tokio::test]
+async fn access_token_must_pass_one_test() {
+    let world = World::new().await;
+    let tests = [ClaimTest::is_present("azp"), ClaimTest::equals("token_use", "access")];
+    let issuer = || world.issuer().access_token(tests.clone());
+    let auth = world.auth_with(issuer()).build().unwrap();
+    let token = || world.provider.token();
+    for (token, expected) in [
+        (token(), "token_type"),
+        (token().claim("azp", "web"), "accepted"),
+        (token().claim("token_use", "access"), "accepted"),
+        (token().claim("token_use", "other"), "token_type"),
+        (token().claim("azp", "web").claim("at_hash", "x"), "token_type"),
+    ] {
+        assert_eq!(outcome(&auth, &token).await, expected);
+    }
+}
+
+/// An ID token of version 2.0, by the code flow without nonce, of a client that has the id of this service
+/// (<https://learn.microsoft.com/entra/identity-platform/id-token-claims-reference>).
+#[tokio::test]
+async fn id_token_of_entra_is_refused() {
+    const TENANT: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
+    let service = "6e74172b-be56-4843-9ff4-e66a39bb12e3";
+    let key = SigningKey::generate(Algorithm::ES256);
+    let id_token = json!({
+        "ver": "2.0", "iss": format!("https://login.microsoftonline.com/{TENANT}/v2.0"),
+        "sub": "AAAAAAAAAAAAAAAAAAAAAIkzqFVrSaSaFHy782bbtaQ", "aud": service, "tid": TENANT,
+        "oid": "00000000-0000-0000-66f3-3332eca7ea81", "preferred_username": "abeli@example.com",
+        "name": "Abe Lincoln", "exp": 4_000_000_000_u64, "iat": 1_700_000_000, "uti": "x",
+    });
+    let header = json!({ "alg": key.algorithm(), "kid": key.kid(), "typ": "JWT" });
+    let token = key.token(header.to_string(), id_token.to_string());
+    for (accepts_id_tokens, is_accepted) in [(false, false), (true, true)] {
+        let issuer = IssuerConfig::entra(TENANT).keys(&key.public_pem());
+        let issuer = issuer.insecure_accept_id_tokens(accepts_id_tokens);
+        let auth = Auth::builder().issuer(issuer).audience(service).build().unwrap();
+        assert_eq!(auth.authenticate(&token).await.is_ok(), is_accepted);
+    }
+}
+
+#[test]
+fn unusable_tests_of_access_tokens_are_faults() {
+    let fault = |issuer: IssuerConfig| {
+        Auth::builder().issuer(issuer).audience("me").build().unwrap_err().to_string()
+    };
+    let issuer = || IssuerConfig::new("https://id.example");
+    let invalid = issuer().access_token([ClaimTest::is_present("azp"), ClaimTest::equals("a", "")]);
+    let error = fault(invalid);
+    assert!(error.contains("issuers[0].access_token entry 2: write `claim`"), "{error}");
+    let both =
+        issuer().access_token([ClaimTest::is_present("azp")]).insecure_accept_id_tokens(true);
+    let error = fault(both);
+    assert!(error.contains("issuers[0].access_token has no effect with"), "{error}");
+    let text = r#"{"issuers":[{"issuer":"https://a.example","access_token":[{"claim":"azp"}]}]}"#;
+    let config: AuthConfig = serde_json::from_str(text).unwrap();
+    assert_eq!(config.issuers[0].access_token, [ClaimTest::is_present("azp")]);
 }

@@ -283,3 +283,13 @@ async fn issuer_accepts_only_listed_tenants() {
     let answer = server.get_as("/", &token().tenant("tenant-3").sign()).await;
     assert_eq!(problem(&answer), (401, "token_invalid".to_owned()));
 }
+
+#[tokio::test]
+async fn token_without_tenant_is_not_listed() {
+    let world = World::new().await;
+    let issuer = world.issuer().tenants([tenant_id("tenant-1")]);
+    let server = server(&world.auth_with(issuer).tenant_optional().build().unwrap()).await;
+    assert_eq!(server.get_as("/", &world.provider.token().sign()).await.status, 200);
+    let answer = server.get_as("/", &world.provider.token().without("tenant_id").sign()).await;
+    assert_eq!(problem(&answer), (401, "token_invalid".to_owned()));
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use scaikey_auth::Auth;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
 use scaikey_auth::identity::ClaimsMapping;
@@ -9,6 +10,7 @@ use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use serde_json::json;
 
 use super::env::{MINUTE, REDIRECT, Setup, TestEnv, encoded};
+use crate::support::local;
 
 #[tokio::test]
 async fn browser_sign_in_returns_tokens() {
@@ -349,22 +351,24 @@ async fn mapped_subject_of_both_tokens_must_agree() {
     assert_eq!(redeem(&env, "o-2".into()).await, 400);
 }
 
+/// Redeems a code for an ID token with these audiences, and returns the status.
+async fn redeem(env: &TestEnv, aud: &[&str], azp: &str) -> u16 {
+    let verifier = PkceVerifier::generate().unwrap();
+    let challenge = verifier.challenge();
+    let code =
+        env.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"));
+    let token = env.provider.token().without("scope").subject("bob-id").claim("nonce", "n-1");
+    let token = token.claim("aud", aud).claim("azp", azp).sign();
+    env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("id_token", token));
+    let secret = verifier.secret().expose();
+    let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
+    env.visitor().post_form("/v1/auth/login", &form).await.status
+}
+
 /// LemonLDAP::NG and ZITADEL always send several audiences. This service's audience is `scaiwave`.
 #[tokio::test]
 async fn further_audiences_must_be_trusted() {
     let env = TestEnv::new().await;
-    let verifier = PkceVerifier::generate().unwrap();
-    let redeem = async |env: &TestEnv, aud: &[&str], azp: &str| {
-        let challenge = verifier.challenge();
-        let code =
-            env.provider.authorize_with("bob", "wave", REDIRECT, &challenge, "openid", Some("n-1"));
-        let token = env.provider.token().without("scope").subject("bob-id").claim("nonce", "n-1");
-        let token = token.claim("aud", aud).claim("azp", azp).sign();
-        env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("id_token", token));
-        let secret = verifier.secret().expose();
-        let form = format!("code={code}&code_verifier={secret}&nonce=n-1");
-        env.visitor().post_form("/v1/auth/login", &form).await.status
-    };
     assert_eq!(redeem(&env, &["wave", "scaiwave"], "wave").await, 200);
     assert_eq!(redeem(&env, &["wave", "scaiwave"], "scaiwave").await, 400);
     assert_eq!(redeem(&env, &["wave", "project"], "wave").await, 400);
@@ -373,6 +377,20 @@ async fn further_audiences_must_be_trusted() {
     assert_eq!(redeem(&env, &["wave", "project"], "project").await, 400);
     assert_eq!(redeem(&env, &["wave", "project2"], "wave").await, 400);
     assert_eq!(redeem(&env, &["project", "scaiwave"], "wave").await, 400);
+}
+
+/// With `audience_claims`, the audiences may be other clients.
+#[tokio::test]
+async fn compared_clients_are_no_own_audiences() {
+    let mut env = TestEnv::new().await;
+    for claims in [&["azp"][..], &["aud", "azp"], &["azp", "aud"]] {
+        let issuer = local(env.provider.issuer()).audience_claims(claims);
+        let auth = Auth::builder().issuer(issuer).audience("wave").audience("mobile");
+        env.auth = auth.clock(env.clock.clone()).build().unwrap();
+        env = env.start_process(Setup::default()).await;
+        assert_eq!(redeem(&env, &["wave"], "wave").await, 200);
+        assert_eq!(redeem(&env, &["wave", "mobile"], "wave").await, 400);
+    }
 }
 
 #[tokio::test]

@@ -317,3 +317,28 @@ fn invalid_answer_settings_are_faults() {
         assert_eq!(error.faults()[0].field, format!("SVC_{name}"), "{error}");
     }
 }
+
+/// `azp` names the client in every token that it gets, so it does not say which service a token is for.
+#[tokio::test]
+async fn audience_claims_of_callers_do_not_count() {
+    let provider = provider().await;
+    let issuer = provider.issuer();
+    let variables = [
+        ("ISSUER", issuer.as_str()),
+        ("ALLOW_LOOPBACK_HTTP", "true"),
+        ("AUDIENCE_CLAIMS", "azp"),
+        ("CLIENT_ID", "drive:1 %"),
+        ("CLIENT_SECRET", SECRET),
+    ];
+    let variables = variables.map(|(name, value)| (format!("P_{name}"), value.to_owned()));
+    let config = AuthConfig::from_vars("P", variables);
+    let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+    for (audience, client_of_token, is_accepted) in
+        [("scaivault", "drive:1 %", true), ("elsewhere", "scaivault", false)]
+    {
+        let token = provider.token().audience(audience).claim("azp", client_of_token).sign();
+        provider.fail(ProviderEndpoint::Token, Fault::replace_member("access_token", token));
+        let client = TokenExchangeClient::from_config(&config).build().unwrap();
+        assert_eq!(client.exchange(&request).await.is_ok(), is_accepted, "{audience}");
+    }
+}

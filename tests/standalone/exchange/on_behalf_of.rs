@@ -13,7 +13,9 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use scaikey_auth::config::ExchangeGrant;
-use scaikey_auth::exchange::{ExchangeError, OAuthError, OnBehalfOfRequest, TokenExchangeBuilder};
+use scaikey_auth::exchange::{
+    ExchangeError, OAuthError, OnBehalfOfRequest, TokenExchangeBuilder, TokenType,
+};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::outbound::{OutboundLayer, OutboundToken, with_caller};
 use scaikey_auth::testing::{ManualClock, Provider};
@@ -246,6 +248,12 @@ async fn exchange_uses_the_configured_grant() {
     let url = || "https://vault.example".parse().unwrap();
     let refused = client.exchange(&request.clone().resource(url())).await.unwrap_err();
     assert!(matches!(refused, ExchangeError::NotConfigured(_)), "{refused}");
+    for other in [TokenType::RefreshToken, TokenType::IdToken, TokenType::Other("urn:x".into())] {
+        let mut request = request.clone();
+        request.subject_type = other;
+        let refused = client.exchange(&request).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::NotConfigured(_)), "{refused}");
+    }
     assert_eq!(entra.received().len(), 1);
 }
 

@@ -486,6 +486,23 @@ async fn resolver_cannot_relax_the_template() {
 }
 
 #[tokio::test]
+async fn resolver_cannot_admit_missing_subjects() {
+    let world = TenantWorld::new().await;
+    let token = world.acme.service_token("robot").without("sub").sign();
+    for (of_template, of_tenant) in [(false, true), (true, false), (true, true)] {
+        let rules: fn(IssuerConfig) -> IssuerConfig = match of_tenant {
+            true => |tenant| tenant.legacy_service_tokens(true),
+            false => |tenant| tenant.legacy_service_tokens(false),
+        };
+        let resolver = ChangesRules(world.directory.clone(), rules);
+        let template = template(&world.provider).legacy_service_tokens(of_template);
+        let auth = service_of_tenants(template, resolver, &world.clock);
+        let expected = if of_template && of_tenant { "accepted" } else { "token_claim_missing" };
+        assert_eq!(outcome(&auth, &token).await, expected, "{of_template} {of_tenant}");
+    }
+}
+
+#[tokio::test]
 async fn resolver_may_return_stricter_rules() {
     let world = TenantWorld::new().await;
     let strict = |tenant: IssuerConfig| tenant.profile(TokenProfile::Rfc9068);
