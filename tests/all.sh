@@ -7,10 +7,12 @@
 # lists the missing packages. Node.js comes from pip if it is missing or too old.
 #
 # The script runs all tests even if one fails, and exits with an error if one failed. It passes its
-# arguments to `cargo test`; with arguments, it leaves out the package `unified` and Valkey. `bash
-# tests/loaded.sh` runs the tests on a machine under load.
+# arguments to `cargo test`; with arguments, it leaves out the package `unified` and Valkey. Without arguments
+# nothing is left out; a first argument `--more` does the same. `bash tests/loaded.sh` runs the tests on a
+# machine under load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[[ ${1-} != --more ]] || shift
 
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)

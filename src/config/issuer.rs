@@ -58,6 +58,7 @@ pub enum TokenProfile {
 /// unverified token could choose the server that this service calls. The configuration must also say which
 /// tenants are accepted: by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
+///
 /// **Presets.** For well-known providers, a constructor such as [`keycloak`](Self::keycloak) knows the form of
 /// the issuer and the claims. In files, `provider = "keycloak"` selects the preset; every other field, and each
 /// single member of `claims`, is laid over it.

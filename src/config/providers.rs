@@ -264,6 +264,9 @@ fn cognito(text: &str) -> Option<String> {
 
 /// The presets. Each is a documented mapping of the claims of one provider; any setter changes it afterwards.
 /// The audience is always yours to name.
+///
+/// The issuer may be given with or without a `/` at the end, without `https://`, and as the URL of its metadata
+/// (`…/.well-known/openid-configuration`): the preset turns it into the issuer of the tokens.
 impl IssuerConfig {
     /// Returns the preset for a realm of Keycloak. `url` is the realm's URL,
     /// `https://keycloak.example/realms/main`. An `http` URL of a local Keycloak also needs
