@@ -493,9 +493,11 @@ fn edit_distance(from: &str, to: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::config::{Algorithm, AuthMode, Origin, TokenProfile};
-    use crate::identity::{ClaimTest, ClaimsMapping, IdentityKind};
+    use crate::identity::{ClaimTest, ClaimsMapping, IdentityKind, Scopes, TenantId};
     use crate::support::secret::Secret;
 
     fn read_pairs(pairs: &[(&str, &str)]) -> AuthConfig {
@@ -506,57 +508,129 @@ mod tests {
         pairs.iter().map(|(n, v)| (format!("SCAIWAVE_{n}"), (*v).to_owned())).collect()
     }
 
+    /// A value for every variable, except the names of files in `FILES`.
+    const VALUES: &[(&str, &str)] = &[
+        ("AUTH_MODE", "Mock"),
+        ("PROVIDER", "zitadel"),
+        ("ISSUER", "https://scaikey.example"),
+        ("EXPECTED_ISSUER", "https://issuer.example"),
+        ("DISCOVERY_URL", "https://d.example"),
+        ("JWKS_URI", "https://k.example"),
+        ("AUDIENCE", "scaiwave, scaidrive"),
+        ("AUDIENCE_CLAIMS", "aud /a~1b/c"),
+        ("INSECURE_ACCEPT_ID_TOKENS", "true"),
+        ("ACCESS_TOKEN_IF", "azp token_use=access"),
+        ("ALGORITHMS", "ES512 EdDSA"),
+        ("TOKEN_PROFILE", "rfc9068"),
+        ("LEEWAY_SECONDS", "5"),
+        ("ALLOW_LOOPBACK_HTTP", "TRUE"),
+        ("INSECURE_HTTP_HOSTS", "keycloak.auth.svc, 10.0.0.7:8080"),
+        ("CA_FILE", "/run/ca.pem"),
+        ("KEYS_FILE", "/run/keys.json"),
+        ("JWKS_TTL_SECONDS", "60"),
+        ("JWKS_COOLDOWN_SECONDS", "10"),
+        ("JWKS_MAX_STALE_SECONDS", "3600"),
+        ("TENANT_CLAIM", "tid"),
+        ("ROLES_CLAIM", "/realm_access/roles"),
+        ("GROUPS_CLAIM", "https://example.com/groups"),
+        ("NAME_MEMBER", "name"),
+        ("SCOPES_CLAIM", "permissions"),
+        ("SUBJECT_CLAIM", "oid"),
+        ("CLIENT_ID_CLAIM", "azp appid"),
+        ("DISPLAY_NAME_CLAIM", "nickname"),
+        ("EMAIL_CLAIM", "mail"),
+        ("PARTNER_CLAIM", "partner"),
+        ("IDENTITY_KIND", "workload"),
+        ("SERVICE_ACCOUNT_IF", "idtyp=app, preferred_username^=service-account-"),
+        ("MFA_IF", "aal=aal2 amr*=pwd+amr*=otp"),
+        ("AUTH_TIME_CLAIM", "/auth/time"),
+        ("VERIFIED_TOKENS_BYTES", "1000000"),
+        ("DATABASE_URL", "sqlite::memory:"),
+        ("TENANT_REQUIRED", "false"),
+        ("CLIENT_ID", "drive"),
+        ("CLIENT_SECRET", "s"),
+        ("CLIENT_AUTH", "Private_Key_JWT"),
+        ("CLIENT_KEY_FILE", "/run/k"),
+        ("CLIENT_KEY_ID", "k1"),
+        ("CLIENT_KEY_ALGORITHM", "ES256"),
+        ("TOKEN_URL", "https://t.example"),
+        ("TENANT_PARAMETER", "tenant"),
+        ("REDIS_URL", "redis://r"),
+        ("CACHE_KEYS", "x"),
+        ("TENANTS", "t-1 t-2"),
+        ("ANY_TENANT", "true"),
+        ("AUTHORIZATION_URL", "https://a.example"),
+        ("REVOCATION_URL", "https://r.example"),
+        ("INSECURE_SPEND_WITHOUT_LOCK", "true"),
+        ("EXCHANGE_GRANT", "on_behalf_of"),
+        ("REQUESTED_TOKEN_TYPE", "urn:x:y"),
+        ("DEFAULT_LIFETIME_SECONDS", "7"),
+        ("TRUSTED_AUDIENCES", "portal,project"),
+        ("ACCEPT_EXTRA_SCOPES", "profile email"),
+        ("ACCEPT_UNTYPED_TOKENS", "true"),
+        ("ACCEPT_NON_BEARER_TOKENS", "true"),
+        ("INSECURE_ANY_AUDIENCE", "true"),
+        ("INSECURE_ANY_SUBJECT", "true"),
+        ("INSECURE_ANY_SERVICE_TENANT", "true"),
+        ("INSECURE_UNREADABLE_CLAIMS", "true"),
+        ("INSECURE_OUTLIVE_SUBJECT", "true"),
+        ("RESOURCE", "https://wave.example"),
+        ("RESOURCE_SCOPES", "read write"),
+        ("REDIRECT_URI", "https://wave.example/v1/auth/login"),
+        ("SCOPES", "openid read"),
+        ("SIGN_IN_PARAMETERS", "prompt=login&resource=a"),
+        ("SESSION_KEYS", "y"),
+        ("PASSWORD_GRANT", "true"),
+        ("TRUST_FILE", "/run/trust.toml"),
+        ("TRUSTED_PROXIES", "10.0.0.1 10.1.0.0/16"),
+    ];
+
+    /// A value for every variable that excludes one in `VALUES`.
+    const FILES: &[(&str, &str)] = &[
+        ("DATABASE_URL_FILE", "/run/1"),
+        ("CLIENT_SECRET_FILE", "/run/2"),
+        ("REDIS_URL_FILE", "/run/3"),
+        ("CACHE_KEYS_FILE", "/run/4"),
+        ("SESSION_KEYS_FILE", "/run/5"),
+    ];
+
     #[test]
-    fn every_variable_reaches_its_field() {
-        let config = read_pairs(&[
-            ("AUTH_MODE", "Mock"),
-            ("ISSUER", "https://scaikey.example"),
-            ("EXPECTED_ISSUER", "https://issuer.example"),
-            ("DISCOVERY_URL", "https://d.example"),
-            ("JWKS_URI", "https://k.example"),
-            ("AUDIENCE", "scaiwave, scaidrive"),
-            ("AUDIENCE_CLAIMS", "aud /a~1b/c"),
-            ("INSECURE_ACCEPT_ID_TOKENS", "true"),
-            ("ACCESS_TOKEN_IF", "azp token_use=access"),
-            ("ALGORITHMS", "ES512 EdDSA"),
-            ("TOKEN_PROFILE", "rfc9068"),
-            ("LEEWAY_SECONDS", "5"),
-            ("ALLOW_LOOPBACK_HTTP", "TRUE"),
-            ("INSECURE_HTTP_HOSTS", "keycloak.auth.svc, 10.0.0.7:8080"),
-            ("CA_FILE", "/run/ca.pem"),
-            ("KEYS_FILE", "/run/keys.json"),
-            ("JWKS_TTL_SECONDS", "60"),
-            ("JWKS_COOLDOWN_SECONDS", "10"),
-            ("JWKS_MAX_STALE_SECONDS", "3600"),
-            ("TENANT_CLAIM", "tid"),
-            ("ROLES_CLAIM", "/realm_access/roles"),
-            ("GROUPS_CLAIM", "https://example.com/groups"),
-            ("NAME_MEMBER", "name"),
-            ("SCOPES_CLAIM", "permissions"),
-            ("SUBJECT_CLAIM", "oid"),
-            ("CLIENT_ID_CLAIM", "azp appid"),
-            ("DISPLAY_NAME_CLAIM", "nickname"),
-            ("EMAIL_CLAIM", "mail"),
-            ("PARTNER_CLAIM", "partner"),
-            ("IDENTITY_KIND", "workload"),
-            ("SERVICE_ACCOUNT_IF", "idtyp=app, preferred_username^=service-account-"),
-            ("MFA_IF", "aal=aal2 amr*=pwd+amr*=otp"),
-            ("AUTH_TIME_CLAIM", "/auth/time"),
-            ("VERIFIED_TOKENS_BYTES", "1000000"),
-            ("DATABASE_URL", "sqlite::memory:"),
-            ("TENANT_REQUIRED", "false"),
-            ("CLIENT_ID", "drive"),
-            ("CLIENT_SECRET", "s"),
-            ("CLIENT_AUTH", "Private_Key_JWT"),
-            ("CLIENT_KEY_FILE", "/run/k"),
-            ("CLIENT_KEY_ID", "k1"),
-            ("CLIENT_KEY_ALGORITHM", "ES256"),
-            ("TOKEN_URL", "https://t.example"),
-            ("TENANT_PARAMETER", "tenant"),
-            ("REDIS_URL", "redis://r"),
-            ("CACHE_KEYS", "x"),
-        ]);
-        let client = &config.client;
+    fn every_variable_is_tested() {
+        let tested: BTreeSet<_> = VALUES.iter().chain(FILES).map(|pair| pair.0).collect();
+        assert_eq!(tested, ENVIRONMENT.iter().map(|variable| variable.name).collect());
+    }
+
+    #[test]
+    fn every_file_of_a_secret_is_read() {
+        let config = read_pairs(FILES);
+        let (client, endpoints) = (&config.client, &config.endpoints);
+        let files = [
+            &config.database_url_file,
+            &client.secret_file,
+            &client.redis_url_file,
+            &client.cache_keys_file,
+            &endpoints.session_keys_file,
+        ];
+        for (file, (_, path)) in files.into_iter().zip(FILES) {
+            assert_eq!(file.as_deref(), Some(path.as_ref()));
+        }
+    }
+
+    #[test]
+    fn every_variable_of_the_client_is_read() {
+        let client = read_pairs(VALUES).client;
+        assert_eq!(client.authorization_url.as_deref(), Some("https://a.example"));
+        assert_eq!(client.revocation_url.as_deref(), Some("https://r.example"));
+        assert_eq!(client.exchange_grant, crate::config::ExchangeGrant::OnBehalfOf);
+        assert_eq!(client.requested_token_type.as_deref(), Some("urn:x:y"));
+        assert_eq!(client.default_lifetime, Some(Duration::from_secs(7)));
+        assert_eq!(client.trusted_audiences, ["portal", "project"]);
+        assert!(client.accept_extra_scopes.iter().eq(["profile", "email"]));
+        // Each of them is false by default.
+        assert!(client.insecure_spend_without_lock && client.insecure_outlive_subject);
+        assert!(client.accept_untyped_tokens && client.accept_non_bearer_tokens);
+        assert!(client.insecure_any_audience && client.insecure_any_subject);
+        assert!(client.insecure_any_service_tenant && client.insecure_unreadable_claims);
         assert_eq!(client.id.as_deref(), Some("drive"));
         assert_eq!(client.secret, Some(Secret::new("s")));
         assert_eq!(client.auth, crate::config::ClientAuthMethod::PrivateKeyJwt);
@@ -567,9 +641,33 @@ mod tests {
         assert_eq!(client.tenant_parameter.as_deref(), Some("tenant"));
         assert_eq!(client.redis_url, Some(Secret::new("redis://r")));
         assert_eq!(client.cache_keys, Some(Secret::new("x")));
+    }
+
+    #[test]
+    fn every_variable_of_the_endpoints_is_read() {
+        let config = read_pairs(VALUES);
+        assert_eq!(config.resource.as_deref(), Some("https://wave.example"));
+        assert_eq!(config.resource_scopes.as_str(), "read write");
+        let endpoints = config.endpoints;
+        assert_eq!(endpoints.redirect_uri.as_deref(), Some("https://wave.example/v1/auth/login"));
+        assert_eq!(endpoints.scopes.as_ref().map(Scopes::as_str), Some("openid read"));
+        let parameters = [("prompt", "login"), ("resource", "a")];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(endpoints.sign_in_parameters, parameters);
+        assert_eq!(endpoints.session_keys, Some(Secret::new("y")));
+        assert!(endpoints.password_grant);
+        assert_eq!(endpoints.trust_file, Some("/run/trust.toml".into()));
+        assert_eq!(endpoints.trusted_proxies, ["10.0.0.1", "10.1.0.0/16"]);
+    }
+
+    #[test]
+    fn every_variable_reaches_its_field() {
+        let config = read_pairs(VALUES);
         let issuer = &config.issuers[0];
         assert_eq!(config.mode, AuthMode::Mock);
-        assert!(!config.tenant_required);
+        assert!(!config.tenant_required && config.any_tenant);
+        assert_eq!(issuer.provider, Some(crate::config::providers::Provider::Zitadel));
+        assert!(issuer.tenants.iter().map(TenantId::as_str).eq(["t-1", "t-2"]));
         assert_eq!(issuer.issuer, "https://scaikey.example");
         assert_eq!(issuer.expected(), "https://issuer.example");
         assert_eq!(issuer.discovery_url.as_deref(), Some("https://d.example"));

@@ -730,4 +730,45 @@ mod tests {
         assert_eq!(IssuerConfig::cognito("eu-west-1", "eu-west-1_Ab1").issuer_fault(), None);
         assert_eq!(IssuerConfig::keycloak("").issuer_fault().unwrap()[..11], *"is missing:");
     }
+
+    #[test]
+    fn other_urls_follow_from_the_issuer() {
+        const TENANT: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
+        let v1 = format!("https://sts.windows.net/{TENANT}/");
+        let metadata_v1 =
+            format!("https://login.microsoftonline.com/{TENANT}/.well-known/openid-configuration");
+        let of = IssuerConfig::of_provider;
+        for (config, issuer, discovery_url, jwks_uri) in [
+            (of(Provider::Entra, &v1), &*v1, Some(&*metadata_v1), None),
+            (
+                IssuerConfig::entra_multi_tenant(),
+                "https://login.microsoftonline.com/{tenant_id}/v2.0",
+                None,
+                Some("https://login.microsoftonline.com/common/discovery/v2.0/keys"),
+            ),
+            (
+                of(Provider::Cognito, "cn-north-1_Ab1"),
+                "https://cognito-idp.cn-north-1.amazonaws.com.cn/cn-north-1_Ab1",
+                None,
+                None,
+            ),
+            (
+                of(Provider::Supabase, "a.supabase.co"),
+                "https://a.supabase.co/auth/v1",
+                None,
+                Some("https://a.supabase.co/auth/v1/.well-known/jwks.json"),
+            ),
+            (
+                of(Provider::Clerk, "clerk.example.com"),
+                "https://clerk.example.com",
+                None,
+                Some("https://clerk.example.com/.well-known/jwks.json"),
+            ),
+            (of(Provider::Auth0, "a.auth0.com"), "https://a.auth0.com/", None, None),
+        ] {
+            assert_eq!(config.issuer, issuer);
+            assert_eq!(config.discovery_url.as_deref(), discovery_url, "{issuer}");
+            assert_eq!(config.jwks_uri.as_deref(), jwks_uri, "{issuer}");
+        }
+    }
 }

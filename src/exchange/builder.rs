@@ -29,7 +29,6 @@ use crate::support::telemetry;
 /// them.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
-    pub(super) requested_type: Option<TokenType>,
     pub(super) exchange_grant: ExchangeGrant,
     pub(super) tenant_parameter: Option<String>,
     pub(super) allows_passwords: bool,
@@ -48,7 +47,6 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            requested_type: Some(TokenType::Jwt),
             exchange_grant: ExchangeGrant::default(),
             tenant_parameter: None,
             allows_passwords: false,
@@ -155,7 +153,7 @@ impl TokenExchangeBuilder {
     fn apply_answer_settings(&mut self, client: &ClientConfig) {
         let settings = &mut self.settings;
         match requested_type(client.requested_token_type.as_deref()) {
-            Ok(kind) => settings.requested_type = kind,
+            Ok(kind) => settings.answer.requested_type = kind,
             Err(fault) => self.faults.push(fault),
         }
         settings.exchange_grant = client.exchange_grant;
@@ -221,9 +219,10 @@ impl TokenExchangeBuilder {
     }
 
     /// Sets the `requested_token_type` of exchanges. Default: [`TokenType::Jwt`]. `None` omits the
-    /// parameter, for providers that do not accept it.
+    /// parameter, for providers that do not accept it. A response with this `issued_token_type` is
+    /// accepted, as are an access token and a JWT.
     pub fn requested_token_type(mut self, kind: Option<TokenType>) -> Self {
-        self.settings.requested_type = kind;
+        self.settings.answer.requested_type = kind;
         self
     }
 
@@ -609,7 +608,7 @@ impl TokenExchangeBuilder {
             self.discovery_url.as_deref().unwrap_or_default(),
             lifetime.as_deref().unwrap_or_default(),
             settings.tenant_parameter.as_deref().unwrap_or_default(),
-            settings.requested_type.as_ref().map_or("", TokenType::as_str),
+            settings.answer.requested_type.as_ref().map_or("", TokenType::as_str),
             if settings.outlives_subject { "yes" } else { "no" },
         ];
         let texts = texts.into_iter().chain(rules.iter().map(String::as_str));

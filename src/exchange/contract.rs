@@ -28,6 +28,8 @@ pub(super) struct Relaxed {
 #[derive(Debug, Clone)]
 pub(super) struct AnswerRules {
     pub(super) relaxed: Relaxed,
+    /// The `requested_token_type` of exchanges.
+    pub(super) requested_type: Option<TokenType>,
     /// The claims that hold subject, tenant and scopes.
     pub(super) claims: ClaimsMapping,
     /// The claims that name the services a token is for. The first one that is present counts.
@@ -37,7 +39,8 @@ pub(super) struct AnswerRules {
 impl Default for AnswerRules {
     fn default() -> Self {
         let IssuerConfig { audience_claims, claims, .. } = IssuerConfig::new("");
-        Self { relaxed: Relaxed::default(), claims, audience_claims }
+        let requested_type = Some(TokenType::Jwt);
+        Self { relaxed: Relaxed::default(), requested_type, claims, audience_claims }
     }
 }
 
@@ -122,7 +125,7 @@ pub(super) fn verify(
         claims => claims.or_else(reject_unreadable)?,
     };
     if matches!(request, TokenRequest::Exchange(_)) {
-        verify_issued_type(token, &rules.relaxed)?;
+        verify_issued_type(token, rules)?;
     }
     let Some(claims) = claims else { return Ok(()) };
     match request {
@@ -153,13 +156,16 @@ fn reject_unreadable<T>(fault: Fault) -> Result<T, ExchangeError> {
     }))
 }
 
-/// Verifies `issued_token_type` (RFC 8693 §2.2.1).
-fn verify_issued_type(token: &AccessToken, relaxed: &Relaxed) -> Verification {
-    let expected = [TokenType::AccessToken, TokenType::Jwt];
+/// Verifies `issued_token_type` (RFC 8693 §2.2.1). The configured type is accepted, too.
+fn verify_issued_type(token: &AccessToken, rules: &AnswerRules) -> Verification {
+    let usual = [TokenType::AccessToken, TokenType::Jwt];
+    let mut expected = usual.iter().chain(&rules.requested_type);
     match token.issued_token_type() {
-        Some(kind) if expected.iter().any(|known| known.as_str() == kind) => Ok(()),
-        Some(_) => mismatch("has an issued_token_type that is neither access_token nor jwt"),
-        None if relaxed.issued_type => Ok(()),
+        Some(kind) if expected.any(|known| known.as_str() == kind) => Ok(()),
+        Some(_) => mismatch(
+            "has an issued_token_type that is neither access_token nor jwt (requested_token_type allows another)",
+        ),
+        None if rules.relaxed.issued_type => Ok(()),
         None => mismatch("has no issued_token_type (accept_untyped_tokens allows this)"),
     }
 }

@@ -560,7 +560,7 @@ impl TokenRequest<'_> {
                     ("subject_token", request.subject.expose()),
                     ("subject_token_type", request.subject_type.as_str()),
                 ]);
-                let requested = settings.requested_type.as_ref();
+                let requested = settings.answer.requested_type.as_ref();
                 form.extend_pairs(requested.map(|kind| ("requested_token_type", kind.as_str())));
                 form.extend_pairs(request.audiences.iter().map(|name| ("audience", name)));
                 form.extend_pairs(request.resources.iter().map(|url| ("resource", url)));

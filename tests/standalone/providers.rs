@@ -601,6 +601,47 @@ fn snippets_of_the_manual_are_valid() {
     assert_eq!(pairs, 10);
 }
 
+/// The Rust blocks of the page are tests of their own; here their issuers equal those of the files.
+#[test]
+fn code_on_the_page_equals_the_files() {
+    let page = fs::read_to_string("src/manual/providers.md").unwrap();
+    let id = |text: &str| TenantId::new(text).unwrap();
+    let code = [
+        (IssuerConfig::keycloak("https://keycloak.example/realms/main"), "docs"),
+        (IssuerConfig::entra(ENTRA_TENANT), SERVICE),
+        (IssuerConfig::entra_multi_tenant().tenants([id(ENTRA_TENANT)]), SERVICE),
+        (IssuerConfig::auth0("example.eu.auth0.com"), "https://docs.example"),
+        (IssuerConfig::okta("https://example.okta.com/oauth2/default"), "api://default"),
+        (IssuerConfig::cognito("eu-west-1", "eu-west-1_AbCdEf123"), "57cbishk4j24pabc1234567890"),
+        (
+            IssuerConfig::google().tenants([id("example.com")]),
+            "1234987819200.apps.googleusercontent.com",
+        ),
+        (IssuerConfig::zitadel("https://example.eu1.zitadel.cloud"), "69234237810729019"),
+        (IssuerConfig::supabase("https://example.supabase.co"), "authenticated"),
+        (IssuerConfig::clerk("https://clerk.example.com"), "https://example.com"),
+    ];
+    let of_language = |language: &str| {
+        let blocks = blocks(&page).into_iter().filter(|it| it.0 == language);
+        blocks.map(|it| it.1.to_owned()).collect::<Vec<_>>()
+    };
+    let (rust, files) = (of_language("rust"), of_language("toml"));
+    assert_eq!((rust.len(), files.len()), (code.len(), code.len()));
+    for ((block, file), (issuer, audience)) in rust.iter().zip(&files).zip(code) {
+        let config: AuthConfig = toml::from_str(file).unwrap();
+        assert_eq!(config.issuers, slice::from_ref(&issuer), "{block}");
+        assert_eq!(config.audience, [audience]);
+        assert!(block.contains(&format!(".audience(\"{audience}\")")), "{block}");
+        // The arguments of the code are those of the file.
+        let texts = file
+            .lines()
+            .filter(|line| line.starts_with("issuer =") || line.starts_with("tenants ="));
+        for text in texts.filter_map(|line| line.split('"').nth(1)) {
+            assert!(block.contains(&format!("\"{text}\"")), "{text} {block}");
+        }
+    }
+}
+
 #[test]
 fn variables_of_the_page_exist() {
     let page = fs::read_to_string("src/manual/providers.md").unwrap();

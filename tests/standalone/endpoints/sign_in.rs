@@ -7,6 +7,7 @@ use scaikey_auth::config::Algorithm;
 use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
 use scaikey_auth::identity::ClaimsMapping;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
+use scaikey_auth::{AuthConfig, TokenExchangeClient};
 use serde_json::json;
 
 use super::env::{MINUTE, REDIRECT, Setup, TestEnv, encoded};
@@ -372,11 +373,28 @@ async fn further_audiences_must_be_trusted() {
     assert_eq!(redeem(&env, &["wave", "scaiwave"], "wave").await, 200);
     assert_eq!(redeem(&env, &["wave", "scaiwave"], "scaiwave").await, 400);
     assert_eq!(redeem(&env, &["wave", "project"], "wave").await, 400);
-    let env = env.with_client(|client| client.trusted_audience("project")).await;
-    assert_eq!(redeem(&env, &["wave", "project", "scaiwave"], "wave").await, 200);
-    assert_eq!(redeem(&env, &["wave", "project"], "project").await, 400);
-    assert_eq!(redeem(&env, &["wave", "project2"], "wave").await, 400);
-    assert_eq!(redeem(&env, &["project", "scaiwave"], "wave").await, 400);
+    let by_code = env.with_client(|client| client.trusted_audience("project")).await;
+    let issuer = by_code.provider.issuer();
+    let variables = [
+        ("ISSUER", issuer.as_str()),
+        ("ALLOW_LOOPBACK_HTTP", "true"),
+        ("CLIENT_ID", "wave"),
+        ("CLIENT_SECRET", "secret"),
+        ("PASSWORD_GRANT", "true"),
+        ("TRUSTED_AUDIENCES", "project"),
+    ];
+    let variables = variables.map(|(name, value)| (format!("WAVE_{name}"), value.to_owned()));
+    let config = AuthConfig::from_vars("WAVE", variables);
+    let check = async |env: &TestEnv| {
+        assert_eq!(redeem(env, &["wave", "project", "scaiwave"], "wave").await, 200);
+        assert_eq!(redeem(env, &["wave", "project"], "project").await, 400);
+        assert_eq!(redeem(env, &["wave", "project2"], "wave").await, 400);
+        assert_eq!(redeem(env, &["project", "scaiwave"], "wave").await, 400);
+    };
+    check(&by_code).await;
+    let clock = by_code.clock.clone();
+    let configured = TokenExchangeClient::from_config(&config).clock(clock);
+    check(&by_code.with_client(|_| configured).await).await;
 }
 
 /// With `audience_claims`, the audiences may be other clients.

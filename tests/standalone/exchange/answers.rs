@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use scaikey_auth::exchange::{AccessToken, ExchangeError, RefreshRequest, ServiceTokenRequest};
+use scaikey_auth::exchange::{
+    AccessToken, ExchangeError, RefreshRequest, ServiceTokenRequest, TokenExchangeBuilder,
+};
 use scaikey_auth::identity::ClaimsMapping;
 use scaikey_auth::testing::{Client, Fault, Provider, ProviderEndpoint, TokenBuilder};
 use scaikey_auth::{AuthConfig, ExchangeRequest, TenantId, TokenExchangeClient};
@@ -180,6 +182,10 @@ fn answer_with(provider: &Provider, members: serde_json::Value) {
 
 /// Returns a client that is configured by variables alone.
 fn from_env(provider: &Provider, more: &[(&str, &str)]) -> TokenExchangeClient {
+    builder_from_env(provider, more).build().unwrap()
+}
+
+pub(crate) fn builder_from_env(provider: &Provider, more: &[(&str, &str)]) -> TokenExchangeBuilder {
     let issuer = provider.issuer();
     let base = [
         ("ISSUER", issuer.as_str()),
@@ -189,7 +195,7 @@ fn from_env(provider: &Provider, more: &[(&str, &str)]) -> TokenExchangeClient {
     ];
     let pairs = base.iter().chain(more);
     let pairs = pairs.map(|(name, value)| (format!("SVC_{name}"), (*value).to_owned()));
-    TokenExchangeClient::from_config(&AuthConfig::from_vars("SVC", pairs)).build().unwrap()
+    TokenExchangeClient::from_config(&AuthConfig::from_vars("SVC", pairs))
 }
 
 #[tokio::test]
@@ -293,6 +299,21 @@ async fn mapped_subject_claim_is_compared() {
             assert_eq!(client.exchange(&request).await.is_ok(), is_accepted, "{sub} {oid}");
         }
     }
+}
+
+#[tokio::test]
+async fn issued_type_may_be_the_requested_one() {
+    let provider = provider().await;
+    let request = ExchangeRequest::new("subject", "scaivault");
+    answer_with(&provider, json!({ "issued_token_type": "urn:x:y" }));
+    for (requested, is_accepted) in [("urn:x:y", true), ("urn:x:z", false), ("none", false)] {
+        let client = from_env(&provider, &[("REQUESTED_TOKEN_TYPE", requested)]);
+        let outcome = client.exchange(&request).await;
+        assert_eq!(outcome.is_ok(), is_accepted, "{requested}: {outcome:?}");
+    }
+    // The provider may also issue one of the usual types.
+    answer_with(&provider, json!({}));
+    from_env(&provider, &[("REQUESTED_TOKEN_TYPE", "urn:x:y")]).exchange(&request).await.unwrap();
 }
 
 #[test]

@@ -13,12 +13,14 @@ use scaikey_auth::exchange::{
     AccessToken, CacheKey, CacheStatus, ExchangeError, Fence, MemoryCache, OAuthError, SealingKeys,
     ServiceTokenRequest, TokenType,
 };
+use scaikey_auth::identity::ClaimsMapping;
 use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint};
 use scaikey_auth::{ExchangeRequest, TenantId, TokenCache, TokenExchangeClient};
 use tokio::task::JoinSet;
 
 use crate::support::until;
 
+use super::answers::builder_from_env;
 use super::{SECRET, builder, provider, timed};
 
 fn secs(seconds: u64) -> Duration {
@@ -96,6 +98,39 @@ async fn different_exchanges_never_share_tokens() {
 
 fn client_without_type(provider: &Provider) -> TokenExchangeClient {
     builder(provider).requested_token_type(None).build().unwrap()
+}
+
+/// A token that a client accepted under weaker rules is not in the cache of a stricter one.
+#[tokio::test]
+async fn other_rules_never_share_tokens() {
+    let provider = provider().await;
+    let new = || builder(&provider).requested_token_type(None);
+    let mapped = |mapping| new().claims(mapping);
+    let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+    let all = [
+        new(),
+        new().accept_extra_scopes("profile"),
+        new().accept_extra_scopes("profile email"),
+        new().accept_non_bearer_tokens(),
+        new().accept_untyped_tokens(),
+        new().insecure_any_audience(),
+        new().insecure_any_subject(),
+        new().insecure_any_service_tenant(),
+        new().insecure_unreadable_claims(),
+        new().insecure_outlive_subject(),
+        new().audience_claims(["aud", "azp"]),
+        mapped(ClaimsMapping::default().subject(["sub", "oid"])),
+        mapped(ClaimsMapping::default().tenant_id(["tenant_id", "tid"])),
+        mapped(ClaimsMapping::default().scopes(["scope"])),
+    ];
+    let cache = MemoryCache::default();
+    for (nth, builder) in all.into_iter().enumerate() {
+        let client = builder.cache(cache.clone()).build().unwrap();
+        for expected in [CacheStatus::Miss, CacheStatus::Hit] {
+            let token = client.exchange(&request).await.unwrap();
+            assert_eq!(token.cache_status(), expected, "{nth}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -208,16 +243,23 @@ async fn uncacheable_token_is_shared_by_concurrent_callers() {
 #[tokio::test]
 async fn outliving_the_subject_token_needs_opt_in() {
     let (provider, client, clock) = timed().await;
-    let outliving =
-        builder(&provider).clock(clock.clone()).insecure_outlive_subject().build().unwrap();
+    let outliving = [
+        builder(&provider).insecure_outlive_subject(),
+        builder_from_env(&provider, &[("INSECURE_OUTLIVE_SUBJECT", "true")]),
+    ];
+    let outliving = outliving.map(|it| it.clock(clock.clone()).build().unwrap());
     let request = ExchangeRequest::new(provider.token().expires_in(secs(100)).sign(), "scaivault");
     let token = client.exchange(&request).await.unwrap();
     assert!(token.cacheable_for().unwrap() <= secs(100), "{:?}", token.cacheable_for());
-    outliving.exchange(&request).await.unwrap();
+    for client in &outliving {
+        client.exchange(&request).await.unwrap();
+    }
     clock.advance(secs(101));
     let refused = client.exchange(&request).await.unwrap_err();
     assert_eq!(refused.oauth_error(), Some(&OAuthError::InvalidRequest));
-    outliving.exchange(&request).await.unwrap();
+    for client in &outliving {
+        client.exchange(&request).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -295,12 +337,13 @@ async fn default_lifetime_applies_to_opaque_tokens() {
     let provider = provider().await;
     let body = r#"{"access_token":"opaque","token_type":"Bearer"}"#.to_owned();
     provider.fail(ProviderEndpoint::Token, Fault::Body("application/json", body));
-    for (assumed, requests) in [(None, 2), (Some(secs(3600)), 3)] {
-        let mut builder = builder(&provider).clock(clock.clone());
-        if let Some(lifetime) = assumed {
-            builder = builder.default_lifetime(lifetime);
-        }
-        let client = builder.build().unwrap();
+    let by_variable = builder_from_env(&provider, &[("DEFAULT_LIFETIME_SECONDS", "3600")]);
+    for (builder, requests) in [
+        (builder(&provider), 2),
+        (builder(&provider).default_lifetime(secs(3600)), 3),
+        (by_variable, 4),
+    ] {
+        let client = builder.clock(clock.clone()).build().unwrap();
         for _ in 0..2 {
             client.service_token(ServiceTokenRequest::default()).await.unwrap();
         }

@@ -14,6 +14,7 @@ use scaikey_auth::exchange::{
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{ExchangeRequest, TokenCache, TokenExchangeClient};
 
+use super::answers::builder_from_env;
 use super::{builder, provider};
 use crate::support::Log;
 
@@ -112,13 +113,17 @@ fn grants_and_reuses(provider: &Provider) -> (u64, u64) {
 #[tokio::test]
 async fn process_without_lock_uses_refresh_token_once() {
     let (log, provider) = (Log::start(), provider().await);
-    let client = with(builder(&provider), Behaviour::Fails).insecure_spend_without_lock();
-    let client = client.build().unwrap();
-    let request = signed_in(&client).await;
-    let first = client.refresh(&request).await.unwrap();
-    let second = client.refresh(&request).await.unwrap();
-    assert_eq!(first.secret(), second.secret());
-    assert_eq!(grants_and_reuses(&provider), (1, 0));
+    let by_variable = builder_from_env(&provider, &[("INSECURE_SPEND_WITHOUT_LOCK", "true")]);
+    for (builder, count) in
+        [(builder(&provider).insecure_spend_without_lock(), 1), (by_variable, 2)]
+    {
+        let client = with(builder, Behaviour::Fails).build().unwrap();
+        let request = signed_in(&client).await;
+        let first = client.refresh(&request).await.unwrap();
+        let second = client.refresh(&request).await.unwrap();
+        assert_eq!(first.secret(), second.secret());
+        assert_eq!(grants_and_reuses(&provider), (count, 0));
+    }
     assert!(log.text().contains("insecure_spend_without_lock"), "{}", log.text());
 }
 

@@ -75,3 +75,31 @@ async fn variables_set_proxy_and_certificates() {
         assert_eq!(targets.contains(&"idp.invalid:443".to_owned()), *is_proxied, "{variables:?}");
     }
 }
+
+/// A network that encrypts plain `http` does so on the direct way only.
+#[tokio::test]
+async fn plain_http_passes_no_proxy() {
+    let clock = ManualClock::new();
+    let provider = provider(&clock).await;
+    let token = provider.token().sign();
+    let jwks_uri = provider.jwks_uri().replace(&provider.url(), "http://idp.invalid");
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        let proxy = ForwardProxy::start(provider.address()).await;
+        let url = proxy.url();
+        let output = run(&[
+            ("WAVE_ISSUER", "http://idp.invalid"),
+            ("WAVE_EXPECTED_ISSUER", &provider.issuer()),
+            ("WAVE_JWKS_URI", &jwks_uri),
+            ("WAVE_AUDIENCE", "scaiwave"),
+            ("WAVE_ALGORITHMS", "ES256"),
+            ("WAVE_INSECURE_HTTP_HOSTS", "idp.invalid"),
+            (TOKEN, &token),
+            (name, &url),
+        ])
+        .await;
+        // No DNS server knows the name, so the request fails.
+        assert!(output.contains("child: refused"), "{name}: {output}");
+        assert!(output.contains("Unavailable"), "{name}: {output}");
+        assert!(proxy.targets().is_empty(), "{name}: {:?}", proxy.targets());
+    }
+}

@@ -1,9 +1,12 @@
 //! Tokens in the format of real platforms, matching and almost matching.
 
 use scaikey_auth::testing::{ManualClock, TestIssuer, TokenBuilder};
+use scaikey_auth::trust::TrustPolicy;
 use serde_json::json;
 
-use super::fixture::{ask, bare, evaluator, grant, platform, pod, trust, trust_called, why};
+use super::fixture::{
+    REPORTER, ask, bare, evaluator, grant, platform, pod, trust, trust_called, why,
+};
 
 const GITHUB: &str = "https://token.actions.githubusercontent.com";
 
@@ -194,6 +197,37 @@ async fn azure_identity_uses_separate_discovery_url() {
         why(&evaluator, &token().audience("api://AzureADTokenExchange").sign()).await,
         "trust_none"
     );
+}
+
+/// Workloads of Azure DevOps and AKS have this audience, and can choose no other.
+#[tokio::test]
+async fn fixed_audience_of_azure_needs_opt_in() {
+    const SHARED: &str = "api://AzureADTokenExchange";
+    let clock = ManualClock::new();
+    let [devops, aks] = [platform(&clock).await, platform(&clock).await];
+    let connection = "sc://acme/orders/deploy";
+    let rules = [
+        trust("devops", &devops, "insecure_shared_audience = true").replace("scaivault", SHARED),
+        grant("deploy", &format!("subject = \"{connection}\"")),
+        trust("aks", &aks, "insecure_shared_audience = true").replace("scaivault", SHARED),
+        grant("reports", &format!("subject = \"{REPORTER}\"")),
+    ];
+    let evaluator = evaluator(&clock, &rules);
+    let job = || bare(&devops).subject(connection).audience(SHARED);
+    let pod = || pod(&aks).audience(SHARED);
+    assert_eq!(ask(&evaluator, &job().sign()).await.unwrap().identity, "sa:devops:deploy");
+    assert_eq!(ask(&evaluator, &pod().sign()).await.unwrap().identity, "sa:aks:reports");
+    for (token, expected) in [
+        (job().subject("sc://acme/orders/other"), "grant_none"),
+        (pod().subject("system:serviceaccount:reports:other"), "grant_none"),
+        (job().audience("scaivault"), "trust_none"),
+        (pod().audience("api://azureadtokenexchange"), "trust_none"),
+    ] {
+        assert_eq!(why(&evaluator, &token.sign()).await, expected);
+    }
+    let strict = rules.map(|rule| rule.replace("insecure_shared_audience = true", ""));
+    let refused = TrustPolicy::from_toml(&strict.concat()).unwrap_err().to_string();
+    assert!(refused.contains("insecure_shared_audience"), "{refused}");
 }
 
 /// Subjects contain project names, which users choose freely. Characters that an identity cannot
