@@ -148,7 +148,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "a file with `P_DATABASE_URL`, read at the start",
         "none"),
     row("TENANTS", "issuers[0].tenants", |it, text| store(&mut issuer(it).tenants, list(text)),
-        "the tenants that the issuer may name, separated by commas or spaces",
+        "the tenants that the issuer may name, separated by commas or spaces; a token without a tenant is then refused",
         "any; an issuer with `{tenant_id}` needs this, `P_ANY_TENANT` or `P_DATABASE_URL`"),
     row("ANY_TENANT", "any_tenant", |it, text| store(&mut it.any_tenant, boolean(text)),
         "`true` accepts every tenant of an issuer with `{tenant_id}` if neither `P_TENANTS` nor `P_DATABASE_URL` restricts them",
