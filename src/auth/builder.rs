@@ -210,9 +210,9 @@ impl AuthBuilder {
     /// [validators](Self::validator) do not use it.
     ///
     /// `issuer` is the `iss` of a configured issuer ([`IssuerConfig::expected`]), with `{tenant_id}` if the
-    /// configuration has it. [`build`](Self::build) reports another one. The source is asked for tokens of this
-    /// issuer only: users of another issuer could otherwise write the claims of one of its users, and get
-    /// that user's groups.
+    /// configuration has it. [`build`](Self::build) logs a warning about another one. The source is asked for
+    /// tokens of this issuer only: users of another issuer could otherwise write the claims of one of its
+    /// users, and get that user's groups.
     pub fn group_source(mut self, issuer: impl Into<String>, source: impl GroupSource) -> Self {
         self.group_sources.push((issuer.into(), Arc::new(source)));
         self
@@ -245,8 +245,7 @@ impl AuthBuilder {
     /// does no other I/O: [`Auth::ready`] fetches the keys, or else the first token causes the fetch.
     ///
     /// # Errors
-    /// All faults of the configuration together. If there are none: a
-    /// [`group_source`](Self::group_source) of an unknown issuer, an invalid template of
+    /// All faults of the configuration together. If there are none: an invalid template of
     /// [`tenant_issuers`](Self::tenant_issuers), an invalid realm, or an unusable `database_url`.
     pub fn build(self) -> Result<Auth, ConfigError> {
         let Self { mut config, mut validators, proofs, admission, mut tenant_issuers, .. } = self;
@@ -261,7 +260,13 @@ impl AuthBuilder {
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
         let mut jwks = JwksValidator::with_key_sets(&config, key_sets)?;
         for (issuer, source) in self.group_sources {
-            check_issuer_of_groups(&config, &issuer)?;
+            let templates = tenant_issuers.iter().map(|(template, _)| template);
+            let mut known = config.issuers.iter().chain(templates).map(IssuerConfig::expected);
+            if !known.any(|known| known == issuer) {
+                config.notices.push(format!(
+                    "group_source is for {issuer}, which is the `iss` of no configured issuer: it is asked only if such an issuer is added while the service runs"
+                ));
+            }
             jwks = jwks.with_group_source(issuer, source);
         }
         let jwks = Arc::new(jwks);
@@ -314,16 +319,6 @@ impl AuthBuilder {
             clock,
         })))
     }
-}
-
-/// Checks the issuer of a group source. In mock mode, the configuration may have no issuers.
-fn check_issuer_of_groups(config: &AuthConfig, issuer: &str) -> Result<(), ConfigError> {
-    let mut known = config.issuers.iter().map(IssuerConfig::expected);
-    if config.mode == AuthMode::Mock || known.any(|known| known == issuer) {
-        return Ok(());
-    }
-    let problem = format!("is for {issuer}, which is the `iss` of no configured issuer");
-    Err(ConfigError::one(Fault::new("group_source", problem)))
 }
 
 /// Returns the built-in validators of the mode, in order of precedence.
