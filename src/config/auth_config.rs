@@ -162,7 +162,10 @@ impl AuthConfig {
     ///
     /// * Variables of an issuer, such as `P_JWKS_URI`, belong to the only issuer of the file; without one, to
     ///   a new issuer. If the file has several issuers, such a variable is a fault.
-    /// * `P_PROVIDER` replaces the settings of the issuer in the file by those of the preset, except its URL.
+    /// * `P_PROVIDER` replaces all settings of the issuer in the file by those of the preset, except its URL and
+    ///   its audience. If the file names the same preset, nothing changes.
+    /// * `P_ISSUER` replaces the URL of the issuer, and the values that a preset took from it.
+    /// * `P_KEYS_FILE` and `P_JWKS_URI` replace each other.
     /// * A secret and its file, such as `P_CLIENT_SECRET` and `client.secret_file`, are one setting: a variable
     ///   replaces either of them. Both variables together are a fault.
     /// * Faults name the variable if it is set, and otherwise the field.
@@ -276,6 +279,21 @@ impl AuthConfig {
                     "has a dot, so it is the name of one claim: for a member of a claim, write a JSON pointer, {pointer}"
                 );
                 doubt(&format!("issuers[{nth}].{field}"), &problem);
+            }
+        }
+        for (nth, issuer) in self.issuers.iter().enumerate() {
+            if issuer.has_lost_claims() {
+                doubt(
+                    &format!("issuers[{nth}].claims"),
+                    "replaces all claims of the preset: to change some of them, use `map_claims`",
+                );
+            }
+            let has_effect = self.client.id.is_some() || !issuer.has_key_source();
+            if issuer.gives_discovery_url() && !has_effect {
+                doubt(
+                    &format!("issuers[{nth}].discovery_url"),
+                    "has no effect, because the keys or their URL are set: there is no discovery",
+                );
             }
         }
         let has_own = |issuer: &IssuerConfig| !issuer.audience.is_empty();

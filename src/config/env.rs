@@ -51,10 +51,10 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("DISCOVERY_URL", "issuers[0].discovery_url", |it, text| store(&mut issuer(it).discovery_url, any_text(text)),
         "the URL of the discovery document, if it is not at a well-known path",
         "the well-known paths of the issuer"),
-    row("JWKS_URI", "issuers[0].jwks_uri", |it, text| store(&mut issuer(it).jwks_uri, any_text(text)),
+    row("JWKS_URI", "issuers[0].jwks_uri", |it, text| { let it = issuer(it); replace(&mut it.jwks_uri, &mut it.keys_file, any_text(text)) },
         "the URL of the key set; if set, there is no discovery",
         "from discovery"),
-    row("KEYS_FILE", "issuers[0].keys_file", |it, text| store(&mut issuer(it).keys_file, any_text(text)),
+    row("KEYS_FILE", "issuers[0].keys_file", |it, text| { let it = issuer(it); replace(&mut it.keys_file, &mut it.jwks_uri, any_text(text)) },
         "a file with the keys, instead of a key set at a URL: a key set or a JWK in JSON, or PEM; it is read again like a published set",
         "none: the keys are fetched"),
     row("CA_FILE", "issuers[0].ca_file", |it, text| store(&mut issuer(it).ca_file, any_text(text)),
@@ -130,7 +130,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the kind of every identity of the issuer: `user`, `service_account` or `workload`",
         "as the token says: see `P_SERVICE_ACCOUNT_IF`"),
     row("SERVICE_ACCOUNT_IF", "issuers[0].claims.service_account", |it, text| store(&mut issuer(it).claims.service_account, list(text)),
-        "the tests for tokens of service accounts, separated by commas or spaces, of which one must pass: `claim` is present, `claim=value`, `claim^=start`, `claim$=end`, or `claim*=item` of a list; `+` joins tests that must all pass",
+        "the tests for tokens of service accounts, separated by commas or spaces, of which one must pass: `claim` is present, `!claim` is absent, `claim=value`, `claim^=start`, `claim$=end`, or `claim*=item` of a list; `+` joins tests that must all pass",
         "none: a service account has `token_type` `client_credentials`, or a subject that equals the client"),
     row("MFA_IF", "issuers[0].claims.mfa", |it, text| store(&mut issuer(it).claims.mfa, list(text)),
         "the tests for multi-factor authentication, in the format of `P_SERVICE_ACCOUNT_IF`: `acr=gold,amr*=pwd+amr*=otp`",
@@ -329,7 +329,7 @@ pub(super) fn read(
     for variable in ENVIRONMENT {
         let Some(value) = prefixed.get(variable.name) else { continue };
         config.origin.add_variable(prefix, variable.name);
-        let pair = variable.name.strip_suffix("_FILE").filter(|pair| prefixed.contains_key(*pair));
+        let pair = pair_of(variable.name).filter(|pair| prefixed.contains_key(*pair));
         let outcome = match pair {
             Some(pair) => Err(format!("and {prefix}_{pair} are both set: set only one of them")),
             None if has_several_issuers && variable.field.starts_with("issuers[0]") => {
@@ -342,6 +342,7 @@ pub(super) fn read(
         }
         config.notices.extend(quotation_marks(prefix, variable.name, value));
     }
+    config.issuers.iter_mut().for_each(IssuerConfig::lay_over_preset);
     config.notices.extend(prefixed.keys().filter_map(|name| unknown(prefix, name)));
     config.add_notices_of_unused_settings();
     config
@@ -359,7 +360,15 @@ fn set(variable: &Variable, config: &mut AuthConfig, value: &str) -> Result<(), 
     outcome
 }
 
-/// Stores a secret, and removes the other form of it: the name of its file.
+/// Returns the variable with another form of the same setting.
+fn pair_of(name: &str) -> Option<&str> {
+    match name {
+        "KEYS_FILE" => Some("JWKS_URI"),
+        _ => name.strip_suffix("_FILE"),
+    }
+}
+
+/// Stores one form of a setting, such as a secret, and removes the other one, such as the name of its file.
 fn replace<A, B>(
     field: &mut Option<A>,
     other: &mut Option<B>,
@@ -401,16 +410,20 @@ fn choice<T: DeserializeOwned>(text: &str, accepted: &str) -> Result<T, String> 
 }
 
 /// Parses entries separated by commas or spaces. The error names an entry by its number, because the text
-/// may be a secret.
+/// may be a secret. A list without entries is an error, because it would remove a restriction: `P_TENANTS=$A,$B`
+/// with two unset variables.
 fn list<T: FromStr>(text: &str) -> Result<Vec<T>, String>
 where
     T::Err: std::fmt::Display,
 {
-    text.split([',', ' '])
-        .filter(|entry| !entry.is_empty())
-        .zip(1..)
-        .map(|(entry, nth)| entry.parse().map_err(|problem| format!("entry {nth}: {problem}")))
-        .collect()
+    let entries = text.split([',', ' ']).filter(|entry| !entry.is_empty()).zip(1..);
+    let parsed = entries
+        .map(|(entry, nth)| entry.parse().map_err(|problem| format!("entry {nth}: {problem}")));
+    let list: Vec<T> = parsed.collect::<Result<_, _>>()?;
+    match list.is_empty() {
+        true => Err("has no entry: name at least one, or leave it unset".to_owned()),
+        false => Ok(list),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -526,7 +539,6 @@ mod tests {
         ("ALLOW_LOOPBACK_HTTP", "TRUE"),
         ("INSECURE_HTTP_HOSTS", "keycloak.auth.svc, 10.0.0.7:8080"),
         ("CA_FILE", "/run/ca.pem"),
-        ("KEYS_FILE", "/run/keys.json"),
         ("JWKS_TTL_SECONDS", "60"),
         ("JWKS_COOLDOWN_SECONDS", "10"),
         ("JWKS_MAX_STALE_SECONDS", "3600"),
@@ -592,6 +604,7 @@ mod tests {
         ("REDIS_URL_FILE", "/run/3"),
         ("CACHE_KEYS_FILE", "/run/4"),
         ("SESSION_KEYS_FILE", "/run/5"),
+        ("KEYS_FILE", "/run/6"),
     ];
 
     #[test]
@@ -684,7 +697,8 @@ mod tests {
         assert!(issuer.allow_loopback_http);
         assert_eq!(issuer.insecure_http_hosts, ["keycloak.auth.svc", "10.0.0.7:8080"]);
         assert_eq!(issuer.ca_file, Some("/run/ca.pem".into()));
-        assert_eq!(issuer.keys_file, Some("/run/keys.json".into()));
+        let local = read_pairs(&[("KEYS_FILE", "/run/keys.json")]);
+        assert_eq!(local.issuers[0].keys_file, Some("/run/keys.json".into()));
         assert_eq!(issuer.jwks.ttl.as_secs(), 60);
         assert_eq!(issuer.jwks.cooldown.as_secs(), 10);
         assert_eq!(issuer.jwks.max_stale.as_secs(), 3600);
@@ -862,8 +876,8 @@ mod tests {
 
     #[test]
     fn secret_and_its_file_are_exclusive() {
-        for variable in ENVIRONMENT.iter().filter(|it| it.name.ends_with("_FILE")) {
-            let value = variable.name.trim_end_matches("_FILE");
+        for variable in ENVIRONMENT {
+            let Some(value) = pair_of(variable.name) else { continue };
             if !ENVIRONMENT.iter().any(|it| it.name == value) {
                 continue;
             }
@@ -873,6 +887,20 @@ mod tests {
             assert_eq!(fault.field, format!("SCAIWAVE_{}", variable.name));
             let problem = format!("and SCAIWAVE_{value} are both set: set only one of them");
             assert_eq!(fault.problem, problem);
+        }
+    }
+
+    #[test]
+    fn list_without_entries_is_refused() {
+        let file = r#"{ "audience": ["docs"],
+            "issuers": [{ "issuer": "https://a.example", "tenants": ["example.com"] }] }"#;
+        for value in [",", " , ", ",,"] {
+            for name in ["TENANTS", "SERVICE_ACCOUNT_IF", "AUDIENCE", "TRUSTED_PROXIES"] {
+                let error = overlaid(file, &[(name, value)]).check().unwrap_err();
+                let [fault] = error.faults() else { panic!("one fault: {error}") };
+                assert_eq!(fault.field, format!("SCAIWAVE_{name}"));
+                assert!(fault.problem.starts_with("has no entry"), "{error}");
+            }
         }
     }
 

@@ -61,7 +61,9 @@ pub enum TokenProfile {
 ///
 /// **Presets.** For well-known providers, a constructor such as [`keycloak`](Self::keycloak) knows the form of
 /// the issuer and the claims. In files, `provider = "keycloak"` selects the preset; every other field, and each
-/// single member of `claims`, is laid over it.
+/// single member of `claims`, is laid over it. A setting that excludes one of the preset replaces it: keys, a
+/// file with keys or a URL of the metadata replace the preset's URL of the key set, and a
+/// [`kind`](field@ClaimsMapping::kind) replaces its tests.
 // The form in files is in `issuer_file.rs`.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
@@ -126,7 +128,8 @@ pub struct IssuerConfig {
     /// Default: no limit. In files: `max_token_lifetime_seconds`, a number that may have a fraction.
     pub max_token_lifetime: Option<Duration>,
     /// Allows `http` for this issuer's URLs on loopback addresses, `localhost` and names under it, such as
-    /// `keycloak.localhost`, for tests and development. Default false: `https` only.
+    /// `keycloak.localhost`, for tests and development. Default false: `https` only. An issuer whose keys are in
+    /// the configuration or a file is not requested, so its URL may be `http` without this.
     pub allow_loopback_http: bool,
     /// The hosts of this issuer's URLs that may be `http`: exactly these, each as `host` or `host:port`. Use
     /// it only where the network encrypts and authenticates all traffic, such as a service mesh: otherwise
@@ -281,6 +284,7 @@ impl IssuerConfig {
     /// Sets [`discovery_url`](field@Self::discovery_url).
     pub fn discovery_url(mut self, url: impl Into<String>) -> Self {
         self.discovery_url = Some(url.into());
+        self.lay_over_preset();
         self
     }
 
@@ -299,6 +303,7 @@ impl IssuerConfig {
     /// `build()` rejects a text without a usable key, and a text with a private or symmetric key.
     pub fn keys(mut self, keys: &str) -> Self {
         self.inline_keys = Some(keys.into());
+        self.lay_over_preset();
         self
     }
 
@@ -350,6 +355,7 @@ impl IssuerConfig {
     /// a pause.
     pub fn keys_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.keys_file = Some(file.into());
+        self.lay_over_preset();
         self
     }
 
@@ -368,6 +374,7 @@ impl IssuerConfig {
     /// Sets [`tenants`](field@Self::tenants).
     pub fn tenants(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
         self.tenants = tenants.into_iter().collect();
+        self.lay_over_preset();
         self
     }
 
@@ -436,7 +443,11 @@ impl IssuerConfig {
         let hosts = self.plain_http().problem_of_hosts();
         for (field, url) in urls {
             // A URL with a host that is named in the wrong form is no further fault.
-            match url.map(|url| self.check_url(url)) {
+            let check = |url| match field {
+                "issuer" => self.check_issuer_url(url),
+                _ => self.check_url(url),
+            };
+            match url.map(|url| check(url)) {
                 Some(Err(problem)) if hosts.is_none() || !problem.ends_with(MESH_REMEDY) => {
                     fault(field, &problem);
                 }
@@ -477,7 +488,7 @@ impl IssuerConfig {
         }
         self.check_token_rules(&mut fault);
         self.jwks.check(&mut fault);
-        for (field, problem) in self.claims.faults() {
+        for (field, problem) in self.claims_to_check().faults() {
             fault(&format!("claims.{field}"), &problem);
         }
     }
@@ -612,6 +623,16 @@ impl IssuerConfig {
         }
     }
 
+    /// Checks the issuer's URL. It may be `http` if the keys are local, because it is then only a name. The token
+    /// client, which does request it, has its own check.
+    fn check_issuer_url(&self, url: &str) -> Result<(), String> {
+        let is_local = self.inline_keys.is_some() || self.keys_file.is_some();
+        match url.strip_prefix("http://").filter(|_| is_local) {
+            Some(rest) => self.check_url(&format!("https://{rest}")),
+            None => self.check_url(url),
+        }
+    }
+
     /// Checks a URL. It must have no user information, and be `https`, or `http` where that is allowed.
     fn check_url(&self, url: &str) -> Result<(), String> {
         if has_other_placeholder(url) {
@@ -743,5 +764,23 @@ mod tests {
         ] {
             assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
         }
+    }
+
+    #[test]
+    fn issuer_with_local_keys_may_be_http() {
+        let faults = |issuer: IssuerConfig| {
+            let mut faults = Vec::new();
+            issuer.check(0, &mut faults);
+            faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>()
+        };
+        let issuer = || IssuerConfig::new("http://keycloak.auth.svc:8080/realms/a");
+        assert_eq!(faults(issuer()), ["issuers[0].issuer"]);
+        for local in [issuer().keys("{}"), issuer().keys_file("/run/keys.pem")] {
+            assert!(faults(local.clone()).is_empty());
+            let fetched = local.discovery_url("http://keycloak.auth.svc:8080/m");
+            assert_eq!(faults(fetched), ["issuers[0].discovery_url"]);
+        }
+        let wrong = IssuerConfig::new("http://user@keycloak.auth.svc").keys("{}");
+        assert_eq!(faults(wrong), ["issuers[0].issuer"]);
     }
 }

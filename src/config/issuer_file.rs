@@ -94,7 +94,9 @@ impl<'de> Deserialize<'de> for IssuerConfig {
         lay_over(&mut all, given);
         let config: Self = read(all).map_err(de::Error::custom)?;
         let issuer_has_wrong_form = preset.issuer_has_wrong_form;
-        Ok(Self { provider: preset.provider, issuer_has_wrong_form, ..config })
+        let mut config = Self { provider: preset.provider, issuer_has_wrong_form, ..config };
+        config.lay_over_preset();
+        Ok(config)
     }
 }
 
@@ -125,9 +127,10 @@ impl<'de> Visitor<'de> for MembersVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
         let mut members = Map::new();
         while let Some(name) = map.next_key::<String>()? {
-            let value = match TABLES.contains(&&*name) {
-                true => Value::Object(map.next_value::<Members>()?.0),
-                false => map.next_value()?,
+            let value = match &*name {
+                name if TABLES.contains(&name) => Value::Object(map.next_value::<Members>()?.0),
+                name if LISTS_OF_TESTS.contains(&name) => read_tests(name, &mut map)?,
+                _ => map.next_value()?,
             };
             if members.insert(name.clone(), value).is_some() {
                 return Err(de::Error::custom(format!("duplicate field `{name}`")));
@@ -140,6 +143,17 @@ impl<'de> Visitor<'de> for MembersVisitor {
 /// The members of an issuer that are tables themselves. Their members are laid over those of the preset one by
 /// one.
 const TABLES: [&str; 2] = ["claims", "jwks"];
+
+/// The lists of tests, whose members are tables.
+const LISTS_OF_TESTS: [&str; 3] = ["access_token", "service_account", "mfa"];
+
+/// Reads and checks a list of tests. A table of the general type would keep the last of two members with the same
+/// name.
+fn read_tests<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Value, A::Error> {
+    let tests: Result<Vec<ClaimTest>, _> = map.next_value();
+    let tests = tests.map_err(|error| de::Error::custom(format!("{name}: {error}")))?;
+    serde_json::to_value(tests).map_err(de::Error::custom)
+}
 
 fn lay_over(preset: &mut Map<String, Value>, given: Map<String, Value>) {
     for (name, value) in given {
@@ -204,6 +218,14 @@ mod tests {
             (r#""claims": {"roles": ["/~"]}"#, "claims.roles: write a claim's name"),
             (r#""claims": []"#, "a table of settings"),
             (r#""claims": {"roles": [], "roles": []}"#, "duplicate field `roles`"),
+            (
+                r#""claims": {"mfa": [{"claim": "a", "equals": "b", "equals": "c"}]}"#,
+                "mfa: expected a table",
+            ),
+            (
+                r#""claims": {"service_account": [[{"claim": "a", "claim": "b"}]]}"#,
+                "service_account: expected a",
+            ),
             (r#""issuer": """#, "duplicate field `issuer`"),
             (r#""jwks": {"ttl": 1}"#, "jwks.ttl: unknown field `ttl`"),
             (r#""leeway_seconds": "a""#, "leeway_seconds: invalid type"),

@@ -62,7 +62,8 @@ impl Provider {
                 .subject(["oid"])
                 .tenant_id(["tid"])
                 .client_id(["azp", "appid"])
-                .service_account([ClaimTest::equals("idtyp", "app")]),
+                // `idtyp` is optional. Every token for a user has scopes.
+                .service_account([ClaimTest::equals("idtyp", "app"), ClaimTest::is_absent("scp")]),
             Self::Auth0 => claims.tenant_id(["org_id"]).roles(["permissions"]).service_account([
                 ClaimTest::equals("gty", "client-credentials"),
                 ClaimTest::ends_with("sub", "@clients"),
@@ -131,14 +132,13 @@ impl Provider {
                 is_realm.then_some(url).and_then(issuer)
             }
             Self::Entra => entra(text),
-            Self::EntraMultiTenant => text.is_empty().then(|| Urls {
-                issuer: format!("https://login.microsoftonline.com/{TENANT_PLACEHOLDER}/v2.0"),
+            Self::EntraMultiTenant => {
+                let issuer = format!("https://login.microsoftonline.com/{TENANT_PLACEHOLDER}/v2.0");
                 // One key set for all tenants. Each key in it names the issuers that it is for.
-                jwks_uri: Some(
-                    "https://login.microsoftonline.com/common/discovery/v2.0/keys".into(),
-                ),
-                ..Urls::default()
-            }),
+                let keys = "https://login.microsoftonline.com/common/discovery/v2.0/keys";
+                let is_issuer = text.is_empty() || text == issuer;
+                is_issuer.then(|| Urls { issuer, jwks_uri: Some(keys.into()), ..Urls::default() })
+            }
             Self::Auth0 => host_url(text).and_then(|url| issuer(format!("{url}/"))),
             Self::Okta => {
                 let url = https_url(text)?;
@@ -193,11 +193,15 @@ impl Provider {
 /// added to a text without scheme. Returns `None` if `text` is not the URL of an issuer.
 fn https_url(text: &str) -> Option<String> {
     const DISCOVERY: &str = "/.well-known/openid-configuration";
-    let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = with_scheme(text);
     let url = url.strip_suffix(DISCOVERY).unwrap_or(&url).trim_end_matches('/');
     let parsed = Url::parse(url).ok()?;
     let is_plain = parsed.has_host() && parsed.query().is_none() && parsed.fragment().is_none();
     is_plain.then(|| url.to_owned())
+}
+
+fn with_scheme(text: &str) -> String {
+    if text.contains("://") { text.to_owned() } else { format!("https://{text}") }
 }
 
 /// Returns `text` as a URL without path. A text without scheme must look like a domain.
@@ -225,18 +229,22 @@ fn entra(text: &str) -> Option<Urls> {
     let tenant = path.strip_suffix("/v2.0").unwrap_or(path);
     let tenant = is_guid(tenant).then(|| tenant.to_ascii_lowercase())?;
     let id = TenantId::new(&tenant).ok()?;
-    if server != "sts.windows.net" {
-        let issuer = format!("https://{server}/{tenant}/v2.0");
-        return Some(Urls { issuer, tenant: Some(id), ..Urls::default() });
-    }
-    // Tokens of version 1.0 have their own metadata and keys.
-    let metadata = "https://login.microsoftonline.com";
-    Some(Urls {
-        issuer: format!("https://sts.windows.net/{tenant}/"),
-        discovery_url: Some(format!("{metadata}/{tenant}/.well-known/openid-configuration")),
-        jwks_uri: None,
-        tenant: Some(id),
-    })
+    let mut urls = Urls { tenant: Some(id), ..Urls::default() };
+    urls.issuer = match server {
+        "login.microsoftonline.com"
+        | "login.microsoftonline.us"
+        | "login.partner.microsoftonline.cn" => format!("https://{server}/{tenant}/v2.0"),
+        "sts.windows.net" => {
+            // Tokens of version 1.0 have their own metadata and keys.
+            let metadata = "https://login.microsoftonline.com";
+            urls.discovery_url =
+                Some(format!("{metadata}/{tenant}/.well-known/openid-configuration"));
+            format!("https://{server}/{tenant}/")
+        }
+        // External ID and other clouds: the `iss` of their tokens, as it is.
+        _ => with_scheme(text),
+    };
+    Some(urls)
 }
 
 fn is_guid(text: &str) -> bool {
@@ -301,20 +309,21 @@ impl IssuerConfig {
 
     /// Returns the preset for one tenant of Microsoft Entra ID. `tenant` is the tenant's id, a GUID. It may also
     /// be the `iss` of its tokens, for other clouds and for tokens of version 1.0
-    /// (`https://sts.windows.net/{id}/`).
+    /// (`https://sts.windows.net/{id}/`). An `iss` of an unknown form, such as that of External ID, stays as it
+    /// is; if the metadata is not under it, set [`discovery_url`](Self::discovery_url).
     ///
     /// | of the caller | claim |
     /// |---|---|
     /// | subject | `oid`, which is the same in all services of the tenant; `sub` differs from service to service |
     /// | tenant | `tid`, which must be this tenant |
     /// | roles, scopes | `roles`, `scp` |
-    /// | kind | a service account, if `idtyp` is `app` |
+    /// | kind | a service account, if `idtyp` is `app`, or `scp` is absent: only tokens for users have it |
     /// | client | `azp`, in version 1.0 `appid` |
     ///
     /// A token without both `azp` and `appid` is refused, because it is an ID token.
     ///
     /// **Set up there**, in the manifest of this service's app registration: `requestedAccessTokenVersion: 2`,
-    /// and the optional claim `idtyp` for access tokens. Without `idtyp`, applications count as users.
+    /// and at least one scope. The optional claim `idtyp` says more clearly which tokens are those of applications.
     ///
     /// **Not to trust.** `email`, `upn`, `preferred_username` and `name` can change, and administrators of
     /// other tenants can choose any `email`. Guests of the tenant have its `tid`.
@@ -604,46 +613,97 @@ impl IssuerConfig {
         Self::of_provider(Provider::Clerk, frontend_api.as_ref())
     }
 
+    /// Returns the preset. `issuer` may be its short form, and other URLs follow from it.
     pub(super) fn of_provider(provider: Provider, issuer: &str) -> Self {
-        let mut config = Self::new("").with_provider(provider);
-        config.set_issuer(issuer);
-        config
+        let urls = provider.urls(issuer.trim());
+        let issuer_has_wrong_form = urls.is_none() && !issuer.is_empty();
+        let urls = urls.unwrap_or_else(|| Urls { issuer: issuer.to_owned(), ..Urls::default() });
+        let config = Self {
+            discovery_url: urls.discovery_url,
+            jwks_uri: urls.jwks_uri,
+            tenants: Vec::from_iter(urls.tenant),
+            claims: provider.claims(),
+            insecure_accept_id_tokens: provider.has_only_id_tokens(),
+            access_token: provider.access_token(),
+            provider: Some(provider),
+            issuer_has_wrong_form,
+            ..Self::new(urls.issuer)
+        };
+        config.audience_claims(provider.audience_claims())
     }
 
-    /// Sets what the preset knows without the issuer.
-    fn with_provider(mut self, provider: Provider) -> Self {
-        self.provider = Some(provider);
-        self.claims = provider.claims();
-        self.insecure_accept_id_tokens = provider.has_only_id_tokens();
-        self.access_token = provider.access_token();
-        self.audience_claims(provider.audience_claims())
-    }
-
-    /// Sets the issuer. With a preset, `text` may be its short form, and other URLs follow from it.
-    pub(super) fn set_issuer(&mut self, text: &str) {
-        let Some(provider) = self.provider else {
-            text.clone_into(&mut self.issuer);
-            return;
-        };
-        let urls = provider.urls(text.trim());
-        self.issuer_has_wrong_form = urls.is_none() && !text.is_empty();
-        let Some(urls) = urls else {
-            text.clone_into(&mut self.issuer);
-            return;
-        };
-        self.issuer = urls.issuer;
-        self.discovery_url = urls.discovery_url;
-        self.jwks_uri = urls.jwks_uri;
-        if let Some(tenant) = urls.tenant {
-            self.tenants = vec![tenant];
+    /// Returns the configuration without any settings except the preset and `issuer`.
+    fn base(&self, issuer: &str) -> Self {
+        match self.provider {
+            Some(provider) => Self::of_provider(provider, issuer),
+            None => Self::new(issuer),
         }
     }
 
-    /// Applies a preset to an issuer whose issuer may be set already.
+    /// Sets the issuer. With a preset, `text` may be its short form, and values that came from the preset follow.
+    pub(super) fn set_issuer(&mut self, text: &str) {
+        fn follow<T: PartialEq>(field: &mut T, old: T, new: T) {
+            if *field == old {
+                *field = new;
+            }
+        }
+        let (old, new) = (self.base(&self.issuer), self.base(text));
+        follow(&mut self.discovery_url, old.discovery_url, new.discovery_url);
+        follow(&mut self.jwks_uri, old.jwks_uri, new.jwks_uri);
+        follow(&mut self.tenants, old.tenants, new.tenants);
+        self.issuer = new.issuer;
+        self.issuer_has_wrong_form = new.issuer_has_wrong_form;
+    }
+
+    /// Replaces all settings except issuer and audience by those of another preset.
     pub(super) fn set_provider(&mut self, provider: Provider) {
-        let issuer = std::mem::take(&mut self.issuer);
-        *self = std::mem::replace(self, Self::new("")).with_provider(provider);
-        self.set_issuer(&issuer);
+        if self.provider != Some(provider) {
+            let audience = std::mem::take(&mut self.audience);
+            *self = Self { audience, ..Self::of_provider(provider, &self.issuer) };
+        }
+    }
+
+    /// Removes the preset's URL of the key set if other keys are given, and writes the ids of tenants as the
+    /// provider does.
+    pub(super) fn lay_over_preset(&mut self) {
+        let preset = self.base(&self.issuer);
+        let has_other_keys =
+            self.inline_keys.is_some() || self.keys_file.is_some() || self.gives_discovery_url();
+        if self.provider.is_some() && has_other_keys && self.jwks_uri == preset.jwks_uri {
+            self.jwks_uri = None;
+        }
+        if matches!(self.provider, Some(Provider::Entra | Provider::EntraMultiTenant)) {
+            let lower = |id: &TenantId| TenantId::new(&id.as_str().to_ascii_lowercase()).ok();
+            self.tenants.iter_mut().for_each(|id| *id = lower(id).unwrap_or_else(|| id.clone()));
+        }
+    }
+
+    /// Returns whether a URL of the metadata is set that does not come from the preset.
+    pub(super) fn gives_discovery_url(&self) -> bool {
+        self.discovery_url.is_some() && self.discovery_url != self.base(&self.issuer).discovery_url
+    }
+
+    /// Returns the claims without the preset's tests for service accounts if a kind is given, which replaces them.
+    pub(super) fn claims_to_check(&self) -> ClaimsMapping {
+        let mut claims = self.claims.clone();
+        let preset = self.base("").claims;
+        if claims.kind.is_some() && claims.service_account == preset.service_account {
+            claims.service_account.clear();
+        }
+        claims
+    }
+
+    /// Returns whether nothing is left of the preset's claims, although they were probably meant.
+    pub(super) fn has_lost_claims(&self) -> bool {
+        let members = |claims: &ClaimsMapping| match serde_json::to_value(claims) {
+            Ok(serde_json::Value::Object(members)) => members,
+            _ => serde_json::Map::new(),
+        };
+        let [given, preset, default] =
+            [&self.claims, &self.base("").claims, &ClaimsMapping::default()].map(members);
+        let is_special = |name: &str| preset.get(name) != default.get(name);
+        let is_kept = |name: &str| is_special(name) && given.get(name) == preset.get(name);
+        self.provider.is_some() && !preset.keys().any(|name| is_kept(name))
     }
 
     /// Returns the fault of the issuer, if it is missing or does not have the form that the preset needs.
@@ -661,13 +721,20 @@ impl IssuerConfig {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::config::AuthConfig;
+    use crate::identity::IdentityKind;
+
+    const TENANT: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
 
     #[test]
     fn issuer_has_the_form_of_its_provider() {
-        const TENANT: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
         let entra = format!("https://login.microsoftonline.com/{TENANT}/v2.0");
         let v1 = format!("https://sts.windows.net/{TENANT}/");
+        let china_v1 = format!("https://sts.chinacloudapi.cn/{TENANT}/");
+        let b2c = format!("https://contoso.b2clogin.com/{TENANT}/v2.0/");
         let table = [
             (Provider::Keycloak, "https://k.example/realms/main", "https://k.example/realms/main"),
             (Provider::Keycloak, "k.example/auth/realms/a/", "https://k.example/auth/realms/a"),
@@ -681,6 +748,11 @@ mod tests {
             (Provider::Entra, &entra.to_uppercase().replace("HTTPS", "https"), ""),
             (Provider::Entra, &TENANT.to_uppercase(), &entra),
             (Provider::Entra, &v1, &v1),
+            (Provider::Entra, &china_v1, &china_v1),
+            (Provider::Entra, &format!(" {b2c} "), &b2c),
+            (Provider::Entra, b2c.trim_start_matches("https://"), &b2c),
+            (Provider::Entra, b2c.trim_end_matches("v2.0/"), b2c.trim_end_matches("v2.0/")),
+            (Provider::Entra, entra.trim_end_matches("/v2.0"), &entra),
             (Provider::Auth0, "a.eu.auth0.com", "https://a.eu.auth0.com/"),
             (Provider::Auth0, " https://a.eu.auth0.com/ ", "https://a.eu.auth0.com/"),
             (Provider::Okta, "a.okta.com/oauth2/default", "https://a.okta.com/oauth2/default"),
@@ -733,7 +805,6 @@ mod tests {
 
     #[test]
     fn other_urls_follow_from_the_issuer() {
-        const TENANT: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
         let v1 = format!("https://sts.windows.net/{TENANT}/");
         let metadata_v1 =
             format!("https://login.microsoftonline.com/{TENANT}/.well-known/openid-configuration");
@@ -770,5 +841,175 @@ mod tests {
             assert_eq!(config.discovery_url.as_deref(), discovery_url, "{issuer}");
             assert_eq!(config.jwks_uri.as_deref(), jwks_uri, "{issuer}");
         }
+    }
+
+    fn laid_over(file: Value, variables: &[(&str, &str)]) -> AuthConfig {
+        let named = |&(name, value): &(&str, &str)| (format!("P_{name}"), value.to_owned());
+        let config: AuthConfig = serde_json::from_value(file).unwrap();
+        config.overlay_vars("P", variables.iter().map(named))
+    }
+
+    fn with_variables(variables: &[(&str, &str)]) -> IssuerConfig {
+        let mut config = laid_over(json!({ "audience": ["docs"] }), variables);
+        config.check().unwrap_or_else(|error| panic!("{variables:?}: {error}"));
+        config.issuers.remove(0)
+    }
+
+    fn in_file(issuer: Value) -> IssuerConfig {
+        serde_json::from_value(issuer).unwrap()
+    }
+
+    #[test]
+    fn given_keys_replace_those_of_preset() {
+        let file = Some("/run/keys.pem".into());
+        for (provider, issuer) in [("supabase", "a.supabase.co"), ("clerk", "clerk.example.com")] {
+            let preset = [("PROVIDER", provider), ("ISSUER", issuer)];
+            let given = [&preset[..], &[("KEYS_FILE", "/run/keys.pem")]].concat();
+            let config = with_variables(&given);
+            assert_eq!((&config.keys_file, &config.jwks_uri), (&file, &None));
+            let given = [&preset[..], &[("DISCOVERY_URL", "https://mirror.example/m")]].concat();
+            assert_eq!(with_variables(&given).jwks_uri, None);
+            let given = [&preset[..], &[("JWKS_URI", "https://mirror.example/k")]].concat();
+            assert_eq!(with_variables(&given).jwks_uri.unwrap(), "https://mirror.example/k");
+        }
+        let in_file = in_file(
+            json!({ "provider": "clerk", "issuer": "clerk.example", "keys_file": "/run/keys.pem" }),
+        );
+        let clerk = || IssuerConfig::clerk("clerk.example");
+        assert_eq!(in_file, clerk().keys_file("/run/keys.pem"));
+        for config in [
+            in_file,
+            clerk().keys("{}"),
+            clerk().discovery_url("https://mirror.example/m"),
+            IssuerConfig::entra_multi_tenant().keys("{}"),
+        ] {
+            assert_eq!(config.jwks_uri, None);
+        }
+        let issuer = json!({ "provider": "clerk", "keys_file": "/run/keys.pem" });
+        let file = json!({ "audience": ["docs"], "issuers": [issuer] });
+        let late = laid_over(file, &[("ISSUER", "clerk.example")]);
+        assert_eq!(late.issuers[0], clerk().keys_file("/run/keys.pem"));
+    }
+
+    #[test]
+    fn key_variables_replace_keys_of_file() {
+        let mut file =
+            json!({ "audience": ["docs"], "issuers": [{ "issuer": "https://a.example" }] });
+        for (given, variable, value) in [
+            ("keys_file", "JWKS_URI", "https://a.example/keys"),
+            ("jwks_uri", "KEYS_FILE", "/run/keys.pem"),
+        ] {
+            file["issuers"][0] =
+                json!({ "issuer": "https://a.example", given: "https://b.example" });
+            laid_over(file.clone(), &[(variable, value)]).check().unwrap();
+        }
+        let both = [("JWKS_URI", "https://a.example/keys"), ("KEYS_FILE", "/run/keys.pem")];
+        let error = laid_over(file, &both).check().unwrap_err().to_string();
+        assert!(error.contains("P_KEYS_FILE and P_JWKS_URI are both set"), "{error}");
+    }
+
+    #[test]
+    fn discovery_url_without_effect_is_told() {
+        let mut issuer = json!({ "issuer": "https://a.example",
+            "discovery_url": "https://a.example/m", "jwks_uri": "https://a.example/keys" });
+        let told = |issuer: &Value, client: Value| {
+            let config = json!({ "audience": ["docs"], "issuers": [issuer], "client": client });
+            serde_json::from_value::<AuthConfig>(config).unwrap().doubtful_settings()
+        };
+        let notices = told(&issuer, json!({}));
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].starts_with("issuers[0].discovery_url has no effect"), "{notices:?}");
+        assert!(told(&issuer, json!({ "id": "docs" })).is_empty(), "the client needs it");
+        issuer["jwks_uri"] = Value::Null;
+        assert!(told(&issuer, json!({})).is_empty());
+    }
+
+    #[test]
+    fn issuer_variable_keeps_given_fields() {
+        for provider in [Value::Null, "keycloak".into()] {
+            let mut issuer = json!({ "issuer": "https://a.example/realms/a",
+                "jwks_uri": "https://mirror.example/keys", "tenants": ["acme"] });
+            if !provider.is_null() {
+                issuer["provider"] = provider.clone();
+            }
+            let file = json!({ "audience": ["docs"], "issuers": [issuer] });
+            let config = laid_over(file, &[("ISSUER", "https://b.example/realms/b")]);
+            let issuer = &config.issuers[0];
+            assert_eq!(issuer.issuer, "https://b.example/realms/b");
+            assert_eq!(issuer.jwks_uri.as_deref(), Some("https://mirror.example/keys"));
+            assert_eq!(issuer.tenants, [TenantId::new("acme").unwrap()]);
+        }
+        let v1 = format!("https://sts.windows.net/{TENANT}/");
+        let file = json!({ "issuers": [{ "provider": "entra", "issuer": v1 }] });
+        const OTHER: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+        let config = laid_over(file, &[("ISSUER", OTHER)]);
+        assert_eq!(config.issuers[0], IssuerConfig::entra(OTHER), "the rest follows");
+    }
+
+    #[test]
+    fn provider_variable_replaces_another_preset_only() {
+        let mut issuer = json!({
+            "issuer": "http://old.auth.svc/realms/a", "insecure_http_hosts": ["old.auth.svc"],
+            "legacy_service_tokens": true, "leeway_seconds": 600, "audience": ["own"],
+            "expected_issuer": "https://old.example", "claims": { "mfa": [{ "claim": "gold" }] },
+        });
+        for provider in [Value::Null, "okta".into()] {
+            if !provider.is_null() {
+                issuer["provider"] = provider;
+            }
+            let variables = [("PROVIDER", "keycloak"), ("ISSUER", "https://k.example/realms/a")];
+            let config = laid_over(json!({ "issuers": [issuer] }), &variables);
+            let preset = IssuerConfig::keycloak("https://k.example/realms/a");
+            assert_eq!(config.issuers[0], preset.audience("own"));
+        }
+        issuer["provider"] = "keycloak".into();
+        let config = laid_over(json!({ "issuers": [issuer] }), &[("PROVIDER", "keycloak")]);
+        assert_eq!(config.issuers[0], in_file(issuer), "it is the same preset");
+    }
+
+    #[test]
+    fn kind_replaces_tests_of_preset() {
+        let preset = [("PROVIDER", "keycloak"), ("ISSUER", "https://k.example/realms/a")];
+        let given = with_variables(&[&preset[..], &[("IDENTITY_KIND", "workload")]].concat());
+        assert_eq!(given.claims.kind, Some(IdentityKind::Workload));
+        let both = [("IDENTITY_KIND", "workload"), ("SERVICE_ACCOUNT_IF", "a=b")];
+        let both = laid_over(json!({ "audience": ["docs"] }), &[&preset[..], &both].concat());
+        let error = both.check().unwrap_err();
+        assert_eq!(error.faults()[0].field, "P_SERVICE_ACCOUNT_IF", "{error}");
+        let mut in_code = IssuerConfig::entra(TENANT).audience("docs");
+        in_code.claims.kind = Some(IdentityKind::User);
+        AuthConfig { issuers: vec![in_code], ..AuthConfig::default() }.check().unwrap();
+    }
+
+    #[test]
+    fn lost_claims_of_preset_are_told() {
+        let told = |issuer: IssuerConfig| {
+            AuthConfig { issuers: vec![issuer], ..AuthConfig::default() }.doubtful_settings()
+        };
+        let other = ClaimsMapping::default().groups(["wids"]);
+        let notices = told(IssuerConfig::entra(TENANT).claims(other.clone()));
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].starts_with("issuers[0].claims replaces all"), "{notices:?}");
+        let entra = IssuerConfig::entra(TENANT);
+        let claims = entra.claims.clone().groups(["wids"]);
+        assert!(told(entra.claims(claims)).is_empty());
+        assert!(told(IssuerConfig::new("https://a.example").claims(other)).is_empty());
+        assert!(told(IssuerConfig::zitadel("https://a.example")).is_empty());
+    }
+
+    #[test]
+    fn tenants_of_entra_have_no_case() {
+        let upper = TENANT.to_uppercase();
+        let listed = || [TenantId::new(&upper).unwrap()];
+        let lower = [TenantId::new(TENANT).unwrap()];
+        assert_eq!(IssuerConfig::entra_multi_tenant().tenants(listed()).tenants, lower);
+        let variables = [("PROVIDER", "entra_multi_tenant"), ("TENANTS", &*upper)];
+        assert_eq!(with_variables(&variables).tenants, lower);
+        let issuer = json!({ "provider": "entra_multi_tenant", "tenants": [upper] });
+        assert_eq!(in_file(issuer).tenants, lower);
+        assert_eq!(
+            IssuerConfig::keycloak("k.example/realms/a").tenants(listed()).tenants,
+            listed()
+        );
     }
 }

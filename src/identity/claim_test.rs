@@ -16,13 +16,15 @@ const METHOD: &str = "method";
 /// [`ClaimsMapping`](super::ClaimsMapping) uses tests to tell service accounts from users, and to recognise
 /// multi-factor authentication; [`IssuerConfig::access_token`](field@crate::IssuerConfig::access_token), to tell
 /// access tokens from ID tokens. A claim is a name or a JSON pointer, as in [`ClaimPath`]. Values are compared
-/// exactly, and case matters. A claim that is absent, `null` or of another type fails the test.
+/// exactly, and case matters. A claim that is absent, `null` or of another type fails the test, except
+/// [`is_absent`](Self::is_absent).
 ///
 /// A test with an invalid path or an empty value always fails, and `build()` reports it.
 ///
 /// | in code | in files | in a variable |
 /// |---|---|---|
 /// | `ClaimTest::is_present("cid")` | `{ claim = "cid" }` | `cid` |
+/// | `ClaimTest::is_absent("scp")` | `{ claim = "scp", absent = true }` | `!scp` |
 /// | `ClaimTest::equals("idtyp", "app")` | `{ claim = "idtyp", equals = "app" }` | `idtyp=app` |
 /// | `ClaimTest::starts_with("sub", "svc-")` | `{ claim = "sub", starts_with = "svc-" }` | `sub^=svc-` |
 /// | `ClaimTest::ends_with("sub", "@clients")` | `{ claim = "sub", ends_with = "@clients" }` | `sub$=@clients` |
@@ -51,7 +53,7 @@ pub struct ClaimTest {
 /// The error for a test with an invalid path, an empty value, or an unknown form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write `claim`, `claim=value`, `claim^=start`, `claim$=end` or `claim*=item`, and join tests that must all pass with `+`; the claim is a name or a JSON pointer, and the value is not empty"
+    "write `claim`, `!claim`, `claim=value`, `claim^=start`, `claim$=end` or `claim*=item`, and join tests that must all pass with `+`; the claim is a name or a JSON pointer, and the value is not empty"
 )]
 pub struct InvalidClaimTest;
 
@@ -64,6 +66,7 @@ struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expected {
     Present,
+    Absent,
     Equals(Box<str>),
     StartsWith(Box<str>),
     EndsWith(Box<str>),
@@ -74,6 +77,12 @@ impl ClaimTest {
     /// Creates a test that passes if the claim has a value other than `null`.
     pub fn is_present(claim: impl AsRef<str>) -> Self {
         Self::new(claim.as_ref(), Expected::Present)
+    }
+
+    /// Creates a test that passes if the claim has no value: it is absent or `null`. Use it only for a claim that
+    /// the provider always adds to the other tokens.
+    pub fn is_absent(claim: impl AsRef<str>) -> Self {
+        Self::new(claim.as_ref(), Expected::Absent)
     }
 
     /// Creates a test that passes if the claim is this string. `"true"` and `"false"` also equal the booleans.
@@ -123,7 +132,7 @@ impl ClaimTest {
     }
 
     pub(crate) fn passes(&self, claims: Value<'_>) -> bool {
-        !self.is_invalid && self.conditions.iter().all(|one| one.find(claims).is_some())
+        !self.is_invalid && self.conditions.iter().all(|one| one.holds(claims))
     }
 
     /// Returns the values that the conditions found: the items of lists for `contains`, otherwise the claims.
@@ -135,7 +144,7 @@ impl ClaimTest {
 impl Expected {
     fn text(&self) -> Option<&str> {
         match self {
-            Self::Present => None,
+            Self::Present | Self::Absent => None,
             Self::Equals(text)
             | Self::StartsWith(text)
             | Self::EndsWith(text)
@@ -145,11 +154,23 @@ impl Expected {
 }
 
 impl Condition {
+    fn holds(&self, claims: Value<'_>) -> bool {
+        match self.expected {
+            Expected::Absent => self.value(claims).is_none(),
+            _ => self.find(claims).is_some(),
+        }
+    }
+
+    fn value<'v>(&self, claims: Value<'v>) -> Option<Value<'v>> {
+        claims.follow(self.claim.steps()).filter(|value| !value.is_null())
+    }
+
     /// Returns the value that meets the condition: the claim, or the item or member of it that is contained.
     fn find<'v>(&self, claims: Value<'v>) -> Option<Value<'v>> {
-        let value = claims.follow(self.claim.steps()).filter(|value| !value.is_null())?;
+        let value = self.value(claims)?;
         match &self.expected {
             Expected::Present => Some(value),
+            Expected::Absent => None,
             Expected::Equals(text) => Some(value).filter(|value| is_text(*value, text)),
             Expected::StartsWith(start) => {
                 Some(value).filter(|it| it.as_str().is_some_and(|it| it.starts_with(&**start)))
@@ -186,8 +207,15 @@ impl FromStr for ClaimTest {
     fn from_str(text: &str) -> Result<Self, InvalidClaimTest> {
         let mut all = text.split('+').map(|one| {
             let Some((claim, value)) = one.split_once('=') else {
-                return Self::try_new(one, Expected::Present);
+                return match one.strip_prefix('!') {
+                    Some(claim) => Self::try_new(claim, Expected::Absent),
+                    None => Self::try_new(one, Expected::Present),
+                };
             };
+            // It looks like the opposite of a comparison, which does not exist.
+            if claim.starts_with('!') {
+                return Err(InvalidClaimTest);
+            }
             if let Some(claim) = claim.strip_suffix('^') {
                 return Self::try_new(claim, Expected::StartsWith(value.into()));
             }
@@ -210,6 +238,8 @@ impl FromStr for ClaimTest {
 struct Table {
     claim: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    absent: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     equals: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     starts_with: Option<String>,
@@ -223,7 +253,7 @@ struct Table {
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a table such as { claim = \"idtyp\", equals = \"app\" }, with `claim` and at most one of `equals`, `starts_with`, `ends_with` and `contains`, or a list of such tables"
+    expecting = "expected a table such as { claim = \"idtyp\", equals = \"app\" }, with `claim` and at most one of `absent = true`, `equals`, `starts_with`, `ends_with` and `contains`, or a list of such tables"
 )]
 enum Tables {
     One(Table),
@@ -234,15 +264,21 @@ impl TryFrom<Table> for ClaimTest {
     type Error = InvalidClaimTest;
 
     fn try_from(table: Table) -> Result<Self, InvalidClaimTest> {
-        let expected = match (table.equals, table.starts_with, table.ends_with, table.contains) {
-            (None, None, None, None) => Expected::Present,
-            (Some(value), None, None, None) => Expected::Equals(value.into()),
-            (None, Some(start), None, None) => Expected::StartsWith(start.into()),
-            (None, None, Some(end), None) => Expected::EndsWith(end.into()),
-            (None, None, None, Some(item)) => Expected::Contains(item.into()),
-            _ => return Err(InvalidClaimTest),
-        };
-        Self::try_new(&table.claim, expected)
+        if table.absent == Some(false) {
+            return Err(InvalidClaimTest);
+        }
+        let conditions = [
+            table.absent.map(|_| Expected::Absent),
+            table.equals.map(|value| Expected::Equals(value.into())),
+            table.starts_with.map(|start| Expected::StartsWith(start.into())),
+            table.ends_with.map(|end| Expected::EndsWith(end.into())),
+            table.contains.map(|item| Expected::Contains(item.into())),
+        ];
+        let mut given = conditions.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (_, Some(_)) => Err(InvalidClaimTest),
+            (one, None) => Self::try_new(&table.claim, one.unwrap_or(Expected::Present)),
+        }
     }
 }
 
@@ -252,6 +288,7 @@ impl From<&Condition> for Table {
         let text = expected.text().map(str::to_owned);
         match expected {
             Expected::Present => {}
+            Expected::Absent => table.absent = Some(true),
             Expected::Equals(_) => table.equals = text,
             Expected::StartsWith(_) => table.starts_with = text,
             Expected::EndsWith(_) => table.ends_with = text,
@@ -265,7 +302,7 @@ impl<'de> Deserialize<'de> for ClaimTest {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let invalid = |_| {
             serde::de::Error::custom(
-                "a test has `claim`, a name or a JSON pointer, and at most one of `equals`, `starts_with`, `ends_with` and `contains`, which is not empty",
+                "a test has `claim`, a name or a JSON pointer, and at most one of `absent = true`, `equals`, `starts_with`, `ends_with` and `contains`, which is not empty",
             )
         };
         let tables = match Tables::deserialize(from)? {
@@ -302,6 +339,7 @@ mod tests {
     fn test_has_three_equal_forms() {
         let table = [
             (ClaimTest::is_present("cid"), "cid", r#"{"claim":"cid"}"#),
+            (ClaimTest::is_absent("scp"), "!scp", r#"{"claim":"scp","absent":true}"#),
             (ClaimTest::equals("idtyp", "app"), "idtyp=app", r#"{"claim":"idtyp","equals":"app"}"#),
             (ClaimTest::equals("a", "b=c"), "a=b=c", r#"{"claim":"a","equals":"b=c"}"#),
             (
@@ -329,7 +367,7 @@ mod tests {
 
     #[test]
     fn invalid_test_is_refused_or_fails() {
-        for text in ["", "+", "a+", "=b", "a=", "a^=", "/~2", "amr*=pwd++amr*=otp"] {
+        for text in ["", "+", "a+", "=b", "a=", "a^=", "/~2", "amr*=pwd++amr*=otp", "!", "!a=b"] {
             assert_eq!(text.parse::<ClaimTest>(), Err(InvalidClaimTest), "{text:?}");
         }
         for json in [
@@ -341,6 +379,8 @@ mod tests {
             r#"{"claim":"a","equals":""}"#,
             r#"{"claim":"a","equals":7}"#,
             r#"{"claim":"a","is":"b"}"#,
+            r#"{"claim":"a","absent":false}"#,
+            r#"{"claim":"a","absent":true,"equals":"b"}"#,
             r#"{"claim":"a","equals":"b","contains":"b"}"#,
         ] {
             assert!(serde_json::from_str::<ClaimTest>(json).is_err(), "{json}");
@@ -348,7 +388,9 @@ mod tests {
         let claims = Document::parse(r#"{"a":"b"}"#).unwrap();
         let good = ClaimTest::equals("a", "b");
         assert!(good.passes(claims.root()));
-        for bad in [ClaimTest::is_present(""), ClaimTest::starts_with("a", "")] {
+        for bad in
+            [ClaimTest::is_present(""), ClaimTest::is_absent(""), ClaimTest::starts_with("a", "")]
+        {
             let joined = good.clone().and(bad.clone());
             for test in [bad, joined] {
                 assert!(test.is_invalid() && !test.passes(claims.root()));
@@ -362,6 +404,11 @@ mod tests {
             ("a", r#"{"a":false}"#, true),
             ("a", r#"{"a":null}"#, false),
             ("a", r#"{}"#, false),
+            ("!a", r#"{"b":"c"}"#, true),
+            ("!a", r#"{"a":null}"#, true),
+            ("!a", r#"{"a":""}"#, false),
+            ("!/a/b", r#"{"a":"b"}"#, true),
+            ("!a+b", r#"{"a":1,"b":1}"#, false),
             ("a=b", r#"{"a":"b"}"#, true),
             ("a=b", r#"{"a":"B"}"#, false),
             ("a=b", r#"{"a":["b"]}"#, false),

@@ -17,6 +17,7 @@ use url::Url;
 use crate::clock::with_timeout;
 use crate::config::{JwksSettings, PlainHttp, Route, is_loopback};
 use crate::error::BoxError;
+use crate::support::secret::path_for_errors;
 use crate::support::telemetry::Causes;
 
 /// The timeout for connecting, within the deadline of the whole request.
@@ -448,12 +449,13 @@ pub(crate) fn check_ca_file(file: &Path) -> Result<(), String> {
     match client {
         Ok(_) => Ok(()),
         Err(FetchError::Ca(problem)) => Err(problem),
-        Err(error) => Err(format!("{} {error}", file.display())),
+        Err(error) => Err(format!("{} {error}", path_for_errors(file))),
     }
 }
 
 fn read_ca(file: &Path) -> Result<Vec<u8>, FetchError> {
-    let unreadable = |error| FetchError::Ca(format!("{} cannot be read: {error}", file.display()));
+    let unreadable =
+        |error| FetchError::Ca(format!("{} cannot be read: {error}", path_for_errors(file)));
     std::fs::read(file).map_err(unreadable)
 }
 
@@ -497,7 +499,7 @@ impl Kind {
 
     fn unusable_ca(&self, problem: &str) -> FetchError {
         let file = self.route.ca_file.as_deref().unwrap_or(Path::new(""));
-        FetchError::Ca(format!("{} {problem}", file.display()))
+        FetchError::Ca(format!("{} {problem}", path_for_errors(file)))
     }
 }
 

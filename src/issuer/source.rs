@@ -13,6 +13,7 @@ use super::health::{UnusableKey, list};
 use super::http::{Answer, FetchError, Http, Limits};
 use super::metadata::MetadataError;
 use crate::config::{JwksSettings, KeyAccess};
+use crate::support::secret::path_for_errors;
 
 /// The reason why a key set or metadata could not be fetched or used.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +66,7 @@ impl FetchFault {
             fault @ Self::File { .. } => fault,
             // These texts continue a sentence that begins with the source.
             fault @ (Self::Pem(_) | Self::HasSecret) => {
-                Self::File { path: file.display().to_string(), error: fault.to_string() }
+                Self::File { path: path_for_errors(file), error: fault.to_string() }
             }
             fault => unusable(file, &fault.to_string()),
         }
@@ -136,5 +137,5 @@ fn bearer(file: &Path) -> Result<HeaderValue, FetchFault> {
 }
 
 fn unusable(file: &Path, error: &str) -> FetchFault {
-    FetchFault::File { path: file.display().to_string(), error: format!("cannot be used: {error}") }
+    FetchFault::File { path: path_for_errors(file), error: format!("cannot be used: {error}") }
 }

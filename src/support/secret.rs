@@ -55,7 +55,7 @@ impl<'de> Deserialize<'de> for Secret {
 pub enum SecretSource {
     /// The text itself.
     Value(Secret),
-    /// A file, which must exist when `build` is called. White space at its end is ignored. The credentials of
+    /// A file, which must exist when `build` is called. White space at its end and a byte order mark are ignored. The credentials of
     /// a client are read synchronously for every request to the provider, so the file must be small and
     /// local; a new secret in it is used immediately.
     File(PathBuf),
@@ -71,17 +71,21 @@ pub(crate) struct SecretFileError {
 
 impl SecretFileError {
     /// Creates the error for a file. `problem` continues a sentence that begins with the path.
-    ///
-    /// A text that does not look like a path is not repeated, because the secret itself may have been given
-    /// instead of its file, and errors are logged.
     pub(crate) fn new(path: &Path, problem: impl Into<String>) -> Self {
-        let text = path.display().to_string();
-        let is_path = path.is_absolute() || text.starts_with("./") || text.starts_with("../");
-        let path = match is_path && !text.contains("://") {
-            true => text,
-            false => NOT_REPEATED.to_owned(),
-        };
-        Self { path, problem: problem.into() }
+        Self { path: path_for_errors(path), problem: problem.into() }
+    }
+}
+
+/// Returns the path of a configured file, for errors and logs.
+///
+/// A text that does not look like a path is not repeated, because the content of the file may have been given
+/// instead of its name, and errors are logged.
+pub(crate) fn path_for_errors(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_path = path.is_absolute() || text.starts_with("./") || text.starts_with("../");
+    match is_path && !text.contains("://") {
+        true => text,
+        false => NOT_REPEATED.to_owned(),
     }
 }
 
@@ -108,7 +112,8 @@ pub(crate) fn read_file(path: &Path) -> Result<Secret, SecretFileError> {
     let text = std::fs::read_to_string(path).map(Zeroizing::new);
     let text =
         text.map_err(|error| SecretFileError::new(path, format!("cannot be read: {error}")))?;
-    match text.trim_end() {
+    // Editors of Windows begin a file with a byte order mark.
+    match text.trim_start_matches('\u{feff}').trim_end() {
         "" => Err(SecretFileError::new(path, "is empty")),
         text => Ok(Secret::new(text)),
     }
@@ -127,6 +132,18 @@ mod tests {
             let error = path(secret);
             assert!(error.starts_with("the path (which") && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn byte_order_mark_is_no_secret() {
+        let path = std::env::temp_dir().join(format!("scaikey-auth-bom-{}", std::process::id()));
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_file(&path)
+        };
+        assert_eq!(read("\u{feff}s\r\n"), Ok(Secret::new("s")));
+        assert!(read("\u{feff}\r\n").unwrap_err().to_string().ends_with("is empty"));
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

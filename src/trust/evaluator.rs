@@ -18,6 +18,7 @@ use crate::identity::{IdentityKind, Scopes};
 use crate::issuer::{IssuerHealth, KeySets};
 use crate::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
 use crate::support::crypto;
+use crate::support::secret::path_for_errors;
 use crate::support::telemetry::{self, Outage};
 use crate::validator::JwksValidator;
 
@@ -259,7 +260,7 @@ fn policy_error(problem: &str) -> PolicyError {
 /// Reads a policy file: JSON if the extension is `json`, otherwise TOML.
 fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        policy_error(&format!("cannot be read from {}: {error}", file.display()))
+        policy_error(&format!("cannot be read from {}: {error}", path_for_errors(file)))
     })?;
     match file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
         true => TrustPolicy::from_json(&text),

@@ -155,7 +155,8 @@ fn entra_v1() -> Case {
             "unique_name": "abeli@example.com", "ver": "1.0",
         }),
         is_user,
-        service: Some((json!({ "idtyp": "app", "scp": null }), Expected { scopes: "", ..is_user })),
+        // Without the optional claim `idtyp`.
+        service: Some((json!({ "scp": null }), Expected { scopes: "", ..is_user })),
         others: vec![],
         refused: vec![(
             json!({ "iss": format!("https://login.microsoftonline.com/{ENTRA_TENANT}/v2.0") }),

@@ -50,7 +50,8 @@ fn unusable_inline_keys_are_refused() {
         assert!(error.contains("issuers[0].keys") && error.contains(why), "{keys}: {error}");
     }
     // One error reports all faults, and issuers added later are checked, too.
-    let error = refusal(of("http://a.example").keys("garbage"));
+    let metadata = "http://a.example/metadata";
+    let error = refusal(of("https://a.example").discovery_url(metadata).keys("garbage"));
     assert!(error.contains("must be https") && error.contains("keys"), "{error}");
     let auth = build(of("https://a.example")).unwrap();
     auth.issuers().add(of("https://b.example").keys("garbage")).unwrap_err();

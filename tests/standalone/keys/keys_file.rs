@@ -179,3 +179,17 @@ fn unusable_file_is_a_fault() {
     let error = vars(&missing).unwrap_err().to_string();
     assert!(error.contains(&format!("P_KEYS_FILE {}", missing.path_text())), "{error}");
 }
+
+#[test]
+fn pasted_content_of_files_is_not_repeated() {
+    let key = SigningKey::generate(Algorithm::ES256).private_pem();
+    let secret = key.lines().nth(1).unwrap();
+    for name in ["P_KEYS_FILE", "P_CA_FILE"] {
+        let pairs = [("P_ISSUER", "https://a.example"), ("P_AUDIENCE", "a"), (name, &*key)];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let error = Auth::from_config(AuthConfig::from_vars("P", pairs)).build().unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("it begins with neither `/` nor `./`"), "{error}");
+        assert!(!error.contains(secret), "{error}");
+    }
+}
