@@ -9,6 +9,9 @@
 //! | [`TenantRow<T>`] | the tenant's row in the tenant store | 401 | 500 |
 //! | `Option<…>` of the first three | the same, or `None` | `None` | `None` |
 //!
+//! If tokens without a tenant are accepted ([`tenant_optional`](crate::AuthBuilder::tenant_optional)), take
+//! `Option<Tenant>`: [`Tenant`] still answers such a token with 403.
+//!
 //! On a route without an [`AuthLayer`](crate::AuthLayer), every extractor answers 500 and logs that
 //! the layer is missing.
 //!

@@ -160,7 +160,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Accepts tokens without a tenant. Default: they are refused with 403.
+    /// Accepts tokens without a tenant. Default: they are refused with 403. Handlers then take
+    /// `Option<Tenant>`, because the extractor [`Tenant`](crate::Tenant) still requires one.
     pub fn tenant_optional(mut self) -> Self {
         self.config.tenant_required = false;
         self
@@ -241,8 +242,9 @@ impl AuthBuilder {
         self
     }
 
-    /// Checks the configuration and builds the [`Auth`]. Reads the files that the configuration names, and
-    /// does no other I/O: [`Auth::ready`] fetches the keys, or else the first token causes the fetch.
+    /// Checks the configuration and builds the [`Auth`]. Reads the files with keys, CA certificates of issuers
+    /// and secrets that the configuration names, also secrets that only other parts of the service use. Does no
+    /// other I/O: [`Auth::ready`] fetches the keys, or else the first token causes the fetch.
     ///
     /// # Errors
     /// All faults of the configuration together. If there are none: an invalid template of

@@ -296,6 +296,16 @@ impl AuthConfig {
                 );
             }
         }
+        for (nth, realm) in self.issuers.iter().enumerate().filter(|(_, it)| it.is_keycloak()) {
+            let compares_aud = realm.audience_claims.contains(&ClaimPath::claim("aud"));
+            if compares_aud && self.audience_of(realm).iter().any(|name| name == "account") {
+                let own = (!realm.audience.is_empty()).then(|| format!("issuers[{nth}].audience"));
+                doubt(
+                    own.as_deref().unwrap_or("audience"),
+                    "has `account`, which is in nearly every token of a realm of Keycloak, also of those for other services: let an audience mapper add a name of this service to `aud`, and use that",
+                );
+            }
+        }
         let has_own = |issuer: &IssuerConfig| !issuer.audience.is_empty();
         if !self.audience.is_empty() && !self.issuers.is_empty() && self.issuers.iter().all(has_own)
         {
@@ -610,9 +620,44 @@ mod tests {
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(told[0].contains(notice), "{told:?}");
         }
-        let variables = [("P_ISSUER", "https://a"), ("P_ROLES_CLAIM", "a.b")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let told = AuthConfig::from_vars("P", variables).doubtful_settings();
+        let told = doubts_of(&[("P_ISSUER", "https://a"), ("P_ROLES_CLAIM", "a.b")]);
         assert!(told[0].starts_with("P_ROLES_CLAIM has a dot"), "{told:?}");
+    }
+
+    fn doubts_of(variables: &[(&str, &str)]) -> Vec<String> {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        AuthConfig::from_vars("P", variables.iter().map(owned)).doubtful_settings()
+    }
+
+    #[test]
+    fn audience_of_every_client_is_told() {
+        let realm = ("P_ISSUER", "https://sso.example/realms/main");
+        let other = ("P_ISSUER", "https://id.example");
+        let (preset, account) = (("P_PROVIDER", "keycloak"), ("P_AUDIENCE", "docs account"));
+        for variables in [&[realm, account][..], &[preset, realm, account]] {
+            let told = doubts_of(variables);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with("P_AUDIENCE has `account`, which"), "{told:?}");
+        }
+        let clients = ("P_AUDIENCE_CLAIMS", "azp");
+        for variables in [
+            &[realm, ("P_AUDIENCE", "docs")][..],
+            &[realm, ("P_AUDIENCE", "accounts")],
+            &[realm, account, clients],
+            &[other, account],
+        ] {
+            assert!(doubts_of(variables).is_empty(), "{variables:?}");
+        }
+        let realms = ["a", "b"].map(|name| format!("https://sso.example/realms/{name}"));
+        let realms = realms.map(|issuer| json!({ "issuer": issuer }));
+        let changes = [("/issuers", json!(realms)), ("/audience", json!(["account"]))];
+        assert_eq!(changed(&changes).doubtful_settings().len(), 1, "one notice for one setting");
+        let changes = [
+            ("/issuers/0/issuer", json!("https://sso.example/realms/a")),
+            ("/issuers/0/audience", json!(["account"])),
+            ("/audience", json!([])),
+        ];
+        let told = changed(&changes).doubtful_settings();
+        assert!(told[0].starts_with("issuers[0].audience has `account`"), "{told:?}");
     }
 }

@@ -60,10 +60,11 @@ pub enum TokenProfile {
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
 ///
 /// **Presets.** For well-known providers, a constructor such as [`keycloak`](Self::keycloak) knows the form of
-/// the issuer and the claims. In files, `provider = "keycloak"` selects the preset; every other field, and each
-/// single member of `claims`, is laid over it. A setting that excludes one of the preset replaces it: keys, a
-/// file with keys or a URL of the metadata replace the preset's URL of the key set, and a
-/// [`kind`](field@ClaimsMapping::kind) replaces its tests.
+/// the issuer and the claims. [`map_claims`](Self::map_claims) changes single claims of it. In files,
+/// `provider = "keycloak"` selects the preset; every other field, and each single member of `claims`, is laid
+/// over it. A setting that excludes one of the preset replaces it: keys, a file with keys or a URL of the
+/// metadata replace the preset's URL of the key set, and a [`kind`](field@ClaimsMapping::kind) replaces its
+/// tests.
 // The form in files is in `issuer_file.rs`.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
@@ -87,9 +88,13 @@ pub struct IssuerConfig {
     /// others do not count. A token with none of them is refused. Errors call each of them `aud`. Default
     /// `aud` only. [`TokenProfile::Rfc9068`] allows nothing else, because its tokens have `aud`.
     ///
-    /// Set it for a provider whose access tokens have no `aud`: `["client_id"]` for Amazon Cognito,
-    /// `["aud", "azp"]` for Clerk, WorkOS, and Keycloak without an audience mapper. The audience of this
-    /// service is then the id of the client (for Clerk, the origin of its pages).
+    /// Set it for a provider whose `aud` does not name this service. The audience is then the id of the client
+    /// (for Clerk, the origin of its pages).
+    ///
+    /// * `["azp"]` or `["client_id"]`, if `aud` names something else, or is never there: Keycloak without an
+    ///   audience mapper, whose `aud: account` would be compared otherwise, and refused.
+    /// * `["aud", "azp"]`, if some tokens have the right `aud`, and all others have none: Clerk, whose tokens
+    ///   have `aud` only if you add it. The presets for Clerk and Amazon Cognito contain such a list.
     ///
     /// **What it costs.** `client_id` and `azp` say who got the token, not which service it is for. Every
     /// service that the client calls receives such tokens and can use them here, and a token that the client
@@ -365,9 +370,24 @@ impl IssuerConfig {
         self
     }
 
-    /// Sets [`claims`](field@Self::claims).
+    /// Sets [`claims`](field@Self::claims), all of them: a mapping from [`ClaimsMapping::default`] removes what
+    /// a preset knows, such as its tests for service accounts. To change single claims, use
+    /// [`map_claims`](Self::map_claims).
     pub fn claims(mut self, mapping: ClaimsMapping) -> Self {
         self.claims = mapping;
+        self
+    }
+
+    /// Changes single [`claims`](field@Self::claims), for example of a preset. The others stay.
+    ///
+    /// ```
+    /// use scaikey_auth::IssuerConfig;
+    ///
+    /// let realm = IssuerConfig::keycloak("https://keycloak.example/realms/main")
+    ///     .map_claims(|claims| claims.roles(["/realm_access/roles", "/resource_access/docs/roles"]));
+    /// ```
+    pub fn map_claims(mut self, change: impl FnOnce(ClaimsMapping) -> ClaimsMapping) -> Self {
+        self.claims = change(self.claims);
         self
     }
 

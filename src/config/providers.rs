@@ -270,8 +270,8 @@ fn cognito(text: &str) -> Option<String> {
     (url.is_none() || url.as_ref() == Some(&issuer)).then_some(issuer)
 }
 
-/// The presets. Each is a documented mapping of the claims of one provider; any setter changes it afterwards.
-/// The audience is always yours to name.
+/// The presets. Each is a documented mapping of the claims of one provider. The setters change it afterwards;
+/// for single claims, use [`map_claims`](Self::map_claims). The audience is always yours to name.
 ///
 /// The issuer may be given with or without a `/` at the end, without `https://`, and as the URL of its metadata
 /// (`…/.well-known/openid-configuration`): the preset turns it into the issuer of the tokens.
@@ -283,7 +283,7 @@ impl IssuerConfig {
     /// | of the caller | claim |
     /// |---|---|
     /// | roles | the realm's roles, `/realm_access/roles` |
-    /// | kind | a service account, if `preferred_username` begins with `service-account-`, and `client_id` (or `clientId`) is present |
+    /// | kind | a service account, if `preferred_username` begins with `service-account-`, and `client_id` (or `clientId`) is present; also by the rules that [every mapping](field@crate::identity::ClaimsMapping::service_account) has |
     /// | client | `azp`, or `client_id` |
     /// | everything else | as by default: `tenant_id` and `groups` need a mapper |
     ///
@@ -310,7 +310,8 @@ impl IssuerConfig {
     /// Returns the preset for one tenant of Microsoft Entra ID. `tenant` is the tenant's id, a GUID. It may also
     /// be the `iss` of its tokens, for other clouds and for tokens of version 1.0
     /// (`https://sts.windows.net/{id}/`). An `iss` of an unknown form, such as that of External ID, stays as it
-    /// is; if the metadata is not under it, set [`discovery_url`](Self::discovery_url).
+    /// is; if the metadata is not under it, set [`discovery_url`](Self::discovery_url). An `http` URL, of an
+    /// emulator or in a test, also needs [`allow_loopback_http`](Self::allow_loopback_http).
     ///
     /// | of the caller | claim |
     /// |---|---|
@@ -352,6 +353,9 @@ impl IssuerConfig {
     ///
     /// Say which tenants are accepted: by [`tenants`](Self::tenants), or by a tenant store. Anyone can create a
     /// tenant, so [`any_tenant`](super::AuthConfig::any_tenant) accepts everyone. All tenants share one key set.
+    ///
+    /// For an emulator or a test, set [`expected_issuer`](Self::expected_issuer) and
+    /// [`jwks_uri`](Self::jwks_uri); both may contain `{tenant_id}`.
     ///
     /// Source: <https://learn.microsoft.com/entra/identity-platform/access-tokens#validate-the-issuer>
     ///
@@ -717,6 +721,11 @@ impl IssuerConfig {
             _ => None,
         }
     }
+
+    /// Returns whether the issuer is, or looks like, a realm of Keycloak.
+    pub(super) fn is_keycloak(&self) -> bool {
+        self.provider == Some(Provider::Keycloak) || self.expected().contains("/realms/")
+    }
 }
 
 #[cfg(test)]
@@ -735,6 +744,7 @@ mod tests {
         let v1 = format!("https://sts.windows.net/{TENANT}/");
         let china_v1 = format!("https://sts.chinacloudapi.cn/{TENANT}/");
         let b2c = format!("https://contoso.b2clogin.com/{TENANT}/v2.0/");
+        let local = format!("http://127.0.0.1:8080/{TENANT}/v2.0");
         let table = [
             (Provider::Keycloak, "https://k.example/realms/main", "https://k.example/realms/main"),
             (Provider::Keycloak, "k.example/auth/realms/a/", "https://k.example/auth/realms/a"),
@@ -753,6 +763,8 @@ mod tests {
             (Provider::Entra, b2c.trim_start_matches("https://"), &b2c),
             (Provider::Entra, b2c.trim_end_matches("v2.0/"), b2c.trim_end_matches("v2.0/")),
             (Provider::Entra, entra.trim_end_matches("/v2.0"), &entra),
+            (Provider::Entra, &local, &local),
+            (Provider::Entra, &entra.replace("https", "HTTPS"), &entra),
             (Provider::Auth0, "a.eu.auth0.com", "https://a.eu.auth0.com/"),
             (Provider::Auth0, " https://a.eu.auth0.com/ ", "https://a.eu.auth0.com/"),
             (Provider::Okta, "a.okta.com/oauth2/default", "https://a.okta.com/oauth2/default"),

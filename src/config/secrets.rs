@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{ClientConfig, EndpointsConfig, Fault};
+use super::{AuthMode, ClientConfig, EndpointsConfig, Fault};
 use crate::support::seal::{InvalidSealingKeys, SealingKeys};
 use crate::support::secret::{Secret, SecretSource};
 
@@ -96,6 +96,22 @@ impl super::AuthConfig {
     /// Returns the connection string of the database.
     pub(crate) fn database(&self) -> Result<Option<Secret>, Fault> {
         secret("database_url", self.database_url.as_ref(), self.database_url_file.as_ref())
+    }
+
+    /// Returns the faults of files with secrets. The parts of the service read only the files that they use, so
+    /// a service that only verifies tokens would not notice a wrong path.
+    pub(crate) fn faults_of_secret_files(&self) -> Vec<Fault> {
+        let (client, endpoints) = (&self.client, &self.endpoints);
+        let files = [
+            ("client.secret", &client.secret_file),
+            ("client.key", &client.key_file),
+            ("client.redis_url", &client.redis_url_file),
+            ("client.cache_keys", &client.cache_keys_file),
+            ("endpoints.session_keys", &endpoints.session_keys_file),
+        ];
+        // Mock mode runs on machines without secrets.
+        let files = files.into_iter().filter(|_| self.mode != AuthMode::Mock);
+        files.filter_map(|(field, file)| secret(field, None, file.as_ref()).err()).collect()
     }
 
     /// Returns whether a database is configured.

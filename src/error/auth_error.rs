@@ -58,7 +58,7 @@ pub enum AuthError {
     ForeignOrigin,
     /// The token names no tenant. 403. Refreshing the token does not help: the caller must sign in to a tenant.
     #[error(
-        "the token names no tenant: map the claim that does (`P_TENANT_CLAIM`), or accept tokens without a tenant (`tenant_optional`, `P_TENANT_REQUIRED=false`)"
+        "the token names no tenant: map the claim that does (`P_TENANT_CLAIM`), or accept tokens without a tenant (`tenant_optional`, `P_TENANT_REQUIRED=false`; handlers then take `Option<Tenant>`)"
     )]
     TenantMissing,
     /// The tenant does not exist. 403, or 404 with

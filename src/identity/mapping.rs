@@ -110,12 +110,12 @@ impl<'de> Deserialize<'de> for ClaimPath {
 /// use scaikey_auth::IssuerConfig;
 /// use scaikey_auth::identity::{ClaimTest, ClaimsMapping};
 ///
-/// let keycloak = ClaimsMapping::default()
+/// let mapping = ClaimsMapping::default()
 ///     .tenant_id(["customer"])
-///     .roles(["/realm_access/roles", "/resource_access/docs/roles"])
-///     .service_account([ClaimTest::starts_with("preferred_username", "service-account-")])
+///     .roles(["/permissions/docs/roles"])
+///     .service_account([ClaimTest::equals("actor", "machine")])
 ///     .mfa([ClaimTest::equals("acr", "2")]);
-/// let issuer = IssuerConfig::new("https://keycloak.example/realms/main").claims(keycloak);
+/// let issuer = IssuerConfig::new("https://id.example").claims(mapping);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -159,7 +159,8 @@ pub struct ClaimsMapping {
     ///
     /// The kind is decided by the first of: the field [`kind`](field@Self::kind), these tests, and the rule for
     /// all other tokens: an identity is a service account if `token_type` is `client_credentials`, or if the
-    /// subject equals the client; otherwise it is a user.
+    /// subject equals the client; otherwise it is a user. So the tests only add service accounts: no test makes
+    /// a user of a token that the rule recognises.
     pub service_account: Vec<ClaimTest>,
     /// The tests for multi-factor authentication. One of them must pass. Default: `amr` contains `mfa`.
     pub mfa: Vec<ClaimTest>,

@@ -401,7 +401,8 @@ fn log_insecure_settings(issuer: &str, config: &IssuerConfig) {
     }
 }
 
-/// Reports all faults of a configuration, including those of its keys and files.
+/// Reports all faults of a configuration, including those of its keys and files. Endpoints and token clients
+/// read further files.
 fn check(config: &AuthConfig, has_own_client: bool) -> Result<(), ConfigError> {
     let mut faults = config.check().map_or_else(|error| error.faults().to_vec(), |()| Vec::new());
     for (nth, issuer) in config.issuers.iter().enumerate() {
@@ -423,6 +424,7 @@ fn check(config: &AuthConfig, has_own_client: bool) -> Result<(), ConfigError> {
             }),
         );
     }
+    faults.extend(config.faults_of_secret_files());
     ConfigError::from_faults(faults).map_err(|error| error.named_by(&config.origin))
 }
 

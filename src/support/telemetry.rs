@@ -200,7 +200,7 @@ pub(crate) fn configured(
 /// Logs a refused token whose `iss` differs from a configured issuer only by a slash or its scheme. Called once
 /// for each difference. Both texts come from the configuration.
 pub(crate) fn issuer_nearly_matches(configured: &str, iss: &str) {
-    tracing::warn!(target: TARGET, configured, iss, "a token is refused because its `iss` is almost, but not exactly, the configured issuer: if the provider issues such tokens, set expected_issuer to this `iss`");
+    tracing::warn!(target: TARGET, configured, iss, "a token is refused because its `iss` is almost, but not exactly, the configured issuer: if the provider issues such tokens, set issuer to this `iss`, or, if the provider is not reached there, expected_issuer");
 }
 
 /// Logs that plain `http` is used for these hosts.

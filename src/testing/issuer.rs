@@ -114,7 +114,8 @@ impl TestIssuer {
     /// Builds an access token of the user `alice` (`sub`: `alice-id`), with an e-mail address. She has
     /// no roles, groups or scopes: a test sets those that it needs. The tenant is the issuer's own,
     /// or `tenant-1` for an issuer without one. Audience and lifetime are those of the
-    /// [`ProviderBuilder`](super::ProviderBuilder).
+    /// [`ProviderBuilder`](super::ProviderBuilder). The claims: `iss`, `aud`, `iat`, `exp`, `jti`, `sub`,
+    /// `tenant_id`, `preferred_username` and `email`.
     pub fn token(&self) -> TokenBuilder {
         TokenBuilder::new(
             self,
@@ -128,7 +129,8 @@ impl TestIssuer {
     }
 
     /// Builds an access token of a service, as the client-credentials grant issues it to
-    /// `client_id`.
+    /// `client_id`. The claims: `iss`, `aud`, `iat`, `exp`, `jti`, `sub`, `tenant_id`, `client_id` and
+    /// `token_type`.
     pub fn service_token(&self, client_id: &str) -> TokenBuilder {
         TokenBuilder::new(
             self,
@@ -143,10 +145,10 @@ impl TestIssuer {
 
     /// Sets a function that changes the claims of each access token of this issuer immediately before
     /// it is signed. So a test names roles and tenants as usual, and its tokens have the shape of
-    /// another provider's. ID tokens stay unchanged. Replaces the function that was set before.
+    /// another provider's. ID tokens stay unchanged. Replaces the function that was set before. The page
+    /// [testing](crate::manual::testing) has complete functions for Keycloak and Entra ID.
     ///
     /// ```
-    /// use scaikey_auth::identity::ClaimsMapping;
     /// use scaikey_auth::testing::Provider;
     /// use scaikey_auth::{Auth, IssuerConfig};
     /// use serde_json::json;
@@ -161,8 +163,7 @@ impl TestIssuer {
     ///     claims.remove("tenant_id");
     /// });
     ///
-    /// let mapping = ClaimsMapping::default().roles(["/realm_access/roles"]);
-    /// let issuer = IssuerConfig::new(realm.issuer()).allow_loopback_http(true).claims(mapping);
+    /// let issuer = IssuerConfig::keycloak(realm.issuer()).allow_loopback_http(true);
     /// let auth = Auth::builder().issuer(issuer).audience("scaiwave").tenant_optional().build()?;
     ///
     /// let editor = auth.authenticate(&realm.token().roles(["editor"]).sign()).await?;

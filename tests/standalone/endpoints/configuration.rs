@@ -183,6 +183,34 @@ async fn unusable_secret_files_are_named() {
     }
 }
 
+/// `Auth` uses no client secret, but a wrong path must not wait for the part that does.
+#[tokio::test]
+async fn auth_checks_the_files_of_secrets() {
+    let build = |variables: &[(&str, &str)]| {
+        let fixed = [("ISSUER", "https://id.example"), ("AUDIENCE", "wave")];
+        let all = fixed.iter().chain(variables);
+        let all = all.map(|(name, value)| (format!("WAVE_{name}"), (*value).to_owned()));
+        Auth::from_config(AuthConfig::from_vars("WAVE", all)).build()
+    };
+    let key_file = ("CLIENT_KEY_FILE", "");
+    for (name, text) in SECRET_FILES.into_iter().chain([key_file]) {
+        let problem = "names a file that cannot be used: /nowhere/x cannot be read";
+        let error = build(&[(name, "/nowhere/x")]).unwrap_err();
+        let [fault] = error.faults() else { panic!("one fault for one cause: {error}") };
+        assert_eq!(fault.field, format!("WAVE_{name}"));
+        assert!(fault.problem.starts_with(problem), "{error}");
+        let file = File::new("secret", text);
+        assert_eq!(build(&[(name, &file.path_text())]).is_ok(), !text.is_empty(), "{name}");
+    }
+    let two = [("CLIENT_SECRET_FILE", "/nowhere/x"), ("SESSION_KEYS_FILE", "/nowhere/y")];
+    assert_eq!(build(&two).unwrap_err().faults().len(), 2);
+    // Mock mode runs on machines without secrets.
+    let mock = [("AUTH_MODE", "mock"), two[0]];
+    let mock = mock.map(|(name, value)| (format!("WAVE_{name}"), value.to_owned()));
+    let mock = Auth::from_config(AuthConfig::from_vars("WAVE", mock));
+    mock.insecure_allow_mock_in_production().build().unwrap();
+}
+
 #[test]
 fn invalid_sealing_keys_name_their_file() {
     let keys = File::new("keys", "hunter2");

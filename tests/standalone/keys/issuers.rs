@@ -59,6 +59,9 @@ async fn nearly_right_issuer_is_told_once() {
         assert!(warnings.contains(&format!("iss=\"{iss}\"")), "{iss} in {warnings}");
     }
     assert!(!warnings.contains("acme"), "text of a token is not logged");
+    let remedy =
+        "set issuer to this `iss`, or, if the provider is not reached there, expected_issuer";
+    assert!(warnings.contains(remedy), "{warnings}");
 }
 
 #[tokio::test]
