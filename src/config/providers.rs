@@ -274,7 +274,8 @@ fn cognito(text: &str) -> Option<String> {
 /// for single claims, use [`map_claims`](Self::map_claims). The audience is always yours to name.
 ///
 /// The issuer may be given with or without a `/` at the end, without `https://`, and as the URL of its metadata
-/// (`…/.well-known/openid-configuration`): the preset turns it into the issuer of the tokens.
+/// (`…/.well-known/openid-configuration`): the preset turns it into the issuer of the tokens. Only with Entra ID
+/// in other clouds is it taken as it is.
 impl IssuerConfig {
     /// Returns the preset for a realm of Keycloak. `url` is the realm's URL,
     /// `https://keycloak.example/realms/main`. An `http` URL of a local Keycloak also needs
