@@ -17,6 +17,7 @@ pub(crate) mod issuer;
 mod issuer_file;
 mod jwks;
 pub(crate) mod mode;
+mod notices;
 mod origin;
 mod plain_http;
 mod providers;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    AuthMode, ClientAuthMethod, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig,
-    MockUser, Origin, env, issuer, resource,
+    AuthMode, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig, MockUser, Origin,
+    env, issuer, resource,
 };
-use crate::identity::{ClaimPath, Scopes};
+use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
 /// The upper limit of `verified_tokens_bytes`. A larger value is a typing error: 4 % of the value is
@@ -188,169 +188,6 @@ impl AuthConfig {
     /// settings without effect, and logs all of them as warnings.
     pub fn notices(&self) -> &[String] {
         &self.notices
-    }
-
-    /// Returns whether this build has `feature`.
-    pub(super) fn is_built_with(feature: &str) -> bool {
-        [
-            ("exchange", cfg!(feature = "exchange")),
-            ("endpoints", cfg!(feature = "endpoints")),
-            ("redis", cfg!(feature = "redis")),
-            ("trust", cfg!(feature = "trust")),
-        ]
-        .contains(&(feature, true))
-    }
-
-    /// Adds notices about settings whose cargo feature is not enabled.
-    pub(crate) fn add_notices_of_unused_settings(&mut self) {
-        for notice in self.unused_settings(Self::is_built_with) {
-            if !self.notices.contains(&notice) {
-                self.notices.push(notice);
-            }
-        }
-    }
-
-    /// Returns notices about settings whose cargo feature is not enabled.
-    pub(super) fn unused_settings(&self, is_built_with: impl Fn(&str) -> bool) -> Vec<String> {
-        let (client, endpoints) = (&self.client, &self.endpoints);
-        let settings = [
-            ("exchange", "client.id", client.id.is_some()),
-            ("exchange", "client.secret", client.secret.is_some()),
-            ("exchange", "client.secret_file", client.secret_file.is_some()),
-            ("exchange", "client.auth", client.auth != ClientConfig::default().auth),
-            ("exchange", "client.key_file", client.key_file.is_some()),
-            ("exchange", "client.key_id", client.key_id.is_some()),
-            ("exchange", "client.token_url", client.token_url.is_some()),
-            ("exchange", "client.authorization_url", client.authorization_url.is_some()),
-            ("exchange", "client.revocation_url", client.revocation_url.is_some()),
-            ("exchange", "client.tenant_parameter", client.tenant_parameter.is_some()),
-            (
-                "exchange",
-                "client.exchange_grant",
-                client.exchange_grant != ClientConfig::default().exchange_grant,
-            ),
-            ("exchange", "client.requested_token_type", client.requested_token_type.is_some()),
-            ("exchange", "client.default_lifetime_seconds", client.default_lifetime.is_some()),
-            ("endpoints", "client.trusted_audiences", !client.trusted_audiences.is_empty()),
-            ("exchange", "client.accept_extra_scopes", !client.accept_extra_scopes.is_empty()),
-            ("exchange", "client.accept_untyped_tokens", client.accept_untyped_tokens),
-            ("exchange", "client.accept_non_bearer_tokens", client.accept_non_bearer_tokens),
-            ("exchange", "client.insecure_any_audience", client.insecure_any_audience),
-            ("exchange", "client.insecure_any_subject", client.insecure_any_subject),
-            ("exchange", "client.insecure_any_service_tenant", client.insecure_any_service_tenant),
-            ("exchange", "client.insecure_unreadable_claims", client.insecure_unreadable_claims),
-            ("exchange", "client.insecure_outlive_subject", client.insecure_outlive_subject),
-            ("exchange", "client.ca_file", client.ca_file.is_some()),
-            ("exchange", "client.cache_keys", client.cache_keys.is_some()),
-            ("exchange", "client.cache_keys_file", client.cache_keys_file.is_some()),
-            ("redis", "client.redis_url", client.redis_url.is_some()),
-            ("redis", "client.redis_url_file", client.redis_url_file.is_some()),
-            ("redis", "client.insecure_spend_without_lock", client.insecure_spend_without_lock),
-            ("endpoints", "endpoints.redirect_uri", endpoints.redirect_uri.is_some()),
-            ("endpoints", "endpoints.scopes", endpoints.scopes.is_some()),
-            ("endpoints", "endpoints.sign_in_parameters", !endpoints.sign_in_parameters.is_empty()),
-            ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
-            ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
-            ("endpoints", "endpoints.password_grant", endpoints.password_grant),
-            ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
-            ("endpoints", "endpoints.trusted_proxies", !endpoints.trusted_proxies.is_empty()),
-        ];
-        let unused =
-            settings.into_iter().filter(|(feature, _, set)| *set && !is_built_with(feature));
-        let notice = |(feature, field, _)| {
-            let name = self.origin.variable(field).unwrap_or_else(|| String::from(field));
-            format!("{name} has no effect: enable the cargo feature `{feature}` of scaikey-auth")
-        };
-        unused.map(notice).collect()
-    }
-
-    /// Returns notices about settings that are valid but probably have another effect than was meant, or none.
-    pub(crate) fn doubtful_settings(&self) -> Vec<String> {
-        let mut doubts: Vec<(String, String)> = Vec::new();
-        let mut doubt =
-            |field: &str, problem: &str| doubts.push((field.to_owned(), problem.to_owned()));
-        for (nth, issuer) in self.issuers.iter().enumerate() {
-            let dotted = issuer.claims.dotted_paths().into_iter();
-            let dotted = dotted.map(|(field, pointer)| (format!("claims.{field}"), pointer));
-            let audience = issuer.audience_claims.iter().filter_map(ClaimPath::probable_pointer);
-            let audience = audience.map(|pointer| ("audience_claims".to_owned(), pointer));
-            for (field, pointer) in dotted.chain(audience) {
-                let problem = format!(
-                    "has a dot, so it is the name of one claim: for a member of a claim, write a JSON pointer, {pointer}"
-                );
-                doubt(&format!("issuers[{nth}].{field}"), &problem);
-            }
-        }
-        for (nth, issuer) in self.issuers.iter().enumerate() {
-            if issuer.has_lost_claims() {
-                doubt(
-                    &format!("issuers[{nth}].claims"),
-                    "replaces all claims of the preset: to change some of them, use `map_claims`",
-                );
-            }
-            let has_effect = self.client.id.is_some() || !issuer.has_key_source();
-            if issuer.gives_discovery_url() && !has_effect {
-                doubt(
-                    &format!("issuers[{nth}].discovery_url"),
-                    "has no effect, because the keys or their URL are set: there is no discovery",
-                );
-            }
-        }
-        for (nth, realm) in self.issuers.iter().enumerate().filter(|(_, it)| it.is_keycloak()) {
-            let compares_aud = realm.audience_claims.contains(&ClaimPath::claim("aud"));
-            if compares_aud && self.audience_of(realm).iter().any(|name| name == "account") {
-                let own = (!realm.audience.is_empty()).then(|| format!("issuers[{nth}].audience"));
-                doubt(
-                    own.as_deref().unwrap_or("audience"),
-                    "has `account`, which is in nearly every token of a realm of Keycloak, also of those for other services: let an audience mapper add a name of this service to `aud`, and use that",
-                );
-            }
-        }
-        let has_own = |issuer: &IssuerConfig| !issuer.audience.is_empty();
-        if !self.audience.is_empty() && !self.issuers.is_empty() && self.issuers.iter().all(has_own)
-        {
-            doubt("audience", "has no effect: every issuer has its own audience");
-        }
-        let (client, endpoints) = (&self.client, &self.endpoints);
-        let has_secret = client.secret.is_some() || client.secret_file.is_some();
-        let takes_secret = matches!(client.auth, ClientAuthMethod::Basic | ClientAuthMethod::Post);
-        if has_secret && !takes_secret {
-            let field =
-                if client.secret.is_some() { "client.secret" } else { "client.secret_file" };
-            doubt(
-                field,
-                "has no effect, because auth (`P_CLIENT_AUTH`) is `none` or `private_key_jwt`",
-            );
-        }
-        if client.key_file.is_some() && client.auth != ClientAuthMethod::PrivateKeyJwt {
-            doubt(
-                "client.key_file",
-                "has no effect: set auth = private_key_jwt (`P_CLIENT_AUTH=private_key_jwt`)",
-            );
-        }
-        if client.id.is_none() {
-            let redis = [
-                ("client.redis_url", client.redis_url.is_some()),
-                ("client.redis_url_file", client.redis_url_file.is_some()),
-            ];
-            for (field, _) in redis.into_iter().filter(|(_, is_set)| *is_set) {
-                doubt(
-                    field,
-                    "has no effect without client.id (`P_CLIENT_ID`): only the token client stores tokens",
-                );
-            }
-        }
-        if endpoints.scopes.is_some() && endpoints.redirect_uri.is_none() {
-            doubt(
-                "endpoints.scopes",
-                "has no effect without endpoints.redirect_uri (`P_REDIRECT_URI`): only sign-ins request scopes",
-            );
-        }
-        let faults = doubts.into_iter().map(|(field, problem)| Fault::new(field, problem));
-        let named =
-            ConfigError::from_faults(faults.collect()).err().map(|it| it.named_by(&self.origin));
-        let named = named.iter().flat_map(ConfigError::faults);
-        named.map(|fault| format!("{} {}", fault.field, fault.problem)).collect()
     }
 
     /// Returns the accepted audiences of all issuers, without duplicates.
@@ -604,6 +441,14 @@ mod tests {
             (
                 &[("/client/secret", json!("s")), ("/client/auth", json!("none"))],
                 "client.secret has no effect",
+            ),
+            (
+                &[("/client/redis_url_file", json!("Cargo.toml"))],
+                "client.redis_url_file has no effect without client.id",
+            ),
+            (
+                &[("/client/secret_file", json!("Cargo.toml")), ("/client/auth", json!("none"))],
+                "client.secret_file has no effect",
             ),
             (
                 &[("/client/key_file", json!("/k"))],

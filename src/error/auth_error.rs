@@ -76,8 +76,8 @@ pub enum AuthError {
     #[error("{component} unavailable")]
     Unavailable {
         /// The component: `"keys"`, `"issuer"`, `"proof verifier"`, `"admission check"`, `"tenant store"`,
-        /// `"group source"`, `"store of participants"`, `"identity provider"` or `"token store"`. Your own validators and
-        /// proof verifiers may use other names.
+        /// `"group source"`, `"store of participants"`, `"identity provider"` or `"token store"`. Your own
+        /// validators and proof verifiers may use other names.
         component: &'static str,
         /// The time to wait before a retry. `None` means 1 s.
         retry_after: Option<Duration>,

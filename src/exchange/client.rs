@@ -24,8 +24,9 @@ use crate::support::telemetry;
 /// # Caching
 ///
 /// [`exchange`](Self::exchange), [`on_behalf_of`](Self::on_behalf_of) and
-/// [`service_token`](Self::service_token) return a token from the [`TokenCache`](crate::TokenCache) if it has one. Concurrent calls for the same token share one
-/// request to the provider, which continues even if the first caller is dropped. After 80 % of its
+/// [`service_token`](Self::service_token) return a token from the [`TokenCache`](crate::TokenCache) if it
+/// has one. Concurrent calls for the same token share one request to the provider, which continues even if
+/// the first caller is dropped. After 80 % of its
 /// lifetime a token is still returned while a background task requests the next one, so an outage of
 /// the provider that is shorter than the rest of the lifetime does not affect cached tokens. Concurrent
 /// calls of [`refresh`](Self::refresh) or [`authorization_code`](Self::authorization_code) use a
@@ -50,13 +51,14 @@ use crate::support::telemetry;
 ///
 /// * its `aud` must contain every requested audience and resource;
 /// * its scopes must be a subset of the requested ones, if any were requested;
-/// * its `sub` and `tenant_id` must equal those of the subject token, if that is a JWT with these
-///   claims, and its `tenant_id` must be the tenant of the request, if the request names one.
+/// * its subject and tenant must equal those of the subject token, if that is a JWT with these claims, and
+///   its tenant must be that of the request, if the request names one. The client's
+///   [`claims`](TokenExchangeBuilder::claims) say where they are.
 ///
 /// A JWT of the other grants, except a refresh, must have the tenant of the request, if both name one. A
 /// service token that is a JWT must also have the requested audiences and resources in `aud`.
-/// [`on_behalf_of`](Self::on_behalf_of) states its checks. The claims of opaque tokens cannot be compared. Signatures are *not* verified, because the token
-/// came directly from the provider.
+/// [`on_behalf_of`](Self::on_behalf_of) states its checks. The claims of opaque tokens cannot be compared.
+/// Signatures are *not* verified, because the token came directly from the provider.
 ///
 /// ```no_run
 /// use scaikey_auth::issuer::ClientAuth;

@@ -55,9 +55,9 @@ impl<'de> Deserialize<'de> for Secret {
 pub enum SecretSource {
     /// The text itself.
     Value(Secret),
-    /// A file, which must exist when `build` is called. White space at its end and a byte order mark are ignored. The credentials of
-    /// a client are read synchronously for every request to the provider, so the file must be small and
-    /// local; a new secret in it is used immediately.
+    /// A file, which must exist when `build` is called. White space at its end and a byte order mark are
+    /// ignored. The credentials of a client are read synchronously for every request to the provider, so the
+    /// file must be small and local; a new secret in it is used immediately.
     File(PathBuf),
 }
 

@@ -34,8 +34,8 @@ use crate::support::telemetry;
 /// 4. `aud` names this service;
 /// 5. `exp`, `nbf`, `iat`, and the maximum lifetime;
 /// 6. the token is not an ID, refresh or logout token, and passes a
-///    [test for access tokens](field@crate::IssuerConfig::access_token), if there are any; if it is bound to a key, bound tokens are
-///    [allowed](Credentials::allow_bound);
+///    [test for access tokens](field@crate::IssuerConfig::access_token), if there are any; if it is bound to a
+///    key, bound tokens are [allowed](Credentials::allow_bound);
 /// 7. the claims that the [profile](crate::config::TokenProfile) requires; the tenant belongs to the issuer;
 /// 8. the signature;
 /// 9. the types of all claims that are read.
