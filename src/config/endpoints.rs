@@ -32,6 +32,10 @@ pub struct EndpointsConfig {
     /// A file with `session_keys`, instead of it. White space at its end is ignored. The file must exist at
     /// the start. It is read again every 10 s while it is used; see `SealingKeys::file`.
     pub session_keys_file: Option<PathBuf>,
+    /// Whether each user who signs in is registered before the session starts; see
+    /// `EndpointsBuilder::register_at_sign_in`. Needs a registrar, such as that of the database. Default
+    /// false.
+    pub register_at_sign_in: bool,
     /// Whether the endpoint `/v1/auth/token` accepts user names and passwords. Default false.
     pub password_grant: bool,
     /// A file with the trust policy for workload tokens of other platforms (feature `trust`). Default:

@@ -56,6 +56,7 @@ impl Auth {
             sign_in: None,
             sessions: None,
             registrar: None,
+            registers_at_sign_in: false,
             #[cfg(feature = "trust")]
             workloads: None,
             password_rule: None,
@@ -119,6 +120,45 @@ impl EndpointsBuilder {
     /// `register`.
     pub fn registrar(mut self, registrar: impl Registrar) -> Self {
         self.inner.registrar = Some(Arc::new(registrar));
+        self
+    }
+
+    /// Registers each user who signs in at `login`, before the session starts, or before `login`
+    /// returns tokens. Default: off; users are registered by `register` only. Needs a
+    /// [`registrar`](Self::registrar) and a [`sign_in`](Self::sign_in).
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::{Endpoint, Endpoints, SignIn};
+    /// use scaikey_auth::registrar::Registrar;
+    /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+    ///
+    /// fn endpoints(
+    ///     auth: &Auth,
+    ///     client: TokenExchangeClient,
+    ///     users: impl Registrar,
+    /// ) -> Result<Endpoints, ConfigError> {
+    ///     auth.endpoints()
+    ///         .client(client)
+    ///         .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
+    ///         .registrar(users)
+    ///         .register_at_sign_in()
+    ///         .without(Endpoint::Register) // if users come only by sign-in
+    ///         .build()
+    /// }
+    /// ```
+    ///
+    /// The registered identity is that of the access token, so it is the one that handlers see. Its
+    /// name and e-mail address are taken from the ID token if the access token has none, and if both
+    /// tokens have the same issuer, subject and tenant (or the ID token names no tenant).
+    ///
+    /// If the store does not answer, the sign-in fails with `temporarily_unavailable` and can be
+    /// repeated. If the registrar refuses the identity
+    /// ([`RegistrarError::InvalidIdentity`](crate::registrar::RegistrarError::InvalidIdentity)), the
+    /// sign-in fails with `access_denied`. This service must accept the access token, as for a
+    /// session; otherwise the sign-in fails with `server_error`. Passwords (`token`) and refreshes
+    /// register nobody.
+    pub fn register_at_sign_in(mut self) -> Self {
+        self.inner.registers_at_sign_in = true;
         self
     }
 
@@ -302,6 +342,7 @@ impl EndpointsBuilder {
             self.inner.sessions = self.collect_faults(sessions).flatten();
         }
         self.needs_client = settings.has_sessions();
+        self.inner.registers_at_sign_in |= settings.register_at_sign_in;
         if self.inner.password_rule.is_none() && settings.password_grant {
             self.inner.password_rule = Some(allow_everywhere());
         }
@@ -425,6 +466,20 @@ impl EndpointsBuilder {
             sign_in.check(&self.login_path(), faults);
         }
         self.check_client(faults);
+        self.check_registration(faults);
+    }
+
+    fn check_registration(&self, faults: &mut Vec<Fault>) {
+        if !self.inner.registers_at_sign_in {
+            return;
+        }
+        let mut wrong = |problem| faults.push(Fault::new("endpoints.register_at_sign_in", problem));
+        if self.inner.registrar.is_none() && self.faults.is_empty() {
+            wrong("needs a registrar: call `registrar`, or set `P_DATABASE_URL`");
+        }
+        if self.inner.sign_in.is_none() {
+            wrong("has no effect without a sign-in: set `P_REDIRECT_URI`, or call `sign_in`");
+        }
     }
 
     /// Returns the path of the endpoint `login`.

@@ -14,6 +14,7 @@ use crate::exchange::{
     AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
     subject_of,
 };
+use crate::identity::Identity;
 use crate::session::{CurrentSession, revoke};
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
@@ -185,7 +186,7 @@ impl Inner {
         pending: &PendingSignIn,
     ) -> Result<Response<Bytes>, Failure> {
         let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
-        self.check_access_token(token).await?;
+        let identity = self.check_access_token(token).await?;
         let cookies = sessions.start(token.clone());
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
@@ -195,14 +196,19 @@ impl Inner {
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
+        // Last, so that only a sign-in that succeeds registers a user.
+        self.register_at_sign_in(&identity, token).await?;
         Ok(response)
     }
 
     /// Checks that this service accepts the access token, which is the session's credential, and
-    /// that the admission checks pass.
-    async fn check_access_token(&self, token: &AccessToken) -> Result<(), Failure> {
+    /// that the admission checks pass. Returns the identity in the token.
+    async fn check_access_token(&self, token: &AccessToken) -> Result<Identity, Failure> {
         match self.auth.validate(token.secret().expose()).await {
-            Ok(identity) => Ok(self.auth.admit(&identity).await?),
+            Ok(identity) => {
+                self.auth.admit(&identity).await?;
+                Ok(identity)
+            }
             Err(error) if error.is_unavailable() => Err(error.into()),
             Err(error) => {
                 self.sign_in()?.token_warnings.warn(
@@ -218,9 +224,13 @@ impl Inner {
     }
 
     /// Returns the tokens if the admission checks pass. An access token that this service does not
-    /// accept yields no identity to check, so its tokens are returned.
+    /// accept yields no identity to check, so its tokens are returned, unless each user must be
+    /// registered.
     async fn tokens_if_admitted(&self, token: &AccessToken) -> Result<Response<Bytes>, Failure> {
-        if self.auth.has_admission_checks() {
+        if self.registers_at_sign_in {
+            let identity = self.check_access_token(token).await?;
+            self.register_at_sign_in(&identity, token).await?;
+        } else if self.auth.has_admission_checks() {
             match self.auth.validate(token.secret().expose()).await {
                 Ok(identity) => self.auth.admit(&identity).await?,
                 Err(error) if error.is_unavailable() => return Err(error.into()),

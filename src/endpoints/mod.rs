@@ -72,8 +72,7 @@ pub enum Endpoint {
     Refresh,
     /// `POST logout`: ends a session and revokes its refresh token (RFC 7009).
     Logout,
-    /// `POST register`: registers the caller in this service, with a participant and a personal
-    /// workspace (see [`Registrar`]).
+    /// `POST register`: registers the caller in this service (see [`Registrar`]).
     Register,
     /// `GET whoami`: returns the caller's identity.
     Whoami,
@@ -196,6 +195,7 @@ struct Inner {
     sign_in: Option<SignIn>,
     sessions: Option<Sessions>,
     registrar: Option<Arc<dyn Registrar>>,
+    registers_at_sign_in: bool,
     #[cfg(feature = "trust")]
     workloads: Option<crate::mint::WorkloadExchange>,
     password_rule: Option<PasswordRule>,

@@ -1,4 +1,4 @@
-//! `POST register`: creates a participant and a personal workspace for the caller.
+//! `POST register`: creates a participant for the caller.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -8,6 +8,8 @@ use super::identity_id::rfc3339;
 use super::response::Failure;
 use super::{EndpointRequest, Inner};
 use crate::error::AuthError;
+use crate::exchange::{AccessToken, identity_of};
+use crate::identity::Identity;
 use crate::layer::mark_mock;
 use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
 use crate::support::telemetry::{self, Causes};
@@ -15,7 +17,8 @@ use crate::support::telemetry::{self, Causes};
 #[derive(Serialize)]
 struct RegisterResponse<'a> {
     participant_id: &'a ParticipantId,
-    workspace_id: &'a WorkspaceId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace_id: Option<&'a WorkspaceId>,
     created_at: String,
 }
 
@@ -27,20 +30,50 @@ impl Inner {
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
         let caller = self.caller(incoming).await?;
-        let registrar = self.registrar.as_ref();
-        let registrar = registrar.ok_or(Failure::NotConfigured("there is no registrar"))?;
-        let registered = registrar.register(caller.identity()).await;
-        self.log_outage(&registered);
-        let registered = registered.map_err(auth_error)?;
+        let registered = self.register_identity(caller.identity()).await?;
         let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
         let body = RegisterResponse {
             participant_id: &registered.participant_id,
-            workspace_id: &registered.workspace_id,
+            workspace_id: registered.workspace_id.as_ref(),
             created_at: rfc3339(registered.created_at),
         };
         let mut response = self.success(status, &body);
         mark_mock(caller.identity().is_mock(), &mut response);
         Ok(response)
+    }
+
+    /// Registers the user of a sign-in, if the service asks for it. Name and e-mail address come from
+    /// the access token or, where it has none, from the verified ID token.
+    pub(super) async fn register_at_sign_in(
+        &self,
+        identity: &Identity,
+        token: &AccessToken,
+    ) -> Result<(), Failure> {
+        if !self.registers_at_sign_in {
+            return Ok(());
+        }
+        let mapping = self.client()?.claims_mapping();
+        let id_token = token.id_token().and_then(|it| identity_of(it, mapping));
+        let identity = match id_token.filter(|it| is_same_user(identity, it)) {
+            Some(id_token) => identity.with_profile_of(&id_token),
+            None => identity.clone(),
+        };
+        match self.register_identity(&identity).await {
+            Ok(_) => Ok(()),
+            Err(Failure::Auth(error @ AuthError::Unregistrable(_))) => {
+                telemetry::refused(error.reason(), &error);
+                Err(Failure::OAuth("access_denied", "This service cannot register this identity."))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn register_identity(&self, identity: &Identity) -> Result<Registration, Failure> {
+        let registrar = self.registrar.as_ref();
+        let registrar = registrar.ok_or(Failure::NotConfigured("there is no registrar"))?;
+        let registered = registrar.register(identity).await;
+        self.log_outage(&registered);
+        registered.map_err(|error| auth_error(error).into())
     }
 
     /// Logs once when the store begins to fail, and once when it works again. An invalid identity
@@ -59,6 +92,14 @@ impl Inner {
             Ok(_) => {}
         }
     }
+}
+
+/// Returns whether an ID token is about the user of the access token. Most ID tokens name no tenant.
+fn is_same_user(identity: &Identity, id_token: &Identity) -> bool {
+    let tenant = id_token.tenant_id();
+    identity.issuer() == id_token.issuer()
+        && identity.subject() == id_token.subject()
+        && (tenant.is_none() || tenant == identity.tenant_id())
 }
 
 fn auth_error(error: RegistrarError) -> AuthError {

@@ -145,6 +145,8 @@ impl SignIn {
     ///   provider
     /// - `temporarily_unavailable`: the provider is unavailable, or there were too many attempts
     /// - `invalid_grant`: the provider or this service rejected the code or a token
+    /// - `access_denied`: also if the registrar refuses the identity
+    ///   ([`register_at_sign_in`](super::EndpointsBuilder::register_at_sign_in))
     /// - `access_denied`, `invalid_scope`, `login_required`, `consent_required`,
     ///   `interaction_required`, `account_selection_required`, `unauthorized_client`: the
     ///   provider's own error

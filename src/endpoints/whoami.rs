@@ -18,6 +18,11 @@ struct WhoamiResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    /// Absent if the token does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_verified: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tenant_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partner_id: Option<&'a str>,
@@ -49,6 +54,8 @@ impl Inner {
             identity_id: (self.identity_id)(identity),
             identity_type: identity.kind(),
             display_name: identity.display_name(),
+            email: identity.email(),
+            email_verified: identity.email_verification(),
             tenant_id: identity.tenant_id().map(|id| id.as_str()),
             partner_id: identity.partner_id(),
             scopes: identity.scopes(),

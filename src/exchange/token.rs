@@ -10,6 +10,8 @@ use crate::clock::{Clock, jittered};
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
+#[cfg(feature = "endpoints")]
+pub(crate) use response::identity_of;
 pub(crate) use response::subject_of;
 pub(super) use response::{claims_of, until_exp};
 

@@ -110,12 +110,12 @@ impl Reading<'_> {
         // `email_verified` is about the claim `email`, and not about an address that another claim holds.
         let verifiable = claims.get("email").and_then(Value::span);
         let is_verifiable = verifiable.is_some() && email.and_then(Value::span) == verifiable;
-        let is_verified = claims.get("email_verified").and_then(Value::as_bool) == Some(true);
+        let is_verified = claims.get("email_verified").and_then(Value::as_bool);
         Ok(Identity(Arc::new(Inner {
             tenant_id,
             provenance: self.provenance,
             kind,
-            email_verified: is_verified && is_verifiable,
+            email_verified: is_verified.filter(|_| is_verifiable),
             has_group_overage: has_group_overage(claims),
             subject: span(Some(subject)),
             partner_id: span(partner_id),

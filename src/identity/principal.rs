@@ -102,7 +102,8 @@ pub(super) struct Inner {
     pub(super) tenant_id: Option<TenantId>,
     pub(super) provenance: Provenance,
     pub(super) kind: IdentityKind,
-    pub(super) email_verified: bool,
+    /// `None` if the token does not say it about the address in `email`.
+    pub(super) email_verified: Option<bool>,
     pub(super) has_group_overage: bool,
     /// The length of the claims at the start of `text`, in bytes.
     pub(super) claims_length: u32,
@@ -191,7 +192,31 @@ impl Identity {
     /// is absent or not a boolean, and if [`email`](Self::email) is not the claim `email`, because
     /// `email_verified` is about that claim only.
     pub fn email_verified(&self) -> bool {
+        self.0.email_verified == Some(true)
+    }
+
+    /// Returns what the token says about the address: `None` if it has no address, or does not say
+    /// whether it is verified.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn email_verification(&self) -> Option<bool> {
         self.0.email_verified
+    }
+
+    /// Returns the identity with the name and the e-mail address of `other`, another token of the
+    /// same user, if its own token has none. The address keeps what its token says about it.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn with_profile_of(&self, other: &Self) -> Self {
+        let mut inner = Inner::clone(&self.0);
+        let mut text = String::from(std::mem::take(&mut inner.text));
+        if let (None, Some(name)) = (self.display_name(), other.display_name()) {
+            inner.display_name = Span::append(&mut text, name).unwrap_or(inner.display_name);
+        }
+        if let (None, Some(email)) = (self.email(), other.email()) {
+            inner.email = Span::append(&mut text, email).unwrap_or(inner.email);
+            inner.email_verified = other.0.email_verified;
+        }
+        inner.text = text.into();
+        Self(Arc::new(inner))
     }
 
     /// Returns the scopes: by default, the union of the claims `scope`, `scp` and `scopes`. See

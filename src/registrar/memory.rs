@@ -14,9 +14,23 @@ use super::{
 use crate::clock::{Clock, SystemClock, unix_seconds};
 use crate::identity::{Identity, IdentityKey};
 
-/// A registrar in memory. Its participants are lost when the process ends. Clones share them.
+/// A registrar in memory. Its participants are lost when the process ends. Clones share them. Each participant
+/// has a workspace.
 ///
 /// Use it for tests and demonstrations only, because its memory grows with each registration.
+///
+/// ```
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::endpoints::Endpoint;
+/// use scaikey_auth::registrar::MemoryRegistrar;
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder().issuer("https://id.example").audience("wave").build()?;
+/// let participants = MemoryRegistrar::new();
+/// let endpoints = auth.endpoints().registrar(participants.clone()).build()?;
+/// assert!(endpoints.enabled().contains(&Endpoint::Register));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct MemoryRegistrar {
     participants: Arc<Mutex<HashMap<IdentityKey, Participant>>>,
@@ -56,8 +70,8 @@ impl MemoryRegistrar {
     fn create(&self, profile: Profile) -> Result<Participant, RegistrarError> {
         let now = Duration::from_secs(unix_seconds(self.clock.now()));
         let created_at = SystemTime::UNIX_EPOCH + now;
-        let (participant, workspace) = (ParticipantId::random()?, WorkspaceId::random()?);
-        let registration = Registration::new(participant, workspace, created_at);
+        let registration = Registration::new(ParticipantId::random()?, created_at)
+            .with_workspace(WorkspaceId::random()?);
         Ok(Participant { registration, profile })
     }
 }

@@ -1,6 +1,6 @@
-//! Registration of identities (feature `endpoints`, on by default). A registered identity has a participant
-//! (its record in this service, with a stable id) and a personal workspace (an id for the data of that
-//! participant).
+//! Registration of identities (feature `endpoints`, on by default). A registered identity has a participant:
+//! its record in this service, with a stable id, such as a row in the service's own table of users. It may
+//! have a personal workspace, too: an id for the data of that participant.
 //!
 //! The trait is [`Registrar`]. Its implementations are [`MemoryRegistrar`] for tests and [`SqlRegistrar`]
 //! for databases (features `sqlite` and `postgres`). Pass one to
@@ -33,17 +33,51 @@ pub use profile::Profile;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlRegistrar;
 
-/// A registrar finds or creates the participant and the personal workspace of an identity.
+/// A registrar finds or creates the participant of an identity, and its personal workspace, if the service has
+/// workspaces.
 ///
-/// The endpoint `register` calls it, or the service itself: when a user signs in, and before the first
-/// request of an automated client. An [`IdentityKey`] has exactly one participant, and a participant has
-/// exactly one personal workspace, even if several processes register concurrently. Each call also updates
-/// the participant's [`Profile`]; the last call wins.
+/// The endpoint `register` calls it, each sign-in
+/// ([`register_at_sign_in`](crate::endpoints::EndpointsBuilder::register_at_sign_in)), or the service itself:
+/// for example before the first request of an automated client. An [`IdentityKey`] has exactly one participant,
+/// and a participant has at most one personal workspace, even if several processes register concurrently. Each
+/// call also updates the participant's [`Profile`]; the last call wins.
+///
+/// A service with its own table of users implements this trait over that table, without workspaces:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Mutex;
+/// use std::time::SystemTime;
+///
+/// use async_trait::async_trait;
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::identity::IdentityKey;
+/// use scaikey_auth::registrar::{
+///     ParticipantId, Profile, Registrar, RegistrarError, Registration,
+/// };
+///
+/// /// In a real service, a connection pool, and one statement with `ON CONFLICT DO UPDATE`.
+/// #[derive(Debug, Default)]
+/// struct Users(Mutex<HashMap<IdentityKey, (Registration, Profile)>>);
+///
+/// #[async_trait]
+/// impl Registrar for Users {
+///     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError> {
+///         let mut users = self.0.lock().map_err(|_| RegistrarError::store("poisoned"))?;
+///         let next = users.len() + 1;
+///         let id = ParticipantId::new(&next.to_string()).map_err(RegistrarError::store)?;
+///         let new = Registration::new(id, SystemTime::now());
+///         let user = users.entry(identity.key()).or_insert((new, Profile::default()));
+///         user.1.update(&Profile::new(identity));
+///         Ok(user.0.clone())
+///     }
+/// }
+/// ```
 ///
 /// Implement this trait for your own store, and run
 /// [`testing::conformance::registrar`](crate::testing::conformance::registrar()) (feature `testing`) on it.
 /// Use a unique constraint over *issuer, tenant, kind and subject*, and one over the workspace's
-/// participant. A lookup followed by an insertion is not enough, because two processes may look up
+/// participant, if there are workspaces. A lookup followed by an insertion is not enough, because two processes may look up
 /// concurrently. If a call stops halfway, the next call must complete the registration.
 ///
 /// Harmless mistakes: slowness and failures, because callers repeat the call; an outdated profile; reporting
@@ -63,7 +97,7 @@ pub use sql::SqlRegistrar;
 /// issuer of the mock.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
-    /// Finds or creates the participant and personal workspace of `identity`, and updates the profile.
+    /// Finds or creates the participant of `identity`, and updates the profile.
     ///
     /// # Errors
     /// [`RegistrarError::InvalidIdentity`] if this identity can never be stored. Other errors mean that the
@@ -71,14 +105,27 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     async fn register(&self, identity: &Identity) -> Result<Registration, RegistrarError>;
 }
 
-/// The participant and workspace of an identity.
+/// The participant of an identity, and its workspace, if any.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use scaikey_auth::registrar::{ParticipantId, Registration, WorkspaceId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let known = Registration::new(ParticipantId::new("42")?, SystemTime::now());
+/// assert!(known.workspace_id.is_none() && !known.created);
+/// let mut new = known.with_workspace(WorkspaceId::random()?);
+/// new.created = true;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registration {
     /// The participant, which is the same on every call.
     pub participant_id: ParticipantId,
-    /// The personal workspace, which is the same on every call.
-    pub workspace_id: WorkspaceId,
+    /// The personal workspace, which is the same on every call. `None` in a service without workspaces; the
+    /// endpoint then omits the field.
+    pub workspace_id: Option<WorkspaceId>,
     /// Whether this call created the participant. The endpoint then answers 201 instead of 200.
     pub created: bool,
     /// The creation time of the participant by the store's clock, in whole seconds.
@@ -86,14 +133,17 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Creates the result for a participant that already existed. For a new participant, a registrar sets
-    /// `created`.
-    pub fn new(
-        participant_id: ParticipantId,
-        workspace_id: WorkspaceId,
-        created_at: SystemTime,
-    ) -> Self {
-        Self { participant_id, workspace_id, created: false, created_at }
+    /// Creates the result for a participant that already existed, without a workspace. For a new participant,
+    /// a registrar sets `created`.
+    pub fn new(participant_id: ParticipantId, created_at: SystemTime) -> Self {
+        Self { participant_id, workspace_id: None, created: false, created_at }
+    }
+
+    /// Sets the personal workspace.
+    #[must_use]
+    pub fn with_workspace(mut self, workspace_id: WorkspaceId) -> Self {
+        self.workspace_id = Some(workspace_id);
+        self
     }
 }
 

@@ -9,6 +9,19 @@ const MAX_NAME: usize = 255;
 const MAX_EMAIL: usize = 254;
 
 /// The display data of a participant. Users can change it freely, so never base a decision on it.
+///
+/// A custom registrar stores it, and updates it at each registration:
+///
+/// ```
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::registrar::Profile;
+///
+/// fn newest(stored: &Profile, identity: &Identity) -> Profile {
+///     let mut profile = stored.clone();
+///     profile.update(&Profile::new(identity));
+///     profile
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Profile {

@@ -42,6 +42,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// );
 /// ```
 ///
+/// Each participant gets a workspace. A service without workspaces ignores that table, or implements
+/// [`Registrar`] over its own table of users.
+///
 /// The unique constraints prevent duplicates if several processes register concurrently. Both rows are
 /// written in one transaction, so a crash leaves none or both. A participant without a workspace gets one on
 /// the next call. If the participant exists and its profile is unchanged, a call runs one query. Equal
@@ -230,7 +233,8 @@ fn read(row: Row, entry: &StorableIdentity) -> Result<(Option<Registration>, Pro
     let since = Duration::from_secs(u64::try_from(created_at).unwrap_or_default());
     let created_at = SystemTime::UNIX_EPOCH.checked_add(since);
     let created_at = created_at.ok_or_else(|| SqlError::Database("created_at".into()))?;
-    let registration = workspace.map(|id| Registration::new(participant, id, created_at));
+    let registration = Registration::new(participant, created_at);
+    let registration = workspace.map(|id| registration.with_workspace(id));
     Ok((registration, profile_of((name, email, verified))))
 }
 

@@ -81,6 +81,8 @@ enum Fault {
     None,
     LosesParticipants,
     LookupThenInsert,
+    NoWorkspaces,
+    LosesWorkspaces,
     NewWorkspaceEachTime,
     SharedWorkspace,
     AlwaysCreated,
@@ -105,11 +107,13 @@ impl FaultyRegistrar {
             _ => ParticipantId::random().unwrap(),
         };
         let workspace = match self.fault {
-            Fault::SharedWorkspace => WorkspaceId::new("home").unwrap(),
-            _ => WorkspaceId::random().unwrap(),
+            Fault::NoWorkspaces => None,
+            Fault::SharedWorkspace => Some(WorkspaceId::new("home").unwrap()),
+            _ => Some(WorkspaceId::random().unwrap()),
         };
         let now = scaikey_auth::clock::SystemClock::default().now();
-        let mut fresh = Registration::new(participant, workspace, now);
+        let mut fresh = Registration::new(participant, now);
+        fresh.workspace_id = workspace;
         fresh.created = self.fault != Fault::NeverCreated;
         fresh
     }
@@ -150,6 +154,9 @@ impl Registrar for FaultyRegistrar {
             Fault::NeverCreated => false,
             _ => created,
         };
+        if self.fault == Fault::LosesWorkspaces && !created {
+            answer.workspace_id = None;
+        }
         if self.fault == Fault::NewWorkspaceEachTime {
             answer.workspace_id = fresh.workspace_id;
         }
@@ -187,6 +194,7 @@ async fn broken_rule(key: Key, fault: Fault) -> Option<String> {
 #[tokio::test]
 async fn correct_registrar_passes() {
     assert_eq!(broken_rule(whole, Fault::None).await, None);
+    assert_eq!(broken_rule(whole, Fault::NoWorkspaces).await, None);
 }
 
 #[tokio::test]
@@ -262,6 +270,7 @@ async fn registrars_with_faulty_stores_fail() {
             Fault::NewWorkspaceEachTime,
             "later registrations return the same participant: same workspace",
         ),
+        (Fault::LosesWorkspaces, "later registrations return the same participant: same workspace"),
         (Fault::SharedWorkspace, "no shared workspace"),
         (Fault::AlwaysCreated, "later registrations create nothing"),
         (Fault::NeverCreated, "the first registration creates"),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{AccessToken, CacheStatus, MAX_LIFETIME, TokenData, random_due_fraction};
 use crate::clock::{Clock, unix_time};
 use crate::exchange::ExchangeError;
-use crate::identity::{ClaimsMapping, first_text};
+use crate::identity::{ClaimsMapping, Identity, Provenance, Reading, first_text};
 use crate::support::base64url;
 use crate::support::json::{Document, Fault, Value};
 use crate::support::secret::Secret;
@@ -76,6 +76,17 @@ impl AccessToken {
 pub(crate) fn subject_of(token: &Secret, mapping: &ClaimsMapping) -> Option<String> {
     let claims = claims_of(token).ok()??;
     first_text(claims.root(), &mapping.subject).map(str::to_owned)
+}
+
+/// Returns the identity in a token that was verified before. `None` if its claims cannot be read.
+#[cfg(feature = "endpoints")]
+pub(crate) fn identity_of(token: &Secret, mapping: &ClaimsMapping) -> Option<Identity> {
+    let claims = claims_of(token).ok()??;
+    let issuer = claims.root().get("iss")?.as_str()?.into();
+    let provenance = Provenance::Verified;
+    Reading { issuer, mapping, provenance, legacy_service_tokens: false, logged: None }
+        .identity(claims)
+        .ok()
 }
 
 /// Returns the claims of a JWT, *not verified*, or `None` for a token of another kind.

@@ -55,7 +55,8 @@ async fn child() {
         assert_eq!(answer.participant_id, first.participant_id);
         assert_eq!(answer.workspace_id, first.workspace_id);
     }
-    println!("child: {} {} {created} {took}", first.participant_id, first.workspace_id);
+    let workspace = first.workspace_id.unwrap();
+    println!("child: {} {workspace} {created} {took}", first.participant_id);
 }
 
 /// Two processes with 50 callers each, without tables at first.

@@ -6,6 +6,7 @@ mod env;
 mod example_server;
 mod passwords;
 mod races;
+mod registration;
 mod routing;
 mod secrets_in_logs;
 mod sessions;
