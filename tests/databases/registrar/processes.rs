@@ -55,7 +55,7 @@ async fn child() {
         assert_eq!(answer.participant_id, first.participant_id);
         assert_eq!(answer.workspace_id, first.workspace_id);
     }
-    let workspace = first.workspace_id.unwrap();
+    let workspace = first.workspace_id.as_ref().unwrap();
     println!("child: {} {workspace} {created} {took}", first.participant_id);
 }
 
