@@ -224,7 +224,7 @@ pub use auth::{Auth, AuthBuilder, AuthContext};
 pub use config::auth_config::AuthConfig;
 pub use config::fault::ConfigError;
 pub use config::issuer::IssuerConfig;
-pub use config::mode::AuthMode;
+pub use config::mode::{AuthMode, MOCK_COMPILED};
 pub use error::auth_error::AuthError;
 #[cfg(feature = "exchange")]
 pub use exchange::cache::TokenCache;

@@ -236,6 +236,27 @@ impl AuthBuilder {
         self
     }
 
+    /// Allows mock and hybrid mode in Kubernetes, for a cluster that only developers can reach. Default: not
+    /// allowed. An environment variable such as `APP_ENV` must then name a development, test, staging or local
+    /// environment, in debug builds too: the same binary refuses these modes in a cluster that names none, or
+    /// another. Every workload in the cluster that reaches the service can act as the mock user.
+    ///
+    /// ```
+    /// # #[cfg(feature = "mock")]
+    /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+    /// use scaikey_auth::{Auth, AuthMode};
+    ///
+    /// // The deployment sets APP_ENV=development.
+    /// let auth = Auth::builder().mode(AuthMode::Mock).insecure_allow_mock_in_kubernetes().build()?;
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "mock"))]
+    /// # fn main() {}
+    /// ```
+    pub fn insecure_allow_mock_in_kubernetes(mut self) -> Self {
+        self.config.insecure_allow_mock_in_kubernetes = true;
+        self
+    }
+
     /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));

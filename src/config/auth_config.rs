@@ -88,6 +88,11 @@ pub struct AuthConfig {
     /// code can set it, neither a file nor a variable.
     #[serde(skip)]
     pub insecure_allow_mock_in_production: bool,
+    /// Allows mock and hybrid mode in Kubernetes, if an environment variable such as `APP_ENV` names a
+    /// development, test, staging or local environment. Default false. It is for clusters that only developers
+    /// can reach. Only code can set it, neither a file nor a variable.
+    #[serde(skip)]
+    pub insecure_allow_mock_in_kubernetes: bool,
     /// Where the settings come from. Faults then name variables instead of fields.
     #[serde(skip)]
     pub(crate) origin: Origin,
@@ -119,6 +124,7 @@ impl Default for AuthConfig {
             resource_scopes: Scopes::new(),
             mock: MockUser::default(),
             insecure_allow_mock_in_production: false,
+            insecure_allow_mock_in_kubernetes: false,
             origin: Origin::default(),
             unreadable: Vec::new(),
             notices: Vec::new(),

@@ -18,7 +18,8 @@ pub enum AuthMode {
     /// development, and needs the cargo feature `mock`. A debug build refuses to start if a variable such
     /// as `APP_ENV` is set to anything but `development`, `dev`, `test`, `testing`, `staging`, `stage` or
     /// `local`. A release build refuses to start unless a variable names one of them. Both refuse to start
-    /// in Kubernetes. [`AuthConfig::insecure_allow_mock_in_production`] lifts these restrictions. See
+    /// in Kubernetes. [`AuthConfig::insecure_allow_mock_in_kubernetes`] and
+    /// [`AuthConfig::insecure_allow_mock_in_production`] lift these restrictions. See
     /// [modes](crate::manual::modes).
     Mock,
     /// Tokens of the configured issuers are verified. This is the default, and the only mode for production.
@@ -59,7 +60,7 @@ impl AuthMode {
         if self == Self::ScaiKey {
             return;
         }
-        if !cfg!(feature = "mock") {
+        if !MOCK_COMPILED {
             faults.push(Fault::new(
                 "mode",
                 format!("is `{self}`, which this build does not support: enable the cargo feature `mock` of scaikey-auth, or use `scaikey`"),
@@ -77,7 +78,11 @@ impl AuthMode {
         let variables = std::env::vars_os()
             .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()));
         let prefix = config.origin.prefix();
-        if let Some(why) = objection(prefix, variables, cfg!(debug_assertions)) {
+        let build = Build {
+            is_debug: cfg!(debug_assertions),
+            allows_kubernetes: config.insecure_allow_mock_in_kubernetes,
+        };
+        if let Some(why) = objection(prefix, variables, build) {
             let risk = match self {
                 Self::Hybrid => "any caller can be the mock user",
                 Self::Mock | Self::ScaiKey => "every caller is signed in",
@@ -87,6 +92,19 @@ impl AuthMode {
         }
     }
 }
+
+/// Whether this build of the crate contains the modes `mock` and `hybrid` (cargo feature `mock`).
+///
+/// Cargo unifies the features of one build: if another crate, or a dev-dependency of one, enables `mock`, a
+/// binary of the same build can mock as well. With this constant, such a binary does not compile. See
+/// [modes](crate::manual::modes#a-binary-that-cannot-mock).
+///
+/// ```
+/// // In `main.rs`. Debug builds may mock.
+/// #[cfg(not(debug_assertions))]
+/// const _: () = assert!(!scaikey_auth::MOCK_COMPILED, "the cargo feature `mock` is on");
+/// ```
+pub const MOCK_COMPILED: bool = cfg!(feature = "mock");
 
 /// Variables that name the environment, alone or with the service's own prefix.
 const ENVIRONMENT_VARIABLES: [&str; 13] = [
@@ -112,25 +130,37 @@ const NON_PRODUCTION: [&str; 7] =
 /// A variable that is set in every container of a cluster.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 
+/// The circumstances besides the variables on which mock and hybrid mode depend.
+#[derive(Clone, Copy)]
+struct Build {
+    /// Whether this is a debug build, which may mock if no variable names the environment.
+    is_debug: bool,
+    /// [`AuthConfig::insecure_allow_mock_in_kubernetes`].
+    allows_kubernetes: bool,
+}
+
 /// Returns the reason against mock and hybrid mode with these variables, and the remedy; `None` if the
 /// modes are allowed. An unknown environment counts as production, because production has countless names
 /// (`prod-eu`, `prd`, `live2`).
 fn objection(
     prefix: Option<&str>,
     variables: impl IntoIterator<Item = [String; 2]>,
-    is_debug_build: bool,
+    build: Build,
 ) -> Option<String> {
     let names_environment = |name: &str| {
         let unprefixed = prefix.and_then(|prefix| name.strip_prefix(prefix)?.strip_prefix('_'));
         ENVIRONMENT_VARIABLES.contains(&name)
             || unprefixed.is_some_and(|name| ENVIRONMENT_VARIABLES.contains(&name))
     };
-    let mut is_named = false;
+    let (mut is_named, mut is_kubernetes) = (false, false);
     for [name, value] in variables {
         let word = value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
-        if name == KUBERNETES {
-            return Some(format!("This is Kubernetes ({KUBERNETES} is set): use `scaikey`"));
+        if name == KUBERNETES && !build.allows_kubernetes {
+            return Some(format!(
+                "This is Kubernetes ({KUBERNETES} is set): use `scaikey`, or, in a cluster that is only for development, call `insecure_allow_mock_in_kubernetes` in code and set a variable such as APP_ENV=development"
+            ));
         }
+        is_kubernetes |= name == KUBERNETES;
         // In shells, `ENV` names the start-up file.
         let is_file = name == "ENV" && word.starts_with(['/', '~', '$']);
         if !names_environment(&name) || word.is_empty() || is_file {
@@ -143,8 +173,9 @@ fn objection(
         }
         is_named = true;
     }
-    let is_allowed = is_named || is_debug_build;
-    (!is_allowed).then(|| "This is a release build, and no variable names a development, test, staging or local environment: use `scaikey`, or set a variable such as APP_ENV=local".to_owned())
+    let is_allowed = is_named || build.is_debug && !is_kubernetes;
+    let place = if is_kubernetes { "Kubernetes" } else { "a release build" };
+    (!is_allowed).then(|| format!("This is {place}, and no variable names a development, test, staging or local environment: use `scaikey`, or set a variable such as APP_ENV=local"))
 }
 
 /// The error for text that is not a mode.
@@ -268,7 +299,8 @@ mod tests {
     #[test]
     fn objections_name_the_remedy() {
         let objection = |name: &str, value: &str| {
-            objection(None, [[name.to_owned(), value.to_owned()]], false).unwrap()
+            let build = Build { is_debug: false, allows_kubernetes: false };
+            objection(None, [[name.to_owned(), value.to_owned()]], build).unwrap()
         };
         let why = "APP_ENV=prod-eu does not name a development, test, staging or local environment: \
                    use `scaikey`, or correct APP_ENV";
@@ -276,14 +308,16 @@ mod tests {
         for (name, value) in [(KUBERNETES, "10.0.0.1"), ("PATH", "/bin")] {
             assert!(objection(name, value).contains(": use `scaikey`"), "{name}");
         }
+        let in_cluster = objection(KUBERNETES, "10.0.0.1");
+        assert!(in_cluster.contains("insecure_allow_mock_in_kubernetes"), "{in_cluster}");
     }
 
     #[test]
     fn mocking_needs_a_non_production_environment() {
         type Variables = &'static [(&'static str, &'static str)];
-        let objection = |variables: Variables, is_debug_build| {
+        let objection = |variables: Variables, is_debug| {
             let variables = variables.iter().map(|(n, v)| [(*n).to_owned(), (*v).to_owned()]);
-            objection(Some("SCAIWAVE"), variables, is_debug_build)
+            objection(Some("SCAIWAVE"), variables, Build { is_debug, allows_kubernetes: false })
         };
         // The variables, and whether a debug build and a release build may mock.
         let table: &[(Variables, bool, bool)] = &[
@@ -313,6 +347,29 @@ mod tests {
         for (variables, debug, release) in table {
             assert_eq!(objection(variables, true).is_none(), *debug, "{variables:?}, debug");
             assert_eq!(objection(variables, false).is_none(), *release, "{variables:?}, release");
+        }
+    }
+
+    #[test]
+    fn development_cluster_must_name_its_environment() {
+        for (environment, may_mock) in [
+            (None, false),
+            (Some("development"), true),
+            (Some("staging"), true),
+            (Some("production"), false),
+            (Some("eu-1"), false),
+        ] {
+            for is_debug in [true, false] {
+                let variables =
+                    [Some(("APP_ENV", environment)), Some((KUBERNETES, Some("10.0.0.1")))];
+                let variables = variables
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(name, value)| Some([name.to_owned(), value?.to_owned()]));
+                let build = Build { is_debug, allows_kubernetes: true };
+                let objection = objection(None, variables, build);
+                assert_eq!(objection.is_none(), may_mock, "{environment:?}: {objection:?}");
+            }
         }
     }
 }

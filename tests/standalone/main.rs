@@ -21,3 +21,4 @@ mod registrar;
 mod stacks;
 mod tenants;
 mod trust;
+mod workspaces;

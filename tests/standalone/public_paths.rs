@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The names at the root, except modules.
-const ROOT_NAMES: [&str; 21] = [
+const ROOT_NAMES: [&str; 22] = [
     "Auth",
     "AuthBuilder",
     "AuthConfig",
@@ -18,6 +18,7 @@ const ROOT_NAMES: [&str; 21] = [
     "Identity",
     "IssuerConfig",
     "JwksValidator",
+    "MOCK_COMPILED",
     "Secret",
     "Tenant",
     "TenantId",

@@ -250,7 +250,10 @@ fn mock_modes_start_only_outside_production() {
         (&[("STAGE", "prod")], "STAGE=prod"),
         (&[("SCAIWAVE_STAGE", "live")], "SCAIWAVE_STAGE=live"),
         (&[("APP_ENV", "development"), ("RUST_ENV", "prod")], "RUST_ENV=prod"),
-        (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("APP_ENV", "staging")], "Kubernetes"),
+        (
+            &[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("APP_ENV", "staging")],
+            "insecure_allow_mock_in_kubernetes",
+        ),
     ];
     let binary = std::env::current_exe().unwrap();
     for (variables, expected) in table {
@@ -262,9 +265,15 @@ fn mock_modes_start_only_outside_production() {
     }
 }
 
-/// An attacker who can write the file must not be able to let every caller in.
+/// An attacker who can write the file or the environment must not be able to let every caller in.
 #[test]
-fn configuration_file_cannot_allow_mock_in_production() {
-    let text = r#"{ "mode": "mock", "insecure_allow_mock_in_production": true }"#;
-    assert!(serde_json::from_str::<AuthConfig>(text).is_err());
+fn only_code_can_allow_mock_in_production() {
+    for setting in ["insecure_allow_mock_in_production", "insecure_allow_mock_in_kubernetes"] {
+        let text = format!(r#"{{ "mode": "mock", "{setting}": true }}"#);
+        assert!(serde_json::from_str::<AuthConfig>(&text).is_err(), "{setting}");
+        let variable = (format!("SCAIWAVE_{}", setting.to_uppercase()), "true".to_owned());
+        let config = AuthConfig::from_vars("SCAIWAVE", [variable]);
+        assert!(!config.insecure_allow_mock_in_production, "{setting}");
+        assert!(!config.insecure_allow_mock_in_kubernetes, "{setting}");
+    }
 }
