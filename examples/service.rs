@@ -1,5 +1,5 @@
 //! Runs a complete service that is configured by environment variables only: `SCAIWAVE_…` (see the
-//! manual), `LISTEN` (default `127.0.0.1:8080`) and `RUST_LOG`.
+//! manual), `LISTEN` (default `127.0.0.1:8080`), `STOP_DELAY`, `STOP_LIMIT` and `RUST_LOG`.
 //!
 //! ```sh
 //! # With a provider:
@@ -15,10 +15,21 @@
 //! curl -i http://127.0.0.1:8080/v1/auth/whoami -H 'Authorization: Bearer anything'
 //! ```
 //!
-//! On `SIGHUP` (`kill -HUP PID`), the service reloads the trust policy (`SCAIWAVE_TRUST_FILE`).
+//! On `SIGTERM` or Ctrl-C, the service stops without an error for any caller: the readiness probe
+//! `/healthz` fails, but requests are served for another `STOP_DELAY` seconds (default 5), until load
+//! balancers have noticed. Then it accepts no more connections, finishes the requests in flight for at
+//! most `STOP_LIMIT` seconds (default 20), and exits. A second signal skips the delay. The liveness probe
+//! `/livez` never fails.
+//!
+//! On `SIGHUP` (`kill -HUP PID`), the service reloads the trust policy (`SCAIWAVE_TRUST_FILE`). It reads
+//! the files with keys, certificates, the client secret and the Redis URL again by itself. For all other
+//! settings, restart it.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -63,8 +74,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    match run(&listen, auth, client, endpoints).await {
+    match run(auth, client, endpoints).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -99,29 +109,92 @@ fn endpoints(
     endpoints.configured(config).build()
 }
 
-async fn run(
-    listen: &str,
-    auth: Auth,
-    client: TokenClient,
-    endpoints: Endpoints,
-) -> Result<(), BoxError> {
-    let listener = TcpListener::bind(listen).await.map_err(|error| {
+async fn run(auth: Auth, client: TokenClient, endpoints: Endpoints) -> Result<(), BoxError> {
+    let (delay, limit) = (seconds("STOP_DELAY", 5)?, seconds("STOP_LIMIT", 20)?);
+    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(&listen).await.map_err(|error| {
         format!(
             "Cannot listen on {listen}: {error}.\nSet LISTEN to another address, for example LISTEN=127.0.0.1:8081."
         )
     })?;
+    let mut signals = StopSignals::new()?;
+    reload_on_hangup(&endpoints)?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     // Fetches the keys before the first request needs them. If the provider is unavailable, the
     // library logs a warning and fetches them for the first token or health check.
     let warm_up = auth.clone();
     tokio::spawn(async move { warm_up.ready().await });
-    reload_on_hangup(&endpoints)?;
-    let mut app = api(&auth, client, &endpoints).layer(endpoints.clone());
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    let health = Health {
+        auth: auth.clone(),
+        endpoints: endpoints.clone(),
+        is_stopping: is_stopping.clone(),
+    };
+    let mut app = api(&auth, client, health).layer(endpoints.clone());
     if let Some(sessions) = endpoints.sessions() {
         app = app.layer(sessions.layer());
     }
-    serve::serve(listener, app, serve::HEAD_TIMEOUT).await;
+    let stop = async {
+        signals.next().await;
+        is_stopping.store(true, Ordering::Relaxed);
+        tracing::info!(?delay, "not ready any more; serves until load balancers have noticed");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = signals.next() => {}
+        }
+    };
+    if !serve::serve_until(listener, app, serve::HEAD_TIMEOUT, stop, limit).await {
+        tracing::warn!(?limit, "requests were still in flight after STOP_LIMIT");
+    }
     Ok(())
+}
+
+/// Reads a number of seconds from an environment variable.
+fn seconds(name: &str, default: u64) -> Result<Duration, BoxError> {
+    let Ok(value) = std::env::var(name) else { return Ok(Duration::from_secs(default)) };
+    let seconds = value.trim().parse().map_err(|_| {
+        format!("{name} is `{value}`: set it to a whole number of seconds, such as {default}.")
+    })?;
+    Ok(Duration::from_secs(seconds))
+}
+
+/// The signals that ask the service to stop. Made before the service reports that it listens, because a
+/// signal without a receiver kills the process.
+#[cfg(unix)]
+struct StopSignals([tokio::signal::unix::Signal; 2]);
+
+#[cfg(unix)]
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]))
+    }
+
+    /// Waits for the next signal.
+    async fn next(&mut self) {
+        let [terminate, interrupt] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct StopSignals;
+
+#[cfg(not(unix))]
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // Fails if the system has no such signal: the service then runs until it is killed.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 /// Reloads the trust policy on each `SIGHUP`. If the new policy is invalid, the library logs the
@@ -146,7 +219,7 @@ fn reload_on_hangup(_: &Endpoints) -> std::io::Result<()> {
     Ok(())
 }
 
-fn api(auth: &Auth, client: TokenClient, endpoints: &Endpoints) -> Router {
+fn api(auth: &Auth, client: TokenClient, health: Health) -> Router {
     let protected = Router::new()
         .route("/me", get(me))
         .route("/admin", get(admin).route_layer(auth.require(scope("admin"))))
@@ -159,8 +232,11 @@ fn api(auth: &Auth, client: TokenClient, endpoints: &Endpoints) -> Router {
         .with_state(client)
         .layer(auth.layer());
     let public = Router::new().route("/public", get(public)).layer(auth.layer().optional());
-    let health = (auth.clone(), endpoints.clone());
-    let health = Router::new().route("/healthz", get(healthz)).with_state(health);
+    // A failed liveness probe means a restart, which helps against no outage of another system.
+    let health = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/healthz", get(healthz))
+        .with_state(health);
     protected.merge(public).merge(health)
 }
 
@@ -245,12 +321,26 @@ async fn public(identity: Option<Identity>) -> String {
     format!("hello, {}\n", identity.as_ref().map_or("stranger", Identity::subject))
 }
 
-/// Answers readiness probes: 200 if the service can verify tokens. The body also reports the
-/// issuers of the trust policy, but an unavailable one does not make the service unready.
-async fn healthz(State((auth, endpoints)): State<(Auth, Endpoints)>) -> (StatusCode, Json<Value>) {
-    let issuers = auth.issuers().health();
-    let ready = auth.mode() == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let trusts = endpoints.workloads().map(|workloads| workloads.evaluator().health());
-    (status, Json(json!({ "mode": auth.mode(), "issuers": issuers, "trusts": trusts })))
+/// What the readiness probe reports.
+#[derive(Clone)]
+struct Health {
+    auth: Auth,
+    endpoints: Endpoints,
+    is_stopping: Arc<AtomicBool>,
+}
+
+/// Answers readiness probes: 200 if the service can verify tokens and is not about to stop. The body also
+/// reports the issuers of the trust policy, but an unavailable one does not make the service unready.
+async fn healthz(State(health): State<Health>) -> (StatusCode, Json<Value>) {
+    let issuers = health.auth.issuers().health();
+    let mode = health.auth.mode();
+    let can_verify = mode == AuthMode::Mock || issuers.iter().all(IssuerHealth::can_verify);
+    let (status, text) = match (health.is_stopping.load(Ordering::Relaxed), can_verify) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "cannot verify tokens"),
+        (false, true) => (StatusCode::OK, "ready"),
+    };
+    let trusts = health.endpoints.workloads().map(|workloads| workloads.evaluator().health());
+    let report = json!({ "status": text, "mode": mode, "issuers": issuers, "trusts": trusts });
+    (status, Json(report))
 }

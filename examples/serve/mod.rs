@@ -1,10 +1,12 @@
-//! Serves HTTP/1.1 for the examples: hyper with a time limit for request heads.
+//! Serves HTTP/1.1 for the examples: hyper with a time limit for request heads, and a graceful stop.
 //!
 //! `axum::serve` has no such limit: a client that sends half a head, or nothing, keeps its
 //! connection and its file descriptor open forever.
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -13,11 +15,26 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tower::{Service, ServiceExt as _};
 
 /// The time limit for a request head, and for an idle connection between two requests.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A share in the stop of the server. Each request has one in its extensions. The server waits until all
+/// are dropped, so a web socket keeps a clone.
+#[derive(Clone)]
+pub(crate) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Waits until the server stops. Streams that would not end by themselves then end.
+    pub(crate) async fn requested(&mut self) {
+        // Fails if the server is gone.
+        let _ = self.0.wait_for(|is_requested| *is_requested).await;
+    }
+}
+
+#[allow(dead_code, reason = "the example `service` calls `serve_until`")]
 /// Serves until the process ends. Adds the client address to each request, because the endpoints
 /// throttle by address.
 pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, head_timeout: Duration)
@@ -27,11 +44,35 @@ where
     S::Future: Send,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
+    serve_until(listener, service, head_timeout, pending(), Duration::ZERO).await;
+}
+
+/// Serves as [`serve`] does, until `stop` is ready. Then accepts no more connections, closes idle ones, and
+/// waits at most `limit` for requests in flight and for clones of [`Stop`]. Returns whether all have ended.
+pub(crate) async fn serve_until<S, B>(
+    listener: TcpListener,
+    service: S,
+    head_timeout: Duration,
+    stop: impl Future<Output = ()>,
+    limit: Duration,
+) -> bool
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
     let mut server = http1::Builder::new();
     // Without a timer, hyper ignores the time limit.
     server.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    let (stop_connections, receiver) = watch::channel(false);
+    let mut stop = pin!(stop);
     loop {
-        let (connection, peer) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let (connection, peer) = match accepted {
             Ok(accepted) => accepted,
             // For example, no file descriptor is left. Closed connections release theirs.
             Err(error) => {
@@ -40,13 +81,28 @@ where
                 continue;
             }
         };
-        let service = service.clone();
+        let (service, share) = (service.clone(), Stop(receiver.clone()));
+        let mut stopping = share.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(share.clone());
             service.clone().oneshot(request)
         });
         let connection = server.serve_connection(TokioIo::new(connection), service);
-        // Ignores the error when a client closes its connection.
-        tokio::spawn(async move { connection.with_upgrades().await.ok() });
+        tokio::spawn(async move {
+            let mut connection = pin!(connection.with_upgrades());
+            // Ignores the error when a client closes its connection.
+            tokio::select! {
+                _ = &mut connection => {}
+                () = stopping.requested() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await.ok();
+                }
+            }
+        });
     }
+    drop((listener, receiver));
+    tracing::info!("accepts no more connections");
+    stop_connections.send_replace(true);
+    tokio::time::timeout(limit, stop_connections.closed()).await.is_ok()
 }

@@ -11,6 +11,9 @@ use crate::support::File;
 use crate::support::http::{Answer, get, send};
 use crate::support::process::Program;
 
+#[cfg(unix)]
+mod stopping;
+
 type Variables = [(&'static str, &'static str)];
 
 const MOCK: (&str, &str) = ("SCAIWAVE_AUTH_MODE", "mock");
@@ -162,11 +165,20 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
 #[tokio::test]
 async fn invalid_configuration_reports_all_faults_and_exits() {
     let issuer = ("SCAIWAVE_ISSUER", "https://id.example");
-    let table: [(&Variables, &[&str]); 5] = [
+    let table: [(&Variables, &[&str]); 6] = [
         (&[], &["SCAIWAVE_ISSUER is missing", "SCAIWAVE_AUDIENCE is missing"]),
         (
             &[MOCK, ("APP_ENV", "production")],
             &["SCAIWAVE_AUTH_MODE", "`mock`", "APP_ENV=production"],
+        ),
+        (
+            &[
+                MOCK,
+                ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+                ("APP_ENV", "development"),
+                ("SCAIWAVE_INSECURE_ALLOW_MOCK_IN_KUBERNETES", "true"),
+            ],
+            &["SCAIWAVE_AUTH_MODE", "insecure_allow_mock_in_kubernetes"],
         ),
         (
             &[
