@@ -2,31 +2,26 @@
 //!
 //! Calls another service on behalf of the user. Users call the drive. The drive calls the vault
 //! with a token that it got in exchange for the user's token, or with its own service token for
-//! housekeeping. The handlers do not handle tokens: a layer around the drive's HTTP client adds the
-//! right token for each destination.
+//! housekeeping. The handlers do not handle tokens: the drive's `reqwest` client adds the right token for
+//! each destination.
 
 use axum::extract::State;
 use axum::{Json, Router, routing::get};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use reqwest_middleware::ClientWithMiddleware;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::outbound::{
-    CallerLayer, OutboundLayer, OutboundService, OutboundToken, ResendEmpty,
-};
+use scaikey_auth::outbound::{CallerLayer, OutboundLayer, OutboundToken};
 use scaikey_auth::testing::{self, Provider};
 use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
 use serde_json::{Value, json};
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower::ServiceBuilder;
 
 mod serve;
-
-type Http = Client<HttpConnector, axum::body::Body>;
 
 /// The state that the drive's handlers share.
 #[derive(Clone)]
 struct Drive {
-    http: OutboundService<Http, ResendEmpty>,
+    http: ClientWithMiddleware,
     vault: String,
 }
 
@@ -38,20 +33,23 @@ async fn main() -> Result<(), BoxError> {
     let vault = start(vault(&provider)?).await?;
     let drive = start(drive(&provider, &vault)?).await?;
 
-    let http: Http = Client::builder(TokioExecutor::new()).build_http();
+    let users = reqwest::Client::builder().no_proxy().build()?;
+    let ask = async |path: &str, token: &str| {
+        let answer = users.get(format!("{drive}{path}")).bearer_auth(token).send().await?;
+        answer.text().await
+    };
     let token = |user| provider.token().subject(user).audience("scaidrive").sign();
     let (alice, bob) = (token("alice"), token("bob"));
     for (user, token) in [("alice", &alice), ("bob", &bob), ("alice", &alice)] {
         println!("{user} calls the drive, which calls the vault on behalf of {user}:");
-        let answer = ask(&http, &format!("{drive}/secrets"), Some(token)).await?;
-        println!("  the vault saw {answer}");
+        println!("  the vault saw {}", ask("/secrets", token).await?);
     }
     println!(
         "The drive's housekeeping has no caller, so the drive calls the vault with its own token:"
     );
-    println!("  the vault saw {}", ask(&http, &format!("{drive}/housekeeping"), None).await?);
+    println!("  the vault saw {}", ask("/housekeeping", "").await?);
     println!("alice makes the drive call a URL that is not a configured destination:");
-    println!("  {}", ask(&http, &format!("{drive}/elsewhere"), Some(&alice)).await?);
+    println!("  {}", ask("/elsewhere", &alice).await?);
     println!("{} token requests reached the provider", provider.token_requests());
     Ok(())
 }
@@ -85,7 +83,7 @@ fn drive(provider: &Provider, vault: &str) -> Result<Router, BoxError> {
         .destination(format!("{vault}/secrets"), OutboundToken::on_behalf_of_caller("scaivault"))
         .destination(format!("{vault}/audit"), OutboundToken::service())
         .build()?;
-    let http = outbound.layer(Client::builder(TokioExecutor::new()).build_http());
+    let http = outbound.reqwest_client(reqwest::Client::builder().no_proxy())?;
     let state = Drive { http, vault: vault.to_owned() };
     let auth = auth(provider).audience("scaidrive").build()?;
     let users = ServiceBuilder::new().layer(auth.layer()).layer(CallerLayer);
@@ -99,26 +97,11 @@ fn drive(provider: &Provider, vault: &str) -> Result<Router, BoxError> {
 
 impl Drive {
     async fn call(&self, path: &str) -> String {
-        ask(&self.http, &format!("{}{path}", self.vault), None)
-            .await
-            .unwrap_or_else(|error| format!("no answer: {error}"))
+        match self.http.get(format!("{}{path}", self.vault)).send().await {
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(error) => format!("no answer: {error}"),
+        }
     }
-}
-
-/// Sends a `GET` request through any tower client and returns the body.
-async fn ask<S, B>(client: &S, url: &str, token: Option<&str>) -> Result<String, BoxError>
-where
-    S: tower::Service<http::Request<axum::body::Body>, Response = http::Response<B>> + Clone,
-    S::Error: Into<BoxError>,
-    B: http_body_util::BodyExt<Error: Into<BoxError>>,
-{
-    let mut request = http::Request::get(url);
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
-    let answer = client.clone().oneshot(request.body(axum::body::Body::empty())?).await;
-    let body = answer.map_err(Into::into)?.into_body().collect().await.map_err(Into::into)?;
-    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 
 async fn start(app: Router) -> Result<String, BoxError> {

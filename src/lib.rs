@@ -54,7 +54,7 @@
 //! | [`tenant`] | tenant stores: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
 //! | [`registrar`] | this service's record of each user (*participant*), with a workspace: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
 //! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
-//! | [`outbound`] | a layer for HTTP clients: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
+//! | [`outbound`] | a layer for HTTP clients, also for `reqwest`: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
 //! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`Throttle`](endpoints::Throttle) |
 //! | [`session`] | browser sessions: [`Sessions`](session::Sessions) |
 //! | [`trust`], [`mint`] | trust policies for the workload tokens of other platforms, and minters that issue tokens in exchange |
@@ -109,6 +109,7 @@
 //! | `mock` | no | the modes `mock` and `hybrid`; a build without this feature accepts no mock tokens |
 //! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar): tenants, and with `endpoints` participants, in a database (Rust 1.94) |
 //! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes; enables `exchange` |
+//! | `reqwest-middleware` | no | [`OutboundLayer::reqwest_client`](outbound::OutboundLayer::reqwest_client): a `reqwest` client whose requests carry tokens; enables `exchange` |
 //! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a test provider, a manual clock, forged tokens and conformance suites: [`testing`] |
@@ -127,6 +128,7 @@
         feature = "endpoints",
         feature = "postgres",
         feature = "redis",
+        feature = "reqwest-middleware",
         feature = "sqlite",
         feature = "testing",
         feature = "trust"

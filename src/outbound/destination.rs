@@ -9,7 +9,7 @@ use http::uri::Authority;
 use url::Url;
 
 use super::OutboundError;
-use crate::config::{Fault, is_loopback};
+use crate::config::{Fault, PlainHttp};
 use crate::exchange::{ExchangeRequest, ServiceTokenRequest};
 use crate::identity::{Scopes, TenantId};
 
@@ -142,15 +142,14 @@ impl Destination {
     pub(super) fn new(
         url: &str,
         token: OutboundToken,
-        allow_loopback_http: bool,
+        plain_http: &PlainHttp,
     ) -> Result<Self, Fault> {
         let wrong = |problem: &str| Fault::new("destination", format!("`{url}` {problem}"));
         let parsed = Url::parse(url).map_err(|_| wrong("is not a URL"))?;
-        let plain = parsed.scheme() == "http" && allow_loopback_http && is_loopback(&parsed);
-        if parsed.scheme() != "https" && !plain {
+        if !plain_http.allows(&parsed) {
             return Err(wrong(
                 "is not an https URL (http is allowed only for loopback addresses, with \
-                 allow_loopback_http)",
+                 allow_loopback_http, and for hosts that are named with insecure_http_host)",
             ));
         }
         let extra = parsed.query().or(parsed.fragment()).or(parsed.password());
@@ -171,6 +170,11 @@ impl Destination {
         }
         let (scheme, host) = (parsed.scheme().to_owned(), host.to_owned());
         Ok(Self { scheme, host, port, path, lenient, token })
+    }
+
+    #[cfg(feature = "reqwest-middleware")]
+    pub(super) fn is_http(&self) -> bool {
+        self.scheme == "http"
     }
 
     /// Returns whether both destinations cover the same requests.

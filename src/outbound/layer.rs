@@ -7,11 +7,13 @@ use tower_layer::Layer;
 
 use super::destination::{Destination, OutboundToken};
 use super::service::OutboundService;
-use crate::config::{ConfigError, Fault};
+use crate::config::{ConfigError, Fault, PlainHttp};
 use crate::exchange::TokenExchangeClient;
+use crate::support::telemetry;
 
 /// A tower layer that adds a token to each request that an HTTP client sends, and rejects requests to
-/// unknown destinations.
+/// unknown destinations. With the feature `reqwest-middleware`, it also builds
+/// [`reqwest` clients](Self::reqwest_client).
 ///
 /// Wraps any `Service<http::Request<B>, Response = http::Response<_>>`. The layer sends a request only
 /// if:
@@ -65,11 +67,19 @@ pub(super) struct Rules {
     pub(super) destinations: Vec<Destination>,
 }
 
+impl Rules {
+    /// Returns whether a destination is `http`.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(super) fn allows_http(&self) -> bool {
+        self.destinations.iter().any(Destination::is_http)
+    }
+}
+
 impl OutboundLayer {
     /// Returns a builder without destinations. A layer without destinations rejects every request.
     pub fn builder(client: TokenExchangeClient) -> OutboundBuilder {
-        let (destinations, resend) = (Vec::new(), ResendEmpty);
-        OutboundBuilder { client, destinations, allow_loopback_http: false, resend }
+        let (destinations, plain_http) = (Vec::new(), PlainHttp::default());
+        OutboundBuilder { client, destinations, plain_http, resend: ResendEmpty }
     }
 }
 
@@ -79,7 +89,7 @@ impl OutboundLayer {
 pub struct OutboundBuilder<R = ResendEmpty> {
     client: TokenExchangeClient,
     destinations: Vec<(String, OutboundToken)>,
-    allow_loopback_http: bool,
+    plain_http: PlainHttp,
     resend: R,
 }
 
@@ -95,7 +105,17 @@ impl<R> OutboundBuilder<R> {
     /// Allows `http://` destinations on loopback addresses, `localhost` and names under it, for development.
     /// Your HTTP client resolves these names. Default: not allowed.
     pub fn allow_loopback_http(mut self, allow: bool) -> Self {
-        self.allow_loopback_http = allow;
+        self.plain_http.loopback = allow;
+        self
+    }
+
+    /// Allows `http://` destinations with this host (`host` or `host:port`), and no other. May be repeated.
+    /// Use it only where the network encrypts and authenticates all traffic, such as a service mesh:
+    /// otherwise an attacker in the network can read the tokens and use them. `build()` logs a warning with
+    /// these hosts. Your HTTP client decides whether the requests pass a proxy, which would see the tokens,
+    /// too. Default: not allowed.
+    pub fn insecure_http_host(mut self, host: impl Into<String>) -> Self {
+        self.plain_http.hosts.push(host.into());
         self
     }
 
@@ -103,24 +123,28 @@ impl<R> OutboundBuilder<R> {
     /// Takes a closure that returns the copy, or `None` if the body cannot be copied; for a body in
     /// memory, for example, `|body: &Full<Bytes>| Some(body.clone())`. Default: [`ResendEmpty`].
     pub fn resend<P>(self, resend: P) -> OutboundBuilder<P> {
-        let Self { client, destinations, allow_loopback_http, .. } = self;
-        OutboundBuilder { client, destinations, allow_loopback_http, resend }
+        let Self { client, destinations, plain_http, .. } = self;
+        OutboundBuilder { client, destinations, plain_http, resend }
     }
 
     /// Builds the layer.
     ///
     /// # Errors
-    /// All faults together. A destination is invalid if:
+    /// All faults together. An [`insecure_http_host`](Self::insecure_http_host) is invalid if it is not a
+    /// host. A destination is invalid if:
     ///
-    /// * it is neither an `https` URL nor an allowed loopback URL;
+    /// * it is neither an `https` URL nor an allowed `http` URL;
     /// * it has more than a scheme, a host, a port and a path;
     /// * its path is ambiguous: it has dot segments, empty segments or encoded slashes;
     /// * it is equivalent to another destination;
     /// * its token has an empty audience, or options that do not apply to it.
     pub fn build(self) -> Result<OutboundLayer<R>, ConfigError> {
         let (mut destinations, mut faults) = (Vec::<Destination>::new(), Vec::new());
+        if let Some(problem) = self.plain_http.problem_of_hosts() {
+            faults.push(Fault::new("insecure_http_host", problem));
+        }
         for (url, token) in self.destinations {
-            match Destination::new(&url, token, self.allow_loopback_http) {
+            match Destination::new(&url, token, &self.plain_http) {
                 Ok(new) if destinations.iter().any(|known| known.is_equivalent(&new)) => {
                     faults.push(Fault::new(
                         "destination",
@@ -132,6 +156,9 @@ impl<R> OutboundBuilder<R> {
             }
         }
         ConfigError::from_faults(faults)?;
+        if !self.plain_http.hosts.is_empty() {
+            telemetry::insecure_http_destinations(&self.plain_http.hosts);
+        }
         let rules = Arc::new(Rules { client: self.client, destinations });
         Ok(OutboundLayer { rules, resend: self.resend })
     }

@@ -11,10 +11,15 @@
 
 mod caller;
 mod destination;
+mod error;
 mod layer;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_client;
+mod send;
 mod service;
 
 pub use caller::{CallerLayer, CallerService, with_caller};
 pub use destination::OutboundToken;
+pub use error::OutboundError;
 pub use layer::{OutboundBuilder, OutboundLayer, Resend, ResendEmpty};
-pub use service::{OutboundError, OutboundService};
+pub use service::OutboundService;

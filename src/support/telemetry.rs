@@ -209,6 +209,12 @@ pub(crate) fn insecure_http_hosts(issuer: &str, hosts: &[String]) {
     tracing::warn!(target: TARGET, issuer, hosts, "this service sends no TLS to these hosts of the provider (insecure_http_hosts): tokens and keys are safe only if the network encrypts and authenticates all traffic to them");
 }
 
+/// Logs that tokens are sent to these hosts over plain `http`.
+pub(crate) fn insecure_http_destinations(hosts: &[String]) {
+    let hosts = hosts.join(", ");
+    tracing::warn!(target: TARGET, hosts, "this service sends tokens without TLS to these hosts (insecure_http_host): they are safe only if the network encrypts and authenticates all traffic to them");
+}
+
 /// Returns the name of an environment variable, with the prefix of the service if it is known.
 fn variable(prefix: Option<&str>, name: &str) -> String {
     prefix.map_or_else(

@@ -10,7 +10,8 @@ use http_body_util::Full;
 use scaikey_auth::outbound::{OutboundLayer, OutboundToken};
 use tower::{Layer, ServiceExt};
 
-use super::{Downstream, World, by, http, send, why, within_timeout};
+use super::{Downstream, Via, World, by, http, reqwest_client, send, within_timeout};
+use crate::support::Log;
 
 /// Sends a request through the layer to a client that does not connect. Returns the `Authorization` header,
 /// `-` if there is none, or the error.
@@ -41,7 +42,21 @@ async fn token_sent(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String 
 /// Returns `sent` for a request with a token, `-` for one without, or the error.
 async fn outcome_of(layer: &OutboundLayer, uri: &str, hosts: &[&str]) -> String {
     let outcome = token_sent(layer, uri, hosts).await;
+    assert_reqwest_agrees(layer, uri, hosts).await;
     if outcome.starts_with("Bearer ") { "sent".to_owned() } else { outcome }
+}
+
+/// Asserts that a `reqwest` client sends the same token to the URL as a tower client. It normalises URLs.
+async fn assert_reqwest_agrees(layer: &OutboundLayer, uri: &str, hosts: &[&str]) {
+    let Ok(url) = uri.parse::<url::Url>() else { return };
+    if url.as_str().parse::<http::Uri>().is_ok() {
+        let expected = token_sent(layer, url.as_str(), hosts).await;
+        assert_eq!(
+            reqwest_client::token_sent(layer, url, hosts).await,
+            expected,
+            "{uri} {hosts:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -154,6 +169,7 @@ fn own(scope: &str) -> OutboundToken {
 /// Returns the scope of the token, `-` for a request without one, or the error.
 async fn scope_of(layer: &OutboundLayer, uri: &str) -> String {
     let outcome = token_sent(layer, uri, &[]).await;
+    assert_reqwest_agrees(layer, uri, &[]).await;
     let Some(token) = outcome.strip_prefix("Bearer ") else { return outcome };
     let claims: serde_json::Value = scaikey_auth::validator::insecure_decode_claims(token).unwrap();
     claims["scope"].as_str().unwrap().to_owned()
@@ -295,7 +311,9 @@ async fn rejected_request_reaches_no_server() {
     let userinfo = format!("http://{}@{}/", vault.address(), evil.address());
     let userinfo = Request::get(userinfo).body(Full::default()).unwrap();
     for request in [evil.get("/"), other_host, other_uri, userinfo] {
-        why(send(&layer, by(&alice, request)).await);
+        for via in Via::BOTH {
+            via.send(&layer, by(&alice, request.clone())).await.unwrap_err();
+        }
     }
     assert_eq!((vault.seen().len(), evil.seen().len()), (0, 0));
     // No token was requested.
@@ -420,5 +438,37 @@ async fn plain_http_needs_loopback_and_opt_in() {
         let builder = world.builder().destination(url, OutboundToken::service());
         assert_eq!(builder.clone().build().is_ok(), is_good, "{url}");
         assert!(builder.allow_loopback_http(false).build().is_err(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_allowed_for_named_hosts() {
+    let world = World::new().await;
+    let log = Log::start();
+    let builder = || world.builder().insecure_http_host("vault.svc:8080");
+    for (url, is_good) in [
+        ("http://vault.svc:8080/api", true),
+        ("http://VAULT.svc:8080", true),
+        ("https://vault.svc", true),
+        ("http://127.0.0.1", true),
+        ("http://vault.svc", false),
+        ("http://a.vault.svc:8080", false),
+        ("http://vault.svc.evil.example:8080", false),
+        ("ftp://vault.svc:8080", false),
+    ] {
+        let builder = builder().destination(url, OutboundToken::service());
+        assert_eq!(builder.build().is_ok(), is_good, "{url}");
+    }
+    assert!(log.lines("WARN").iter().any(|line| line.contains("vault.svc:8080")));
+    let wrong = builder().insecure_http_host("http://search.svc").build().unwrap_err();
+    assert!(wrong.to_string().contains("insecure_http_host entry 2 is not a host"), "{wrong}");
+    let plain = builder().destination("http://vault.svc:8080/api", OutboundToken::service());
+    let layer = plain.build().unwrap();
+    for (uri, expected) in [
+        ("http://vault.svc:8080/api/x", "sent"),
+        ("https://vault.svc:8080/api", r#"UnknownDestination("vault.svc")"#),
+        ("http://vault.svc/api", r#"UnknownDestination("vault.svc")"#),
+    ] {
+        assert_eq!(outcome_of(&layer, uri, &[]).await, expected, "{uri}");
     }
 }

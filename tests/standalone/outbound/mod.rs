@@ -2,6 +2,7 @@
 
 mod callers;
 mod destinations;
+mod reqwest_client;
 mod secrecy;
 mod tokens;
 mod tower_contracts;
@@ -187,6 +188,37 @@ async fn send(
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, BoxError> {
     within_timeout(layer.layer(http()).oneshot(request)).await
+}
+
+/// A kind of HTTP client. The layer has the same rules for both.
+#[derive(Debug, Clone, Copy)]
+enum Via {
+    Tower,
+    Reqwest,
+}
+
+impl Via {
+    const BOTH: [Self; 2] = [Self::Tower, Self::Reqwest];
+
+    /// Sends a request through the layer and a real client. Returns the status, or why it was not sent.
+    async fn send(
+        self,
+        layer: &OutboundLayer,
+        request: Request<Full<Bytes>>,
+    ) -> Result<u16, OutboundError> {
+        match self {
+            Self::Tower => {
+                let sent = send(layer, request).await;
+                sent.map(|answer| answer.status().as_u16())
+                    .map_err(|error| why(Err::<(), _>(error)))
+            }
+            Self::Reqwest => {
+                let client = reqwest_client::client(layer);
+                let sent = reqwest_client::execute(&client, request).await;
+                sent.map(|answer| answer.status().as_u16()).map_err(reqwest_client::why)
+            }
+        }
+    }
 }
 
 /// Adds the caller to the request.

@@ -18,7 +18,7 @@ use tower::{Layer, ServiceExt};
 use crate::support::local;
 
 use super::{
-    Downstream, EXCHANGE, SERVICE, World, by, drive, http, mock_caller, secs, send, why,
+    Downstream, EXCHANGE, SERVICE, Via, World, by, drive, http, mock_caller, secs, send, why,
     within_timeout,
 };
 
@@ -289,9 +289,11 @@ async fn missing_caller_or_tenant_prevents_sending() {
         (OutboundToken::forwarded(), own(&alice), "HasAuthorization"),
     ];
     for (token, request, expected) in cases {
-        let case = format!("{token:?}");
-        let error = why(send(&world.layer(&vault, token), request).await);
-        assert_eq!(format!("{error:?}"), expected, "{case}");
+        let (case, layer) = (format!("{token:?}"), world.layer(&vault, token));
+        for via in Via::BOTH {
+            let error = via.send(&layer, request.clone()).await.unwrap_err();
+            assert_eq!(format!("{error:?}"), expected, "{via:?} {case}");
+        }
     }
     assert_eq!((vault.seen().len(), world.provider.token_requests()), (0, 0));
 }

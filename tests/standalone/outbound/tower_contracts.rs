@@ -216,26 +216,3 @@ async fn layer_is_sync_and_future_is_send() {
     let ready = ServiceExt::<Request<axum::body::Body>>::ready(&mut service).await.unwrap();
     assert_eq!(sent(ready.call(request)).await.unwrap().status(), 200);
 }
-
-#[tokio::test]
-async fn reqwest_works_with_the_manuals_adapter() {
-    let (world, vault) = (World::new().await, super::Downstream::start().await);
-    let builder = world.builder().destination(vault.url(), OutboundToken::service());
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    let client = client.build().unwrap();
-    let adapter = tower::service_fn(move |request: Request<reqwest::Body>| {
-        let (client, request) = (client.clone(), reqwest::Request::try_from(request));
-        async move { Ok::<_, reqwest::Error>(Response::from(client.execute(request?).await?)) }
-    });
-    let http = builder.build().unwrap().layer(adapter);
-    let request = |url: String| Request::get(url).body(reqwest::Body::default()).unwrap();
-    let answer = within_timeout(http.clone().oneshot(request(vault.url()))).await.unwrap();
-    assert_eq!(reqwest::Response::from(answer).status(), 200);
-    world.clock.advance(secs(11));
-    vault.will_answer([401, 307]);
-    let answer = within_timeout(http.clone().oneshot(request(vault.url()))).await.unwrap();
-    assert_eq!((answer.status().as_u16(), vault.seen().len()), (307, 3));
-    let elsewhere = vault.url().replace("127.0.0.1", "localhost");
-    super::why(within_timeout(http.oneshot(request(elsewhere))).await);
-    assert_eq!(vault.seen()[0].claims()["sub"], "drive");
-}

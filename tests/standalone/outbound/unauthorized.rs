@@ -9,33 +9,35 @@ use hyper_util::rt::TokioExecutor;
 use scaikey_auth::outbound::{OutboundToken, Resend};
 use tower::{Layer, ServiceExt};
 
-use super::{Downstream, World, by, http, secs, send, within_timeout};
+use super::{Downstream, Via, World, by, http, secs, send, within_timeout};
 
 const OLD: u64 = 10;
 const YOUNG: u64 = 9;
 
-fn tokens() -> [OutboundToken; 2] {
-    [OutboundToken::on_behalf_of_caller("scaivault"), OutboundToken::service()]
+/// Each kind of client, with each kind of token that is requested.
+fn cases() -> impl Iterator<Item = (Via, OutboundToken)> {
+    let tokens = || [OutboundToken::on_behalf_of_caller("scaivault"), OutboundToken::service()];
+    Via::BOTH.into_iter().flat_map(move |via| tokens().map(|token| (via, token)))
 }
 
 #[tokio::test]
 async fn old_token_is_replaced_and_request_repeated() {
-    for token in tokens() {
+    for (via, token) in cases() {
         let (world, vault) = (World::new().await, Downstream::start().await);
         let layer = world.layer(&vault, token);
         let alice = world.caller("alice-id").await;
-        send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        via.send(&layer, by(&alice, vault.get("/"))).await.unwrap();
         world.clock.advance(secs(OLD));
         vault.will_answer([401, 201]);
         let mut request = by(&alice, vault.get("/a/b?c=d"));
         request.headers_mut().insert("x-own", "kept".parse().unwrap());
-        assert_eq!(send(&layer, request).await.unwrap().status(), 201);
+        assert_eq!(via.send(&layer, request).await.unwrap(), 201);
         let [first, rejected, retried] = &vault.seen()[..] else { panic!("{:?}", vault.seen()) };
         assert_eq!((rejected.path.as_str(), retried.path.as_str()), ("/a/b", "/a/b"));
         assert_eq!(first.token(), rejected.token());
         assert_ne!(rejected.token(), retried.token());
         // Later requests use the new token.
-        send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        via.send(&layer, by(&alice, vault.get("/"))).await.unwrap();
         assert_eq!(vault.seen()[3].token(), retried.token());
         assert_eq!(world.provider.token_requests(), 2);
     }
@@ -43,47 +45,51 @@ async fn old_token_is_replaced_and_request_repeated() {
 
 #[tokio::test]
 async fn young_token_is_not_replaced() {
-    for token in tokens() {
+    for (via, token) in cases() {
         let (world, vault) = (World::new().await, Downstream::start().await);
         let layer = world.layer(&vault, token);
         let alice = world.caller("alice-id").await;
-        send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        via.send(&layer, by(&alice, vault.get("/"))).await.unwrap();
         world.clock.advance(secs(YOUNG));
         vault.will_answer([401, 201]);
-        assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
+        assert_eq!(via.send(&layer, by(&alice, vault.get("/"))).await.unwrap(), 401);
         assert_eq!((vault.seen().len(), world.provider.token_requests()), (2, 1));
     }
 }
 
 #[tokio::test]
 async fn second_401_is_returned() {
-    let (world, vault) = (World::new().await, Downstream::start().await);
-    let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
-    let alice = world.caller("alice-id").await;
-    send(&layer, by(&alice, vault.get("/"))).await.unwrap();
-    world.clock.advance(secs(OLD));
-    vault.will_answer([401; 20]);
-    assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
-    assert_eq!((vault.seen().len(), world.provider.token_requests()), (3, 2));
-    // The new token is young, so it is not replaced for ten seconds.
-    for _ in 0..5 {
-        assert_eq!(send(&layer, by(&alice, vault.get("/"))).await.unwrap().status(), 401);
+    for via in Via::BOTH {
+        let (world, vault) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&vault, OutboundToken::on_behalf_of_caller("scaivault"));
+        let alice = world.caller("alice-id").await;
+        via.send(&layer, by(&alice, vault.get("/"))).await.unwrap();
+        world.clock.advance(secs(OLD));
+        vault.will_answer([401; 20]);
+        assert_eq!(via.send(&layer, by(&alice, vault.get("/"))).await.unwrap(), 401);
+        assert_eq!((vault.seen().len(), world.provider.token_requests()), (3, 2));
+        // The new token is young, so it is not replaced for ten seconds.
+        for _ in 0..5 {
+            assert_eq!(via.send(&layer, by(&alice, vault.get("/"))).await.unwrap(), 401);
+        }
+        assert_eq!((vault.seen().len(), world.provider.token_requests()), (8, 2));
     }
-    assert_eq!((vault.seen().len(), world.provider.token_requests()), (8, 2));
 }
 
 #[tokio::test]
 async fn other_statuses_replace_no_token() {
-    let (world, vault) = (World::new().await, Downstream::start().await);
-    let layer = world.layer(&vault, OutboundToken::service());
-    send(&layer, vault.get("/")).await.unwrap();
-    world.clock.advance(secs(OLD));
-    let statuses = [200, 204, 302, 400, 403, 404, 407, 429, 500, 503];
-    vault.will_answer(statuses);
-    for status in statuses {
-        assert_eq!(send(&layer, vault.get("/")).await.unwrap().status(), status);
+    for via in Via::BOTH {
+        let (world, vault) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&vault, OutboundToken::service());
+        via.send(&layer, vault.get("/")).await.unwrap();
+        world.clock.advance(secs(OLD));
+        let statuses = [200, 204, 302, 400, 403, 404, 407, 429, 500, 503];
+        vault.will_answer(statuses);
+        for status in statuses {
+            assert_eq!(via.send(&layer, vault.get("/")).await.unwrap(), status);
+        }
+        assert_eq!((vault.seen().len(), world.provider.token_requests()), (11, 1));
     }
-    assert_eq!((vault.seen().len(), world.provider.token_requests()), (11, 1));
 }
 
 /// Sends a request, waits, and sends one that is answered with 401. Returns the received bodies and the
@@ -139,35 +145,41 @@ async fn next_request_has_the_new_token() {
 
 #[tokio::test]
 async fn forwarded_token_is_never_retried() {
-    let (world, twin) = (World::new().await, Downstream::start().await);
-    let layer = world.layer(&twin, OutboundToken::forwarded());
-    let alice = world.caller("alice-id").await;
-    world.clock.advance(secs(60));
-    twin.will_answer([401, 201]);
-    assert_eq!(send(&layer, by(&alice, twin.get("/"))).await.unwrap().status(), 401);
-    assert_eq!((twin.seen().len(), world.provider.token_requests()), (1, 0));
+    for via in Via::BOTH {
+        let (world, twin) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&twin, OutboundToken::forwarded());
+        let alice = world.caller("alice-id").await;
+        world.clock.advance(secs(60));
+        twin.will_answer([401, 201]);
+        assert_eq!(via.send(&layer, by(&alice, twin.get("/"))).await.unwrap(), 401);
+        assert_eq!((twin.seen().len(), world.provider.token_requests()), (1, 0));
+    }
 }
 
 #[tokio::test]
 async fn request_without_token_is_never_retried() {
-    let (world, open) = (World::new().await, Downstream::start().await);
-    let layer = world.layer(&open, OutboundToken::none());
-    open.will_answer([401, 201]);
-    assert_eq!(send(&layer, open.get("/")).await.unwrap().status(), 401);
-    assert_eq!(open.seen().len(), 1);
+    for via in Via::BOTH {
+        let (world, open) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&open, OutboundToken::none());
+        open.will_answer([401, 201]);
+        assert_eq!(via.send(&layer, open.get("/")).await.unwrap(), 401);
+        assert_eq!(open.seen().len(), 1);
+    }
 }
 
 #[tokio::test]
 async fn first_401_is_returned_without_new_token() {
-    let (world, vault) = (World::new().await, Downstream::start().await);
-    let layer = world.layer(&vault, OutboundToken::service());
-    send(&layer, vault.get("/")).await.unwrap();
-    world.clock.advance(secs(OLD));
-    vault.will_answer([401, 201]);
-    let fault = scaikey_auth::testing::Fault::Status(500);
-    world.provider.fail(scaikey_auth::testing::ProviderEndpoint::Token, fault);
-    assert_eq!(send(&layer, vault.get("/")).await.unwrap().status(), 401);
-    assert_eq!(vault.seen().len(), 2);
+    for via in Via::BOTH {
+        let (world, vault) = (World::new().await, Downstream::start().await);
+        let layer = world.layer(&vault, OutboundToken::service());
+        via.send(&layer, vault.get("/")).await.unwrap();
+        world.clock.advance(secs(OLD));
+        vault.will_answer([401, 201]);
+        let fault = scaikey_auth::testing::Fault::Status(500);
+        world.provider.fail(scaikey_auth::testing::ProviderEndpoint::Token, fault);
+        assert_eq!(via.send(&layer, vault.get("/")).await.unwrap(), 401);
+        assert_eq!(vault.seen().len(), 2);
+    }
 }
 
 #[tokio::test]
