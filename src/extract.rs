@@ -38,11 +38,41 @@ use crate::tenant::Tenant;
 
 /// The claims of the token, deserialised into your type. If they do not fit the type, the extractor
 /// answers 401.
+///
+/// ```
+/// use scaikey_auth::extract::Claims;
+/// use serde::Deserialize;
+///
+/// #[derive(Clone, Deserialize)]
+/// struct Employee {
+///     department: String,
+/// }
+///
+/// async fn department(Claims(employee): Claims<Employee>) -> String {
+///     employee.department
+/// }
+/// # let _: axum::routing::MethodRouter = axum::routing::get(department);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Claims<T>(pub T);
 
 /// The row that the tenant store attached to the tenant. The extractor answers 500 without a
 /// body if there is no row of this type, or no tenant.
+///
+/// ```
+/// use scaikey_auth::extract::TenantRow;
+///
+/// /// The row that your tenant store passes to `Tenant::with_row`.
+/// #[derive(Clone)]
+/// struct Plan {
+///     seats: u32,
+/// }
+///
+/// async fn seats(TenantRow(plan): TenantRow<Plan>) -> String {
+///     plan.seats.to_string()
+/// }
+/// # let _: axum::routing::MethodRouter = axum::routing::get(seats);
+/// ```
 #[derive(Debug, Clone)]
 pub struct TenantRow<T>(pub T);
 
@@ -64,6 +94,28 @@ impl<T> Deref for TenantRow<T> {
 
 /// The rejection of an extractor. Its response has the status, challenges and headers of the
 /// layer's refusals, but its format is always [`ProblemJson`], even if the layer has another.
+///
+/// An extractor of your own returns it when it uses one of these:
+///
+/// ```
+/// use axum::extract::FromRequestParts;
+/// use http::request::Parts;
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::extract::Rejection;
+///
+/// /// The language of the caller.
+/// struct Language(String);
+///
+/// impl<S: Send + Sync> FromRequestParts<S> for Language {
+///     type Rejection = Rejection;
+///
+///     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+///         let caller = <Identity as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+///         let claims: serde_json::Value = caller.claims().unwrap_or_default();
+///         Ok(Self(claims["locale"].as_str().unwrap_or("en").to_owned()))
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Rejection(Box<Response>);
 

@@ -16,6 +16,24 @@ use crate::tenant::{CachedTenants, SqlTenants};
 use crate::validator::{GroupSource, JwksValidator, SyntaxChecked, TokenValidator};
 
 /// A builder for [`Auth`]. [`build`](Self::build) does no network I/O.
+///
+/// [`Auth::builder`] creates it; [`Auth::from_env`] and [`Auth::from_config`] create it with the settings that
+/// they read, which the setters then change. [`build`](Self::build) reports all faults together.
+///
+/// ```
+/// use scaikey_auth::tenant::MemoryTenants;
+/// use scaikey_auth::{Auth, IssuerConfig, Tenant};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tenants = MemoryTenants::from_iter([Tenant::new("acme".parse()?)]);
+/// let auth = Auth::builder()
+///     .issuer(IssuerConfig::keycloak("https://keycloak.example/realms/main"))
+///     .audience("docs")
+///     .tenants(tenants)
+///     .unknown_tenant_is_not_found()
+///     .build()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is protected before `build()`"]
 pub struct AuthBuilder {

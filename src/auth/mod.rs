@@ -21,6 +21,22 @@ use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
 use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
+///
+/// axum handlers extract it. Everywhere else it is in the extensions:
+///
+/// ```
+/// use http::Request;
+/// use scaikey_auth::AuthContext;
+///
+/// /// The line of an access log.
+/// fn caller<B>(request: &Request<B>) -> String {
+///     let Some(context) = request.extensions().get::<AuthContext>() else {
+///         return "nobody".to_owned(); // an optional layer, and no token
+///     };
+///     let tenant = context.tenant().map_or("no tenant", |tenant| tenant.id().as_str());
+///     format!("{} of {tenant}", context.identity().subject())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct AuthContext {
     identity: Identity,
@@ -101,6 +117,22 @@ impl AuthContext {
 ///
 /// [`layer`](Self::layer) protects routes, [`require`](Self::require) guards single routes, and
 /// [`authenticate`](Self::authenticate) checks tokens that do not come with an HTTP request.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use scaikey_auth::{Auth, Identity, scope};
+///
+/// async fn me(identity: Identity) -> String {
+///     identity.subject().to_owned()
+/// }
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+/// let app: Router = Router::new()
+///     .route("/me", get(me).route_layer(auth.require(scope("profile"))))
+///     .layer(auth.layer());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Auth(Arc<Inner>);
 

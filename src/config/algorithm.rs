@@ -10,6 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// All algorithms are asymmetric. Neither `none` nor HMAC exists here, so neither can be configured by
 /// mistake. Names are case-sensitive (RFC 7515 §4.1.1). `EdDSA`, which RFC 9864 deprecates, is accepted as
 /// [`Ed25519`](Algorithm::Ed25519).
+///
+/// ```
+/// use scaikey_auth::IssuerConfig;
+/// use scaikey_auth::config::Algorithm;
+///
+/// let issuer = IssuerConfig::new("https://id.example").algorithms([Algorithm::PS256, Algorithm::Ed25519]);
+/// assert!("HS256".parse::<Algorithm>().is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Algorithm {

@@ -102,6 +102,17 @@ pub struct ClientConfig {
 
 /// The grant that exchanges the caller's token for a token of another service. In files it is
 /// `token_exchange` or `on_behalf_of`.
+///
+/// ```
+/// use scaikey_auth::config::ExchangeGrant;
+/// use scaikey_auth::{AuthConfig, TokenExchangeClient};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let mut config = AuthConfig::from_env("SCAIWAVE");
+/// config.client.exchange_grant = ExchangeGrant::OnBehalfOf; // P_EXCHANGE_GRANT=on_behalf_of
+/// let builder = TokenExchangeClient::from_config(&config);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -115,6 +126,18 @@ pub enum ExchangeGrant {
 
 /// A client authentication method (RFC 6749 §2.3, RFC 7523 §2.2). In files it has its registered name, such
 /// as `client_secret_basic`; `basic` and `post` are short forms.
+///
+/// ```
+/// use scaikey_auth::AuthConfig;
+/// use scaikey_auth::config::ClientAuthMethod;
+///
+/// # fn main() -> Result<(), serde_json::Error> {
+/// let file = r#"{ "client": { "id": "scaiwave", "auth": "private_key_jwt",
+///                             "key_file": "/run/secrets/scaiwave.pem" } }"#;
+/// let config: AuthConfig = serde_json::from_str(file)?;
+/// assert_eq!(config.client.auth, ClientAuthMethod::PrivateKeyJwt);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[non_exhaustive]
 pub enum ClientAuthMethod {

@@ -23,6 +23,15 @@ impl Fault {
 }
 
 /// The error for an invalid configuration. It lists all faults, not only the first.
+///
+/// ```
+/// use scaikey_auth::Auth;
+///
+/// let error = Auth::builder().issuer("http://scaikey.example").build().unwrap_err();
+/// assert_eq!(error.faults().len(), 2, "{error}");
+/// let fields: Vec<_> = error.faults().iter().map(|fault| fault.field.as_str()).collect();
+/// assert!(fields.contains(&"audience"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
     faults: Vec<Fault>,

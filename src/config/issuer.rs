@@ -30,6 +30,14 @@ pub(crate) const OTHER_PLACEHOLDER: &str =
 const MAX_TENANT_IN_URL: usize = 128;
 
 /// The header members and claims that an access token must have.
+///
+/// ```
+/// use scaikey_auth::IssuerConfig;
+/// use scaikey_auth::config::TokenProfile;
+///
+/// // This provider issues tokens of RFC 9068 only. So no ID token can pass.
+/// let issuer = IssuerConfig::new("https://id.example").profile(TokenProfile::Rfc9068);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -65,6 +73,26 @@ pub enum TokenProfile {
 /// over it. A setting that excludes one of the preset replaces it: keys, a file with keys or a URL of the
 /// metadata replace the preset's URL of the key set, and a [`kind`](field@ClaimsMapping::kind) replaces its
 /// tests.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::config::Algorithm;
+/// use scaikey_auth::{Auth, IssuerConfig};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// // A provider that this crate does not know: its tokens are signed with EdDSA, and name roles elsewhere.
+/// let other = IssuerConfig::new("https://id.example")
+///     .algorithms([Algorithm::Ed25519])
+///     .map_claims(|claims| claims.roles(["/access/roles"]).tenant_id(["customer"]))
+///     .max_token_lifetime(Duration::from_secs(3600));
+/// let auth = Auth::builder()
+///     .issuer(IssuerConfig::keycloak("https://keycloak.example/realms/main"))
+///     .issuer(other)
+///     .audience("docs")
+///     .build()?;
+/// # Ok(()) }
+/// ```
 // The form in files is in `issuer_file.rs`.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]

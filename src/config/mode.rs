@@ -11,6 +11,16 @@ use super::{AuthConfig, Fault};
 /// The mode of the service: which tokens it verifies, and which it accepts unverified.
 ///
 /// The names are case-insensitive. The default is `scaikey`. An unknown name is an error.
+///
+/// ```
+/// use scaikey_auth::{Auth, AuthMode};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // `Auth::from_env("SCAIWAVE")` reads this variable itself.
+/// let mode = AuthMode::from_env("SCAIWAVE_AUTH_MODE")?;
+/// let auth = Auth::builder().mode(mode).issuer("https://scaikey.example").audience("scaiwave").build()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {

@@ -143,7 +143,7 @@ impl Endpoint {
 ///
 /// ```
 /// use axum::Router;
-/// use scaikey_auth::endpoints::{Endpoints, SignIn};
+/// use scaikey_auth::endpoints::SignIn;
 /// use scaikey_auth::registrar::MemoryRegistrar;
 /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
 ///

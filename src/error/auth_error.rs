@@ -20,6 +20,23 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// The log contains [`reason`](Self::reason). The response contains [`public_reason`](Self::public_reason),
 /// which reveals less. Each variant names the HTTP status and, in code font, the `error` parameter of the
 /// `Bearer` challenge.
+///
+/// A guard or validator of your own returns one:
+///
+/// ```
+/// use scaikey_auth::{AuthContext, AuthError};
+///
+/// /// Refuses users of the trial after its end.
+/// fn trial(context: &AuthContext) -> Result<(), AuthError> {
+///     if context.identity().in_group("trial-ended") {
+///         return Err(AuthError::Forbidden { required: "a paid plan".into() });
+///     }
+///     Ok(())
+/// }
+///
+/// let error = AuthError::Forbidden { required: "a paid plan".into() };
+/// assert_eq!((error.status().as_u16(), error.reason()), (403, "forbidden"));
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
@@ -110,6 +127,24 @@ pub enum AuthError {
 }
 
 /// The reason why a token is not valid.
+///
+/// A validator of your own returns one. `?` converts it into an [`AuthError`]:
+///
+/// ```
+/// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+///
+/// use scaikey_auth::AuthError;
+/// use scaikey_auth::error::InvalidToken;
+///
+/// fn check(expiry: Option<u64>, now: SystemTime) -> Result<(), AuthError> {
+///     let expiry = expiry.ok_or(InvalidToken::MissingClaim("exp"))?;
+///     match now < UNIX_EPOCH + Duration::from_secs(expiry) {
+///         true => Ok(()),
+///         false => Err(InvalidToken::Expired.into()),
+///     }
+/// }
+/// assert_eq!(check(Some(7), SystemTime::now()).unwrap_err().public_reason(), "token_expired");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidToken {

@@ -8,6 +8,29 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use super::AuthError;
 
 /// The input of an [`ErrorResponse`]: the error, and the status of the response.
+///
+/// An [`ErrorResponse`] of your own reads it, for example to change only some responses:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Response, header};
+/// use scaikey_auth::error::{ErrorResponse, ProblemJson, Refusal};
+///
+/// /// Shows browsers a page, and all others the default.
+/// struct Page;
+///
+/// impl ErrorResponse for Page {
+///     fn respond(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
+///         let mut response = ProblemJson.respond(refusal);
+///         if !refusal.grpc && refusal.status == 403 {
+///             *response.body_mut() = "<h1>Your account has no access to this page.</h1>".into();
+///             let html = http::HeaderValue::from_static("text/html; charset=utf-8");
+///             response.headers_mut().insert(header::CONTENT_TYPE, html);
+///         }
+///         response
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Refusal<'a> {
@@ -69,6 +92,19 @@ where
 ///
 /// `type` is `urn:scaikey-auth:` followed by [`AuthError::public_reason`]. A gRPC request gets a gRPC status
 /// instead, so that one layer serves both.
+///
+/// ```
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::error::{ErrorResponse, ProblemJson, Refusal};
+///
+/// # fn example(auth: &Auth) {
+/// // The default, and a line of your own in the log.
+/// let layer = auth.layer().respond_with(|refusal: &Refusal<'_>| {
+///     println!("{} refused", refusal.error.reason());
+///     ProblemJson.respond(refusal)
+/// });
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProblemJson;
 
@@ -104,6 +140,15 @@ fn problem(error: &AuthError, status: StatusCode, extension: String) -> Bytes {
 ///
 /// The code is the prefix, followed by [`AuthError::public_reason`] in capitals. With the prefix `SW_AUTH_`, an
 /// expired token is `SW_AUTH_TOKEN_EXPIRED`. For your own codes, use a closure.
+///
+/// ```
+/// use scaikey_auth::error::Envelope;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // {"error":{"code":"SW_AUTH_TOKEN_EXPIRED","message":"…"}}
+/// let layer = auth.layer().respond_with(Envelope::new("SW_AUTH_"));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Envelope {
     prefix: String,
@@ -132,6 +177,14 @@ impl ErrorResponse for Envelope {
 }
 
 /// A response without a body: only the status and the headers.
+///
+/// ```
+/// use scaikey_auth::error::EmptyBody;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// let layer = auth.layer().respond_with(EmptyBody);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EmptyBody;
 
@@ -155,6 +208,18 @@ impl ErrorResponse for EmptyBody {
 ///
 /// The status is [`AuthError::grpc_code`], such as 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED` or
 /// 14 `UNAVAILABLE`.
+///
+/// ```
+/// use scaikey_auth::error::Grpc;
+/// use scaikey_auth::scope;
+/// use tower::ServiceBuilder;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// let stack = ServiceBuilder::new()
+///     .layer(auth.layer().respond_with(Grpc))
+///     .layer(auth.require(scope("orders:read")).respond_with(Grpc));
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Grpc;
 

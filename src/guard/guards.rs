@@ -52,6 +52,29 @@ pub trait Guard: Send + Sync + 'static {
 
 /// The input of a [`Guard`]: a request and its caller.
 ///
+/// Test a guard without its layer:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::SystemTime;
+///
+/// use scaikey_auth::guard::{Guard, GuardRequest};
+/// use scaikey_auth::testing::Provider;
+/// use scaikey_auth::{Auth, IssuerConfig, role};
+///
+/// let provider = Provider::start().await;
+/// let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+/// let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+/// let editor = auth.authenticate(&provider.token().roles(["editor"]).sign()).await?;
+///
+/// let request = http::Request::delete("/docs/7").body(())?;
+/// let request = GuardRequest::new(&request, &editor, SystemTime::now());
+/// assert!(role("editor").check(&request).is_ok());
+/// assert!(role("owner").check(&request).is_err());
+/// # Ok(()) }
+/// ```
+///
 /// # The path that a guard sees
 ///
 /// It depends on the position of the guard, because axum's `Router::nest` removes its prefix from

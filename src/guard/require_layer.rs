@@ -15,6 +15,21 @@ use crate::gate::{Decision, Gate, Gated};
 use crate::layer::{RequestHead, Unauthenticated, refuse};
 
 /// A layer that refuses the requests that its guard refuses. Created by [`Auth::require`].
+///
+/// It must stand inside an [`AuthLayer`](crate::AuthLayer). Otherwise each request gets 500, and the log
+/// names the missing layer.
+///
+/// ```
+/// use axum::{Router, routing::delete};
+/// use scaikey_auth::error::EmptyBody;
+/// use scaikey_auth::{Auth, role};
+///
+/// fn app(auth: &Auth) -> Router {
+///     let editors = auth.require(role("editor")).respond_with(EmptyBody);
+///     let routes = Router::new().route("/docs/{id}", delete(|| async {})).route_layer(editors);
+///     routes.layer(auth.layer())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct RequireLayer {
     auth: Auth,

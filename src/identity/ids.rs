@@ -12,6 +12,16 @@ use super::{ARC_HEADER_BYTES, IdentityKind};
 ///
 /// It has 1 to 255 bytes without white space or control characters. It is otherwise opaque: it may contain
 /// `/` or `..`, so do not build paths from it.
+///
+/// ```
+/// use scaikey_auth::TenantId;
+///
+/// let acme: TenantId = "acme".parse()?;
+/// assert_eq!(acme, TenantId::new("acme")?);
+/// assert_ne!(acme.as_str(), "Acme");
+/// assert!(TenantId::new("two words").is_err());
+/// # Ok::<_, scaikey_auth::identity::InvalidTenantId>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
@@ -81,6 +91,23 @@ impl<'de> Deserialize<'de> for TenantId {
 ///
 /// `sub` alone is not a key. Two issuers or tenants may use the same value, and so may a client and a user
 /// (RFC 8725 §3.8, RFC 9700 §4.15).
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::identity::IdentityKey;
+///
+/// /// The documents of each caller. In a database, store the four fields as four columns.
+/// #[derive(Default)]
+/// struct Documents(HashMap<IdentityKey, Vec<String>>);
+///
+/// impl Documents {
+///     fn of(&self, caller: &Identity) -> &[String] {
+///         self.0.get(&caller.key()).map_or(&[], Vec::as_slice)
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct IdentityKey {

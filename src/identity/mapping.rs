@@ -12,6 +12,19 @@ use super::claim_test::{ClaimTest, InvalidClaimTest};
 ///
 /// A path that begins with `/` is a pointer: Keycloak's roles are `/realm_access/roles`. Any other path is the
 /// name of one claim, so that Auth0's `https://example.com/roles` needs no escapes.
+///
+/// The setters of [`ClaimsMapping`] and [`IssuerConfig`](crate::IssuerConfig) take it as text.
+///
+/// ```
+/// use scaikey_auth::identity::ClaimPath;
+///
+/// let mut mapping = scaikey_auth::identity::ClaimsMapping::default();
+/// mapping.roles = vec!["/realm_access/roles".parse::<ClaimPath>()?];
+/// // Not a pointer: one claim, whose name has dots.
+/// let path: ClaimPath = "https://example.com/roles".parse()?;
+/// mapping.groups.push(path);
+/// # Ok::<_, scaikey_auth::identity::InvalidClaimPath>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClaimPath(Box<[Box<str>]>);
 

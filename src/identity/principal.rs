@@ -14,6 +14,16 @@ use crate::support::json::Span;
 /// The kind of an identity.
 ///
 /// It is part of [`IdentityKey`], because a client and a user may have the same id (RFC 9700 §4.15).
+///
+/// ```
+/// use scaikey_auth::guard::kind;
+/// use scaikey_auth::identity::IdentityKind;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // Nightly jobs only: a person gets 403.
+/// let jobs = auth.require(kind(IdentityKind::ServiceAccount));
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -44,6 +54,17 @@ impl fmt::Display for IdentityKind {
 }
 
 /// The evidence for an identity.
+///
+/// ```
+/// use scaikey_auth::identity::{ClaimsMapping, Provenance};
+/// use scaikey_auth::Identity;
+/// use serde_json::json;
+///
+/// let claims = json!({ "iss": "https://id.example", "sub": "7", "exp": 4102444800u64 });
+/// let identity = Identity::from_claims(&claims, &ClaimsMapping::default(), Provenance::Introspected)?;
+/// assert!(!identity.is_mock());
+/// # Ok::<_, scaikey_auth::error::InvalidToken>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -94,6 +115,17 @@ impl Actor {
 /// Only [`issuer`](Self::issuer), [`tenant_id`](Self::tenant_id), [`kind`](Self::kind) and
 /// [`subject`](Self::subject) together identify a caller: use [`key`](Self::key). Names and e-mail addresses
 /// change, and users may choose them freely, so they are for display only.
+///
+/// ```
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::identity::IdentityKey;
+///
+/// /// The owner of a new document, and the name to show.
+/// fn author(caller: &Identity) -> (IdentityKey, String) {
+///     let name = caller.display_name().unwrap_or_else(|| caller.subject());
+///     (caller.key(), name.to_owned())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Identity(pub(super) Arc<Inner>);
 

@@ -9,6 +9,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A set of scopes: case-sensitive, without duplicates.
 ///
 /// There is no hierarchy and no wildcard: `admin:*`, `admin:read` and `admin` are three unrelated scopes.
+///
+/// ```
+/// use scaikey_auth::identity::Scopes;
+///
+/// let held: Scopes = "docs:read docs:write docs:read".parse()?;
+/// assert!(held.contains("docs:write") && !held.contains("docs"));
+/// assert!(held.contains_all(&"docs:read".parse()?));
+/// assert_eq!(held.as_str(), "docs:read docs:write");
+/// # Ok::<_, scaikey_auth::identity::InvalidScope>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Scopes {
     /// The scopes, separated by single spaces, so that a set has one allocation.

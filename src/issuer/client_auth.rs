@@ -33,6 +33,17 @@ impl From<SecretFileError> for ClientAuthError {
 }
 
 /// A client's id and its credentials. The credentials never appear in a URL, a log line or an error.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::issuer::ClientAuth;
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let client = TokenExchangeClient::builder("https://scaikey.example")
+///     .client_auth(ClientAuth::basic("scaidrive", "the secret"))
+///     .build()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ClientAuth {
     id: String,

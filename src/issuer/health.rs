@@ -24,6 +24,22 @@ pub enum KeyState {
 }
 
 /// The health of one issuer's keys, for readiness probes.
+///
+/// ```
+/// use axum::Json;
+/// use axum::extract::State;
+/// use http::StatusCode;
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::issuer::IssuerHealth;
+///
+/// /// `GET /healthz`: 200 while the tokens of every issuer can be verified.
+/// async fn health(State(auth): State<Auth>) -> (StatusCode, Json<Vec<IssuerHealth>>) {
+///     let health = auth.issuers().health();
+///     let is_ready = health.iter().all(IssuerHealth::can_verify);
+///     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+///     (status, Json(health))
+/// }
+/// ```
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct IssuerHealth {

@@ -117,6 +117,18 @@ pub(crate) enum IssuerLookup {
 ///
 /// Issuers can be added and removed while requests run. `iss` must equal the issuer's name exactly. The
 /// comparison needs no network traffic.
+///
+/// ```
+/// use scaikey_auth::{Auth, IssuerConfig};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+/// // While the service runs: a new customer brings a provider of their own. Later, the customer leaves.
+/// auth.issuers().add(IssuerConfig::okta("https://umbrella.okta.com/oauth2/default"))?;
+/// auth.issuers().remove("https://umbrella.okta.com/oauth2/default");
+/// assert_eq!(auth.issuers().health().len(), 1);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Issuers(Arc<Inner>);
 

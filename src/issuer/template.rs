@@ -65,6 +65,42 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Example: the `iss` of ScaiKey is `https://scaikey.example/tenants/{tenant_id}`, but the keys are published
 /// under the tenant's *slug*.
 ///
+/// ```
+/// use async_trait::async_trait;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::issuer::TenantIssuers;
+/// use scaikey_auth::{Auth, IssuerConfig, TenantId};
+///
+/// /// The slug of each tenant, in a table of this service.
+/// #[derive(Debug)]
+/// struct Slugs;
+///
+/// impl Slugs {
+///     async fn of(&self, tenant: &TenantId) -> Result<Option<String>, BoxError> {
+///         Ok((tenant.as_str() == "tnt_7").then(|| "acme".to_owned()))
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl TenantIssuers for Slugs {
+///     async fn resolve(
+///         &self,
+///         tenant: &TenantId,
+///         template: IssuerConfig,
+///     ) -> Result<Option<IssuerConfig>, BoxError> {
+///         let slug = self.of(tenant).await?;
+///         Ok(slug.map(|slug| template.jwks_uri(format!("https://scaikey.example/{slug}/jwks.json"))))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder()
+///     .tenant_issuers("https://scaikey.example/tenants/{tenant_id}", Slugs)
+///     .audience("scaiwave")
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
 /// # Security
 /// An implementation that fails is harmless: the request is answered with 503. It must never return an issuer
 /// with another tenant's keys: that tenant could then issue tokens for this one. The crate does not take the

@@ -25,6 +25,25 @@ use crate::gate::Gated;
 /// carry credentials, so they pass without an identity, unless
 /// [`refuse_preflights`](Self::refuse_preflights) is set. A request with a body is never treated as
 /// a preflight.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use scaikey_auth::error::Envelope;
+/// use scaikey_auth::layer::TokenSource;
+/// use scaikey_auth::{Auth, Identity};
+///
+/// async fn home(caller: Option<Identity>) -> String {
+///     format!("Hello, {}.\n", caller.as_ref().map_or("guest", |caller| caller.subject()))
+/// }
+///
+/// fn app(auth: &Auth, api: Router) -> Router {
+///     // Each layer has its own options. A proxy puts the token into a header of its own.
+///     let sources = [TokenSource::Header(http::HeaderName::from_static("x-forwarded-access-token"))];
+///     let protected = api.layer(auth.layer().tokens_from(sources).respond_with(Envelope::new("API_")));
+///     let open = Router::new().route("/", get(home)).route_layer(auth.layer().optional());
+///     open.merge(protected)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct AuthLayer {
     pub(super) auth: Auth,

@@ -17,6 +17,17 @@ const SCHEME: &[u8] = b"bearer";
 /// The place in a request where the layer looks for the token.
 ///
 /// The query is not a source (RFC 9700 §4.3.2), because queries end up in logs.
+///
+/// ```
+/// use http::HeaderName;
+/// use scaikey_auth::layer::TokenSource;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // Both places are read. A request with a token in each gets 400.
+/// let api_key = TokenSource::Header(HeaderName::from_static("x-api-key"));
+/// let layer = auth.layer().tokens_from([TokenSource::Authorization, api_key]);
+/// # }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum TokenSource {
@@ -152,6 +163,21 @@ pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
 /// The tenant must be the token's own, unless an authoriser lets the caller act in another. If
 /// several sources name a tenant, each must allow it; a source without an authoriser allows only
 /// the token's own.
+///
+/// ```
+/// use http::HeaderName;
+/// use scaikey_auth::layer::TenantSource;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // `/v1/t/acme/docs` is the token's own tenant, or 403. Administrators of the platform may name any tenant
+/// // in the header.
+/// let header = TenantSource::header(HeaderName::from_static("x-tenant-id"));
+/// let layer = auth
+///     .layer()
+///     .tenant_from(TenantSource::path("/v1/t/{tenant_id}/"))
+///     .tenant_from(header.authorised_by(|identity, _| identity.has_role("platform-admin")));
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct TenantSource {
     location: TenantLocation,

@@ -18,6 +18,21 @@ use crate::exchange::{ExchangeError, ExchangeRequest, TokenExchangeClient, Token
 ///
 /// Responses are not cached, so that the policy decides about each request, and a single-use token
 /// is exchanged only once. The provider's token may live longer than the foreign token.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::issuer::ClientAuth;
+/// use scaikey_auth::mint::{ForwardingMinter, WorkloadExchange};
+/// use scaikey_auth::trust::TrustEvaluator;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = TokenExchangeClient::builder("https://scaikey.example")
+///     .client_auth(ClientAuth::basic("scaivault", "the secret"))
+///     .build()?;
+/// let trusts = TrustEvaluator::builder().own_issuer("https://scaikey.example").build()?;
+/// let exchange = WorkloadExchange::new(trusts, ForwardingMinter::new(client), "scaivault");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ForwardingMinter(TokenExchangeClient);
 

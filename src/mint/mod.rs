@@ -44,6 +44,17 @@ pub struct MintRequest<'a> {
 }
 
 /// A minted token (feature `trust`).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::mint::Minted;
+///
+/// let scopes = "secrets:read".parse()?;
+/// let minted = Minted::new("the new token", Some(Duration::from_secs(300)), scopes);
+/// assert!(minted.issued_token_type.ends_with(":access_token"));
+/// # Ok::<_, scaikey_auth::identity::InvalidScope>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Minted {
@@ -81,6 +92,36 @@ impl Minted {
 /// [`granted.expires_at`](Granted::expires_at); taking the identity from the foreign token instead
 /// of [`granted.identity`](Granted::identity); returning an earlier token again.
 /// [`WorkloadExchange`] checks only the scopes.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use async_trait::async_trait;
+/// use scaikey_auth::exchange::ExchangeError;
+/// use scaikey_auth::mint::{MintRequest, Minted, Minter};
+///
+/// /// Gets short tokens from a service of your own.
+/// #[derive(Debug)]
+/// struct TokenService;
+///
+/// impl TokenService {
+///     /// Returns a token for `identity` in `tenant`, which expires after `lifetime`.
+///     async fn issue(&self, identity: &str, tenant: &str, lifetime: Duration) -> String {
+///         format!("{identity}@{tenant} for {lifetime:?}")
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl Minter for TokenService {
+///     async fn mint(&self, request: &MintRequest<'_>) -> Result<Minted, ExchangeError> {
+///         let granted = request.granted;
+///         let rest = granted.expires_at.duration_since(request.now).unwrap_or_default();
+///         let lifetime = rest.min(Duration::from_secs(300));
+///         let token = self.issue(&granted.identity, granted.tenant.as_str(), lifetime).await;
+///         Ok(Minted::new(token, Some(lifetime), granted.scopes.clone()))
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Minter: Debug + Send + Sync + 'static {
     /// Mints a token.

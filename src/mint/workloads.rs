@@ -19,6 +19,15 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
 /// A workload's request for a token (RFC 8693 §2.1; feature `trust`).
+///
+/// ```
+/// use scaikey_auth::mint::WorkloadRequest;
+///
+/// let mut request = WorkloadRequest::new("the token of the pod");
+/// request.scopes = "secrets:read".parse()?;
+/// request.trust_id = Some("k8s-prod-eu".to_owned());
+/// # Ok::<_, scaikey_auth::identity::InvalidScope>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkloadRequest {
@@ -58,6 +67,21 @@ impl WorkloadRequest {
 }
 
 /// The reason for refusing a workload's request (feature `trust`).
+///
+/// An endpoint of your own answers with its public parts:
+///
+/// ```
+/// use axum::Json;
+/// use axum::response::{IntoResponse, Response};
+/// use scaikey_auth::mint::WorkloadRefusal;
+/// use serde_json::json;
+///
+/// fn answer(refusal: &WorkloadRefusal) -> Response {
+///     println!("{refusal}"); // the log may say more than the caller may know
+///     let body = json!({ "error": refusal.code(), "error_description": refusal.public_message() });
+///     (refusal.status(), Json(body)).into_response()
+/// }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkloadRefusal {
@@ -129,6 +153,43 @@ impl WorkloadRefusal {
 
 /// A token exchange for foreign workloads (feature `trust`): a trust policy decides about the
 /// foreign token, then a [`Minter`] issues a token of this service. Cloning is cheap.
+///
+/// The [endpoints](crate::endpoints::EndpointsBuilder::workloads) call it for
+/// `POST /v1/auth/exchange`. To call it yourself:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::config::Algorithm;
+/// use scaikey_auth::mint::{LocalMinter, WorkloadExchange, WorkloadRequest};
+/// use scaikey_auth::testing::{Provider, SigningKey};
+/// use scaikey_auth::trust::{TrustEvaluator, TrustPolicy};
+///
+/// let cluster = Provider::builder().audience("scaivault").start().await;
+/// let policy = TrustPolicy::from_toml(&format!(
+///     r#"
+///     [[trust]]
+///     id = "cluster"
+///     issuer = "{}"
+///     allow_loopback_http = true
+///     audiences = ["scaivault"]
+///     [[trust.grant]]
+///     name = "reporting"
+///     subject = "system:serviceaccount:reports:reporter"
+///     map = {{ identity = "sa:{{trust}}:{{sub}}", tenant = "acme", scopes = ["secrets:read"] }}
+///     "#,
+///     cluster.issuer(),
+/// ))?;
+/// let key = SigningKey::generate(Algorithm::ES256).private_pem();
+/// let minter = LocalMinter::new("https://vault.example", Algorithm::ES256, key, "minter-1")?;
+/// let trusts = TrustEvaluator::builder().policy(policy).own_issuer("https://vault.example").build()?;
+/// let exchange = WorkloadExchange::new(trusts, minter, "scaivault");
+///
+/// let pod = cluster.token().subject("system:serviceaccount:reports:reporter").sign();
+/// let minted = exchange.exchange(&WorkloadRequest::new(pod)).await?;
+/// assert_eq!(minted.scopes.as_str(), "secrets:read");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct WorkloadExchange {
     evaluator: TrustEvaluator,

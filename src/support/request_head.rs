@@ -9,6 +9,21 @@ const GRPC: &[u8] = b"application/grpc";
 
 /// The method, URI and headers of a request: the input of custom token sources, tenant sources and guards.
 /// `Debug` prints neither headers nor the query, because they may contain tokens.
+///
+/// ```
+/// use http::{Request, header};
+/// use scaikey_auth::layer::{RequestHead, TenantSource};
+///
+/// /// Returns the first label of the host: `acme` of `acme.wave.example`.
+/// fn subdomain(head: RequestHead<'_>) -> Option<String> {
+///     let host = head.headers.get(header::HOST)?.to_str().ok()?;
+///     host.strip_suffix(".wave.example").map(str::to_owned)
+/// }
+///
+/// let request = Request::get("/").header("host", "acme.wave.example").body(()).unwrap();
+/// assert_eq!(subdomain(RequestHead::of(&request)).as_deref(), Some("acme"));
+/// let source = TenantSource::custom(subdomain);
+/// ```
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'r> {

@@ -10,6 +10,14 @@ use zeroize::Zeroizing;
 ///
 /// `Debug` prints `[redacted]`, and neither `Display` nor `Serialize` is implemented. The memory is wiped on
 /// drop, except for copies that the caller of [`expose`](Secret::expose) makes.
+///
+/// ```
+/// use scaikey_auth::Secret;
+///
+/// let token = Secret::from("a-token");
+/// assert_eq!(format!("{token:?}"), "[redacted]");
+/// assert_eq!(token.expose(), "a-token");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -50,6 +58,15 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// The source of a secret or a private key.
+///
+/// ```
+/// use scaikey_auth::issuer::{ClientAuth, SecretSource};
+///
+/// // A text converts into a `Value`; a file must be named as one.
+/// let from_text = ClientAuth::basic("scaidrive", "the secret");
+/// let file = SecretSource::File("/run/secrets/scaidrive".into());
+/// let from_file = ClientAuth::basic("scaidrive", file);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SecretSource {

@@ -11,6 +11,16 @@
 //! ```
 
 /// One challenge of a header value.
+///
+/// ```
+/// use scaikey_auth::testing::challenge;
+///
+/// let sent = r#"Bearer realm="docs", error="insufficient_scope", scope="docs:write", Basic realm="x""#;
+/// let [bearer, basic] = &challenge::parse(sent)?[..] else { panic!("two challenges") };
+/// assert_eq!(bearer.param("scope"), Some("docs:write"));
+/// assert_eq!(basic.scheme, "Basic");
+/// # Ok::<_, challenge::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Challenge {

@@ -13,6 +13,20 @@ use crate::support::secret::Secret;
 ///
 /// By default it may request no scope and exchange no token: see [`scopes`](Client::scopes) and
 /// [`may_exchange`](Client::may_exchange).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use scaikey_auth::testing::{Client, Provider};
+///
+/// let provider = Provider::start().await;
+/// let drive = Client::new("scaidrive", "secret")
+///     .scopes("openid offline_access docs:read")
+///     .redirect_uri("https://drive.example/v1/auth/login")
+///     .may_exchange("scaivault", "secrets:read");
+/// provider.register_client(drive);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) id: String,
@@ -128,6 +142,16 @@ fn list(scopes: &str) -> Vec<String> {
 /// The user's tokens have the claims of [`TestIssuer::token`](super::TestIssuer::token), except the
 /// claims that are set here. They contain no roles and no groups, unless [`claim`](Self::claim) sets
 /// them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use scaikey_auth::testing::{Provider, User};
+///
+/// let provider = Provider::start().await;
+/// provider.register_user(User::new("bob", "hunter2").claim("roles", vec!["editor"]));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct User {
     pub(super) name: String,

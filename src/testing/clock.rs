@@ -9,6 +9,26 @@ use crate::clock::{Clock, SystemClock};
 ///
 /// Clones share their time: give one to the provider and one to the code under test, and move a
 /// third. Timeouts of network requests still use real time.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use scaikey_auth::testing::{ManualClock, Provider};
+/// use scaikey_auth::{Auth, IssuerConfig};
+///
+/// let clock = ManualClock::new();
+/// let provider = Provider::builder().clock(clock.clone()).start().await;
+/// let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+/// let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone()).build()?;
+///
+/// let token = provider.token().sign();
+/// assert!(auth.authenticate(&token).await.is_ok());
+/// clock.advance(Duration::from_secs(2 * 3600)); // no test has to sleep
+/// assert!(auth.authenticate(&token).await.is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     time: Arc<Mutex<Time>>,

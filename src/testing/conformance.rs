@@ -58,6 +58,37 @@ use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};
 
 /// A [`TenantResolver`] to test, and the means to change its tenants (feature `testing`).
+///
+/// A store that is read-only implements three methods. The [module page](self) has one that can be changed.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use async_trait::async_trait;
+/// use scaikey_auth::tenant::MemoryTenants;
+/// use scaikey_auth::testing::conformance::{TenantSuite, tenant_resolver};
+/// use scaikey_auth::{Tenant, TenantId, TenantResolver};
+///
+/// struct Suite(Arc<MemoryTenants>);
+///
+/// #[async_trait]
+/// impl TenantSuite for Suite {
+///     fn resolver(&self) -> Arc<dyn TenantResolver> {
+///         self.0.clone()
+///     }
+///     fn known(&self) -> TenantId {
+///         "acme".parse().unwrap()
+///     }
+///     fn unknown(&self) -> TenantId {
+///         "nobody".parse().unwrap()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let acme = Tenant::new("acme".parse().unwrap());
+/// tenant_resolver(&Suite(Arc::new(MemoryTenants::from_iter([acme])))).await;
+/// # }
+/// ```
 #[async_trait]
 pub trait TenantSuite: Sync {
     /// Returns the resolver.

@@ -22,6 +22,17 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// begin after the issuer's base: `{url}`, `{url}/api/v1/auth/tenants/{slug}` for a
 /// [`tenant`](super::Provider::tenant), or `{url}{path}` for an issuer
 /// [at a path](super::Provider::issuer_at).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint};
+///
+/// let provider = Provider::start().await;
+/// provider.fail(ProviderEndpoint::Token, Fault::OAuthError(400, "invalid_grant"));
+/// assert_eq!(provider.requests(ProviderEndpoint::Token), 0);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderEndpoint {
@@ -40,6 +51,26 @@ pub enum ProviderEndpoint {
 }
 
 /// A request that the provider received (feature `testing`).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::issuer::ClientAuth;
+/// use scaikey_auth::testing::{Client, Provider, ProviderEndpoint};
+/// use scaikey_auth::{TenantId, TokenExchangeClient};
+///
+/// let provider = Provider::start().await;
+/// provider.register_client(Client::new("scaiwave", "secret").scopes("docs:read"));
+/// let client = TokenExchangeClient::builder(provider.issuer())
+///     .client_auth(ClientAuth::post("scaiwave", "secret"))
+///     .allow_loopback_http(true)
+///     .build()?;
+/// client.service_token(TenantId::new("acme")?).await?;
+///
+/// let received = provider.received(ProviderEndpoint::Token);
+/// assert!(received[0].form().contains(&("client_id".to_owned(), "scaiwave".to_owned())));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReceivedRequest {

@@ -13,6 +13,23 @@ use super::keys::base64url;
 /// [`TestIssuer::fail`](super::TestIssuer::fail) sets it,
 /// [`TestIssuer::heal`](super::TestIssuer::heal) clears it. Until then it applies to every request,
 /// also to requests that an earlier [`Hang`](Fault::Hang) still holds.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint};
+/// use scaikey_auth::{Auth, IssuerConfig};
+///
+/// let provider = Provider::start().await;
+/// let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+/// let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+///
+/// provider.fail(ProviderEndpoint::Jwks, Fault::Status(500));
+/// let error = auth.authenticate(&provider.token().sign()).await.unwrap_err();
+/// assert_eq!(error.status(), 503);
+/// provider.heal(ProviderEndpoint::Jwks); // `auth` tries again after its pause
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Fault {

@@ -31,6 +31,23 @@ pub(super) struct Settings {
 /// An issuer of a [`Provider`](super::Provider) (feature `testing`): the platform or a tenant.
 ///
 /// It has its own keys, counters and faults. Clones share them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use scaikey_auth::testing::{Provider, ProviderEndpoint};
+///
+/// let provider = Provider::start().await; // it is the issuer of the platform, too
+/// let acme = provider.tenant("tnt_acme", "acme");
+/// assert_ne!(acme.issuer(), provider.issuer());
+///
+/// let before = acme.kid();
+/// acme.rotate(); // the old key stays published
+/// assert!(acme.kids().contains(&before));
+/// acme.remove_key(&before);
+/// assert_eq!(acme.requests(ProviderEndpoint::Jwks), 0);
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct TestIssuer(Arc<Inner>);
 

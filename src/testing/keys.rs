@@ -24,6 +24,21 @@ use crate::config::Algorithm;
 ///
 /// RSA keys have 2048 bits. Generating one takes tens of milliseconds, so a later key in the same
 /// process may reuse the material of a dropped RSA key.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use scaikey_auth::config::Algorithm;
+/// use scaikey_auth::testing::{Provider, SigningKey};
+///
+/// let provider = Provider::start().await;
+/// // Signed with a key that the provider does not publish: a service must refuse it.
+/// let stolen = SigningKey::generate(Algorithm::ES256);
+/// let forged = provider.token().signed_by(&stolen).sign();
+/// // Published: now it must accept it.
+/// provider.rotate_to(stolen);
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SigningKey(Arc<Inner>);
 

@@ -20,6 +20,23 @@ use crate::config::Algorithm;
 /// It dereferences to the [`TestIssuer`] of the platform. [`tenant`](Self::tenant) adds the issuers
 /// of tenants. It stops when dropped. Start it in a Tokio runtime whose I/O and time drivers are
 /// enabled.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::testing::Provider;
+/// use scaikey_auth::{Auth, IssuerConfig};
+///
+/// let mut provider = Provider::start().await;
+/// let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+/// let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;
+/// assert!(auth.authenticate(&provider.token().sign()).await.is_ok());
+///
+/// // The provider fails. The keys are cached, so its tokens are still accepted.
+/// provider.pause().await;
+/// assert!(auth.authenticate(&provider.token().subject("bob").sign()).await.is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Provider {
     platform: TestIssuer,
@@ -221,6 +238,26 @@ impl Drop for Provider {
 }
 
 /// Settings for a [`Provider`] (feature `testing`).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// use scaikey_auth::config::Algorithm;
+/// use scaikey_auth::testing::{ManualClock, Provider};
+///
+/// let clock = ManualClock::new();
+/// let provider = Provider::builder()
+///     .clock(clock.clone())
+///     .algorithms([Algorithm::ES256])
+///     .audience("orders")
+///     .token_lifetime(Duration::from_secs(60))
+///     .start()
+///     .await;
+/// assert_eq!(provider.kids().len(), 1);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "call `start` to run the provider"]
 pub struct ProviderBuilder {

@@ -14,6 +14,22 @@ use crate::config::Algorithm;
 ///
 /// It starts as a valid token. The methods check nothing, so a test can also build tokens that a
 /// verifier must reject.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// use scaikey_auth::testing::Provider;
+///
+/// let provider = Provider::start().await;
+/// let editor = provider.token().subject("alice").tenant("acme").roles(["editor"]).sign();
+/// let expired = provider.token().expired().sign();
+/// let for_another_service = provider.token().audience("billing").sign();
+/// let short = provider.token().claim("amr", vec!["mfa"]).expires_in(Duration::from_secs(5)).sign();
+/// let without_subject = provider.token().without("sub").sign();
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "call `sign` to get the token"]
 pub struct TokenBuilder {

@@ -28,6 +28,23 @@ use crate::validator::JwksValidator;
 /// [`reload`](Self::reload) and [`replace`](Self::replace) change the whole policy while requests
 /// run. A change does not affect decisions that have begun. It keeps the fetched keys of unchanged
 /// trusts and the log of used tokens.
+///
+/// ```no_run
+/// use scaikey_auth::identity::Scopes;
+/// use scaikey_auth::trust::TrustEvaluator;
+///
+/// # async fn example(token: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// let trusts = TrustEvaluator::builder()
+///     .file("/etc/scaivault/trust.toml")
+///     .own_issuer("https://scaikey.example")
+///     .build()?;
+/// match trusts.evaluate(token, None, &Scopes::new()).await {
+///     Ok(granted) => println!("{} may use {}", granted.identity, granted.scopes),
+///     Err(denied) => println!("{}: {}", denied.status(), denied.public_message()),
+/// }
+/// trusts.reload()?; // after the file has changed
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct TrustEvaluator(Arc<Inner>);
 
@@ -270,6 +287,19 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
 
 /// A builder for [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no
 /// other I/O.
+///
+/// ```
+/// use scaikey_auth::replay::MemoryReplayLog;
+/// use scaikey_auth::trust::{TrustEvaluator, TrustPolicy};
+///
+/// # fn main() -> Result<(), scaikey_auth::trust::PolicyError> {
+/// let trusts = TrustEvaluator::builder()
+///     .policy(TrustPolicy::default())
+///     .own_issuer("https://scaikey.example/tenants/{tenant_id}")
+///     .replay_log(MemoryReplayLog::new(10_000)) // one process; several processes share a `RedisCache`
+///     .build()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Default)]
 #[must_use = "nothing is trusted before `build()`"]
 pub struct TrustEvaluatorBuilder {

@@ -13,6 +13,18 @@ use crate::support::json::Value;
 ///
 /// `Display` writes the explanation. It quotes the policy and claims of the token, escaped and
 /// shortened, so show it to administrators only. It contains neither the token nor its signature.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), scaikey_auth::trust::PolicyError> {
+/// use scaikey_auth::trust::TrustEvaluator;
+///
+/// let trusts = TrustEvaluator::builder().build()?;
+/// let explanation = trusts.explain("not a token", None).await;
+/// assert_eq!(explanation.denial().map(|reason| reason.as_str()), Some("token_malformed"));
+/// println!("{explanation}"); // for an administrator
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Explanation {
     trust: Option<String>,

@@ -56,6 +56,16 @@ impl fmt::Display for PolicyFault {
 }
 
 /// The faults of a rejected trust policy, in the order of the text (feature `trust`).
+///
+/// ```
+/// use scaikey_auth::trust::TrustPolicy;
+///
+/// let error = TrustPolicy::from_toml("[[trust]]\nid = \"github\"\naudience = \"scaivault\"").unwrap_err();
+/// for fault in error.faults() {
+///     println!("line {:?}: {} {}", fault.line, fault.field, fault.problem);
+/// }
+/// assert!(error.to_string().contains("audience"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
     faults: Vec<PolicyFault>,

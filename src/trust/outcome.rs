@@ -14,6 +14,16 @@ use crate::support::crypto;
 /// [`scopes`](Self::scopes) in [`tenant`](Self::tenant)), or mints a token for
 /// [`identity`](Self::identity). A minted token must not have other scopes, and must not live
 /// longer than [`expires_at`](Self::expires_at).
+///
+/// ```
+/// use scaikey_auth::trust::Granted;
+///
+/// /// The line of an audit log. `granted.workload` has the claims of the platform's token.
+/// fn audit(granted: &Granted) -> String {
+///     let Granted { trust, grant, identity, tenant, scopes, .. } = granted;
+///     format!("{trust}/{grant}: {identity} in {tenant} may use {scopes}")
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Granted {
@@ -49,6 +59,19 @@ impl Granted {
 /// `Display` and [`reason`](Self::reason) are for the log. The caller gets [`code`](Self::code) and
 /// [`public_message`](Self::public_message), which do not depend on what is wrong with the token
 /// (RFC 8693 §2.2.2).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), scaikey_auth::trust::PolicyError> {
+/// use scaikey_auth::identity::Scopes;
+/// use scaikey_auth::trust::{DenialReason, TrustEvaluator};
+///
+/// let trusts = TrustEvaluator::builder().build()?;
+/// let denied = trusts.evaluate("not a token", None, &Scopes::new()).await.unwrap_err();
+/// assert_eq!((denied.status().as_u16(), denied.code()), (400, "invalid_request"));
+/// assert!(matches!(denied.reason(), DenialReason::Token(_))); // for the log
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("foreign token denied: {reason}")]
 pub struct Denied {
@@ -58,6 +81,17 @@ pub struct Denied {
 
 /// The reason for denying a foreign token (feature `trust`). For the log and for administrators,
 /// never for the caller.
+///
+/// ```
+/// use scaikey_auth::trust::DenialReason;
+///
+/// /// Returns whether the denial deserves an alert.
+/// fn is_suspicious(reason: &DenialReason) -> bool {
+///     matches!(reason, DenialReason::Replayed | DenialReason::Scope)
+/// }
+/// assert!(is_suspicious(&DenialReason::Replayed));
+/// assert_eq!(DenialReason::Replayed.as_str(), "replayed");
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DenialReason {

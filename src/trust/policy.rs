@@ -16,6 +16,29 @@ use crate::identity::{ClaimsMapping, IdentityKind};
 /// with `serde`. The fields are the same; the [module page](crate::trust) describes them. Every
 /// `TrustPolicy` value has passed all checks. Pass it to a
 /// [`TrustEvaluator`](super::TrustEvaluator).
+///
+/// ```
+/// use scaikey_auth::trust::{TrustPolicy, presets};
+///
+/// // A preset is a policy to complete: the placeholders in angle brackets are faults, each with its line.
+/// let error = TrustPolicy::from_toml(presets::github_actions()).unwrap_err();
+/// assert!(error.faults().iter().all(|fault| fault.line.is_some()));
+///
+/// let policy = TrustPolicy::from_toml(
+///     r#"
+///     [[trust]]
+///     id = "github"
+///     issuer = "https://token.actions.githubusercontent.com"
+///     audiences = ["scaivault"]
+///     [[trust.grant]]
+///     name = "deploy"
+///     claims = { repository_id = { eq = "7411" }, ref = { eq = "refs/heads/main" } }
+///     map = { identity = "sa:deploy", tenant = "acme", scopes = ["secrets:read"] }
+///     "#,
+/// )?;
+/// assert_eq!(policy.trust_ids().collect::<Vec<_>>(), ["github"]);
+/// # Ok::<_, scaikey_auth::trust::PolicyError>(())
+/// ```
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct TrustPolicy {
     #[serde(rename = "trust")]

@@ -16,6 +16,32 @@ use crate::support::telemetry::{self, Outage};
 const COMPONENT: &str = "group source";
 
 /// The input of a [`GroupSource`]: a verified token and its identity. `Debug` does not print the token.
+///
+/// Test a source without a provider:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), scaikey_auth::error::BoxError> {
+/// use async_trait::async_trait;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::testing::identity;
+/// use scaikey_auth::validator::{GroupRequest, GroupSource};
+/// use serde_json::json;
+///
+/// #[derive(Debug)]
+/// struct Staff;
+///
+/// #[async_trait]
+/// impl GroupSource for Staff {
+///     async fn groups(&self, request: &GroupRequest<'_>) -> Result<Vec<String>, BoxError> {
+///         Ok(vec![format!("staff-of-{}", request.identity.subject())])
+///     }
+/// }
+///
+/// let alice = identity(json!({ "sub": "alice", "hasgroups": true }));
+/// assert_eq!(Staff.groups(&GroupRequest::new(&alice, "a token")).await?, ["staff-of-alice"]);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct GroupRequest<'r> {

@@ -47,6 +47,25 @@ use crate::support::telemetry;
 ///
 /// The validator does *not* check whether the token was revoked before it expired, or whether the tenant
 /// exists.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::testing::Provider;
+/// use scaikey_auth::validator::Credentials;
+/// use scaikey_auth::{AuthConfig, IssuerConfig, JwksValidator, TokenValidator};
+///
+/// let provider = Provider::start().await;
+/// let mut config = AuthConfig::default();
+/// config.issuers = vec![IssuerConfig::new(provider.issuer()).allow_loopback_http(true)];
+/// config.audience = vec!["scaiwave".to_owned()];
+/// let validator = JwksValidator::new(&config)?;
+///
+/// let token = provider.token().subject("alice").sign();
+/// let alice = validator.validate(&Credentials::bearer(&token)).await?;
+/// assert_eq!(alice.subject(), "alice");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct JwksValidator {
     issuers: Issuers,

@@ -9,6 +9,18 @@ use crate::error::AuthError;
 use crate::identity::Identity;
 
 /// The credentials of a request: its bearer token. `Debug` does not print the token.
+///
+/// A validator receives them. To call a validator without a layer, create them:
+///
+/// ```
+/// use scaikey_auth::validator::Credentials;
+/// use scaikey_auth::{AuthError, Identity, JwksValidator, TokenValidator};
+///
+/// /// Verifies the token of a message from a queue.
+/// async fn sender(validator: &JwksValidator, token: &str) -> Result<Identity, AuthError> {
+///     validator.validate(&Credentials::bearer(token)).await
+/// }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Credentials<'r> {
     token: &'r [u8],

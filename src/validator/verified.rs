@@ -45,6 +45,17 @@ use crate::support::telemetry;
 /// A flush is never needed for security: the next request with a flushed token verifies it again, and accepts
 /// it if it is still valid. Flush to free memory, or to remove the personal data of a tenant that left from
 /// memory.
+///
+/// ```
+/// use scaikey_auth::{Auth, TenantId};
+///
+/// /// Logs the use of the cache, and drops the tokens of a tenant that left.
+/// fn tidy(auth: &Auth, left: &TenantId) {
+///     let tokens = auth.verified_tokens();
+///     println!("hit rate {:?}, {} bytes", tokens.stats().hit_rate(), tokens.stats().bytes);
+///     tokens.flush_tenant(left);
+/// }
+/// ```
 #[derive(Clone)]
 pub struct VerifiedTokens(Option<Arc<Shared>>);
 

@@ -8,6 +8,7 @@ mod support;
 
 mod architecture;
 mod behaviour;
+mod doc_examples;
 mod endpoints;
 mod exchange;
 mod fuzz_replay;

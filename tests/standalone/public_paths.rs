@@ -78,6 +78,67 @@ fn public_item_has_one_path() {
     assert!(offences.is_empty(), "{offences:#?}");
 }
 
+/// A public struct, enum or trait.
+pub(crate) struct PublicType {
+    /// The public module, such as `testing::forge`; empty for the root.
+    module: String,
+    pub(crate) name: String,
+    /// The file that defines it.
+    pub(crate) file: String,
+}
+
+impl PublicType {
+    /// Returns the path below the crate.
+    pub(crate) fn path(&self) -> String {
+        let separator = if self.module.is_empty() { "" } else { "::" };
+        format!("{}{separator}{}", self.module, self.name)
+    }
+}
+
+/// Returns all public types, except those that a macro with parameters defines.
+pub(crate) fn public_types() -> Vec<PublicType> {
+    let mut found = Vec::new();
+    let mut todo = vec![("src/lib.rs".to_owned(), String::new())];
+    while let Some((page, module)) = todo.pop() {
+        let own = items(&page).into_iter().map(|item| (name_of(&item), page.clone()));
+        let re_exported = re_exports(&page).into_iter().map(|path| {
+            let (definition, _) = resolve(&page, &path);
+            (last(path), definition.parent().unwrap().to_str().unwrap().to_owned())
+        });
+        for (name, file) in own.chain(re_exported) {
+            if is_type(&file, &name) {
+                found.push(PublicType { module: module.clone(), name, file });
+            }
+        }
+        for name in modules(&page, "pub ") {
+            let separator = if module.is_empty() { "" } else { "::" };
+            todo.push((file_of(&page, &name), format!("{module}{separator}{name}")));
+        }
+    }
+    found
+}
+
+/// Returns the name in `pub struct Name<T> {`.
+fn name_of(item: &str) -> String {
+    let name = item.split([' ', '<', '(', '{', ';', ':']).filter(|word| !word.is_empty());
+    name.skip_while(|word| {
+        !["struct", "enum", "trait", "fn", "const", "type", "static"].contains(word)
+    })
+    .nth(1)
+    .unwrap()
+    .to_owned()
+}
+
+/// Returns whether a file defines a public struct, enum or trait with this name.
+fn is_type(file: &str, name: &str) -> bool {
+    let definitions = ["struct", "enum", "trait"].map(|kind| format!("pub {kind} {name}"));
+    let begins = |line: &str| {
+        let rest = definitions.iter().find_map(|definition| line.strip_prefix(definition.as_str()));
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    code(file).lines().any(|line| begins(line.trim_start()))
+}
+
 /// Returns the definition of a path on a page, and whether all its modules are public. If they are, the item is
 /// reachable without the re-export.
 fn resolve(page: &str, path: &[String]) -> (PathBuf, bool) {

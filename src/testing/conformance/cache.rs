@@ -25,6 +25,28 @@ const SHORT: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A [`TokenCache`] to test, with access to its store (feature `testing`).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use async_trait::async_trait;
+/// use scaikey_auth::TokenCache;
+/// use scaikey_auth::exchange::MemoryCache;
+/// use scaikey_auth::testing::conformance::{CacheSuite, token_cache};
+///
+/// struct Suite(Arc<MemoryCache>);
+///
+/// #[async_trait]
+/// impl CacheSuite for Suite {
+///     fn cache(&self) -> Arc<dyn TokenCache> {
+///         self.0.clone()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// token_cache(&Suite(Arc::new(MemoryCache::default()))).await;
+/// # }
+/// ```
 #[async_trait]
 pub trait CacheSuite: Sync {
     /// Returns a cache on the store under test. For a shared cache, each call returns an instance

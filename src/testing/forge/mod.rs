@@ -59,6 +59,12 @@ impl Forged {
 }
 
 /// An expected rejection (feature `testing`).
+///
+/// ```
+/// use scaikey_auth::testing::forge::Rejection;
+///
+/// assert_eq!(Rejection::Unauthorized.status(), 401);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// 401 with `invalid_token`: the token is well formed as a credential but invalid.
