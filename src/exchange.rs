@@ -7,6 +7,7 @@
 //! * the requests of the other grants: [`ServiceTokenRequest`], [`RefreshRequest`], [`CodeRequest`],
 //!   [`PasswordRequest`], [`OnBehalfOfRequest`] (Microsoft Entra ID);
 //! * the sign-in: [`AuthorizationRequest`], [`PkceVerifier`], and [`SessionTokens`], which renew themselves;
+//! * the sign-out (logout) at the provider: [`EndSessionRequest`];
 //! * [`AccessToken`], the result of every request, and [`ExchangeError`];
 //! * the caches: [`MemoryCache`], [`RedisCache`] (feature `redis`), and [`TieredCache`], which combines
 //!   two caches;
@@ -24,6 +25,7 @@ pub(crate) mod cache;
 mod cached;
 pub(crate) mod client;
 mod contract;
+mod end_session;
 mod endpoint;
 mod error;
 mod failure_cache;
@@ -42,6 +44,7 @@ pub use builder::TokenExchangeBuilder;
 #[cfg(feature = "redis")]
 pub use cache::RedisCache;
 pub use cache::{CacheKey, Fence, MemoryCache, TieredCache};
+pub use end_session::EndSessionRequest;
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};
 pub use pkce::PkceVerifier;

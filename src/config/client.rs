@@ -38,6 +38,9 @@ pub struct ClientConfig {
     pub authorization_url: Option<String>,
     /// The revocation endpoint, if the metadata does not name it.
     pub revocation_url: Option<String>,
+    /// The end-session endpoint, to which a sign-out leads the browser, if the metadata does not name it. It
+    /// may have a query of its own. Only sessions with `EndpointsConfig::post_logout_redirect_uri` use it.
+    pub end_session_url: Option<String>,
     /// The file with the CA certificates (PEM) for requests to the provider. No other CA is then trusted for
     /// them. The file is read for each request, and a change takes effect with the next one. Default: the
     /// issuer's [`ca_file`](field@super::IssuerConfig::ca_file). No variable sets it.

@@ -36,6 +36,10 @@ pub struct EndpointsConfig {
     /// `EndpointsBuilder::register_at_sign_in`. Needs a registrar, such as that of the database. Default
     /// false.
     pub register_at_sign_in: bool,
+    /// The page to which the provider redirects a browser after sign-out (logout), as registered there. It
+    /// makes sign-outs end the provider's session, too; see `SessionsBuilder::end_at_provider`. Needs
+    /// sessions. Default: none, so a sign-out ends only the session of this service.
+    pub post_logout_redirect_uri: Option<String>,
     /// Whether the endpoint `/v1/auth/token` accepts user names and passwords. Default false.
     pub password_grant: bool,
     /// A file with the trust policy for workload tokens of other platforms (feature `trust`). Default:

@@ -186,6 +186,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("REVOCATION_URL", "client.revocation_url", |it, text| store(&mut it.client.revocation_url, any_text(text)),
         "the revocation endpoint, where sign-out ends the provider's session tokens",
         "from discovery"),
+    row("END_SESSION_URL", "client.end_session_url", |it, text| store(&mut it.client.end_session_url, any_text(text)),
+        "the end-session (logout) endpoint, to which sign-out leads the browser if `P_POST_LOGOUT_REDIRECT_URI` is set; it may have a query of its own",
+        "from discovery"),
     row("TENANT_PARAMETER", "client.tenant_parameter", |it, text| store(&mut it.client.tenant_parameter, any_text(text)),
         "the form parameter that carries the tenant in a request for a service token",
         "none"),
@@ -264,6 +267,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("REGISTER_AT_SIGN_IN", "endpoints.register_at_sign_in", |it, text| store(&mut it.endpoints.register_at_sign_in, boolean(text)),
         "`true` registers each user who signs in, before the session starts; needs a registrar, such as `P_DATABASE_URL`",
         "`false`"),
+    row("POST_LOGOUT_REDIRECT_URI", "endpoints.post_logout_redirect_uri", |it, text| store(&mut it.endpoints.post_logout_redirect_uri, any_text(text)),
+        "the page after sign-out, as registered at the provider: sign-out (logout) then ends the provider's session, too; the public URL of `/v1/auth/logout` allows `return_to`",
+        "none: sign-out ends only the session of this service"),
     row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| store(&mut it.endpoints.password_grant, boolean(text)),
         "`true` enables the password grant at `POST /v1/auth/token`",
         "`false`"),
@@ -297,6 +303,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "token_url" => "client.token_url",
         "authorization_url" => "client.authorization_url",
         "revocation_url" => "client.revocation_url",
+        "end_session_url" => "client.end_session_url",
         "trusted_audiences" => "client.trusted_audiences",
         "insecure_http_hosts" => "issuers[0].insecure_http_hosts",
         "ca_file" => "issuers[0].ca_file",
@@ -307,6 +314,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "redirect_uri" => "endpoints.redirect_uri",
         "sign_in_parameters" => "endpoints.sign_in_parameters",
         "session_keys" => "endpoints.session_keys",
+        "post_logout_redirect_uri" => "endpoints.post_logout_redirect_uri",
         _ => field,
     };
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
@@ -575,6 +583,7 @@ mod tests {
         ("TENANTS", "t-1 t-2"),
         ("ANY_TENANT", "true"),
         ("AUTHORIZATION_URL", "https://a.example"),
+        ("END_SESSION_URL", "https://e.example"),
         ("REVOCATION_URL", "https://r.example"),
         ("INSECURE_SPEND_WITHOUT_LOCK", "true"),
         ("EXCHANGE_GRANT", "on_behalf_of"),
@@ -595,6 +604,7 @@ mod tests {
         ("SCOPES", "openid read"),
         ("SIGN_IN_PARAMETERS", "prompt=login&resource=a"),
         ("SESSION_KEYS", "y"),
+        ("POST_LOGOUT_REDIRECT_URI", "https://wave.example/bye"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
         ("TRUSTED_PROXIES", "10.0.0.1 10.1.0.0/16"),
@@ -637,6 +647,7 @@ mod tests {
         let client = read_pairs(VALUES).client;
         assert_eq!(client.authorization_url.as_deref(), Some("https://a.example"));
         assert_eq!(client.revocation_url.as_deref(), Some("https://r.example"));
+        assert_eq!(client.end_session_url.as_deref(), Some("https://e.example"));
         assert_eq!(client.exchange_grant, crate::config::ExchangeGrant::OnBehalfOf);
         assert_eq!(client.requested_token_type.as_deref(), Some("urn:x:y"));
         assert_eq!(client.default_lifetime, Some(Duration::from_secs(7)));

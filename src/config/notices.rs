@@ -37,6 +37,7 @@ impl AuthConfig {
             ("exchange", "client.token_url", client.token_url.is_some()),
             ("exchange", "client.authorization_url", client.authorization_url.is_some()),
             ("exchange", "client.revocation_url", client.revocation_url.is_some()),
+            ("exchange", "client.end_session_url", client.end_session_url.is_some()),
             ("exchange", "client.tenant_parameter", client.tenant_parameter.is_some()),
             (
                 "exchange",
@@ -65,6 +66,11 @@ impl AuthConfig {
             ("endpoints", "endpoints.sign_in_parameters", !endpoints.sign_in_parameters.is_empty()),
             ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
             ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
+            (
+                "endpoints",
+                "endpoints.post_logout_redirect_uri",
+                endpoints.post_logout_redirect_uri.is_some(),
+            ),
             ("endpoints", "endpoints.password_grant", endpoints.password_grant),
             ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
             ("endpoints", "endpoints.trusted_proxies", !endpoints.trusted_proxies.is_empty()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
+use url::Url;
 
 use super::body;
 use super::identity_id::default_identity_id;
@@ -55,6 +56,7 @@ impl Auth {
             client: None,
             sign_in: None,
             sessions: None,
+            provider_returns_to_logout: false,
             registrar: None,
             registers_at_sign_in: false,
             #[cfg(feature = "trust")]
@@ -337,9 +339,15 @@ impl EndpointsBuilder {
             let sessions = keys.and_then(|keys| {
                 let keys =
                     keys.map(|keys| Sessions::builder(&self.inner.auth, client.clone(), keys));
+                let keys = keys.map(|sessions| match &settings.post_logout_redirect_uri {
+                    Some(uri) => sessions.end_at_provider(uri),
+                    None => sessions,
+                });
                 keys.map(SessionsBuilder::build).transpose()
             });
             self.inner.sessions = self.collect_faults(sessions).flatten();
+        } else if settings.post_logout_redirect_uri.is_some() {
+            self.check_sign_out(settings.has_sessions());
         }
         self.needs_client = settings.has_sessions();
         self.inner.registers_at_sign_in |= settings.register_at_sign_in;
@@ -356,6 +364,31 @@ impl EndpointsBuilder {
             }
         }
         self.with_database(config).with_workloads(config)
+    }
+
+    /// Reports a page after sign-out that has no effect, because the configuration makes no sessions.
+    fn check_sign_out(&mut self, has_sessions: bool) {
+        let ends_at_provider = |sessions: &Sessions| sessions.post_logout_redirect_uri().is_some();
+        let problem = match &self.inner.sessions {
+            Some(sessions) if ends_at_provider(sessions) => return,
+            Some(_) => {
+                "has no effect on sessions that are built in code: call end_at_provider on their builder"
+            }
+            None if has_sessions => return, // The client is missing, which is another fault.
+            None => "needs sessions: set session_keys (`P_SESSION_KEYS`), or remove it",
+        };
+        self.faults.push(Fault::new("endpoints.post_logout_redirect_uri", problem));
+    }
+
+    /// Returns whether the provider redirects browsers to `logout` after a sign-out: to the public URL
+    /// beside that of `login`.
+    fn provider_returns_to_logout(&self) -> bool {
+        let page = self.inner.sessions.as_ref().and_then(Sessions::post_logout_redirect_uri);
+        let page = page.and_then(|page| Url::parse(page).ok());
+        let login = self.inner.sign_in.as_ref().map(SignIn::redirect_uri);
+        let login = login.and_then(|login| Url::parse(login).ok());
+        let logout = login.and_then(|login| login.join(Endpoint::Logout.as_str()).ok());
+        page.zip(logout).is_some_and(|(page, logout)| page == logout)
     }
 
     /// Stores participants in the database of the tenants, if one is configured.
@@ -433,6 +466,7 @@ impl EndpointsBuilder {
         if let Some(client) = &self.inner.client {
             client.share_metadata(self.inner.auth.issuers());
         }
+        self.inner.provider_returns_to_logout = self.provider_returns_to_logout();
         let enabled =
             Endpoint::ALL.into_iter().filter(|endpoint| self.is_enabled(*endpoint)).collect();
         let prefix = self.inner.prefix.trim_end_matches('/').to_owned();

@@ -12,6 +12,9 @@ struct ConfigResponse<'a> {
     issuer: &'a str,
     client_id: &'a str,
     authorization_endpoint: String,
+    /// Where clients without a session of this service can sign users out at the provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_session_endpoint: Option<String>,
     redirect_uri: &'a str,
     scopes: Vec<&'a str>,
     response_type: &'static str,
@@ -30,6 +33,7 @@ impl Inner {
             issuer: client.issuer(),
             client_id: client.client_id(),
             authorization_endpoint: client.authorization_endpoint().await?.into(),
+            end_session_endpoint: client.known_end_session_endpoint().await.map(Into::into),
             redirect_uri: sign_in.redirect_uri(),
             scopes: sign_in.scopes.iter().collect(),
             response_type: "code",

@@ -41,7 +41,8 @@ impl Inner {
         }
         // Every failure leads a browser to the failure page, if there is one.
         let outcome = self.handle_browser(incoming).await;
-        Ok(outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure)))
+        Ok(outcome
+            .unwrap_or_else(|failure| self.browser_failure_response(Endpoint::Login, failure)))
     }
 
     async fn handle_browser(&self, incoming: &EndpointRequest) -> Result<Response<Bytes>, Failure> {
@@ -116,7 +117,8 @@ impl Inner {
             Ok(code) => self.complete_sign_in(code, &pending).await,
             Err(failure) => Err(failure),
         };
-        let mut response = outcome.unwrap_or_else(|failure| self.sign_in_failure_response(failure));
+        let mut response = outcome
+            .unwrap_or_else(|failure| self.browser_failure_response(Endpoint::Login, failure));
         if let Some(cookie) = PendingSignIn::clear(&prefix, state) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -325,23 +327,27 @@ impl Inner {
     }
 
     /// Redirects to the failure page, if configured, or answers with the error.
-    fn sign_in_failure_response(&self, failure: Failure) -> Response<Bytes> {
+    pub(super) fn browser_failure_response(
+        &self,
+        endpoint: Endpoint,
+        failure: Failure,
+    ) -> Response<Bytes> {
         let code = error_code(&failure);
         let page = self.sign_in.as_ref().and_then(|sign_in| sign_in.failure_page.as_deref());
         let to = page.map(|page| {
             let separator = if page.contains('?') { '&' } else { '?' };
             format!("{page}{separator}error={code}")
         });
-        let answer = self.failure_response(Endpoint::Login, failure);
+        let answer = self.failure_response(endpoint, failure);
         to.and_then(|to| see_other(&to)).unwrap_or(answer)
     }
 
-    fn sign_in_keys(&self) -> Result<&SealingKeys, Failure> {
+    pub(super) fn sign_in_keys(&self) -> Result<&SealingKeys, Failure> {
         let keys = self.sign_in()?.keys.as_ref();
         keys.ok_or(Failure::NotConfigured("sign-ins have no keys"))
     }
 
-    fn clock(&self) -> &dyn Clock {
+    pub(super) fn clock(&self) -> &dyn Clock {
         &**self.auth.clock()
     }
 }

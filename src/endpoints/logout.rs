@@ -1,14 +1,32 @@
-//! `POST logout`: ends a session here and at the provider.
+//! `logout`: ends a session here and, if configured, at the provider.
 
 use bytes::Bytes;
-use http::{Response, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use serde::Serialize;
 
 use super::parameters::{BodyFormat, Parameters};
-use super::response::{Failure, invalid_request, no_content};
+use super::pending_sign_out::PendingSignOut;
+use super::response::{Failure, invalid_request, no_content, see_other};
+use super::sign_in::is_local_path;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::exchange::ExchangeError;
-use crate::session::{CurrentSession, revoke};
+use crate::session::{CurrentSession, EndedSession, Session, Sessions, revoke};
 use crate::support::secret::Secret;
+
+/// The answer to a script, which must navigate to the URL itself: `fetch` cannot leave the service.
+#[derive(Serialize)]
+struct EndSession<'a> {
+    end_session_url: &'a str,
+}
+
+/// A sign-out that continues at the provider.
+struct SignOut<'r> {
+    sessions: &'r Sessions,
+    post_logout_redirect_uri: &'r str,
+    /// The session that ended, if the browser had one.
+    session: Option<&'r Session>,
+    return_to: Option<&'r str>,
+}
 
 impl Inner {
     /// If the request has a session, clears its cookies and revokes its refresh token; a
@@ -18,32 +36,156 @@ impl Inner {
     /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no
     /// revocation endpoint. Answers 503 if the provider is unavailable and the token stays valid.
     /// The cookies are cleared in any case, and a failed revocation is logged.
+    ///
+    /// If sessions end at the provider, a browser is then led there, whether or not the token could
+    /// be revoked.
     pub(super) async fn logout(
         &self,
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
-        let parameters =
-            Parameters::from_body(incoming, BodyFormat::FormOrJson, &["refresh_token"])?;
+        if incoming.head.method == Method::GET {
+            return self.return_from_provider(incoming).await;
+        }
+        let known = ["refresh_token", "return_to"];
+        let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &known)?;
         let session = incoming.head.extensions.get::<CurrentSession>();
         let from_body = parameters.get("refresh_token").map(Secret::from);
+        let sign_out = self.sign_out_at_provider(incoming, &parameters)?;
         let outcome = match (session, from_body) {
             (Some(session), _) => match &self.sessions {
                 Some(sessions) => ignore_missing_endpoint(sessions.revoke(&session.0).await),
                 None => Err(Failure::NotConfigured("sessions are not configured")),
             },
             (None, Some(token)) => ignore_missing_endpoint(revoke(self.client()?, &token).await),
+            (None, None) if sign_out.is_some() => Ok(()),
             (None, None) => Err(invalid_request(
                 "There is no session, and the parameter refresh_token is missing.",
             )),
         };
-        let failed = |failure| self.failure_response(Endpoint::Logout, failure);
-        let mut response = outcome.map_or_else(failed, |()| no_content());
+        let mut response = match sign_out {
+            // A failed revocation is logged. It must not keep the user from signing out at the provider.
+            Some(sign_out) => self.lead_to_provider(incoming, &sign_out).await,
+            None => outcome.map_or_else(
+                |failure| self.failure_response(Endpoint::Logout, failure),
+                |()| no_content(),
+            ),
+        };
         if let (Some(sessions), Some(session)) = (&self.sessions, session)
             && let Some(cookie) = sessions.end(&session.0)
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// Returns the part of a sign-out that follows at the provider, if it is configured, and the
+    /// request comes from a browser with or without a session, and not from a client that sends its
+    /// refresh token.
+    fn sign_out_at_provider<'r>(
+        &'r self,
+        incoming: &'r EndpointRequest,
+        parameters: &'r Parameters,
+    ) -> Result<Option<SignOut<'r>>, Failure> {
+        let extensions = &incoming.head.extensions;
+        let current = extensions.get::<CurrentSession>().map(|session| &*session.0);
+        let ended = extensions.get::<EndedSession>().map(|session| &*session.0);
+        let session = current.or(ended);
+        let Some(sessions) = &self.sessions else { return Ok(None) };
+        let Some(post_logout_redirect_uri) = sessions.post_logout_redirect_uri() else {
+            return Ok(None);
+        };
+        if session.is_none() {
+            if parameters.get("refresh_token").is_some() {
+                return Ok(None);
+            }
+            // The session layer checks only requests with a session.
+            if !sessions.is_from_trusted_page(&incoming.head) {
+                return Err(Failure::Body(403, "The request comes from a page of another site."));
+            }
+        }
+        let return_to = parameters.get("return_to").filter(|_| self.provider_returns_to_logout);
+        if return_to.is_some_and(|page| !is_local_path(page)) {
+            return Err(invalid_request("The parameter return_to must be a path of this host."));
+        }
+        Ok(Some(SignOut { sessions, post_logout_redirect_uri, session, return_to }))
+    }
+
+    /// Redirects a browser to the provider, or returns the URL to a script.
+    async fn lead_to_provider(
+        &self,
+        incoming: &EndpointRequest,
+        sign_out: &SignOut<'_>,
+    ) -> Response<Bytes> {
+        let is_navigation = is_navigation(&incoming.head.headers);
+        let outcome = self.end_session_response(sign_out, is_navigation).await;
+        outcome.unwrap_or_else(|failure| match is_navigation {
+            true => self.browser_failure_response(Endpoint::Logout, failure),
+            false => self.failure_response(Endpoint::Logout, failure),
+        })
+    }
+
+    async fn end_session_response(
+        &self,
+        sign_out: &SignOut<'_>,
+        is_navigation: bool,
+    ) -> Result<Response<Bytes>, Failure> {
+        let pending = sign_out.return_to.map(PendingSignOut::new).transpose()?;
+        let state = pending.as_ref().map(|pending| pending.state.as_str());
+        let url = match sign_out.sessions.end_session_url(sign_out.session, state).await {
+            Ok(url) => url,
+            // The provider has no such endpoint, which is logged, so this is the whole sign-out.
+            Err(ExchangeError::NotConfigured(_)) if is_navigation => {
+                let page = sign_out.return_to.unwrap_or(sign_out.post_logout_redirect_uri);
+                return see_other(page).ok_or(INVALID_LOCATION);
+            }
+            Err(ExchangeError::NotConfigured(_)) => return Ok(no_content()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut response = match is_navigation {
+            true => see_other(url.as_str()).ok_or(INVALID_LOCATION)?,
+            false => self.ok(&EndSession { end_session_url: url.as_str() }),
+        };
+        if let Some(location) = response.headers_mut().get_mut(header::LOCATION) {
+            location.set_sensitive(true); // It may contain the ID token.
+        }
+        let cookie = pending.and_then(|pending| {
+            let prefix = self.sign_in().ok()?.full_cookie_prefix();
+            pending.cookie(&prefix, self.sign_in_keys().ok()?, self.clock())
+        });
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+        Ok(response)
+    }
+
+    /// Redirects a browser that returns from the provider to the page that it chose before. Changes no
+    /// session, because any site can lead a browser here.
+    async fn return_from_provider(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        self.admit(Endpoint::Logout, &incoming.head, None).await?;
+        let (sign_in, headers) = (self.sign_in()?, &incoming.head.headers);
+        let prefix = sign_in.full_cookie_prefix();
+        let parameters = Parameters::from_query(incoming, &["state"]).unwrap_or_default();
+        let state = parameters.get("state").unwrap_or_default();
+        let keys = self.sign_in_keys()?;
+        let pending = PendingSignOut::find(&prefix, state, headers, keys, self.clock());
+        let page = pending.as_ref().map_or(&sign_in.landing, |pending| &pending.return_to);
+        let mut response = see_other(page).ok_or(INVALID_LOCATION)?;
+        let cookie = pending.as_ref().and_then(|_| PendingSignOut::clear(&prefix));
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+        Ok(response)
+    }
+}
+
+const INVALID_LOCATION: Failure =
+    Failure::NotConfigured("the page after sign-out is not a valid header value");
+
+/// Returns whether a browser shows the answer as a page (Fetch Metadata §2.2). Older browsers ask for HTML.
+fn is_navigation(headers: &HeaderMap) -> bool {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    match headers.get("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => headers.get(header::ACCEPT).map(text).is_some_and(|it| it.contains("text/html")),
     }
 }
 

@@ -21,6 +21,7 @@ mod logout;
 mod metadata;
 mod parameters;
 mod pending_sign_in;
+mod pending_sign_out;
 mod proxies;
 mod register;
 mod response;
@@ -70,7 +71,9 @@ pub enum Endpoint {
     Token,
     /// `POST refresh`: redeems a refresh token (RFC 6749 §6).
     Refresh,
-    /// `POST logout`: ends a session and revokes its refresh token (RFC 7009).
+    /// `POST logout`: ends a session and revokes its refresh token (RFC 7009). If the sessions
+    /// [end at the provider](crate::session::SessionsBuilder::end_at_provider), it also leads the
+    /// browser there, and `GET logout` may be where the provider redirects it back.
     Logout,
     /// `POST register`: registers the caller in this service (see [`Registrar`]).
     Register,
@@ -125,10 +128,6 @@ impl Endpoint {
             Self::Whoami | Self::Config | Self::Metadata => "GET, HEAD",
             _ => "POST",
         }
-    }
-
-    fn allows(self, method: &Method) -> bool {
-        self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
 
     /// Returns whether the endpoint uses the request body. Unused bodies are not read.
@@ -194,6 +193,8 @@ struct Inner {
     client: Option<TokenExchangeClient>,
     sign_in: Option<SignIn>,
     sessions: Option<Sessions>,
+    /// Whether the provider redirects browsers to `GET logout` after a sign-out there.
+    provider_returns_to_logout: bool,
     registrar: Option<Arc<dyn Registrar>>,
     registers_at_sign_in: bool,
     #[cfg(feature = "trust")]
@@ -294,11 +295,23 @@ impl Inner {
         response
     }
 
+    /// Returns the value of the `Allow` header of an endpoint.
+    fn allow(&self, endpoint: Endpoint) -> &'static str {
+        match endpoint {
+            Endpoint::Logout if self.provider_returns_to_logout => "GET, POST",
+            endpoint => endpoint.allow(),
+        }
+    }
+
+    fn allows(&self, endpoint: Endpoint, method: &Method) -> bool {
+        self.allow(endpoint).split(", ").any(|allowed| allowed == method.as_str())
+    }
+
     /// Returns 405 with `Allow` (RFC 9110 §15.5.6).
     fn method_not_allowed(&self, endpoint: Endpoint) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        let allow = HeaderValue::from_static(endpoint.allow());
+        let allow = HeaderValue::from_static(self.allow(endpoint));
         response.headers_mut().insert(header::ALLOW, allow);
         response::set_no_store(response.headers_mut());
         response

@@ -71,7 +71,7 @@ async fn respond<Q: Body>(
     let (mut head, body) = request.into_parts();
     // Endpoints verify the token themselves, so an identity from an outer layer is removed.
     head.extensions.remove::<AuthContext>();
-    if !endpoint.allows(&head.method) {
+    if !endpoints.allows(endpoint, &head.method) {
         return endpoints.method_not_allowed(endpoint);
     }
     if !endpoint.reads_body(&head.method) {

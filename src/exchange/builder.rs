@@ -76,6 +76,7 @@ pub struct TokenExchangeBuilder {
     token_urls: Option<Arc<dyn TokenUrls>>,
     revocation_url: Option<String>,
     authorization_url: Option<String>,
+    end_session_url: Option<String>,
     settings: Settings,
     cache: Option<Arc<dyn TokenCache>>,
     cache_keys: Option<SealingKeys>,
@@ -100,6 +101,7 @@ impl TokenExchangeBuilder {
             token_urls: None,
             revocation_url: None,
             authorization_url: None,
+            end_session_url: None,
             settings: Settings::default(),
             cache: None,
             cache_keys: None,
@@ -128,6 +130,7 @@ impl TokenExchangeBuilder {
         builder.settings.route.ca_file = client.ca_file.clone();
         builder.settings.tenant_parameter = client.tenant_parameter.clone();
         builder.revocation_url = client.revocation_url.clone();
+        builder.end_session_url = client.end_session_url.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
         builder.settings.answer.claims = issuer.claims;
         builder.apply_answer_settings(client);
@@ -215,6 +218,15 @@ impl TokenExchangeBuilder {
     /// Sets the authorization endpoint, where users sign in. Default: the one in the issuer's metadata.
     pub fn authorization_url(mut self, url: impl Into<String>) -> Self {
         self.authorization_url = Some(url.into());
+        self
+    }
+
+    /// Sets the end-session endpoint, where a browser signs out at the provider: see
+    /// [`end_session_url`](TokenExchangeClient::end_session_url). Default: the one in the issuer's
+    /// metadata. The URL may have a query, which is kept. Some providers need it: Amazon Cognito, for
+    /// example, takes its own `logout_uri`.
+    pub fn end_session_url(mut self, url: impl Into<String>) -> Self {
+        self.end_session_url = Some(url.into());
         self
     }
 
@@ -471,8 +483,9 @@ impl TokenExchangeBuilder {
     /// * a shared cache has no [`cache_keys`](Self::cache_keys);
     /// * the issuer has `{tenant_id}`, and none of [`token_url`](Self::token_url),
     ///   [`token_urls`](Self::token_urls) and [`discovery_url`](Self::discovery_url) is set;
-    /// * [`discovery_url`](Self::discovery_url), [`revocation_url`](Self::revocation_url) or
-    ///   [`authorization_url`](Self::authorization_url) has `{tenant_id}`;
+    /// * [`discovery_url`](Self::discovery_url), [`revocation_url`](Self::revocation_url),
+    ///   [`authorization_url`](Self::authorization_url) or [`end_session_url`](Self::end_session_url)
+    ///   has `{tenant_id}`;
     /// * a [`trusted_audience`](Self::trusted_audience) is empty, or
     ///   [`accept_extra_scopes`](Self::accept_extra_scopes) is no list of scopes;
     /// * the [`timeout`](Self::timeout) is 0.
@@ -489,6 +502,8 @@ impl TokenExchangeBuilder {
             self.tenantless_url("revocation_url", self.revocation_url.as_ref(), &mut faults);
         let authorization_url =
             self.tenantless_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
+        let end_session_url =
+            self.tenantless_url("end_session_url", self.end_session_url.as_ref(), &mut faults);
         if self.settings.trusted_audiences.iter().any(String::is_empty) {
             faults.push(Fault::new("trusted_audiences", "has an empty entry: name an audience"));
         }
@@ -543,6 +558,7 @@ impl TokenExchangeBuilder {
             token_url_source,
             revocation_url,
             authorization_url,
+            end_session_url,
             breakers: Breakers::default(),
             metadata: Mutex::new(None),
             issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),

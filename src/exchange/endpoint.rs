@@ -72,6 +72,7 @@ pub(super) struct TokenEndpoint {
     pub(super) token_url_source: TokenUrlSource,
     pub(super) revocation_url: Option<Url>,
     pub(super) authorization_url: Option<Url>,
+    pub(super) end_session_url: Option<Url>,
     pub(super) breakers: Breakers,
     /// The endpoints from the metadata, and the monotonic time at which they were read.
     pub(super) metadata: Mutex<Option<(Duration, Arc<Endpoints>)>>,

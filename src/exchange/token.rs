@@ -132,7 +132,8 @@ impl AccessToken {
     }
 
     /// Returns the ID token, if the answer has one. It is *not verified*. A shared cache keeps it sealed
-    /// for a minute, in case the browser repeats the sign-in callback; sessions do not keep it.
+    /// for a minute, in case the browser repeats the sign-in callback. Sessions keep it only for a sign-out
+    /// at the provider.
     pub fn id_token(&self) -> Option<&Secret> {
         self.data.id_token.as_ref()
     }
@@ -220,6 +221,12 @@ impl AccessToken {
 
     pub(super) fn with_lifetime(mut self, lifetime: Duration) -> Self {
         Arc::make_mut(&mut self.data).lifetime = Some(lifetime);
+        self
+    }
+
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn with_id_token(mut self, id_token: Option<Secret>) -> Self {
+        Arc::make_mut(&mut self.data).id_token = id_token;
         self
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Discovery {
     algorithms: Vec<Algorithm>,
     pub(super) settings: JwksSettings,
     key_sets: Arc<KeySets>,
-    /// Whether to keep the URLs of the token, authorization and revocation endpoints, which the service's own
+    /// Whether to keep the URLs of the token, authorization, revocation and end-session endpoints, which the service's own
     /// client needs.
     keeps_endpoints: bool,
     pub(super) single_flight: SingleFlight<(), DiscoveryResult>,

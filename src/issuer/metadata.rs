@@ -92,6 +92,8 @@ pub(crate) struct Endpoints {
     pub(crate) token: Url,
     pub(crate) revocation: Option<Url>,
     pub(crate) authorization: Option<Url>,
+    /// Where a browser ends the provider's session (OpenID Connect RP-Initiated Logout §2.1).
+    pub(crate) end_session: Option<Url>,
     /// Whether authorization responses have `iss` (RFC 9207 §3).
     pub(crate) supports_iss_parameter: bool,
     /// Whether the metadata lists the supported code challenge methods without S256.
@@ -119,6 +121,7 @@ impl Endpoints {
             token: endpoint("token_endpoint").ok_or(MetadataError::Lacks("token_endpoint"))?,
             revocation: endpoint("revocation_endpoint"),
             authorization: endpoint("authorization_endpoint"),
+            end_session: endpoint("end_session_endpoint"),
             supports_iss_parameter: supports_iss_parameter
                 .and_then(Value::as_bool)
                 .unwrap_or(false),

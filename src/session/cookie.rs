@@ -16,6 +16,10 @@ const MAX_PART_BYTES: usize = 3800;
 /// Maximum number of parts. Servers and proxies reject requests with larger heads.
 const MAX_PARTS: usize = 4;
 
+/// Maximum number of parts of a session with an ID token. Many servers and proxies allow 8 KiB for a header
+/// field, so a token that only sign-out needs must not make the cookies larger than that.
+const MAX_PARTS_WITH_ID_TOKEN: usize = 2;
+
 /// Maximum number of cookies that one response clears. The next response clears the rest.
 pub(super) const MAX_CLEARED: usize = 24;
 
@@ -238,6 +242,11 @@ impl CookiePrefix {
             _ => headers.remove(header::COOKIE),
         };
     }
+}
+
+/// Returns whether a sealed value with an ID token is small enough for cookies.
+pub(super) fn has_room_for_id_token(sealed: &str) -> bool {
+    sealed.len() <= MAX_PARTS_WITH_ID_TOKEN * MAX_PART_BYTES
 }
 
 /// Joins the parts of a value. Part 0 begins with their number.

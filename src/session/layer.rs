@@ -74,6 +74,10 @@ impl<S> Layer<S> for SessionLayer {
 #[derive(Clone)]
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 
+/// The request extension with a session that just ended, for a sign-out at the provider.
+#[derive(Clone)]
+pub(crate) struct EndedSession(pub(crate) Arc<Session>);
+
 impl<Q> Gate<Q> for SessionLayer {
     type After = (Option<Box<ResponseCookies>>, Option<Box<SessionUnavailable>>);
     /// The result of the renewal (`None` if it took too long), the session before the renewal, and
@@ -86,6 +90,7 @@ impl<Q> Gate<Q> for SessionLayer {
     ) -> Result<Decision<Self::After, Self::Awaited>, Response<Bytes>> {
         let sessions = &self.0.sessions;
         request.extensions_mut().remove::<CurrentSession>();
+        request.extensions_mut().remove::<EndedSession>();
         let (session, names) = sessions.read(request.headers());
         if session.is_none() && names.stale.is_empty() {
             return Ok(Decision::Pass(Default::default()));
@@ -107,7 +112,10 @@ impl<Q> Gate<Q> for SessionLayer {
         };
         let is_expired = freshness == Freshness::Expired;
         match renewal {
-            None if is_expired => after.change = Change::Ended,
+            None if is_expired => {
+                request.extensions_mut().insert(EndedSession(Arc::new(session)));
+                after.change = Change::Ended;
+            }
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
                 let renewal = with_timeout(sessions.max_renewal_wait(&session), renewal);
                 let awaited = Box::pin(async move { (renewal.await, session, after) });
@@ -210,6 +218,7 @@ fn apply_renewal<Q>(
         }
         // The session ended. The inner layer decides whether the request needs an identity.
         Some(Ok(None)) => {
+            request.extensions_mut().insert(EndedSession(Arc::new(before)));
             after.change = Change::Ended;
             return None;
         }

@@ -17,13 +17,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use url::Url;
+use zeroize::Zeroizing;
 
 use crate::auth::Auth;
 use crate::clock::unix_time;
-use crate::config::{ConfigError, Fault};
+use crate::config::{ConfigError, Fault, is_loopback};
 use crate::exchange::{
-    AccessToken, ExchangeError, Freshness, OAuthError, RefreshRequest, TokenExchangeClient,
+    AccessToken, EndSessionRequest, ExchangeError, Freshness, OAuthError, RefreshRequest,
+    TokenExchangeClient,
 };
 use crate::gate::BoxFuture;
 use crate::support::mac::Mac;
@@ -31,13 +35,13 @@ use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
-use cookie::{CookieId, CookieNames, CookiePrefix, Session};
+use cookie::{CookieId, CookieNames, CookiePrefix, has_room_for_id_token};
 use origin::Origins;
 
 pub use layer::{SessionLayer, SessionService};
 
-pub(crate) use cookie::{clear_cookie, cookies_named, is_cookie_name, set_cookie};
-pub(crate) use layer::CurrentSession;
+pub(crate) use cookie::{Session, clear_cookie, cookies_named, is_cookie_name, set_cookie};
+pub(crate) use layer::{CurrentSession, EndedSession};
 
 /// Default lifetime of a session, with all its renewals.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);
@@ -121,6 +125,8 @@ struct Inner {
     lifetime: Duration,
     renewal_wait: Duration,
     origins: Origins,
+    /// Where the provider redirects browsers after a sign-out there.
+    post_logout_redirect_uri: Option<String>,
     renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
 }
 
@@ -128,7 +134,10 @@ struct Inner {
 type RenewalResult = Result<Option<Session>, ExchangeError>;
 
 impl Session {
+    /// Returns the session with new tokens. Without a new ID token, the old one is still a hint of the user.
     fn renewed_with(&self, token: AccessToken) -> Self {
+        let id_token = token.id_token().or(self.token.id_token()).cloned();
+        let token = token.with_id_token(id_token);
         Self { token, started_at: self.started_at, id: self.id.next() }
     }
 }
@@ -145,6 +154,7 @@ impl Sessions {
             lifetime: DEFAULT_LIFETIME,
             renewal_wait: DEFAULT_RENEWAL_WAIT,
             origins: Vec::new(),
+            post_logout_redirect_uri: None,
         }
     }
 
@@ -166,6 +176,9 @@ impl Sessions {
     /// layer clears the cookies of earlier sessions.
     pub(crate) fn start(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
         let started_at = self.0.auth.now();
+        if self.ends_at_provider() && token.id_token().is_none() {
+            self.0.client.log_missing_hint("the sign-in has no ID token: request the scope openid");
+        }
         let session = Session { token, started_at, id: CookieId::new(started_at)? };
         let mut cookies = vec![self.0.cookies.marker_cookie(&session.id, self.0.lifetime)?];
         cookies.extend(self.cookies(&session)?);
@@ -175,6 +188,37 @@ impl Sessions {
     /// Returns the cookie that ends a session. The layer clears the other cookies.
     pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
         self.0.cookies.clear_marker(&session.id)
+    }
+
+    fn ends_at_provider(&self) -> bool {
+        self.0.post_logout_redirect_uri.is_some()
+    }
+
+    /// Returns where the provider redirects browsers after a sign-out there, if sign-outs end its session.
+    pub(crate) fn post_logout_redirect_uri(&self) -> Option<&str> {
+        self.0.post_logout_redirect_uri.as_deref()
+    }
+
+    /// Returns the URL that ends the provider's session. `session` is the one that ended here.
+    pub(crate) async fn end_session_url(
+        &self,
+        session: Option<&Session>,
+        state: Option<&str>,
+    ) -> Result<Url, ExchangeError> {
+        let mut request = EndSessionRequest::new();
+        request.id_token_hint = session.and_then(|session| session.token.id_token().cloned());
+        request.post_logout_redirect_uri = self.0.post_logout_redirect_uri.clone();
+        request.state = state.map(str::to_owned);
+        let url = self.0.client.end_session_url(&request).await;
+        if matches!(url, Err(ExchangeError::NotConfigured(_))) {
+            self.0.client.log_no_end_session_endpoint();
+        }
+        url
+    }
+
+    /// Returns whether a page of the service or of a trusted origin caused the request.
+    pub(crate) fn is_from_trusted_page(&self, head: &Parts) -> bool {
+        origin::is_from_trusted_page(&head.uri, &head.headers, self.origins())
     }
 
     /// Reads the session from the cookies of a request, and classifies the cookies.
@@ -220,17 +264,42 @@ impl Sessions {
     /// Returns the data cookies, or `None` if they would be too large or could not be sealed.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
-        let mut plain = session.token.to_bytes(clock);
-        plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
         let ends = session.started_at + self.0.lifetime;
-        let name = self.0.cookies.data(&session.id);
-        let sealed = self.0.keys.seal(Purpose::Session, &name, &plain, ends, clock)?;
+        let sealed = match self.sealed_with_id_token(session, ends) {
+            Some(sealed) => sealed,
+            None => self.sealed(session, session.token.to_bytes(clock), ends)?,
+        };
         let left = ends.duration_since(clock.now()).unwrap_or_default();
         let cookies = self.0.cookies.data_cookies(&session.id, &sealed, left);
         if cookies.is_none() {
             telemetry::session_too_large(sealed.len());
         }
         cookies
+    }
+
+    /// Seals a session with its ID token, if sign-outs need it and it fits.
+    fn sealed_with_id_token(&self, session: &Session, ends: SystemTime) -> Option<String> {
+        if !self.ends_at_provider() || session.token.id_token().is_none() {
+            return None;
+        }
+        let plain = session.token.to_bytes_with_id_token(&**self.0.auth.clock());
+        let sealed = self.sealed(session, plain, ends)?;
+        if has_room_for_id_token(&sealed) {
+            return Some(sealed);
+        }
+        self.0.client.log_missing_hint("the cookies of the session have no room for the ID token");
+        None
+    }
+
+    fn sealed(
+        &self,
+        session: &Session,
+        mut plain: Zeroizing<Vec<u8>>,
+        ends: SystemTime,
+    ) -> Option<String> {
+        plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
+        let name = self.0.cookies.data(&session.id);
+        self.0.keys.seal(Purpose::Session, &name, &plain, ends, &**self.0.auth.clock())
     }
 
     /// Returns whether the access token may expire before the service verifies it.
@@ -342,6 +411,7 @@ pub struct SessionsBuilder {
     lifetime: Duration,
     renewal_wait: Duration,
     origins: Vec<String>,
+    post_logout_redirect_uri: Option<String>,
 }
 
 impl SessionsBuilder {
@@ -376,10 +446,50 @@ impl SessionsBuilder {
         self
     }
 
+    /// Makes sign-outs (`POST logout`) also end the provider's session, which otherwise signs the next
+    /// user of the browser in without a question (OpenID Connect RP-Initiated Logout 1.0). Default: a
+    /// sign-out ends only the session of this service.
+    ///
+    /// `post_logout_redirect_uri` is the page to which the provider then redirects the browser: an https
+    /// URL without a fragment (http for loopback only), exactly as registered at the provider. It is a
+    /// public page of the service, or the public URL of the endpoint `logout`. In the second case a sign-out
+    /// may name a page of this host with `return_to`, and otherwise leads to
+    /// [`landing`](crate::endpoints::SignIn::landing).
+    ///
+    /// The session keeps the newest ID token for this, if the cookies of the session then have at most
+    /// 7.6 kB. Without it, the request names the user by nothing but the provider's own cookie. Some
+    /// providers then ask the user for confirmation, refuse the request, or do not redirect back. A warning
+    /// in the log says so once.
+    ///
+    /// *Not* checked: whether the provider ended its session. Its end-session endpoint comes from its
+    /// metadata, or from [`end_session_url`](crate::exchange::TokenExchangeBuilder::end_session_url).
+    /// If there is none, a sign-out ends only the session of this service, and a warning is logged.
+    ///
+    /// ```
+    /// use scaikey_auth::exchange::SealingKeys;
+    /// use scaikey_auth::session::Sessions;
+    /// use scaikey_auth::{Auth, ConfigError, Secret, TokenExchangeClient};
+    ///
+    /// fn sessions(
+    ///     auth: &Auth,
+    ///     client: TokenExchangeClient,
+    ///     keys: &Secret,
+    /// ) -> Result<Sessions, ConfigError> {
+    ///     Sessions::builder(auth, client, SealingKeys::parse(keys)?)
+    ///         .end_at_provider("https://wave.example/v1/auth/logout")
+    ///         .build()
+    /// }
+    /// ```
+    pub fn end_at_provider(mut self, post_logout_redirect_uri: impl Into<String>) -> Self {
+        self.post_logout_redirect_uri = Some(post_logout_redirect_uri.into());
+        self
+    }
+
     /// Builds the sessions.
     ///
     /// # Errors
-    /// Reports an invalid cookie name, an invalid origin, or a lifetime out of range.
+    /// Reports an invalid cookie name, an invalid origin or page after sign-out, a lifetime out of range,
+    /// or a client that has no single end-session endpoint, if sign-outs need it.
     pub fn build(self) -> Result<Sessions, ConfigError> {
         let mut faults = Vec::new();
         let name = CookiePrefix::new(&self.name);
@@ -393,6 +503,14 @@ impl SessionsBuilder {
             faults.push(Fault::new("lifetime", "must be more than zero and at most 400 days"));
         }
         let origins = Origins::new(&self.origins, &mut faults);
+        if let Some(uri) = &self.post_logout_redirect_uri {
+            if !is_public_page(uri) {
+                let problem = "must be an https URL without fragment and braces (http for loopback only): set it \
+                               to a page of this service that is registered at the provider";
+                faults.push(Fault::new("post_logout_redirect_uri", problem));
+            }
+            faults.extend(self.client.sign_out_faults());
+        }
         let Some(name) = name.filter(|_| faults.is_empty()) else {
             let none = || ConfigError::one(Fault::new("sessions", "cannot be set up"));
             return Err(ConfigError::from_faults(faults).err().unwrap_or_else(none));
@@ -405,7 +523,16 @@ impl SessionsBuilder {
             lifetime: self.lifetime,
             renewal_wait: self.renewal_wait,
             origins,
+            post_logout_redirect_uri: self.post_logout_redirect_uri,
             renewals: SingleFlight::default(),
         })))
     }
+}
+
+/// Returns whether a provider can redirect browsers to this page.
+fn is_public_page(uri: &str) -> bool {
+    let is_secure =
+        |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
+    let url = Url::parse(uri).ok().filter(|_| !uri.contains(['{', '}']));
+    url.is_some_and(|url| is_secure(&url) && url.fragment().is_none())
 }

@@ -107,6 +107,8 @@ pub(crate) enum Purpose<'a> {
     Session,
     /// The cookie of a pending sign-in.
     SignIn,
+    /// The cookie of a sign-out at the provider.
+    SignOut,
 }
 
 impl SealingKeys {
@@ -326,6 +328,7 @@ impl Purpose<'_> {
             Self::ServiceTokens(owner) => [b"cached tokens of service ", owner],
             Self::Session => [b"session cookie", b""],
             Self::SignIn => [b"sign-in cookie", b""],
+            Self::SignOut => [b"sign-out cookie", b""],
         }
     }
 }
@@ -410,13 +413,14 @@ fn expanded(key: &hmac::Key, info: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
 mod tests {
     use super::*;
 
-    const PURPOSES: [Purpose<'_>; 6] = [
+    const PURPOSES: [Purpose<'_>; 7] = [
         Purpose::UserTokens(b"alice"),
         Purpose::UserTokens(b"bob"),
         Purpose::ServiceTokens(b"alice"),
         Purpose::ServiceTokens(b""),
         Purpose::Session,
         Purpose::SignIn,
+        Purpose::SignOut,
     ];
 
     /// A clock that stands still: the wall-clock time, and the monotonic time.

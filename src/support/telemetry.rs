@@ -567,6 +567,28 @@ pub(crate) fn not_revoked(
     count!("scaikey_auth_tokens_not_revoked_total", "reason" => reason);
 }
 
+/// Logs that sign-outs at the provider go without an ID token. Warns if this is new.
+pub(crate) fn sign_out_without_hint(reason: &'static str, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(
+            reason,
+            "sign-out at the provider goes without id_token_hint: the provider may ask the user for confirmation, refuse the request, or not redirect back"
+        )
+    );
+}
+
+/// Logs that sign-outs do not end the provider's session. Warns if this is new.
+#[cfg(feature = "endpoints")]
+pub(crate) fn no_end_session_endpoint(is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(
+            "sign-out ends only the session of this service, and the next sign-in may need no password: the provider's metadata has no end_session_endpoint. Set end_session_url (`P_END_SESSION_URL`), or remove post_logout_redirect_uri (`P_POST_LOGOUT_REDIRECT_URI`)"
+        )
+    );
+}
+
 /// Logs and counts an invalid token of a sign-in. `claim` is the name of the invalid claim.
 pub(crate) fn sign_in_token_refused(
     token: &'static str,

@@ -35,6 +35,7 @@ pub struct Client {
     pub(super) extra_scopes: Vec<String>,
     pub(super) exchange_policies: Vec<ExchangePolicy>,
     pub(super) redirect_uris: Vec<String>,
+    pub(super) post_logout_redirect_uris: Vec<String>,
     pub(super) lifetime: Option<Duration>,
     pub(super) sends_expires_in: bool,
 }
@@ -82,6 +83,7 @@ impl Client {
             extra_scopes: Vec::new(),
             exchange_policies: Vec::new(),
             redirect_uris: Vec::new(),
+            post_logout_redirect_uris: Vec::new(),
             lifetime: None,
             sends_expires_in: true,
         }
@@ -104,6 +106,13 @@ impl Client {
     /// Adds a redirect URI for sign-in. Requests must match it exactly.
     pub fn redirect_uri(mut self, uri: &str) -> Self {
         self.redirect_uris.push(uri.to_owned());
+        self
+    }
+
+    /// Adds a page to which the provider redirects a browser after sign-out. Requests must match it
+    /// exactly.
+    pub fn post_logout_redirect_uri(mut self, uri: &str) -> Self {
+        self.post_logout_redirect_uris.push(uri.to_owned());
         self
     }
 

@@ -48,6 +48,8 @@ pub enum ProviderEndpoint {
     Revocation,
     /// `/oauth/introspect` (RFC 7662).
     Introspection,
+    /// `/logout`, where a browser signs out (OpenID Connect RP-Initiated Logout 1.0).
+    EndSession,
 }
 
 /// A request that the provider received (feature `testing`).

@@ -66,6 +66,7 @@ struct Inner {
     token: EndpointState,
     revocation: EndpointState,
     introspection: EndpointState,
+    end_session: EndpointState,
     registry: Registry,
     grant_store: GrantStore,
     trusted_workloads: Mutex<Vec<TrustedWorkload>>,
@@ -106,6 +107,7 @@ impl TestIssuer {
             token: EndpointState::new(),
             revocation: EndpointState::new(),
             introspection: EndpointState::new(),
+            end_session: EndpointState::new(),
             registry: Registry::default(),
             grant_store: GrantStore::default(),
             trusted_workloads: Mutex::default(),
@@ -370,6 +372,7 @@ impl TestIssuer {
             ProviderEndpoint::Token => &self.0.token,
             ProviderEndpoint::Revocation => &self.0.revocation,
             ProviderEndpoint::Introspection => &self.0.introspection,
+            ProviderEndpoint::EndSession => &self.0.end_session,
         }
     }
 

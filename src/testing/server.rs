@@ -106,6 +106,7 @@ impl Routes {
                 "/oauth/token" => ProviderEndpoint::Token,
                 "/oauth/revoke" => ProviderEndpoint::Revocation,
                 "/oauth/introspect" => ProviderEndpoint::Introspection,
+                "/logout" => ProviderEndpoint::EndSession,
                 _ => return None,
             };
             Some((issuer.clone(), endpoint))
@@ -187,7 +188,8 @@ fn normal_answer(
         ProviderEndpoint::Authorization
         | ProviderEndpoint::Token
         | ProviderEndpoint::Revocation
-        | ProviderEndpoint::Introspection => return oauth::answer(issuer, endpoint, request),
+        | ProviderEndpoint::Introspection
+        | ProviderEndpoint::EndSession => return oauth::answer(issuer, endpoint, request),
         ProviderEndpoint::Discovery => issuer.metadata(),
         ProviderEndpoint::Jwks => {
             let value = issuer.current_cache_control();

@@ -38,11 +38,9 @@ impl AccessToken {
         self.serialize(clock, None)
     }
 
-    /// Serializes the token with its ID token, for another process that completes the same sign-in.
-    pub(in crate::exchange) fn to_bytes_with_id_token(
-        &self,
-        clock: &dyn Clock,
-    ) -> Zeroizing<Vec<u8>> {
+    /// Serializes the token with its ID token: for another process that completes the same sign-in, or for
+    /// a later sign-out at the provider.
+    pub(crate) fn to_bytes_with_id_token(&self, clock: &dyn Clock) -> Zeroizing<Vec<u8>> {
         self.serialize(clock, self.id_token())
     }
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
+use http::header::{LOCATION, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
-use serde_json::Value;
 use url::{Url, form_urlencoded};
 
-use super::super::clients::Client;
+use super::super::clients::{Client, User};
 use super::super::endpoint::ReceivedRequest;
 use super::super::issuer::TestIssuer;
-use super::{Answer, no_store_headers};
+use super::Answer;
+use super::pages::{self, escaped};
 
 /// An authorization request from the query. The sign-in form posts to the same URL.
 struct AuthorizationRequest {
@@ -25,12 +25,14 @@ pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
         // No redirect: the redirect URI is not known to be the client's (RFC 6749 §3.1.2.4).
         Err(problem) => return page(StatusCode::BAD_REQUEST, &notice(problem)),
     };
-    if let Some(error) = authorization.error_code() {
+    let signed_in = issuer.signed_in_user(request).filter(|_| !authorization.is("prompt", "login"));
+    if let Some(error) = authorization.error_code(signed_in.is_some()) {
         return authorization.send_back(issuer, &[("error", error)]);
     }
-    match request.method {
-        Method::POST => authorization.sign_in(issuer, request),
-        _ => page(StatusCode::OK, &authorization.form(None)),
+    match (&request.method, signed_in) {
+        (&Method::POST, _) => authorization.sign_in(issuer, request),
+        (_, Some(user)) => authorization.grant(issuer, user),
+        (_, None) => page(StatusCode::OK, &authorization.form(None)),
     }
 }
 
@@ -57,27 +59,30 @@ impl AuthorizationRequest {
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the error code of a request that is invalid or forbids the sign-in page
-    /// (`prompt=none`).
-    fn error_code(&self) -> Option<&'static str> {
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.get(name) == Some(value)
+    }
+
+    /// Returns the error code of a request that is invalid, or forbids the sign-in page
+    /// (`prompt=none`) that it needs.
+    fn error_code(&self, is_signed_in: bool) -> Option<&'static str> {
         let repeated = self.parameters.iter().enumerate().any(|(nth, (name, _))| {
             self.parameters.iter().take(nth).any(|(earlier, _)| earlier == name)
         });
-        let is = |name: &str, value: &str| self.get(name) == Some(value);
         let allowed = |scope: &str| self.client.scopes.iter().any(|known| known == scope);
         if repeated || self.get("code_challenge").is_none_or(|it| it.len() != 43) {
             return Some("invalid_request");
         }
-        if !is("code_challenge_method", "S256") {
+        if !self.is("code_challenge_method", "S256") {
             return Some("invalid_request");
         }
-        if !is("response_type", "code") {
+        if !self.is("response_type", "code") {
             return Some("unsupported_response_type");
         }
         if !self.scope().split_ascii_whitespace().all(allowed) {
             return Some("invalid_scope");
         }
-        is("prompt", "none").then_some("login_required")
+        (self.is("prompt", "none") && !is_signed_in).then_some("login_required")
     }
 
     fn scope(&self) -> &str {
@@ -98,6 +103,14 @@ impl AuthorizationRequest {
             let problem = "The user name or the password is wrong.";
             return page(StatusCode::OK, &self.form(Some(problem)));
         };
+        let cookie = issuer.remember(&user);
+        let mut answer = self.grant(issuer, user);
+        answer.headers.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+        answer
+    }
+
+    /// Redirects to the client with a code for this user.
+    fn grant(&self, issuer: &TestIssuer, user: Arc<User>) -> Answer {
         let scope = match self.scope() {
             "" => self.client.scopes.join(" "),
             scope => scope.to_owned(),
@@ -149,73 +162,18 @@ impl AuthorizationRequest {
     }
 }
 
+fn page(status: StatusCode, main: &str) -> Answer {
+    pages::page(status, "Sign in", main)
+}
+
 fn notice(problem: &str) -> String {
     format!("<h1>Sign-in failed</h1>\n<p>{problem}</p>")
 }
 
-fn page(status: StatusCode, main: &str) -> Answer {
-    let mut headers = no_store_headers();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    // No form-action: browsers also apply it to the redirect after the form, which goes to the
-    // client.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    let page = format!(
-        r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Sign in – test provider</title>
-<style>{STYLE}</style>
-<main>
-<p class="brand"><span></span>test provider</p>
-{main}
-</main>
-</html>
-"#
-    );
-    Answer { status, headers, json: Value::Null, page: Some(page) }
-}
-
-const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #1b1f2a; --soft: #687084; --card: #fff; --paper: #eef1f6; --line: #d5dae4; --key: #2f5bea }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8ebf2; --soft: #98a1b5; --card: #1c212d; --paper: #11141c; --line: #343c4e; --key: #7b9bff } }
-* { box-sizing: border-box }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-main { width: min(23rem, 92vw); padding: 2rem; background: var(--card); border: 1px solid var(--line); border-radius: 14px; box-shadow: 0 12px 32px rgb(20 30 60 / .08) }
-.brand { margin: 0 0 1.5rem; color: var(--soft); font-size: .85rem; display: flex; align-items: center; gap: .5rem }
-.brand span { width: .9rem; height: .9rem; border-radius: 4px; background: var(--key) }
-h1 { margin: 0; font-size: 1.5rem }
-h1 + p { margin: .1rem 0 1.4rem; color: var(--soft) }
-strong { color: var(--ink) }
-label { display: block; margin: .9rem 0 .3rem; font-size: .9rem; font-weight: 600 }
-input { width: 100%; padding: .6rem .7rem; font: inherit; color: inherit; background: transparent; border: 1px solid var(--line); border-radius: 8px }
-input:focus { outline: 2px solid var(--key); outline-offset: 1px; border-color: transparent }
-button { width: 100%; margin-top: 1.3rem; padding: .65rem; font: inherit; font-weight: 600; color: #fff; background: #2f5bea; border: 0; border-radius: 8px; cursor: pointer }
-button.quiet { margin-top: .4rem; color: var(--soft); background: transparent; font-weight: 400 }
-.problem { margin: 0 0 .5rem; padding: .6rem .8rem; border-radius: 8px; background: #fdecec; color: #8c1d1d; font-size: .9rem }
-.small { margin: 1.5rem 0 .4rem; color: var(--soft); font-size: .85rem }
-.scopes { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .35rem }
-.scopes li { padding: .1rem .55rem; border: 1px solid var(--line); border-radius: 99px; font-size: .8rem; color: var(--soft) }
-";
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+
     use super::super::super::provider::tests::payload;
     use super::super::super::{Provider, ProviderEndpoint, User};
     use super::super::issuer::tests::request_token;

@@ -24,6 +24,9 @@ struct Entries {
     granted: HashMap<String, u64>,
     reuses: u64,
     keeps_refresh_tokens: bool,
+    /// The browsers that signed in, by the value of their cookie, if they are remembered.
+    sign_ins: HashMap<String, Arc<User>>,
+    has_single_sign_on: bool,
     lifetime: Option<Duration>,
 }
 
@@ -85,6 +88,27 @@ impl GrantStore {
                 Ok((Arc::clone(&code.session), code.nonce.clone()))
             }
         }
+    }
+
+    pub(super) fn set_single_sign_on(&self, on: bool) {
+        self.entries().has_single_sign_on = on;
+    }
+
+    /// Remembers a browser, if there is single sign-on. Returns the value of its cookie.
+    pub(super) fn add_sign_in(&self, user: &Arc<User>) -> Option<String> {
+        let mut entries = self.entries();
+        let id = entries.has_single_sign_on.then(|| random("sign-in"))?;
+        entries.sign_ins.insert(id.clone(), Arc::clone(user));
+        Some(id)
+    }
+
+    pub(super) fn signed_in_user(&self, id: &str) -> Option<Arc<User>> {
+        let entries = self.entries();
+        entries.sign_ins.get(id).filter(|_| entries.has_single_sign_on).cloned()
+    }
+
+    pub(super) fn end_sign_in(&self, id: &str) {
+        self.entries().sign_ins.remove(id);
     }
 
     /// Creates a refresh token for a session.

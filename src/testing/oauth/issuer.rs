@@ -34,6 +34,14 @@ impl TestIssuer {
         self.url_of("/oauth/introspect")
     }
 
+    /// Returns the URL of the end-session endpoint, where a browser signs out (OpenID Connect
+    /// RP-Initiated Logout 1.0). It asks the user for confirmation, unless `id_token_hint` is an ID
+    /// token of the user, which may have expired. It redirects only to a URI of
+    /// [`Client::post_logout_redirect_uri`](super::super::Client::post_logout_redirect_uri).
+    pub fn end_session_endpoint(&self) -> String {
+        self.url_of("/logout")
+    }
+
     /// Registers a client, which may then use these endpoints. Replaces a client with the same id.
     pub fn register_client(&self, client: Client) {
         self.registry().add_client(client);
@@ -139,6 +147,7 @@ impl TestIssuer {
             "token_endpoint": self.token_endpoint(),
             "revocation_endpoint": self.revocation_endpoint(),
             "introspection_endpoint": self.introspection_endpoint(),
+            "end_session_endpoint": self.end_session_endpoint(),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "grant_types_supported": GRANT_TYPES,

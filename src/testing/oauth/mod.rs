@@ -1,5 +1,5 @@
 //! The OAuth endpoints: authorization and tokens (RFC 6749), revocation (RFC 7009), introspection
-//! (RFC 7662).
+//! (RFC 7662), and sign-out.
 
 mod authorize;
 mod client;
@@ -8,7 +8,9 @@ mod form;
 mod grant_store;
 mod grants;
 mod issuer;
+mod pages;
 mod revoke_and_introspect;
+mod sign_ins;
 
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -38,6 +40,9 @@ pub(super) fn answer(
 ) -> Answer {
     if endpoint == ProviderEndpoint::Authorization {
         return authorize::answer(issuer, request);
+    }
+    if endpoint == ProviderEndpoint::EndSession {
+        return sign_ins::answer(issuer, request);
     }
     let answer = || {
         let form = Form::read(request)?;

@@ -72,6 +72,7 @@ fn unused_url_placeholders_are_refused() {
     let place = "https://id.example/{tenant_id}/x";
     refused(with().authorization_url(place).build(), "authorization_url", "{tenant_id}");
     refused(with().revocation_url(place).build(), "revocation_url", "{tenant_id}");
+    refused(with().end_session_url(place).build(), "end_session_url", "{tenant_id}");
 }
 
 #[test]
@@ -235,6 +236,7 @@ fn client_urls_with_foreign_braces_are_refused() {
             (with().token_url(url()), "token_url"),
             (with().revocation_url(url()), "revocation_url"),
             (with().authorization_url(url()), "authorization_url"),
+            (with().end_session_url(url()), "end_session_url"),
             (with().discovery_url(url()), "discovery_url"),
         ] {
             let error = builder.build().unwrap_err();
@@ -423,4 +425,55 @@ async fn authorization_request_keeps_its_own_parameters() {
         let refused = client.authorization_url(&request().parameter(name, "x")).await;
         assert!(matches!(refused, Err(ExchangeError::NotConfigured(_))), "{name}");
     }
+}
+
+/// Posts to `logout` without a session, and returns the URL in the answer.
+async fn end_session_url(endpoints: scaikey_auth::endpoints::Endpoints) -> Option<String> {
+    let request = http::Request::post("/v1/auth/logout").header("sec-fetch-site", "same-origin");
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let answer = axum::Router::new().layer(endpoints).oneshot(request).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 9999).await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    body["end_session_url"].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn variables_turn_sign_out_at_provider_on() {
+    let sessions = [&SIGN_IN[..], &[("SESSION_KEYS", KEY)]].concat();
+    let page = ("POST_LOGOUT_REDIRECT_URI", "https://wave.example/bye");
+    let place = ("END_SESSION_URL", "https://id.example/logout?logout_uri=x");
+    let with = |more: &[(&str, &str)]| from_variables(&[&sessions[..], more].concat());
+    assert_eq!(end_session_url(with(&[place]).unwrap()).await, None);
+    let url = end_session_url(with(&[page, place]).unwrap()).await.unwrap();
+    let parameters = "client_id=wave&post_logout_redirect_uri=https%3A%2F%2Fwave.example%2Fbye";
+    assert_eq!(url, format!("https://id.example/logout?logout_uri=x&{parameters}"));
+
+    let file = r#"{ "endpoints": { "post_logout_redirect_uri": "https://wave.example/bye" },
+                    "client": { "end_session_url": "https://id.example/logout" } }"#;
+    let file: AuthConfig = serde_json::from_str(file).unwrap();
+    assert!(file.endpoints.post_logout_redirect_uri.is_some());
+    assert!(file.client.end_session_url.is_some());
+}
+
+#[test]
+fn useless_pages_after_sign_out_are_refused() {
+    let name = "POST_LOGOUT_REDIRECT_URI";
+    let outcome = from_variables(&[&SIGN_IN[..], &[(name, "https://wave.example/")]].concat());
+    refused(outcome, "WAVE_POST_LOGOUT_REDIRECT_URI", "WAVE_SESSION_KEYS");
+    for page in ["http://wave.example/", "/bye", "https://wave.example/#a", "https://a/{x}"] {
+        let outcome =
+            from_variables(&[&SIGN_IN[..], &[("SESSION_KEYS", KEY), (name, page)]].concat());
+        refused(outcome, "WAVE_POST_LOGOUT_REDIRECT_URI", "https URL");
+    }
+    // Sessions that the service builds itself.
+    let client = client("https://id.example").build().unwrap();
+    let sessions = || Sessions::builder(&auth(), client.clone(), SealingKeys::random().unwrap());
+    let variables = [("P_CLIENT_ID", "wave"), ("P_POST_LOGOUT_REDIRECT_URI", "https://w.example/")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = AuthConfig::from_vars("P", variables);
+    let endpoints = || auth().endpoints().client(client.clone());
+    let plain = endpoints().sessions(sessions().build().unwrap()).configured(&config);
+    refused(plain.build(), "P_POST_LOGOUT_REDIRECT_URI", "end_at_provider");
+    let sessions = sessions().end_at_provider("https://w.example/").build().unwrap();
+    endpoints().sessions(sessions).configured(&config).build().unwrap();
 }

@@ -12,7 +12,7 @@ use scaikey_auth::endpoints::{EndpointsBuilder, PasswordDecision, SignIn};
 use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::registrar::MemoryRegistrar;
-use scaikey_auth::session::Sessions;
+use scaikey_auth::session::{Sessions, SessionsBuilder};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
 use scaikey_auth::{Auth, AuthBuilder, Identity, TokenExchangeClient};
 use serde_json::Value;
@@ -24,6 +24,10 @@ use crate::support::local;
 
 /// The registered redirect URI. Tests send the callback to the address where the service listens.
 pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
+
+/// Registered pages after a sign-out at the provider: a page of the service, and its endpoint.
+pub(crate) const BYE: &str = "https://wave.example/bye";
+pub(crate) const LOGOUT: &str = "https://wave.example/v1/auth/logout";
 
 pub(crate) struct TestEnv {
     pub(crate) provider: Provider,
@@ -45,6 +49,7 @@ pub(crate) struct SlowHandler {
 pub(crate) struct Setup {
     pub(crate) auth: Box<dyn FnOnce(AuthBuilder) -> AuthBuilder>,
     pub(crate) sessions: Option<SealingKeys>,
+    pub(crate) session_settings: Box<dyn FnOnce(SessionsBuilder) -> SessionsBuilder>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
     pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
     pub(crate) clock: ManualClock,
@@ -57,6 +62,7 @@ impl Default for Setup {
         Self {
             auth: Box::new(|auth| auth),
             sessions: None,
+            session_settings: Box::new(|sessions| sessions),
             endpoints: Box::new(|endpoints| endpoints),
             sign_in: Box::new(|sign_in| sign_in),
             clock: ManualClock::new(),
@@ -86,6 +92,12 @@ impl Setup {
         self
     }
 
+    /// Makes sign-outs end the provider's session, which then redirects to this page.
+    pub(crate) fn end_at_provider(mut self, page: &'static str) -> Self {
+        self.session_settings = Box::new(move |sessions| sessions.end_at_provider(page));
+        self
+    }
+
     pub(crate) fn sign_in(mut self, change: impl FnOnce(SignIn) -> SignIn + 'static) -> Self {
         self.sign_in = Box::new(change);
         self
@@ -95,6 +107,7 @@ impl Setup {
         let clock = self.clock.clone();
         let provider = Provider::builder().clock(clock.clone()).start().await;
         let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
+        let wave = wave.post_logout_redirect_uri(BYE).post_logout_redirect_uri(LOGOUT);
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
         provider.register_user(User::new("alice", "wonderland"));
@@ -151,7 +164,8 @@ impl TestEnv {
             let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
             // Long enough for a busy machine.
             let sessions = sessions.renewal_wait(MINUTE);
-            sessions.trusted_origin("https://spa.example").build().unwrap()
+            let sessions = sessions.trusted_origin("https://spa.example");
+            (setup.session_settings)(sessions).build().unwrap()
         });
         if let Some(sessions) = &sessions {
             endpoints = endpoints.sessions(sessions.clone());

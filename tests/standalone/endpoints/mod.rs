@@ -12,6 +12,7 @@ mod secrets_in_logs;
 mod sessions;
 mod sign_in;
 mod sign_in_failures;
+mod sign_out;
 mod stores;
 mod throttle;
 mod unauthenticated;

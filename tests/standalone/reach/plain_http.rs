@@ -104,6 +104,7 @@ fn unnamed_http_url_names_the_setting() {
         ("token_url", base().token_url(plain)),
         ("revocation_url", base().revocation_url(plain)),
         ("authorization_url", base().authorization_url(plain)),
+        ("end_session_url", base().end_session_url(plain)),
         ("discovery_url", base().discovery_url(plain)),
     ] {
         let faults = faults(builder.clone().build());

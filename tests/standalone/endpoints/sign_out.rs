@@ -1,0 +1,371 @@
+//! Sign-out (logout) at the provider, and attacks on it.
+
+use std::collections::BTreeMap;
+
+use axum::http::Method;
+use scaikey_auth::Auth;
+use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
+use scaikey_auth::validator::insecure_decode_claims;
+use serde_json::{Value, json};
+
+use super::env::{BYE, LOGOUT, MINUTE, Setup, TestEnv, Visitor, encoded};
+use crate::support::http::{self, Answer};
+use crate::support::{Log, local};
+
+const PATH: &str = "/v1/auth/logout";
+const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
+const NAVIGATE: (&str, &str) = ("sec-fetch-mode", "navigate");
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+async fn signed_in(setup: Setup) -> (TestEnv, Visitor) {
+    let env = setup.build().await;
+    let browser = env.visitor();
+    let arrived = env.sign_in(&browser).await;
+    assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
+    (env, browser)
+}
+
+/// Posts the form of a sign-out, as a page of the service does.
+async fn post_form(browser: &Visitor, form: &str) -> Answer {
+    browser.send(Method::POST, PATH, &[SAME, NAVIGATE, FORM], form).await
+}
+
+/// Posts with `fetch`, as a script of the service does.
+async fn fetch(browser: &Visitor) -> Answer {
+    browser.send(Method::POST, PATH, &[SAME, ("sec-fetch-mode", "cors")], "").await
+}
+
+fn parameters(env: &TestEnv, url: &str) -> BTreeMap<String, String> {
+    let (endpoint, _) = url.split_once('?').unwrap();
+    assert_eq!(endpoint, env.provider.end_session_endpoint());
+    url::Url::parse(url).unwrap().query_pairs().into_owned().collect()
+}
+
+fn claims(token: &str) -> Value {
+    insecure_decode_claims(token).unwrap()
+}
+
+/// Opens a URL of the provider, as the browser would. Returns where it leads.
+async fn at_provider(url: &str) -> String {
+    let answer = http::send(http::client().get(url)).await;
+    assert_eq!(answer.status, 303, "{answer:?}");
+    answer.header("location").to_owned()
+}
+
+#[tokio::test]
+async fn sign_out_continues_at_the_provider() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(BYE)).await;
+    assert_eq!(browser.get("/me").await.body, "bob-id ");
+    let out = post_form(&browser, "").await;
+    assert_eq!(out.status, 303, "{out:?}");
+    assert_eq!(out.header("cache-control"), "no-store");
+    let url = out.header("location").to_owned();
+    let sent = parameters(&env, &url);
+    let names: Vec<_> = sent.keys().map(String::as_str).collect();
+    assert_eq!(names, ["client_id", "id_token_hint", "post_logout_redirect_uri"]);
+    let hint = claims(&sent["id_token_hint"]);
+    assert_eq!((&hint["aud"], &hint["sub"]), (&json!("wave"), &json!("bob-id")));
+    assert_eq!((&*sent["client_id"], &*sent["post_logout_redirect_uri"]), ("wave", BYE));
+    // The session here ended first.
+    assert!(browser.cookie_names().is_empty());
+    assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 1);
+    assert_eq!(at_provider(&url).await, BYE);
+
+    env.sign_in(&browser).await;
+    let out = fetch(&browser).await;
+    assert_eq!((out.status, browser.cookie_names().len()), (200, 0), "{out:?}");
+    let json = out.json();
+    assert_eq!(json.as_object().unwrap().len(), 1);
+    assert_eq!(parameters(&env, json["end_session_url"].as_str().unwrap())["client_id"], "wave");
+
+    // A browser without Fetch Metadata.
+    env.sign_in(&browser).await;
+    let old = [("origin", "https://spa.example"), ("accept", "text/html,*/*;q=0.8")];
+    assert_eq!(browser.send(Method::POST, PATH, &old, "").await.status, 303);
+}
+
+#[tokio::test]
+async fn newest_id_token_is_the_hint() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(BYE)).await;
+    let renew = async || {
+        env.clock.advance(MINUTE * 55);
+        assert_eq!(browser.get("/me").await.status, 200);
+    };
+    renew().await;
+    // A refresh without an ID token keeps the one before.
+    env.provider.fail(ProviderEndpoint::Token, Fault::remove_member("id_token"));
+    renew().await;
+    assert_eq!(env.provider.granted("refresh_token"), 2);
+    let url = fetch(&browser).await.json()["end_session_url"].as_str().unwrap().to_owned();
+    let sent = parameters(&env, &url);
+    let hint = claims(&sent["id_token_hint"]);
+    let seconds = |name: &str| hint[name].as_i64().unwrap();
+    assert_eq!(seconds("iat") - seconds("auth_time"), 55 * 60, "that of the first renewal");
+}
+
+#[tokio::test]
+async fn return_to_survives_the_provider() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(LOGOUT)).await;
+    let out = post_form(&browser, &format!("return_to={}", encoded("/bye?lang=de"))).await;
+    let url = out.header("location").to_owned();
+    let sent = parameters(&env, &url);
+    assert_eq!((out.status, sent["state"].len()), (303, 43));
+    assert!(!url.contains("lang"), "the page is in the cookie only: {url}");
+    assert_eq!(browser.cookie_names(), ["__Host-sign-in-return"]);
+    let back = at_provider(&url).await;
+    let back = back.strip_prefix("https://wave.example").unwrap();
+    // Another state, and another browser.
+    for (visitor, path) in [
+        (&browser, format!("{PATH}?state={}", "A".repeat(43))),
+        (&browser, PATH.to_owned()),
+        (&browser, format!("{back}&state=x")),
+        (&env.visitor(), back.to_owned()),
+    ] {
+        let landed = visitor.get(&path).await;
+        assert_eq!((landed.status, landed.header("location")), (303, "/"), "{path}");
+    }
+    let landed = browser.get(back).await;
+    assert_eq!((landed.status, landed.header("location")), (303, "/bye?lang=de"));
+    assert!(browser.cookie_names().is_empty(), "it can be used once");
+    // Too late.
+    env.sign_in(&browser).await;
+    let out = post_form(&browser, "return_to=/bye").await;
+    let state = parameters(&env, out.header("location"))["state"].clone();
+    env.clock.advance(MINUTE * 11);
+    let landed = browser.get(&format!("{PATH}?state={state}")).await;
+    assert_eq!(landed.header("location"), "/");
+    // Without a page there is no state.
+    env.sign_in(&browser).await;
+    let url = post_form(&browser, "").await.header("location").to_owned();
+    assert!(!parameters(&env, &url).contains_key("state"));
+    assert_eq!(at_provider(&url).await, LOGOUT);
+}
+
+#[tokio::test]
+async fn return_to_another_host_is_refused() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(LOGOUT)).await;
+    for page in [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "evil",
+        "/a\r\nset-cookie: x=y",
+        "/\t/evil.example",
+    ] {
+        let out = post_form(&browser, &format!("return_to={}", encoded(page))).await;
+        out.assert_oauth_error(400, "invalid_request");
+        assert!(out.headers.get("location").is_none() && out.headers.get("set-cookie").is_none());
+    }
+    let repeated = post_form(&browser, "return_to=/a&return_to=/b").await;
+    repeated.assert_oauth_error(400, "invalid_request");
+    // A page of the service is where the provider leads, so the parameter has no effect.
+    assert_eq!(browser.get("/me").await.status, 200, "the session did not end");
+    let env = env.start_process(Setup::with_sessions().end_at_provider(BYE)).await;
+    let out = post_form(&env.visitor(), "return_to=https://evil.example/").await;
+    assert_eq!(out.status, 303);
+    assert!(!out.header("location").contains("evil"));
+    // Nor does a state or a hint of the caller.
+    let form =
+        "state=x%0d%0aset-cookie:a&id_token_hint=y&post_logout_redirect_uri=https://evil.example";
+    let out = post_form(&env.visitor(), form).await;
+    let sent = parameters(&env, out.header("location"));
+    assert_eq!((sent.len(), &*sent["post_logout_redirect_uri"]), (2, BYE));
+}
+
+#[tokio::test]
+async fn get_never_signs_out() {
+    for (page, status) in [(BYE, 405), (LOGOUT, 303)] {
+        let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(page)).await;
+        for headers in [&[][..], &[NAVIGATE, SAME], &[NAVIGATE, ("sec-fetch-site", "cross-site")]] {
+            let path = format!("{PATH}?refresh_token=x&return_to=/x");
+            let answer = browser.send(Method::GET, &path, headers, "").await;
+            assert_eq!(answer.status, status, "{page}");
+            match status {
+                405 => assert_eq!(answer.header("allow"), "POST"),
+                _ => assert_eq!(answer.header("location"), "/"),
+            }
+        }
+        assert_eq!(browser.get("/me").await.status, 200, "{page}");
+        assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 0);
+        let put = browser.send(Method::PUT, PATH, &[SAME], "").await;
+        let allow = if status == 405 { "POST" } else { "GET, POST" };
+        assert_eq!((put.status, put.header("allow")), (405, allow));
+    }
+}
+
+#[tokio::test]
+async fn other_sites_cannot_sign_out() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(BYE)).await;
+    let forged: [&[(&str, &str)]; 4] = [
+        &[NAVIGATE, ("sec-fetch-site", "cross-site")],
+        &[NAVIGATE, ("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example"), ("accept", "text/html")],
+        &[],
+    ];
+    for headers in forged {
+        let answer = browser.send(Method::POST, PATH, headers, "").await;
+        assert_eq!(answer.status, 403, "{headers:?}");
+        // Browsers omit `SameSite=Lax` cookies of a form on another site.
+        let answer = env.visitor().send(Method::POST, PATH, headers, "").await;
+        answer.assert_oauth_error(403, "invalid_request");
+        assert!(answer.headers.get("location").is_none(), "{headers:?}");
+    }
+    assert_eq!(browser.get("/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn sign_out_without_session_reaches_the_provider() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(BYE)).await;
+    assert_eq!(post_form(&browser, "").await.status, 303);
+    // Again, for example with the back button: the provider's session may still exist.
+    let again = post_form(&browser, "").await;
+    let sent = parameters(&env, again.header("location"));
+    assert_eq!((again.status, sent.contains_key("id_token_hint")), (303, false));
+    assert_eq!(fetch(&browser).await.status, 200);
+    // A client with tokens signs out as ever.
+    let tokens = env.bob_tokens().await;
+    let form = format!("refresh_token={}", tokens["refresh_token"].as_str().unwrap());
+    assert_eq!(env.visitor().post_form(PATH, &form).await.status, 204);
+    // Without the setting, nothing changes.
+    let plain = Setup::with_sessions().build().await;
+    fetch(&plain.visitor()).await.assert_oauth_error(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn expired_session_still_gives_the_hint() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(BYE)).await;
+    env.clock.advance(MINUTE * 61);
+    env.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(400, "invalid_grant"));
+    let out = post_form(&browser, "").await;
+    let sent = parameters(&env, out.header("location"));
+    assert_eq!(claims(&sent["id_token_hint"])["sub"], "bob-id");
+    assert!(browser.cookie_names().is_empty());
+    assert_eq!(at_provider(out.header("location")).await, BYE, "the provider accepts it");
+    assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 0);
+}
+
+#[tokio::test]
+async fn failed_revocation_prevents_no_sign_out() {
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(BYE)).await;
+    for fault in [Fault::Status(503), Fault::OAuthError(400, "invalid_request")] {
+        let log = Log::start();
+        env.sign_in(&browser).await;
+        env.provider.fail(ProviderEndpoint::Revocation, fault);
+        assert_eq!(post_form(&browser, "").await.status, 303);
+        assert!(browser.cookie_names().is_empty());
+        assert!(log.text().contains("not revoked"), "{}", log.text());
+    }
+}
+
+#[tokio::test]
+async fn unavailable_provider_still_ends_the_session() {
+    let keys = SealingKeys::random().unwrap();
+    let setup = || {
+        let setup = Setup { sessions: Some(keys.clone()), ..Setup::default() };
+        setup.end_at_provider(BYE).sign_in(|sign_in| sign_in.failure_page("/sorry"))
+    };
+    let (env, browser) = signed_in(setup()).await;
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
+    // Another process, which has not read the metadata.
+    let mut env = env.with_new_client();
+    let auth = Auth::builder().issuer(local(env.provider.issuer())).audience("scaiwave");
+    env.auth = auth.clock(env.clock.clone()).build().unwrap();
+    let env = env.start_process(setup()).await;
+    let browser = browser.at(&env);
+    let out = post_form(&browser, "").await;
+    let page = "/sorry?error=temporarily_unavailable";
+    assert_eq!((out.status, out.header("location")), (303, page), "{out:?}");
+    assert!(browser.cookie_names().is_empty());
+    fetch(&browser).await.assert_oauth_error(503, "temporarily_unavailable");
+    env.provider.heal(ProviderEndpoint::Discovery);
+    env.clock.advance(MINUTE * 2);
+    assert_eq!(fetch(&browser).await.status, 200);
+}
+
+#[tokio::test]
+async fn missing_endpoint_is_logged() {
+    let log = Log::start();
+    let env = Setup::with_sessions().end_at_provider(BYE).build().await;
+    let gone = Fault::remove_member("end_session_endpoint");
+    env.provider.fail(ProviderEndpoint::Discovery, gone);
+    let browser = env.visitor();
+    for _ in 0..2 {
+        env.sign_in(&browser).await;
+        let out = post_form(&browser, "").await;
+        assert_eq!((out.status, out.header("location")), (303, BYE));
+        env.sign_in(&browser).await;
+        assert_eq!(fetch(&browser).await.status, 204);
+        assert!(browser.cookie_names().is_empty());
+    }
+    let text = log.text();
+    let warnings =
+        text.lines().filter(|line| line.contains("WARN") && line.contains("P_END_SESSION_URL"));
+    assert_eq!(warnings.count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn own_query_of_the_endpoint_survives() {
+    let env = Setup::with_sessions().end_at_provider(BYE).build().await;
+    let url = format!("{}?theme=dark&state=x#top", env.provider.end_session_endpoint());
+    let fault = Fault::replace_member("end_session_endpoint", json!(url));
+    env.provider.fail(ProviderEndpoint::Discovery, fault);
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
+    let sent = parameters(&env, post_form(&browser, "").await.header("location"));
+    assert_eq!(
+        (sent["theme"].as_str(), sent.contains_key("state"), sent.len()),
+        ("dark", false, 4)
+    );
+}
+
+#[tokio::test]
+async fn large_id_token_is_left_out() {
+    let log = Log::start();
+    let env = Setup::with_sessions().end_at_provider(BYE).build().await;
+    let bob = User::new("bob", "hunter2");
+    env.provider.register_user(bob.claim("picture", "x".repeat(2500)));
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
+    assert_eq!(browser.get("/me").await.status, 200, "the session has precedence");
+    let sent = parameters(&env, post_form(&browser, "").await.header("location"));
+    assert!(!sent.contains_key("id_token_hint") && sent["client_id"] == "wave");
+    let text = log.text();
+    assert!(text.contains("WARN") && text.contains("no room for the ID token"), "{text}");
+    assert!(text.contains("ask the user for confirmation"), "{text}");
+}
+
+#[tokio::test]
+async fn sign_out_logs_no_token() {
+    let log = Log::start();
+    let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(LOGOUT)).await;
+    let refresh = env.bob_tokens().await["refresh_token"].as_str().unwrap().to_owned();
+    let out = post_form(&browser, "return_to=/bye-canary").await;
+    let url = out.header("location").to_owned();
+    let sent = parameters(&env, &url);
+    let revoked = env.provider.received(ProviderEndpoint::Revocation).remove(0).form();
+    let token = revoked.iter().find(|(name, _)| name == "token").unwrap().1.clone();
+    assert!(!url.contains(&token) && !url.contains(&refresh));
+    browser.get(&format!("{PATH}?state={}", sent["state"])).await;
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Status(503));
+    env.sign_in(&browser).await;
+    post_form(&browser, "").await;
+    let text = log.text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("scaikey_auth")).collect();
+    assert!(lines.iter().any(|line| line.contains("endpoint answered")), "{text}");
+    for secret in [&token, &refresh, &sent["id_token_hint"], &sent["state"]] {
+        assert!(lines.iter().all(|line| !line.contains(secret.as_str())), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn config_names_the_end_session_endpoint() {
+    let env = TestEnv::new().await;
+    let config = env.visitor().get("/v1/auth/config").await.json();
+    assert_eq!(config["end_session_endpoint"], env.provider.end_session_endpoint());
+    let env = Setup::default().build().await;
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("end_session_endpoint"));
+    let config = env.visitor().get("/v1/auth/config").await.json();
+    assert!(config.get("end_session_endpoint").is_none(), "{config}");
+}
