@@ -42,7 +42,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`layer`] | sources of tokens and tenants in a request: [`TokenSource`](layer::TokenSource), [`TenantSource`](layer::TenantSource) |
-//! | [`guard`] | guards for routes: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified_token`](guard::verified_token), your own [`Guard`](guard::Guard) |
+//! | [`guard`] | guards for routes: [`any_scope`](guard::any_scope), [`group`](guard::group), [`mfa_within`](guard::mfa_within), [`verified_token`](guard::verified_token), your own [`Guard`](guard::Guard); a guard for each path or gRPC method: [`PathRules`](guard::PathRules) |
 //! | [`extract`] | extractors for axum handlers |
 //! | [`error`] | reasons why a token is invalid: [`InvalidToken`](error::InvalidToken); formats of error responses: [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
 //! | [`identity`] | parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor), [`ClaimsMapping`](identity::ClaimsMapping) |

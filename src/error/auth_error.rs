@@ -62,6 +62,16 @@ pub enum AuthError {
         /// The requirement, for the log.
         required: Arc<str>,
     },
+    /// The path has no rule in the layer of [`Auth::require_by_path`](crate::Auth::require_by_path). 403. The
+    /// response has the body of [`Forbidden`](Self::Forbidden), and no challenge, because another token
+    /// would not help.
+    #[error(
+        "no rule for the path {path:?}: add `.path({path:?}, guard)` or `.public({path:?})` to the rules of `require_by_path`"
+    )]
+    UnlistedPath {
+        /// The path of the request, for the log. At most 200 characters.
+        path: Arc<str>,
+    },
     /// The user must authenticate again or more strongly. 401
     /// `insufficient_user_authentication` (RFC 9470 §3).
     #[error("a more recent multi-factor authentication is required")]
@@ -248,6 +258,7 @@ impl AuthError {
             Self::InvalidToken(invalid) => invalid.reason(),
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
+            Self::UnlistedPath { .. } => "path_unlisted",
             Self::StepUpRequired { .. } => "step_up_required",
             Self::ForeignOrigin => "foreign_origin",
             Self::TenantMissing => "tenant_missing",
@@ -325,7 +336,7 @@ impl AuthError {
             Self::InvalidToken(InvalidToken::Revoked) => &public::TOKEN_REVOKED,
             Self::InvalidToken(_) => &public::TOKEN_INVALID,
             Self::InsufficientScope { .. } => &public::INSUFFICIENT_SCOPE,
-            Self::Forbidden { .. } => &public::FORBIDDEN,
+            Self::Forbidden { .. } | Self::UnlistedPath { .. } => &public::FORBIDDEN,
             Self::StepUpRequired { .. } => &public::STEP_UP_REQUIRED,
             Self::ForeignOrigin => &public::FOREIGN_ORIGIN,
             Self::TenantMissing => &public::TENANT_MISSING,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::response::{NO_STORE, retry_after_value};
+use super::response::{GRPC_STATUS, NO_STORE, retry_after_value};
 use super::{AuthError, Challenge};
 
 /// The headers that only the layer sets.
@@ -126,13 +126,15 @@ impl AuthError {
     }
 
     /// Writes the headers of a refusal: the additional ones of the error, `Cache-Control`, `Retry-After` for a
-    /// 429 or 503, and the `challenges` for a 400, 401 or 403 that has none yet.
+    /// 429 or 503, and the `challenges` for a 400, 401 or 403 that has none yet. A gRPC response has them as
+    /// metadata, by the status that the same refusal has without gRPC.
     pub(crate) fn write_headers<I: IntoIterator<Item = HeaderValue>>(
         &self,
         response: &mut Response<Bytes>,
         challenges: impl FnOnce() -> I,
     ) {
-        let status = response.status().as_u16();
+        let is_grpc = response.headers().contains_key(GRPC_STATUS);
+        let status = if is_grpc { self.status() } else { response.status() }.as_u16();
         let headers = response.headers_mut();
         if let Self::Extended(extended) = self {
             let additional =

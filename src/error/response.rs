@@ -229,7 +229,7 @@ impl ErrorResponse for Grpc {
     }
 }
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Builds a gRPC response: HTTP status 200, with the result in `grpc-status`. There is no body, so the headers

@@ -256,6 +256,12 @@ pub fn kind(required: IdentityKind) -> impl Guard {
     only(forbidden("kind", required.as_str()), move |identity| identity.kind() == required)
 }
 
+/// Admits every caller with an identity, also a mock one. Use it for a path of
+/// [`PathRules`](crate::guard::PathRules) that needs a token and nothing else.
+pub fn authenticated() -> impl Guard {
+    |_: &AuthContext| Ok(())
+}
+
 /// Requires a multi-factor authentication within the last `max_age`. Otherwise the request gets 401
 /// `insufficient_user_authentication` (RFC 9470), even if the token does not say when the user
 /// authenticated ([`Identity::mfa_verified_at`]). A time more than 60 s in the future is refused

@@ -1,5 +1,6 @@
 //! [`RequireLayer`]: the layer that applies a guard.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::gate::{Decision, Gate, Gated};
 use crate::layer::{RequestHead, Unauthenticated, refuse};
 
-/// A layer that refuses the requests that its guard refuses. Created by [`Auth::require`].
+/// A layer that refuses the requests that its guard refuses. Created by [`Auth::require`], and with a
+/// guard for each path by [`Auth::require_by_path`].
 ///
 /// It must stand inside an [`AuthLayer`](crate::AuthLayer). Otherwise each request gets 500, and the log
 /// names the missing layer.
@@ -40,12 +42,23 @@ pub struct RequireLayer {
 #[derive(Clone)]
 struct Options {
     guard: Arc<dyn Guard>,
+    /// The paths that need no identity.
+    public: HashSet<String>,
     respond: Arc<dyn ErrorResponse>,
 }
 
 impl RequireLayer {
     pub(super) fn new(auth: Auth, guard: impl Guard) -> Self {
-        let options = Options { guard: Arc::new(guard), respond: Arc::new(ProblemJson) };
+        Self::with_public_paths(auth, guard, HashSet::new())
+    }
+
+    /// Creates a layer that lets requests to the `public` paths pass without an identity.
+    pub(super) fn with_public_paths(
+        auth: Auth,
+        guard: impl Guard,
+        public: HashSet<String>,
+    ) -> Self {
+        let options = Options { guard: Arc::new(guard), public, respond: Arc::new(ProblemJson) };
         Self { auth, options: Arc::new(options) }
     }
 
@@ -63,10 +76,17 @@ impl RequireLayer {
             return self.options.guard.check(&request);
         }
         match extensions.get::<Unauthenticated>() {
-            Some(Unauthenticated::Anonymous(_)) => Err(AuthError::MissingCredentials),
+            Some(Unauthenticated::Anonymous(_)) => match self.is_public(request) {
+                true => Ok(()),
+                false => Err(AuthError::MissingCredentials),
+            },
             Some(Unauthenticated::Preflight(_)) => Ok(()),
             None => Err(AuthError::MissingLayer),
         }
+    }
+
+    fn is_public<Q>(&self, request: &Request<Q>) -> bool {
+        self.options.public.contains(request.uri().path())
     }
 }
 

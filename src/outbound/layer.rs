@@ -38,11 +38,11 @@ use crate::support::telemetry;
 /// use axum::body::Body;
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
 /// use hyper_util::rt::TokioExecutor;
-/// use scaikey_auth::outbound::{ResendEmpty, OutboundLayer, OutboundService, OutboundToken};
+/// use scaikey_auth::outbound::{OutboundLayer, OutboundService, OutboundToken};
 /// use scaikey_auth::{ConfigError, TokenExchangeClient};
 /// use tower::Layer;
 ///
-/// type Http = OutboundService<Client<HttpConnector, Body>, ResendEmpty>;
+/// type Http = OutboundService<Client<HttpConnector, Body>>;
 ///
 /// fn http(tokens: TokenExchangeClient) -> Result<Http, ConfigError> {
 ///     let outbound = OutboundLayer::builder(tokens)

@@ -10,28 +10,26 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use http::{Request, Response, StatusCode};
 use tower_service::Service;
 
-use super::layer::{OutboundLayer, Resend};
+use super::layer::{OutboundLayer, Resend, ResendEmpty};
 use super::send::{Client, TokenAction, decide, send};
 use crate::error::BoxError;
 use crate::gate::{BoxFuture, take_ready};
 
 /// An HTTP client behind an [`OutboundLayer`]. Like the client itself, it is a tower service.
 ///
-/// `S` is the client. `R` copies bodies for a retry after a 401: [`ResendEmpty`](super::ResendEmpty),
-/// or the type given to [`resend`](super::OutboundBuilder::resend). Define a type alias for it, for
-/// example to use it in the state of an axum router:
+/// `S` is the client. `R` copies bodies for a retry after a 401: [`ResendEmpty`], or the type given to
+/// [`resend`](super::OutboundBuilder::resend). A handler of an axum router takes the service from its
+/// state:
 ///
 /// ```
 /// use axum::{body::Body, extract::State};
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
-/// use scaikey_auth::outbound::{ResendEmpty, OutboundService};
+/// use scaikey_auth::outbound::OutboundService;
 ///
-/// type Http = OutboundService<Client<HttpConnector, Body>, ResendEmpty>;
-///
-/// async fn handler(State(http): State<Http>) {}
+/// async fn handler(State(http): State<OutboundService<Client<HttpConnector, Body>>>) {}
 /// ```
 #[derive(Clone)]
-pub struct OutboundService<S, R> {
+pub struct OutboundService<S, R = ResendEmpty> {
     pub(super) inner: S,
     pub(super) layer: OutboundLayer<R>,
 }

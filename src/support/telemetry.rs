@@ -260,6 +260,12 @@ pub(crate) fn layer_missing(error: &dyn Display) {
     tracing::error!(target: TARGET, "{error}");
 }
 
+/// Logs a request to a path without a rule: a mistake in the service's code, or a client that tries paths.
+/// Warns if it is the first one for this path.
+pub(crate) fn path_unlisted(error: &dyn Display, is_new: bool) {
+    if_new!(is_new, warn!("{error}"));
+}
+
 /// Logs that a handler extracts a row of a type that the tenant store does not attach.
 #[cfg(feature = "axum")]
 pub(crate) fn tenant_row_missing(row: &'static str) {

@@ -90,22 +90,23 @@ async fn hyper_commands_return_the_printed_status() {
 }
 
 #[tokio::test]
-async fn tonic_example_prints_three_codes() {
-    let (code, stdout, stderr) = Program::example("tonic", &[]).end().await;
+async fn grpc_mesh_prints_calls_and_codes() {
+    let (code, stdout, stderr) = Program::example("grpc_mesh", &[]).end().await;
     assert_eq!(code, Some(0), "{stderr}");
-    let lines: Vec<_> = stdout.lines().collect();
     let expected = [
-        ("with a token", "Ok"),
-        ("without a token", "Unauthenticated: This resource needs a bearer token."),
-        (
-            "without the scope",
-            "PermissionDenied: The token lacks a scope that this resource needs.",
-        ),
+        "health: Ok",
+        "the version: Ok: 1.0",
+        "a quote without a token: Unauthenticated: This resource needs a bearer token.",
+        "a quote: Ok: 12 apples, asked by alice through shop",
+        "a restock without the scope: PermissionDenied: The token lacks a scope that this resource needs.",
+        "a restock: Ok: 100 apples more, asked by shop through no service",
+        "a method without a rule: PermissionDenied: The token does not grant access to this resource.",
+        "the warehouse with a token for the shop: Unauthenticated: The token is not valid here.",
+        "2 token requests reached the provider",
     ];
-    assert_eq!(lines.len(), expected.len(), "{stdout}");
-    for (line, (call, outcome)) in lines.iter().zip(expected) {
-        assert!(line.starts_with(call) && line.ends_with(outcome), "{line}");
-    }
+    assert_eq!(stdout.lines().collect::<Vec<_>>(), expected);
+    let remedy = r#"add `.path("/shop.Orders/Purge", guard)`"#;
+    assert!(stderr.contains(remedy), "{stderr}");
 }
 
 #[cfg(feature = "sqlite")]

@@ -12,6 +12,7 @@ mod doc_examples;
 mod endpoints;
 mod exchange;
 mod fuzz_replay;
+mod grpc;
 mod keys;
 mod manual;
 mod outbound;

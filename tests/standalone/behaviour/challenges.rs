@@ -141,7 +141,7 @@ async fn guard_and_handler_errors_keep_their_challenges() {
 }
 
 #[tokio::test]
-async fn grpc_refusal_has_headers_without_challenge() {
+async fn grpc_refusal_has_headers_and_challenges() {
     let world = World::new().await;
     let auth = world.auth().validator(NonceRequired).build().unwrap();
     let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
@@ -149,7 +149,7 @@ async fn grpc_refusal_has_headers_without_challenge() {
     let answer = server.send(request("POST", "/", &headers)).await;
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "16"));
     assert_eq!(answer.header("dpop-nonce"), "n-1");
-    assert_eq!(answer.header_lines("www-authenticate"), [""; 0]);
+    assert_eq!(answer.header_lines("www-authenticate"), [BEARER, NONCE_CHALLENGE]);
 }
 
 #[tokio::test]

@@ -223,6 +223,7 @@ async fn no_challenge_parameter_occurs_twice() {
         AuthError::InsufficientScope { required: "a b".into() },
         AuthError::InsufficientScope { required: "é\r\n\"".into() },
         AuthError::Forbidden { required: "role é\r\n".into() },
+        AuthError::UnlistedPath { path: "/é\r\n".into() },
         AuthError::StepUpRequired { max_age: Duration::MAX },
         AuthError::ForeignOrigin,
         AuthError::TenantMissing,

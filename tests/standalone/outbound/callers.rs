@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use scaikey_auth::layer::{RequestHead, TokenSource};
 use scaikey_auth::outbound::{
-    CallerLayer, OutboundError, OutboundService, OutboundToken, ResendEmpty, with_caller,
+    CallerLayer, OutboundError, OutboundService, OutboundToken, with_caller,
 };
 use scaikey_auth::{Auth, AuthContext, AuthError};
 use tokio::sync::Barrier;
@@ -23,7 +23,7 @@ use crate::support::{Server, within_timeout};
 
 use super::{Downstream, Http, World, http, why};
 
-type Calls = OutboundService<Http, ResendEmpty>;
+type Calls = OutboundService<Http>;
 
 /// A service whose handlers call the vault without passing the caller on.
 #[derive(Clone)]
