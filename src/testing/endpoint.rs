@@ -57,9 +57,10 @@ pub enum ProviderEndpoint {
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::exchange::ServiceTokenRequest;
 /// use scaikey_auth::issuer::ClientAuth;
 /// use scaikey_auth::testing::{Client, Provider, ProviderEndpoint};
-/// use scaikey_auth::{TenantId, TokenExchangeClient};
 ///
 /// let provider = Provider::start().await;
 /// provider.register_client(Client::new("scaiwave", "secret").scopes("docs:read"));
@@ -67,7 +68,7 @@ pub enum ProviderEndpoint {
 ///     .client_auth(ClientAuth::post("scaiwave", "secret"))
 ///     .allow_loopback_http(true)
 ///     .build()?;
-/// client.service_token(TenantId::new("acme")?).await?;
+/// client.service_token(ServiceTokenRequest::default()).await?;
 ///
 /// let received = provider.received(ProviderEndpoint::Token);
 /// assert!(received[0].form().contains(&("client_id".to_owned(), "scaiwave".to_owned())));
