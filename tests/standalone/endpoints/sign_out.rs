@@ -28,7 +28,8 @@ async fn signed_in(setup: Setup) -> (TestEnv, Visitor) {
 
 /// Posts the form of a sign-out, as a page of the service does.
 async fn post_form(browser: &Visitor, form: &str) -> Answer {
-    browser.send(Method::POST, PATH, &[SAME, NAVIGATE, FORM], form).await
+    let document = ("sec-fetch-dest", "document");
+    browser.send(Method::POST, PATH, &[SAME, NAVIGATE, document, FORM], form).await
 }
 
 /// Posts with `fetch`, as a script of the service does.
