@@ -40,9 +40,11 @@ pub struct AuthConfig {
     /// The mode of token verification. Default [`AuthMode::ScaiKey`].
     pub mode: AuthMode,
     /// The issuers whose tokens are accepted. At least one is required, except in mock mode.
+    /// Default: none.
     pub issuers: Vec<IssuerConfig>,
     /// The names of this service in `aud`. An issuer with its own [audience](field@IssuerConfig::audience)
     /// does not use them. A token must have at least one of them. The check cannot be switched off.
+    /// Default: none; at least one is required, except in mock mode.
     pub audience: Vec<String>,
     /// The `realm` of challenges. Default: the first audience.
     pub realm: Option<String>,

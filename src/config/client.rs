@@ -18,25 +18,26 @@ use crate::support::secret::Secret;
 pub struct ClientConfig {
     /// The `client_id` of this service. Default: none; then no `TokenExchangeClient` can be built.
     pub id: Option<String>,
-    /// The `client_secret`. Set this or `secret_file`, not both.
+    /// The `client_secret`. Set this or `secret_file`, not both. Default: none.
     pub secret: Option<Secret>,
     /// A file with the secret, instead of `secret`. White space at its end is ignored. The file must exist at
     /// the start. It is read for every request to the provider, so that the secret can be replaced while the
-    /// service runs.
+    /// service runs. Default: none.
     pub secret_file: Option<PathBuf>,
     /// The client authentication method. Default [`ClientAuthMethod::Basic`].
     pub auth: ClientAuthMethod,
-    /// A file with the private key: unencrypted PKCS #8 in PEM. Required for `private_key_jwt`.
+    /// A file with the private key: unencrypted PKCS #8 in PEM. Required for `private_key_jwt`. It is read for
+    /// every request to the provider. Default: none.
     pub key_file: Option<PathBuf>,
     /// The `kid` of the key at the provider. Default: none is sent.
     pub key_id: Option<String>,
     /// The signature algorithm of the key. Default RS256.
     pub key_algorithm: Algorithm,
-    /// The token endpoint, if the metadata does not name it. `{tenant_id}` in it stands for the tenant.
+    /// The token endpoint. `{tenant_id}` in it stands for the tenant. Default: as in the metadata.
     pub token_url: Option<String>,
-    /// The authorization endpoint, if the metadata does not name it.
+    /// The authorization endpoint. Default: as in the metadata.
     pub authorization_url: Option<String>,
-    /// The revocation endpoint, if the metadata does not name it.
+    /// The revocation endpoint. Default: as in the metadata.
     pub revocation_url: Option<String>,
     /// The end-session endpoint, to which a sign-out leads the browser, if the metadata does not name it. It
     /// may have a query of its own. Only sessions with `EndpointsConfig::post_logout_redirect_uri` use it.
@@ -53,13 +54,13 @@ pub struct ClientConfig {
     /// none; each process stores its own.
     pub redis_url: Option<Secret>,
     /// A file with `redis_url`, instead of it. White space at its end is ignored. The file must exist at the
-    /// start. It is read again for each new connection to the server.
+    /// start. It is read again for each new connection to the server. Default: none.
     pub redis_url_file: Option<PathBuf>,
     /// The sealing keys for tokens in Redis; for the format see `SealingKeys::parse`. Required with
-    /// `redis_url`.
+    /// `redis_url`. Default: none.
     pub cache_keys: Option<Secret>,
     /// A file with `cache_keys`, instead of it. White space at its end is ignored. The file must exist at the
-    /// start. It is read again every 10 s while it is used; see `SealingKeys::file`.
+    /// start. It is read again every 10 s while it is used; see `SealingKeys::file`. Default: none.
     pub cache_keys_file: Option<PathBuf>,
     /// Whether refresh tokens and authorization codes are used even while Redis does not answer. Safe only
     /// if the service is a single process; see `TokenExchangeBuilder::insecure_spend_without_lock`. Default

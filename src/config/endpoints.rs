@@ -30,7 +30,7 @@ pub struct EndpointsConfig {
     /// sign-ins return tokens, and there are no sessions.
     pub session_keys: Option<Secret>,
     /// A file with `session_keys`, instead of it. White space at its end is ignored. The file must exist at
-    /// the start. It is read again every 10 s while it is used; see `SealingKeys::file`.
+    /// the start. It is read again every 10 s while it is used; see `SealingKeys::file`. Default: none.
     pub session_keys_file: Option<PathBuf>,
     /// Whether each user who signs in is registered before the session starts; see
     /// `EndpointsBuilder::register_at_sign_in`. Needs a registrar, such as that of the database. Default

@@ -106,7 +106,7 @@ pub struct IssuerConfig {
     pub expected_issuer: Option<String>,
     /// The URL of the discovery document, if it is not at a well-known path under the issuer.
     pub discovery_url: Option<String>,
-    /// The URL of the key set. If it is set, there is no discovery.
+    /// The URL of the key set. If it is set, there is no discovery. Default: from discovery.
     pub jwks_uri: Option<String>,
     /// The names of this service in this issuer's `aud`, or in the claim that
     /// [`audience_claims`](field@Self::audience_claims) names. Default: `AuthConfig::audience`.

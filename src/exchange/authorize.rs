@@ -37,19 +37,20 @@ pub struct AuthorizationRequest {
     /// The URL to which the provider redirects the browser after the sign-in. It must be registered at
     /// the provider, and must be exactly the same in the [`CodeRequest`](super::CodeRequest).
     pub redirect_uri: String,
-    /// The requested scopes. With `openid` the provider returns an ID token.
+    /// The requested scopes. With `openid` the provider returns an ID token. Empty, the default: the provider
+    /// decides.
     pub scopes: Scopes,
     /// The `state`: a random value that the provider returns in the callback, as protection against
     /// CSRF (RFC 6749 §10.12).
     pub state: String,
     /// The `nonce`: a random value that the provider copies into the ID token (OpenID Connect Core
-    /// §3.1.2.1).
+    /// §3.1.2.1). Default: none, so the ID token is not bound to this sign-in.
     pub nonce: Option<String>,
     /// The `code_challenge`: the result of [`PkceVerifier::challenge`].
     pub challenge: String,
     /// Further parameters, such as `prompt` or `login_hint`. A name may be repeated, as that of
     /// `resource` (RFC 8707). The parameters of the request itself, `request` and `request_uri` are not
-    /// allowed.
+    /// allowed. Default: none.
     pub extra: Vec<(String, String)>,
 }
 

@@ -50,11 +50,11 @@ pub struct ExchangeRequest {
     pub subject_type: TokenType,
     /// The actor token and its type (RFC 8693 §2.1). Default: none; the client itself acts.
     pub actor: Option<(Secret, TokenType)>,
-    /// The target services, by name (`audience`).
+    /// The target services, by name (`audience`). At first the one that [`new`](Self::new) got.
     pub audiences: Vec<String>,
-    /// The target services, by URL (`resource`, RFC 8707).
+    /// The target services, by URL (`resource`, RFC 8707). Default: none.
     pub resources: Vec<Url>,
-    /// The requested scopes. Empty: the provider decides.
+    /// The requested scopes. Empty, the default: the provider decides.
     pub scopes: Scopes,
     /// The tenant of the subject. Replaces `{tenant_id}` in the client's `token_url`. If the new token is
     /// a JWT, it must have this tenant. Default: the tenant in the subject token, if that is a JWT of
@@ -188,7 +188,7 @@ pub struct ServiceTokenRequest {
     /// The tenant of the token. Default: the provider decides. Needs one of the settings that
     /// [`service_token`](crate::TokenExchangeClient::service_token) lists.
     pub tenant: Option<TenantId>,
-    /// The requested scopes. Empty: the provider decides.
+    /// The requested scopes. Empty, the default: the provider decides.
     pub scopes: Scopes,
     /// The target services, by name (`audience`). Empty, the default: the provider decides. Auth0 and
     /// Kinde require one.
@@ -243,11 +243,11 @@ impl From<&TenantId> for ServiceTokenRequest {
 pub struct RefreshRequest {
     /// The refresh token. A provider that rotates refresh tokens accepts it only once.
     pub refresh_token: Secret,
-    /// The requested scopes, a subset of the granted ones. Empty: all of them. Calls with the same
-    /// refresh token within a minute get the tokens of the first call; they fail if those tokens have
+    /// The requested scopes, a subset of the granted ones. Empty, the default: all of them. Calls with the
+    /// same refresh token within a minute get the tokens of the first call; they fail if those tokens have
     /// scopes beyond the requested ones.
     pub scopes: Scopes,
-    /// The tenant, for a `token_url` with `{tenant_id}`.
+    /// The tenant, for a `token_url` with `{tenant_id}`. Default: none.
     pub tenant: Option<TenantId>,
     by_anonymous_caller: bool,
 }
@@ -282,9 +282,10 @@ pub struct CodeRequest {
     pub code: Secret,
     /// The redirect URI, exactly as in the authorization request.
     pub redirect_uri: String,
-    /// The verifier whose challenge was in the authorization request.
+    /// The verifier whose challenge was in the authorization request; `None` after
+    /// [`without_pkce`](Self::without_pkce).
     pub verifier: Option<PkceVerifier>,
-    /// The tenant, for a `token_url` with `{tenant_id}`.
+    /// The tenant, for a `token_url` with `{tenant_id}`. Default: none.
     pub tenant: Option<TenantId>,
     pub(super) allows_repeats: bool,
     by_anonymous_caller: bool,
@@ -345,9 +346,9 @@ pub struct PasswordRequest {
     pub username: String,
     /// The password of the user.
     pub password: Secret,
-    /// The requested scopes. Empty: the provider decides.
+    /// The requested scopes. Empty, the default: the provider decides.
     pub scopes: Scopes,
-    /// The tenant, for a `token_url` with `{tenant_id}`.
+    /// The tenant, for a `token_url` with `{tenant_id}`. Default: none.
     pub tenant: Option<TenantId>,
     by_anonymous_caller: bool,
 }

@@ -53,7 +53,7 @@ pub struct IssuerHealth {
     pub unusable_keys: usize,
     /// The unusable keys with their reasons, in the order of the key set.
     pub unusable: Vec<UnusableKey>,
-    /// The start of the last fetch. Serialised in seconds since 1970, as in tokens.
+    /// The start of the last fetch; `None` before the first. Serialised in seconds since 1970, as in tokens.
     #[serde(serialize_with = "seconds")]
     pub last_attempt: Option<SystemTime>,
     /// The error of the last fetch, if it failed.

@@ -37,10 +37,10 @@ pub struct WorkloadRequest {
     /// JWT.
     pub subject_token_type: String,
     /// The name of the service that the new token is for. If present, it must be the audience of
-    /// the [`WorkloadExchange`].
+    /// the [`WorkloadExchange`]. Default: none.
     pub audience: Option<String>,
     /// The URL of the service that the new token is for. If present, it must be one of
-    /// [`WorkloadExchange::resource`].
+    /// [`WorkloadExchange::resource`]. Default: none.
     pub resource: Option<String>,
     /// The requested scopes. If there are none, the token gets all scopes that the policy grants.
     pub scopes: Scopes,

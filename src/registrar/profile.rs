@@ -25,11 +25,11 @@ const MAX_EMAIL: usize = 254;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The display name: one line of at most 255 bytes.
+    /// The display name: one line of at most 255 bytes. `None` if it is not known.
     pub display_name: Option<Box<str>>,
-    /// The e-mail address, of at most 254 bytes.
+    /// The e-mail address, of at most 254 bytes. `None` if it is not known.
     pub email: Option<Box<str>>,
-    /// Whether the issuer has verified the address.
+    /// Whether the issuer has verified the address. Default false.
     pub email_verified: bool,
 }
 
