@@ -26,6 +26,9 @@ pub struct EndpointsConfig {
     /// none.
     #[serde(deserialize_with = "sign_in_parameters")]
     pub sign_in_parameters: Vec<(String, String)>,
+    /// Whether the provider answers sign-ins with a form that its page posts (`response_mode=form_post`); see
+    /// `SignIn::form_post`. Default false.
+    pub form_post: bool,
     /// The sealing keys for session cookies; for the format see `SealingKeys::parse`. Default: none, so
     /// sign-ins return tokens, and there are no sessions.
     pub session_keys: Option<Secret>,

@@ -258,6 +258,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("SIGN_IN_PARAMETERS", "endpoints.sign_in_parameters", |it, text| store(&mut it.endpoints.sign_in_parameters, endpoints::parse_parameters(text)),
         "further parameters of the authorization request, as in the query of a URL: `audience=https://api.example&prompt=login`",
         "none"),
+    row("FORM_POST", "endpoints.form_post", |it, text| store(&mut it.endpoints.form_post, boolean(text)),
+        "`true` asks the provider to answer sign-ins with a form post (`response_mode=form_post`), for providers that need it (Apple); the cookie of a sign-in is then `SameSite=None`",
+        "`false`: the answer is in the query of a redirect"),
     row("SESSION_KEYS", "endpoints.session_keys", |it, text| replace(&mut it.endpoints.session_keys, &mut it.endpoints.session_keys_file, any_text(text)),
         "the sealing key for session cookies, in the format of `P_CACHE_KEYS`",
         "none: sign-ins return tokens"),
@@ -605,6 +608,8 @@ mod tests {
         ("SIGN_IN_PARAMETERS", "prompt=login&resource=a"),
         ("SESSION_KEYS", "y"),
         ("POST_LOGOUT_REDIRECT_URI", "https://wave.example/bye"),
+        ("FORM_POST", "true"),
+        ("REGISTER_AT_SIGN_IN", "true"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
         ("TRUSTED_PROXIES", "10.0.0.1 10.1.0.0/16"),
@@ -683,6 +688,7 @@ mod tests {
         assert_eq!(endpoints.sign_in_parameters, parameters);
         assert_eq!(endpoints.session_keys, Some(Secret::new("y")));
         assert!(endpoints.password_grant);
+        assert!(endpoints.form_post && endpoints.register_at_sign_in);
         assert_eq!(endpoints.trust_file, Some("/run/trust.toml".into()));
         assert_eq!(endpoints.trusted_proxies, ["10.0.0.1", "10.1.0.0/16"]);
     }

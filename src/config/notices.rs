@@ -64,6 +64,7 @@ impl AuthConfig {
             ("endpoints", "endpoints.redirect_uri", endpoints.redirect_uri.is_some()),
             ("endpoints", "endpoints.scopes", endpoints.scopes.is_some()),
             ("endpoints", "endpoints.sign_in_parameters", !endpoints.sign_in_parameters.is_empty()),
+            ("endpoints", "endpoints.form_post", endpoints.form_post),
             ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
             ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
             (
@@ -71,6 +72,7 @@ impl AuthConfig {
                 "endpoints.post_logout_redirect_uri",
                 endpoints.post_logout_redirect_uri.is_some(),
             ),
+            ("endpoints", "endpoints.register_at_sign_in", endpoints.register_at_sign_in),
             ("endpoints", "endpoints.password_grant", endpoints.password_grant),
             ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
             ("endpoints", "endpoints.trusted_proxies", !endpoints.trusted_proxies.is_empty()),

@@ -327,6 +327,7 @@ impl EndpointsBuilder {
                 Some(scopes) => sign_in.scopes(scopes.as_str()),
                 None => sign_in,
             };
+            let sign_in = if settings.form_post { sign_in.form_post() } else { sign_in };
             let parameters = settings.sign_in_parameters.iter();
             self.inner.sign_in = Some(parameters.fold(sign_in, |sign_in, (name, value)| {
                 sign_in.parameter(name.as_str(), value.as_str())
@@ -455,6 +456,11 @@ impl EndpointsBuilder {
         ConfigError::from_faults(faults).map_err(|error| error.named_by(&self.origin))?;
         if let Some(sign_in) = &self.inner.sign_in {
             sign_in.warn_of_other_path(&self.login_path());
+        }
+        if let (Some(SignIn { form_post: true, .. }), Some(sessions)) =
+            (&self.inner.sign_in, &self.inner.sessions)
+        {
+            sessions.allow_form_post(&self.login_path());
         }
         self.inner.client_address.proxies = self.trusted_proxies.take().unwrap_or_default();
         if let Some(sign_in @ SignIn { keys: None, .. }) = &mut self.inner.sign_in {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Response, header};
+use url::form_urlencoded;
 
 use super::parameters::{BodyFormat, Parameters};
 use super::pending_sign_in::PendingSignIn;
@@ -16,6 +17,7 @@ use crate::exchange::{
 };
 use crate::identity::Identity;
 use crate::session::{CurrentSession, revoke};
+use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 use crate::validator::{ExpectedIdToken, verify_id_token};
@@ -23,10 +25,12 @@ use crate::validator::{ExpectedIdToken, verify_id_token};
 /// Maximum number of characters of an unverified error code in the log.
 const MAX_ERROR_CHARS: usize = 64;
 
-/// Query parameters from a page of the service or from the provider (RFC 6749 §4.1.2, RFC 9207 §2).
-/// `error_description` and `error_uri` are ignored, because some providers do not encode them in
-/// UTF-8.
+/// Query parameters from a page of the service or from the provider.
 const QUERY_PARAMETERS: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
+
+/// Parameters of the provider's answer (RFC 6749 §4.1.2, RFC 9207 §2). `error_description` and
+/// `error_uri` are ignored, because some providers do not encode them in UTF-8.
+const ANSWER_PARAMETERS: [&str; 4] = ["code", "state", "iss", "error"];
 
 /// Body parameters from a client that ran the authorization code flow itself.
 const BODY_PARAMETERS: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
@@ -36,7 +40,7 @@ impl Inner {
         &self,
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
-        if incoming.head.method == Method::POST {
+        if incoming.head.method == Method::POST && !self.is_form_post(incoming) {
             return self.redeem_for_client(incoming).await;
         }
         // Every failure leads a browser to the failure page, if there is one.
@@ -45,7 +49,28 @@ impl Inner {
             .unwrap_or_else(|failure| self.browser_failure_response(Endpoint::Login, failure)))
     }
 
+    /// Returns whether a POST is the provider's answer to a sign-in of this browser, and not the code of
+    /// a client that ran the flow itself.
+    fn is_form_post(&self, incoming: &EndpointRequest) -> bool {
+        let has = |names: &[&str]| {
+            form_urlencoded::parse(&incoming.body).any(|(name, _)| names.contains(&&*name))
+        };
+        self.sign_in.as_ref().is_some_and(|sign_in| sign_in.form_post)
+            && is_form(&incoming.head.headers)
+            && has(&["state", "error"])
+            && !has(&["code_verifier"])
+    }
+
     async fn handle_browser(&self, incoming: &EndpointRequest) -> Result<Response<Bytes>, Failure> {
+        if incoming.head.method == Method::POST {
+            // Admitted before its body was read.
+            let query = Parameters::from_query(incoming, &ANSWER_PARAMETERS)?;
+            if !query.is_empty() {
+                return Err(invalid_request("The answer must be in the body, not in the query."));
+            }
+            let answer = Parameters::from_body(incoming, BodyFormat::Form, &ANSWER_PARAMETERS)?;
+            return self.handle_callback(incoming, &answer).await;
+        }
         self.admit(Endpoint::Login, &incoming.head, None).await?;
         let parameters = Parameters::from_query(incoming, &QUERY_PARAMETERS)?;
         match ["code", "error", "state"].iter().any(|name| parameters.get(name).is_some()) {
@@ -75,8 +100,13 @@ impl Inner {
             .extra
             .iter()
             .fold(request, |request, (name, value)| request.parameter(name, value));
+        let request = match sign_in.form_post {
+            true => request.parameter("response_mode", "form_post"),
+            false => request,
+        };
         let url = self.client()?.authorization_url(&request).await?;
-        let cookie = pending.cookie(&prefix, self.sign_in_keys()?, self.clock());
+        let keys = self.sign_in_keys()?;
+        let cookie = pending.cookie(&prefix, sign_in.same_site(), keys, self.clock());
         let cookie = cookie
             .ok_or(Failure::NotConfigured("the cookie of the sign-in could not be created"))?;
         let response = see_other(url.as_str());
@@ -389,6 +419,8 @@ fn known_error_code(error: &str) -> &'static str {
         "temporarily_unavailable",
         "unauthorized_client",
     ];
+    // Apple has its own code for a user who cancels.
+    let error = if error == "user_cancelled_authorize" { "access_denied" } else { error };
     CODES.into_iter().find(|code| *code == error).unwrap_or("server_error")
 }
 

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::string::FromUtf8Error;
 
-use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::EndpointRequest;
 use super::response::{Failure, invalid_request};
+use crate::support::media_type::{FORM, media_type};
 use crate::support::secret::Secret;
 
 /// Names and values, each name once. Values may be secrets.
@@ -63,7 +63,7 @@ impl Parameters {
             return Ok(Self::default());
         }
         match (media_type(&incoming.head.headers).as_str(), format) {
-            ("application/x-www-form-urlencoded", _) => Self::from_form(&incoming.body, known),
+            (FORM, _) => Self::from_form(&incoming.body, known),
             ("application/json", BodyFormat::FormOrJson) => Self::from_json(&incoming.body, known),
             (_, BodyFormat::Form) => Err(FORM_REQUIRED),
             (_, BodyFormat::FormOrJson) => Err(FORM_OR_JSON_REQUIRED),
@@ -130,6 +130,11 @@ impl Parameters {
         Ok(())
     }
 
+    /// Returns whether no parameter that the endpoint knows was sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns a parameter. An empty value counts as absent (RFC 6749 §3.2).
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
@@ -168,13 +173,6 @@ impl<'a> Visitor<'a> for Members<'_, 'a> {
         }
         Ok(())
     }
-}
-
-/// Returns the media type in lower case, without its parameters.
-fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.unwrap_or_default().split(';').next().unwrap_or_default();
-    essence.trim().to_ascii_lowercase()
 }
 
 #[cfg(test)]

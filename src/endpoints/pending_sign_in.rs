@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::response::Failure;
 use crate::clock::Clock;
-use crate::session::{clear_cookie, cookies_named, set_cookie};
+use crate::session::{SameSite, clear_cookie, cookies_named, set_cookie_for};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
@@ -64,6 +64,7 @@ impl PendingSignIn {
     pub(super) fn cookie(
         &self,
         prefix: &str,
+        same_site: SameSite,
         keys: &SealingKeys,
         clock: &dyn Clock,
     ) -> Option<HeaderValue> {
@@ -71,7 +72,7 @@ impl PendingSignIn {
         let plain = Zeroizing::new(serde_json::to_vec(self).ok()?);
         let expires = clock.now() + LIFETIME;
         let sealed = keys.seal(Purpose::SignIn, &name, &plain, expires, clock)?;
-        set_cookie(&name, &sealed, LIFETIME)
+        set_cookie_for(same_site, &name, &sealed, LIFETIME)
     }
 
     /// Returns the sign-in with this state that this browser started in the last ten minutes. The
@@ -162,8 +163,8 @@ mod tests {
     fn only_the_starting_browser_can_return() {
         let (keys, clock) = (SealingKeys::random().unwrap(), SystemClock::default());
         let [mine, yours] = [1, 2].map(|_| PendingSignIn::new("v", "/home", clock.now()).unwrap());
-        let [my_cookie, your_cookie] =
-            [&mine, &yours].map(|sign_in| sent(&sign_in.cookie(PREFIX, &keys, &clock).unwrap()));
+        let [my_cookie, your_cookie] = [&mine, &yours]
+            .map(|sign_in| sent(&sign_in.cookie(PREFIX, SameSite::Lax, &keys, &clock).unwrap()));
         let find = |state: &str, headers: &HeaderMap| {
             PendingSignIn::find(PREFIX, state, headers, &keys, &clock).map(|found| found.return_to)
         };

@@ -12,7 +12,7 @@ use crate::config::{Fault, is_loopback};
 use crate::error::AuthError;
 use crate::exchange::reserved_parameter;
 use crate::identity::Scopes;
-use crate::session::is_cookie_name;
+use crate::session::{SameSite, is_cookie_name};
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 
@@ -64,6 +64,7 @@ pub struct SignIn {
     pub(super) extra: Vec<(String, String)>,
     pub(super) keys: Option<SealingKeys>,
     pub(super) codes_without_pkce: bool,
+    pub(super) form_post: bool,
     pub(super) token_warnings: Arc<TokenWarnings>,
     cookie_prefix: String,
     faults: Vec<Fault>,
@@ -106,6 +107,7 @@ impl SignIn {
             extra: Vec::new(),
             keys: None,
             codes_without_pkce: false,
+            form_post: false,
             token_warnings: Arc::default(),
             cookie_prefix: COOKIE_PREFIX.to_owned(),
             faults: Vec::new(),
@@ -167,6 +169,34 @@ impl SignIn {
         self
     }
 
+    /// Asks the provider to answer sign-ins with a form that its page posts to `login`
+    /// (`response_mode=form_post`, OAuth 2.0 Form Post Response Mode), so that code and state are in no URL.
+    /// Default: off; the answer is in the query of a redirect. Only for providers that need it, such as
+    /// Apple with the scopes `name` or `email`.
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::SignIn;
+    ///
+    /// let sign_in = SignIn::new("https://wave.example/v1/auth/login")
+    ///     .scopes("openid name email")
+    ///     .form_post();
+    /// ```
+    ///
+    /// What it costs: browsers send the cookie of a sign-in with posts of another site only if it is
+    /// `SameSite=None`. For ten minutes, each request that any site causes therefore carries it. It is
+    /// sealed, works once, and only together with its own random `state`. Session cookies stay
+    /// `SameSite=Lax`.
+    ///
+    /// A form with `state` or `error`, and without `code_verifier`, is then the provider's answer. All
+    /// other bodies are those of clients, as before; one that uses
+    /// [`insecure_allow_codes_without_pkce`](Self::insecure_allow_codes_without_pkce) must not send
+    /// `state`. An answer in the query is still accepted. Other parameters, such as `id_token` and Apple's
+    /// `user`, are ignored.
+    pub fn form_post(mut self) -> Self {
+        self.form_post = true;
+        self
+    }
+
     /// Sets the prefix of the sign-in cookies. A name is `__Host-`, this prefix, `-` and a random
     /// text. Default `sign-in`. At most six sign-ins with one prefix can be pending in a browser,
     /// fewer with a long `return_to`; the oldest are cleared. Services on one host need different
@@ -194,6 +224,11 @@ impl SignIn {
         self.redirect_uris.first().map_or("", String::as_str)
     }
 
+    /// Returns when browsers send the cookie of a sign-in.
+    pub(super) fn same_site(&self) -> SameSite {
+        if self.form_post { SameSite::None } else { SameSite::Lax }
+    }
+
     /// Returns the prefix of the cookie names.
     pub(super) fn full_cookie_prefix(&self) -> String {
         format!("__Host-{}-", self.cookie_prefix)
@@ -218,9 +253,12 @@ impl SignIn {
         }
         for (name, _) in &self.extra {
             let reserved = reserved_parameter(name);
-            // The callback reads the query.
-            let reserved = reserved.or((name == "response_mode").then_some("response_mode"));
             let problem = match reserved {
+                // The callback must know where the answer is.
+                _ if name == "response_mode" => {
+                    "has `response_mode`: remove it; for form_post, set form_post (`P_FORM_POST`)"
+                        .to_owned()
+                }
                 Some(name) => format!("has `{name}`, which the sign-in itself sets: remove it"),
                 None if name.is_empty() => "has a parameter without a name".to_owned(),
                 None => continue,

@@ -301,8 +301,28 @@ pub(crate) fn cookies_named<'h>(
 /// Returns a `Set-Cookie` value. `SameSite=Lax`: browsers send the cookie if a link or redirect of
 /// another site leads here, as after a sign-in, but not with other cross-site requests.
 pub(crate) fn set_cookie(name: &str, value: &str, lifetime: Duration) -> Option<HeaderValue> {
+    set_cookie_for(SameSite::Lax, name, value, lifetime)
+}
+
+/// When browsers send a cookie with requests that other sites cause (RFC 6265bis §5.6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SameSite {
+    /// With links and redirects only.
+    Lax,
+    /// With each request, such as a form that another site posts.
+    None,
+}
+
+/// Returns a `Set-Cookie` value, as [`set_cookie`] does, for these requests of other sites.
+pub(crate) fn set_cookie_for(
+    same_site: SameSite,
+    name: &str,
+    value: &str,
+    lifetime: Duration,
+) -> Option<HeaderValue> {
     let seconds = lifetime.as_secs();
-    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
+    let attributes = format!("Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite={same_site:?}");
+    let text = format!("{name}={value}; {attributes}");
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -25,7 +25,8 @@ use crate::layer::{bearer, refuse};
 ///   session's cookies.
 /// - A request with a session *and* another bearer token gets 400.
 /// - A state-changing request with a session, from a page of another site, gets 403: see
-///   [`Sessions`].
+///   [`Sessions`]. Only the answer to a sign-in that the provider posts
+///   ([`SignIn::form_post`](crate::endpoints::SignIn::form_post)) passes, without the session.
 /// - If a session has ended, its cookies are cleared, and the request passes without it.
 ///
 /// If the access token has expired and the provider is unavailable, the request passes without the
@@ -95,12 +96,19 @@ impl<Q> Gate<Q> for SessionLayer {
         if session.is_none() && names.stale.is_empty() {
             return Ok(Decision::Pass(Default::default()));
         }
-        if let Some(session) = &session {
-            let refusal = |error| refuse(&sessions.0.auth, &*self.0.respond, &error, false);
-            self.check(request, session).map_err(refusal)?;
+        let outcome = session.as_ref().map_or(Ok(()), |session| self.check(request, session));
+        // The provider's page posts the answer to a sign-in. It passes without the session, as if the
+        // browser had not sent the cookies, which it sends only if both are of one site.
+        let is_form_post =
+            matches!(outcome, Err(AuthError::ForeignOrigin)) && sessions.is_form_post(request);
+        if let (Err(error), false) = (outcome, is_form_post) {
+            return Err(refuse(&sessions.0.auth, &*self.0.respond, &error, false));
         }
         sessions.0.cookies.strip(request.headers_mut());
         let mut after = Box::new(ResponseCookies::new(sessions, names));
+        if is_form_post {
+            return Ok(Decision::Pass((Some(after), None)));
+        }
         let Some(session) = session else {
             after.change = Change::Ended;
             return Ok(Decision::Pass((Some(after), None)));

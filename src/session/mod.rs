@@ -14,11 +14,11 @@ mod origin;
 mod response_cookies;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -31,6 +31,7 @@ use crate::exchange::{
 };
 use crate::gate::BoxFuture;
 use crate::support::mac::Mac;
+use crate::support::media_type::is_form;
 use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
@@ -40,7 +41,9 @@ use origin::Origins;
 
 pub use layer::{SessionLayer, SessionService};
 
-pub(crate) use cookie::{Session, clear_cookie, cookies_named, is_cookie_name, set_cookie};
+pub(crate) use cookie::{
+    SameSite, Session, clear_cookie, cookies_named, is_cookie_name, set_cookie, set_cookie_for,
+};
 pub(crate) use layer::{CurrentSession, EndedSession};
 
 /// Default lifetime of a session, with all its renewals.
@@ -128,6 +131,9 @@ struct Inner {
     /// Where the provider redirects browsers after a sign-out there.
     post_logout_redirect_uri: Option<String>,
     renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
+    /// The path of `login`, if the provider answers sign-ins with a form that the browser posts
+    /// there. Set by the endpoints that start these sessions.
+    form_post_path: OnceLock<String>,
 }
 
 /// The result of a renewal: the renewed session, or `None` if the session ended.
@@ -170,6 +176,22 @@ impl Sessions {
 
     fn origins(&self) -> &Origins {
         &self.0.origins
+    }
+
+    /// Lets the provider's page post the answer of a sign-in to `path`. The first endpoints that are
+    /// built with these sessions decide.
+    pub(crate) fn allow_form_post(&self, path: &str) {
+        let _ = self.0.form_post_path.set(path.to_owned());
+    }
+
+    /// Returns whether a request may be the provider's answer to a sign-in, in a form that its page
+    /// posts. A router may have removed the start of the path that the endpoints see.
+    fn is_form_post<Q>(&self, request: &Request<Q>) -> bool {
+        self.0.form_post_path.get().is_some_and(|path| {
+            request.method() == Method::POST
+                && request.uri().path().ends_with(path)
+                && is_form(request.headers())
+        })
     }
 
     /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The
@@ -525,6 +547,7 @@ impl SessionsBuilder {
             origins,
             post_logout_redirect_uri: self.post_logout_redirect_uri,
             renewals: SingleFlight::default(),
+            form_post_path: OnceLock::new(),
         })))
     }
 }

@@ -15,6 +15,9 @@ pub(crate) mod json;
 
 pub(crate) mod request_head;
 
+#[cfg(feature = "endpoints")]
+pub(crate) mod media_type;
+
 pub(crate) mod bounded;
 
 pub(crate) mod retry;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{LOCATION, SET_COOKIE};
+use http::header::{CONTENT_SECURITY_POLICY, LOCATION, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use url::{Url, form_urlencoded};
 
@@ -76,6 +76,9 @@ impl AuthorizationRequest {
         if !self.is("code_challenge_method", "S256") {
             return Some("invalid_request");
         }
+        if !matches!(self.get("response_mode"), None | Some("query" | "form_post")) {
+            return Some("invalid_request");
+        }
         if !self.is("response_type", "code") {
             return Some("unsupported_response_type");
         }
@@ -122,15 +125,17 @@ impl AuthorizationRequest {
     }
 
     /// Redirects to the client with 303: with 307 the browser would post the password to it (RFC
-    /// 9700 §4.12).
+    /// 9700 §4.12). With `response_mode=form_post`, a form does.
     fn send_back(&self, issuer: &TestIssuer, parameters: &[(&str, &str)]) -> Answer {
         let Ok(mut url) = Url::parse(&self.redirect_uri) else {
             return page(StatusCode::BAD_REQUEST, &notice("The redirect_uri is not a URL."));
         };
-        url.query_pairs_mut()
-            .extend_pairs(parameters)
-            .extend_pairs(self.get("state").map(|state| ("state", state)))
-            .append_pair("iss", &issuer.issuer());
+        let (state, issuer) = (self.get("state").map(|state| ("state", state)), issuer.issuer());
+        let all = parameters.iter().copied().chain(state).chain([("iss", issuer.as_str())]);
+        if self.get("response_mode") == Some("form_post") {
+            return form_post(&self.redirect_uri, all);
+        }
+        url.query_pairs_mut().extend_pairs(all);
         let mut answer = page(StatusCode::SEE_OTHER, "");
         if let Ok(to) = HeaderValue::try_from(url.as_str()) {
             answer.headers.insert(LOCATION, to);
@@ -166,13 +171,34 @@ fn page(status: StatusCode, main: &str) -> Answer {
     pages::page(status, "Sign in", main)
 }
 
+/// Returns the page that posts an answer to the client (OAuth 2.0 Form Post Response Mode §2).
+fn form_post<'p>(to: &str, parameters: impl Iterator<Item = (&'p str, &'p str)>) -> Answer {
+    let inputs: String = parameters
+        .map(|(name, value)| {
+            format!(r#"<input type="hidden" name="{name}" value="{}">"#, escaped(value))
+        })
+        .collect();
+    let to = escaped(to);
+    let form = format!(
+        r#"<h1>One moment</h1>
+<form method="post" action="{to}">{inputs}<button type="submit">Continue</button></form>
+<script>document.forms[0].submit()</script>"#
+    );
+    let mut answer = page(StatusCode::OK, &form);
+    // No other page of the provider has a script.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                  frame-ancestors 'none'";
+    answer.headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    answer
+}
+
 fn notice(problem: &str) -> String {
     format!("<h1>Sign-in failed</h1>\n<p>{problem}</p>")
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+    use http::header::CONTENT_TYPE;
 
     use super::super::super::provider::tests::payload;
     use super::super::super::{Provider, ProviderEndpoint, User};
@@ -264,6 +290,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn form_post_answers_with_a_form() {
+        let provider = provider().await;
+        let change = [("response_mode", Some("form_post")), ("state", Some("\"><b>"))];
+        let form = "username=bob&password=hunter2";
+        let answer = send(&provider, Method::POST, target(&change), form);
+        assert_eq!((answer.status, answer.headers.get(LOCATION)), (StatusCode::OK, None));
+        let page = answer.page.unwrap();
+        let action = format!(r#"<form method="post" action="{REDIRECT_URI}">"#);
+        let state = r#"name="state" value="&quot;&gt;&lt;b&gt;""#;
+        let issuer = format!(r#"name="iss" value="{}""#, provider.issuer());
+        for part in [&action, state, &issuer, r#"name="code" value=""#, ".submit()"] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        let refused = send(&provider, Method::POST, target(&change), "cancel=yes");
+        assert!(refused.page.unwrap().contains(r#"name="error" value="access_denied""#));
+    }
+
+    #[tokio::test]
     async fn errors_redirect_only_to_registered_clients() {
         let provider = provider().await;
         for (change, error) in [
@@ -272,6 +316,7 @@ mod tests {
             (("response_type", Some("token")), "unsupported_response_type"),
             (("scope", Some("openid admin")), "invalid_scope"),
             (("prompt", Some("none")), "login_required"),
+            (("response_mode", Some("fragment")), "invalid_request"),
         ] {
             let answer = send(&provider, Method::GET, target(&[change]), "");
             let sent = redirect_parameters(&answer);

@@ -149,6 +149,7 @@ impl TestIssuer {
             "introspection_endpoint": self.introspection_endpoint(),
             "end_session_endpoint": self.end_session_endpoint(),
             "response_types_supported": ["code"],
+            "response_modes_supported": ["query", "form_post"],
             "subject_types_supported": ["public"],
             "grant_types_supported": GRANT_TYPES,
             "token_endpoint_auth_methods_supported": auth_methods,

@@ -4,6 +4,7 @@ mod answers;
 mod configuration;
 mod env;
 mod example_server;
+mod form_post;
 mod passwords;
 mod races;
 mod registration;
