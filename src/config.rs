@@ -21,6 +21,7 @@ mod notices;
 mod origin;
 mod plain_http;
 mod providers;
+mod public_paths;
 mod resource;
 mod secrets;
 
@@ -42,4 +43,5 @@ pub(crate) use issuer::{
 pub(crate) use mode::AuthMode;
 pub(crate) use origin::Origin;
 pub(crate) use plain_http::{MESH_REMEDY, PlainHttp};
+pub(crate) use public_paths::{PublicPaths, is_local_path, is_path_prefix};
 pub(crate) use resource::Resource;

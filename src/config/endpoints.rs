@@ -17,6 +17,22 @@ pub struct EndpointsConfig {
     /// The public URL of the endpoint `/v1/auth/login`, to which the provider redirects browsers. Default:
     /// none, so there is no sign-in.
     pub redirect_uri: Option<String>,
+    /// The prefix of the endpoints' paths as this service sees them; see `EndpointsBuilder::prefix`. `None`,
+    /// the default, means `/v1/auth`.
+    pub prefix: Option<String>,
+    /// The page after a sign-in without `return_to`, as browsers see it; see `SignIn::landing`. Default: the
+    /// path under which the service stands, from `redirect_uri`.
+    pub landing: Option<String>,
+    /// The page after a failed sign-in, as browsers see it; see `SignIn::failure_page`. Default: none, the
+    /// error is JSON.
+    pub failure_page: Option<String>,
+    /// Whether a browser that loads a page without a session is led to the sign-in; see
+    /// `SignIn::redirect_navigation`. Needs session keys. Default false.
+    pub redirect_navigation: bool,
+    /// The name of the cookies, with at most 56 characters: `__Host-NAME-…` for sessions,
+    /// `__Host-sign-in-NAME-…` for sign-ins. Services on one host need different names. Default: `session`
+    /// and `sign-in`.
+    pub cookie_name: Option<String>,
     /// The scopes that a sign-in requests. `None`, the default, means `openid profile email
     /// offline_access`.
     pub scopes: Option<Scopes>,

@@ -252,6 +252,21 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("REDIRECT_URI", "endpoints.redirect_uri", |it, text| store(&mut it.endpoints.redirect_uri, any_text(text)),
         "the public URL of the endpoint `/v1/auth/login`, as registered at the provider",
         "none: no sign-in"),
+    row("ENDPOINTS_PREFIX", "endpoints.prefix", |it, text| store(&mut it.endpoints.prefix, any_text(text)),
+        "the prefix of the endpoints' paths as this service sees them: `/app/v1/auth` behind a proxy that does not remove its sub-path `/app`",
+        "`/v1/auth`"),
+    row("LANDING", "endpoints.landing", |it, text| store(&mut it.endpoints.landing, any_text(text)),
+        "the page after a sign-in without `return_to`: a path as browsers see it",
+        "the public path of the service, from `P_REDIRECT_URI`"),
+    row("FAILURE_PAGE", "endpoints.failure_page", |it, text| store(&mut it.endpoints.failure_page, any_text(text)),
+        "the page after a failed sign-in, which gets the parameter `error`: a path as browsers see it",
+        "none: the error is JSON"),
+    row("REDIRECT_NAVIGATION", "endpoints.redirect_navigation", |it, text| store(&mut it.endpoints.redirect_navigation, boolean(text)),
+        "`true` leads a browser that loads a page without a session to the sign-in, and back; `fetch` still gets 401",
+        "`false`"),
+    row("COOKIE_NAME", "endpoints.cookie_name", |it, text| store(&mut it.endpoints.cookie_name, any_text(text)),
+        "the name in the cookies of sessions (`__Host-NAME-…`) and sign-ins (`__Host-sign-in-NAME-…`), at most 56 characters; services on one host need different names",
+        "`session`, and none for sign-ins"),
     row("SCOPES", "endpoints.scopes", |it, text| store(&mut it.endpoints.scopes, choice(text, SCOPE_FORMAT).map(Some)),
         "the scopes that sign-ins request, separated by spaces",
         "`openid profile email offline_access`"),
@@ -318,6 +333,11 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "sign_in_parameters" => "endpoints.sign_in_parameters",
         "session_keys" => "endpoints.session_keys",
         "post_logout_redirect_uri" => "endpoints.post_logout_redirect_uri",
+        "prefix" => "endpoints.prefix",
+        "landing" => "endpoints.landing",
+        "failure_page" => "endpoints.failure_page",
+        "redirect_navigation" => "endpoints.redirect_navigation",
+        "cookie_name" | "cookie_prefix" => "endpoints.cookie_name",
         _ => field,
     };
     ENVIRONMENT.iter().find(|variable| variable.field == field).map(|variable| variable.name)
@@ -604,6 +624,11 @@ mod tests {
         ("RESOURCE", "https://wave.example"),
         ("RESOURCE_SCOPES", "read write"),
         ("REDIRECT_URI", "https://wave.example/v1/auth/login"),
+        ("ENDPOINTS_PREFIX", "/app/v1/auth"),
+        ("LANDING", "/app/home"),
+        ("FAILURE_PAGE", "/app/sorry"),
+        ("REDIRECT_NAVIGATION", "true"),
+        ("COOKIE_NAME", "wave"),
         ("SCOPES", "openid read"),
         ("SIGN_IN_PARAMETERS", "prompt=login&resource=a"),
         ("SESSION_KEYS", "y"),
@@ -683,6 +708,11 @@ mod tests {
         let endpoints = config.endpoints;
         assert_eq!(endpoints.redirect_uri.as_deref(), Some("https://wave.example/v1/auth/login"));
         assert_eq!(endpoints.scopes.as_ref().map(Scopes::as_str), Some("openid read"));
+        let pages = [&endpoints.prefix, &endpoints.landing, &endpoints.failure_page];
+        let pages = pages.map(Option::as_deref);
+        assert_eq!(pages, [Some("/app/v1/auth"), Some("/app/home"), Some("/app/sorry")]);
+        assert_eq!(endpoints.cookie_name.as_deref(), Some("wave"));
+        assert!(endpoints.redirect_navigation);
         let parameters = [("prompt", "login"), ("resource", "a")];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(endpoints.sign_in_parameters, parameters);

@@ -16,7 +16,7 @@ use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
-use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, Origin};
+use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, Origin, is_path_prefix};
 use crate::error::{ErrorResponse, ProblemJson};
 use crate::exchange::TokenExchangeClient;
 use crate::guard::{Guard, scope};
@@ -24,15 +24,20 @@ use crate::identity::Identity;
 use crate::registrar::Registrar;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::registrar::SqlRegistrar;
-use crate::session::{Sessions, SessionsBuilder};
+use crate::session::Sessions;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
+
+/// Default prefix of the paths.
+const DEFAULT_PREFIX: &str = "/v1/auth";
 
 /// A builder for [`Endpoints`], made by [`Auth::endpoints`].
 #[must_use = "there are no endpoints before `build()`"]
 pub struct EndpointsBuilder {
     /// The result, still without `enabled` and the keys of sign-ins.
     inner: Inner,
+    /// Default [`DEFAULT_PREFIX`].
+    prefix: Option<String>,
     without: Vec<Endpoint>,
     trusted_proxies: Option<TrustedProxies>,
     faults: Vec<Fault>,
@@ -51,7 +56,7 @@ impl Auth {
     pub fn endpoints(&self) -> EndpointsBuilder {
         let inner = Inner {
             auth: self.clone(),
-            prefix: "/v1/auth".to_owned(),
+            prefix: String::new(),
             enabled: Vec::new(),
             client: None,
             sign_in: None,
@@ -75,6 +80,7 @@ impl Auth {
         };
         EndpointsBuilder {
             inner,
+            prefix: None,
             without: Vec::new(),
             trusted_proxies: None,
             faults: Vec::new(),
@@ -86,9 +92,15 @@ impl Auth {
 }
 
 impl EndpointsBuilder {
-    /// Sets the path prefix. Default `/v1/auth`; leave it empty where a router strips the prefix.
+    /// Sets the prefix of the paths as this service sees them, after a proxy or router in front has
+    /// changed them. Default `/v1/auth`. Behind a proxy that does not remove its sub-path `/app`, set
+    /// `/app/v1/auth`. Leave it empty where a router removes the whole prefix, as
+    /// [`Endpoints::service`] in `Router::nest_service` does.
+    ///
+    /// The paths that browsers see derive from the redirect URI: see the
+    /// [manual](crate::manual::endpoints).
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.inner.prefix = prefix.into();
+        self.prefix = Some(prefix.into());
         self
     }
 
@@ -322,29 +334,29 @@ impl EndpointsBuilder {
             }
         }
         if let (None, Some(uri)) = (&self.inner.sign_in, &settings.redirect_uri) {
-            let sign_in = SignIn::new(uri.as_str());
-            let sign_in = match &settings.scopes {
-                Some(scopes) => sign_in.scopes(scopes.as_str()),
-                None => sign_in,
-            };
-            let sign_in = if settings.form_post { sign_in.form_post() } else { sign_in };
-            let parameters = settings.sign_in_parameters.iter();
-            self.inner.sign_in = Some(parameters.fold(sign_in, |sign_in, (name, value)| {
-                sign_in.parameter(name.as_str(), value.as_str())
-            }));
+            self.inner.sign_in = Some(SignIn::configured(uri, settings));
         }
+        if settings.redirect_navigation && self.inner.sign_in.is_none() {
+            let problem = "leads browsers to a sign-in, but there is none: set `redirect_uri`";
+            self.faults.push(Fault::new("redirect_navigation", problem));
+        }
+        self.prefix = self.prefix.or_else(|| settings.prefix.clone());
         if let (None, true, Some(client)) =
             (&self.inner.sessions, settings.has_sessions(), &self.inner.client)
         {
             let keys = settings.sealing_keys().map_err(ConfigError::one);
             let sessions = keys.and_then(|keys| {
-                let keys =
-                    keys.map(|keys| Sessions::builder(&self.inner.auth, client.clone(), keys));
-                let keys = keys.map(|sessions| match &settings.post_logout_redirect_uri {
-                    Some(uri) => sessions.end_at_provider(uri),
-                    None => sessions,
-                });
-                keys.map(SessionsBuilder::build).transpose()
+                let builder = |keys| {
+                    let mut sessions = Sessions::builder(&self.inner.auth, client.clone(), keys);
+                    if let Some(name) = &settings.cookie_name {
+                        sessions = sessions.cookie_name(name.as_str());
+                    }
+                    if let Some(uri) = &settings.post_logout_redirect_uri {
+                        sessions = sessions.end_at_provider(uri);
+                    }
+                    sessions.build()
+                };
+                keys.map(builder).transpose()
             });
             self.inner.sessions = self.collect_faults(sessions).flatten();
         } else if settings.post_logout_redirect_uri.is_some() {
@@ -454,8 +466,13 @@ impl EndpointsBuilder {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
         ConfigError::from_faults(faults).map_err(|error| error.named_by(&self.origin))?;
-        if let Some(sign_in) = &self.inner.sign_in {
-            sign_in.warn_of_other_path(&self.login_path());
+        let login = self.login_path();
+        if let Some(sign_in) = &mut self.inner.sign_in {
+            sign_in.set_paths(&login);
+            sign_in.warn_of_paths(&login);
+        }
+        if let (Some(sign_in), Some(sessions)) = (&self.inner.sign_in, &self.inner.sessions) {
+            sign_in.set_up_sessions(sessions);
         }
         if let (Some(SignIn { form_post: true, .. }), Some(sessions)) =
             (&self.inner.sign_in, &self.inner.sessions)
@@ -475,14 +492,17 @@ impl EndpointsBuilder {
         self.inner.provider_returns_to_logout = self.provider_returns_to_logout();
         let enabled =
             Endpoint::ALL.into_iter().filter(|endpoint| self.is_enabled(*endpoint)).collect();
-        let prefix = self.inner.prefix.trim_end_matches('/').to_owned();
+        let prefix = self.local_prefix().trim_end_matches('/').to_owned();
         Ok(Endpoints(Arc::new(Inner { enabled, prefix, ..self.inner })))
     }
 
     fn check(&self, faults: &mut Vec<Fault>) {
         let mut wrong = |field: &str, problem: &str| faults.push(Fault::new(field, problem));
-        if !self.inner.prefix.is_empty() && !self.inner.prefix.starts_with('/') {
-            wrong("prefix", "is not a path: start it with `/`, or leave it empty");
+        if !is_path_prefix(self.local_prefix()) {
+            wrong(
+                "prefix",
+                "is not a path: write it as this service sees it, such as `/v1/auth`, or leave it empty",
+            );
         }
         let needs_client = self.needs_client
             || self.inner.sign_in.is_some()
@@ -504,6 +524,13 @@ impl EndpointsBuilder {
         }
         if let Some(sign_in) = &self.inner.sign_in {
             sign_in.check(&self.login_path(), faults);
+            let has_sessions = self.inner.sessions.is_some() || self.needs_client;
+            let has_login = !self.without.contains(&Endpoint::Login);
+            if sign_in.redirect_navigation && !(has_sessions && has_login) {
+                let problem = "leads browsers to a sign-in that starts a session: set up sessions, \
+                               and keep the endpoint `login`";
+                faults.push(Fault::new("redirect_navigation", problem));
+            }
         }
         self.check_client(faults);
         self.check_registration(faults);
@@ -522,9 +549,13 @@ impl EndpointsBuilder {
         }
     }
 
-    /// Returns the path of the endpoint `login`.
+    fn local_prefix(&self) -> &str {
+        self.prefix.as_deref().unwrap_or(DEFAULT_PREFIX)
+    }
+
+    /// Returns the path of the endpoint `login` in this service.
     fn login_path(&self) -> String {
-        format!("{}/{}", self.inner.prefix.trim_end_matches('/'), Endpoint::Login.as_str())
+        format!("{}/{}", self.local_prefix().trim_end_matches('/'), Endpoint::Login.as_str())
     }
 
     /// Checks that the client can serve the enabled endpoints, whose requests name no tenant.
@@ -565,7 +596,7 @@ impl EndpointsBuilder {
 impl std::fmt::Debug for EndpointsBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EndpointsBuilder")
-            .field("prefix", &self.inner.prefix)
+            .field("prefix", &self.local_prefix())
             .finish_non_exhaustive()
     }
 }

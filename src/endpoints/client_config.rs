@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Inner;
 use super::response::Failure;
+use crate::config::PublicPaths;
 
 #[derive(Serialize)]
 struct ConfigResponse<'a> {
@@ -19,8 +20,8 @@ struct ConfigResponse<'a> {
     scopes: Vec<&'a str>,
     response_type: &'static str,
     code_challenge_method: &'static str,
-    /// The endpoint to which clients send the code, instead of to the provider.
-    login_endpoint: String,
+    /// The public path of the endpoint to which clients send the code, instead of to the provider.
+    login_endpoint: &'a str,
     password_grant_enabled: bool,
     /// Whether a sign-in at `GET login` ends with a session cookie.
     sessions: bool,
@@ -38,7 +39,7 @@ impl Inner {
             scopes: sign_in.scopes.iter().collect(),
             response_type: "code",
             code_challenge_method: "S256",
-            login_endpoint: format!("{}/login", self.prefix),
+            login_endpoint: sign_in.paths.as_ref().map_or("", PublicPaths::login),
             password_grant_enabled: self.password_rule.is_some(),
             sessions: self.sessions.is_some(),
         }))

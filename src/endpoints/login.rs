@@ -7,7 +7,7 @@ use url::form_urlencoded;
 use super::parameters::{BodyFormat, Parameters};
 use super::pending_sign_in::PendingSignIn;
 use super::response::{Failure, invalid_request, see_other};
-use super::sign_in::is_local_path;
+use super::sign_in::RETURN_TO_ELSEWHERE;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
 use crate::error::InvalidToken;
@@ -86,13 +86,13 @@ impl Inner {
         parameters: &Parameters,
     ) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
-        let return_to = parameters.get("return_to").unwrap_or(&sign_in.landing);
-        if !is_local_path(return_to) {
-            return Err(invalid_request("The parameter return_to must be a path of this host."));
-        }
+        let return_to = match parameters.get("return_to") {
+            Some(page) => sign_in.page(page).ok_or(RETURN_TO_ELSEWHERE)?.to_owned(),
+            None => sign_in.landing_page(),
+        };
         let verifier = PkceVerifier::generate()?;
         let (prefix, now) = (sign_in.full_cookie_prefix(), self.clock().now());
-        let pending = PendingSignIn::new(verifier.secret().expose(), return_to, now)?;
+        let pending = PendingSignIn::new(verifier.secret().expose(), &return_to, now)?;
         let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &pending.state)
             .scopes(sign_in.scopes.clone())
             .nonce(&pending.nonce);
@@ -133,7 +133,7 @@ impl Inner {
         let Some(pending) = PendingSignIn::find(&prefix, state, headers, keys, self.clock()) else {
             // Most likely the user pressed the back button, or the browser sent the callback twice.
             if self.has_session(incoming).await {
-                let landing = see_other(&sign_in.landing);
+                let landing = see_other(&sign_in.landing_page());
                 return landing
                     .ok_or(Failure::NotConfigured("the landing path is not a valid header value"));
             }

@@ -1,15 +1,16 @@
 //! `logout`: ends a session here and, if configured, at the provider.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{Method, Response, header};
 use serde::Serialize;
 
 use super::parameters::{BodyFormat, Parameters};
 use super::pending_sign_out::PendingSignOut;
 use super::response::{Failure, invalid_request, no_content, see_other};
-use super::sign_in::is_local_path;
+use super::sign_in::RETURN_TO_ELSEWHERE;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::exchange::ExchangeError;
+use crate::layer::RequestHead;
 use crate::session::{CurrentSession, EndedSession, Session, Sessions, revoke};
 use crate::support::secret::Secret;
 
@@ -104,9 +105,10 @@ impl Inner {
             }
         }
         let return_to = parameters.get("return_to").filter(|_| self.provider_returns_to_logout);
-        if return_to.is_some_and(|page| !is_local_path(page)) {
-            return Err(invalid_request("The parameter return_to must be a path of this host."));
-        }
+        let return_to = match return_to {
+            Some(page) => Some(self.sign_in()?.page(page).ok_or(RETURN_TO_ELSEWHERE)?),
+            None => None,
+        };
         Ok(Some(SignOut { sessions, post_logout_redirect_uri, session, return_to }))
     }
 
@@ -116,7 +118,7 @@ impl Inner {
         incoming: &EndpointRequest,
         sign_out: &SignOut<'_>,
     ) -> Response<Bytes> {
-        let is_navigation = is_navigation(&incoming.head.headers);
+        let is_navigation = RequestHead::of_parts(&incoming.head).is_navigation();
         let outcome = self.end_session_response(sign_out, is_navigation).await;
         outcome.unwrap_or_else(|failure| match is_navigation {
             true => self.browser_failure_response(Endpoint::Logout, failure),
@@ -169,8 +171,9 @@ impl Inner {
         let state = parameters.get("state").unwrap_or_default();
         let keys = self.sign_in_keys()?;
         let pending = PendingSignOut::find(&prefix, state, headers, keys, self.clock());
-        let page = pending.as_ref().map_or(&sign_in.landing, |pending| &pending.return_to);
-        let mut response = see_other(page).ok_or(INVALID_LOCATION)?;
+        let page = pending.as_ref().map(|pending| pending.return_to.clone());
+        let page = page.unwrap_or_else(|| sign_in.landing_page());
+        let mut response = see_other(&page).ok_or(INVALID_LOCATION)?;
         let cookie = pending.as_ref().and_then(|_| PendingSignOut::clear(&prefix));
         response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
         Ok(response)
@@ -179,15 +182,6 @@ impl Inner {
 
 const INVALID_LOCATION: Failure =
     Failure::NotConfigured("the page after sign-out is not a valid header value");
-
-/// Returns whether a browser shows the answer as a page (Fetch Metadata §2.2). Older browsers ask for HTML.
-fn is_navigation(headers: &HeaderMap) -> bool {
-    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    match headers.get("sec-fetch-mode") {
-        Some(mode) => mode == "navigate",
-        None => headers.get(header::ACCEPT).map(text).is_some_and(|it| it.contains("text/html")),
-    }
-}
 
 /// Treats a provider without a revocation endpoint as success. The client already logged that the
 /// token stays valid.

@@ -7,12 +7,12 @@ use std::time::Duration;
 use url::Url;
 
 use super::Inner;
-use super::response::Failure;
-use crate::config::{Fault, is_loopback};
+use super::response::{Failure, invalid_request};
+use crate::config::{EndpointsConfig, Fault, PublicPaths, is_local_path, is_loopback};
 use crate::error::AuthError;
 use crate::exchange::reserved_parameter;
 use crate::identity::Scopes;
-use crate::session::{SameSite, is_cookie_name};
+use crate::session::{SameSite, Sessions, SignInRedirect, is_cookie_name};
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 
@@ -22,6 +22,9 @@ const SCOPES: &str = "openid profile email offline_access";
 
 /// Default part of the cookie names after `__Host-`.
 const COOKIE_PREFIX: &str = "sign-in";
+
+pub(super) const RETURN_TO_ELSEWHERE: Failure =
+    invalid_request("The parameter return_to must be a page of this host, other than login.");
 
 /// Time between two warnings with the same cause.
 const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -59,13 +62,16 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 pub struct SignIn {
     pub(super) redirect_uris: Vec<String>,
     pub(super) scopes: Scopes,
-    pub(super) landing: String,
+    landing: Option<String>,
     pub(super) failure_page: Option<String>,
+    pub(super) redirect_navigation: bool,
     pub(super) extra: Vec<(String, String)>,
     pub(super) keys: Option<SealingKeys>,
     pub(super) codes_without_pkce: bool,
     pub(super) form_post: bool,
     pub(super) token_warnings: Arc<TokenWarnings>,
+    /// Set by `build()`.
+    pub(super) paths: Option<PublicPaths>,
     cookie_prefix: String,
     faults: Vec<Fault>,
 }
@@ -102,16 +108,35 @@ impl SignIn {
         Self {
             redirect_uris: vec![redirect_uri.into()],
             scopes: SCOPES.parse().unwrap_or_default(),
-            landing: "/".to_owned(),
+            landing: None,
             failure_page: None,
+            redirect_navigation: false,
             extra: Vec::new(),
             keys: None,
             codes_without_pkce: false,
             form_post: false,
             token_warnings: Arc::default(),
+            paths: None,
             cookie_prefix: COOKIE_PREFIX.to_owned(),
             faults: Vec::new(),
         }
+    }
+
+    /// Creates the settings from a configuration.
+    pub(super) fn configured(redirect_uri: &str, settings: &EndpointsConfig) -> Self {
+        let mut sign_in = Self::new(redirect_uri);
+        if let Some(scopes) = &settings.scopes {
+            sign_in = sign_in.scopes(scopes.as_str());
+        }
+        sign_in.landing.clone_from(&settings.landing);
+        sign_in.failure_page.clone_from(&settings.failure_page);
+        sign_in.redirect_navigation = settings.redirect_navigation;
+        sign_in.form_post = settings.form_post;
+        if let Some(name) = &settings.cookie_name {
+            sign_in.cookie_prefix = format!("{COOKIE_PREFIX}-{name}");
+        }
+        sign_in.extra.clone_from(&settings.sign_in_parameters);
+        sign_in
     }
 
     /// Adds a redirect URI whose codes clients may send to `POST login`. May be repeated.
@@ -130,11 +155,37 @@ impl SignIn {
         self
     }
 
-    /// Sets the page after a sign-in without `return_to`: a path of this host, other than `login`.
-    /// It begins with one `/`, and has at most 2,048 characters: printable ASCII without `\`.
-    /// Default `/`.
+    /// Sets the page after a sign-in without `return_to`: a path of this host as browsers see it,
+    /// other than `login`. It begins with one `/`, and has at most 2,048 characters: printable ASCII
+    /// without `\`.
+    ///
+    /// Default: the path under which the service stands, derived from the redirect URI. For
+    /// `https://host.example/v1/auth/login` that is `/`. For
+    /// `https://host.example/app/v1/auth/login` it is `/app/` if a proxy removes `/app`, and `/app`
+    /// otherwise, where axum nests a router. A page outside that path is accepted with a warning.
     pub fn landing(mut self, path: impl Into<String>) -> Self {
-        self.landing = path.into();
+        self.landing = Some(path.into());
+        self
+    }
+
+    /// Leads a browser that loads a page without a session to the sign-in, and back to that page.
+    /// Needs [`sessions`](super::EndpointsBuilder::sessions). Default: off; the browser shows the 401
+    /// of the inner service.
+    ///
+    /// The [session layer](crate::session::SessionLayer) replaces the 401 with a 303 to `login`, whose
+    /// `return_to` is the public path and query of the request; if that is longer than 2,048
+    /// characters or unknown, the sign-in ends at [`landing`](Self::landing). `fetch`, frames, web
+    /// sockets, prefetches and other methods than `GET` and `HEAD` still get 401
+    /// ([`is_navigation`](crate::layer::RequestHead::is_navigation)).
+    ///
+    /// Every 401 of the inner service counts, also one that it makes itself, with two exceptions: a
+    /// 401 that asks only for other credentials, such as `Basic`, and one that refuses a token of the
+    /// request. A request with a session or an `Authorization` other than `Basic` is never
+    /// redirected, nor one for `login` or for the [`failure_page`](Self::failure_page) after a failed
+    /// sign-in. If a session cannot be used within a minute after its sign-in (for example because
+    /// processes have different keys), the browser gets 401 instead of an endless redirect.
+    pub fn redirect_navigation(mut self) -> Self {
+        self.redirect_navigation = true;
         self
     }
 
@@ -234,17 +285,53 @@ impl SignIn {
         format!("__Host-{}-", self.cookie_prefix)
     }
 
-    /// Warns if the provider redirects browsers to another path than `login`. A proxy may remove or replace a
-    /// prefix of the path, so this is not a fault.
-    pub(super) fn warn_of_other_path(&self, login: &str) {
-        let url = Url::parse(self.redirect_uri()).ok();
-        let path = url.as_ref().map(Url::path);
-        if let Some(path) = path.filter(|path| !path.ends_with(login)) {
-            telemetry::redirect_elsewhere(path, login);
+    /// Returns the page after a sign-in without `return_to`.
+    pub(super) fn landing_page(&self) -> String {
+        let start = || self.paths.as_ref().map_or("/".to_owned(), PublicPaths::start_page);
+        self.landing.clone().unwrap_or_else(start)
+    }
+
+    /// Returns the page to return to, if it is one of this host.
+    pub(super) fn page<'t>(&self, return_to: &'t str) -> Option<&'t str> {
+        self.paths.as_ref().and_then(|paths| paths.page(return_to))
+    }
+
+    /// Derives the public paths. `login` is the path of the endpoint in this service.
+    pub(super) fn set_paths(&mut self, login: &str) {
+        self.paths = PublicPaths::new(self.redirect_uri(), login);
+    }
+
+    /// Lets the session layer redirect browsers to this sign-in, if that is on. Warns if the sessions have
+    /// the default name under a sub-path.
+    pub(super) fn set_up_sessions(&self, sessions: &Sessions) {
+        let Some(paths) = &self.paths else { return };
+        if self.redirect_navigation {
+            let redirect = SignInRedirect::new(paths.clone(), self.failure_page.as_deref());
+            sessions.set_sign_in(redirect);
+        }
+        if !paths.home().is_empty() && sessions.has_default_cookie_name() {
+            telemetry::shared_cookie_name("cookie_name", paths.home());
         }
     }
 
-    /// Reports invalid settings. `login` is the path of the endpoint.
+    /// Warns of settings that are doubtful, but right behind some proxies.
+    pub(super) fn warn_of_paths(&self, login: &str) {
+        let (Some(paths), Ok(url)) = (&self.paths, Url::parse(self.redirect_uri())) else { return };
+        if !url.path().ends_with(login) {
+            telemetry::redirect_elsewhere(url.path(), login);
+        }
+        let pages = [("landing", &self.landing), ("failure_page", &self.failure_page)];
+        for (field, page) in pages {
+            if let Some(page) = page.as_ref().filter(|page| !paths.contains(page)) {
+                telemetry::page_elsewhere(field, page, paths.home());
+            }
+        }
+        if !paths.home().is_empty() && self.cookie_prefix == COOKIE_PREFIX {
+            telemetry::shared_cookie_name("cookie_prefix", paths.home());
+        }
+    }
+
+    /// Reports invalid settings. `login` is the path of the endpoint in this service.
     pub(super) fn check(&self, login: &str, faults: &mut Vec<Fault>) {
         faults.extend(self.faults.iter().cloned());
         if !is_cookie_name(&self.cookie_prefix) {
@@ -276,7 +363,8 @@ impl SignIn {
                 faults.push(Fault::new("redirect_uri", problem));
             }
         }
-        if !is_local_path(&self.landing) {
+        let landing = self.landing.as_ref();
+        if landing.is_some_and(|page| !is_local_path(page)) {
             faults.push(Fault::new("landing", "must be a path of this host, such as /home"));
         }
         // Browsers do not send a fragment, nor an error code that is appended to it.
@@ -285,9 +373,10 @@ impl SignIn {
             let problem = "must be a path of this host without a fragment, such as /sorry";
             faults.push(Fault::new("failure_page", problem));
         }
-        let pages = [("landing", Some(&self.landing)), ("failure_page", failure_page)];
-        for (field, page) in pages {
-            if page.is_some_and(|page| resolves_to(login, page)) {
+        let paths = PublicPaths::new(self.redirect_uri(), login);
+        for (field, page) in [("landing", landing), ("failure_page", failure_page)] {
+            let is_login = |page| paths.as_ref().is_some_and(|paths| paths.leads_to_login(page));
+            if page.is_some_and(|page| is_login(page)) {
                 let problem =
                     "is the path of `login`, which would start another sign-in: set another path";
                 faults.push(Fault::new(field, problem));
@@ -296,61 +385,8 @@ impl SignIn {
     }
 }
 
-/// Returns whether a browser that is redirected to `page` requests `path`. Browsers resolve dot
-/// segments. The query is not compared.
-fn resolves_to(path: &str, page: &str) -> bool {
-    let here = Url::parse("https://here.invalid").ok();
-    here.and_then(|here| here.join(page).ok()).is_some_and(|url| url.path() == path)
-}
-
 impl Inner {
     pub(super) fn sign_in(&self) -> Result<&SignIn, Failure> {
         self.sign_in.as_ref().ok_or(Failure::NotConfigured("sign-in is not configured"))
-    }
-}
-
-/// Returns whether a redirect to `path` stays on this host. Browsers read `\` as `/`, drop tabs and
-/// line ends, and take the text after two slashes for a host.
-pub(super) fn is_local_path(path: &str) -> bool {
-    let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    path.len() <= 2048 && plain && path.starts_with('/') && !path.starts_with("//")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn local_paths_stay_on_this_host() {
-        for good in ["/", "/a/b?c=d&e=%2F#f", "/a//b", "/@x", "/:x"] {
-            assert!(is_local_path(good), "{good}");
-        }
-        let long = format!("/{}", "a".repeat(2048));
-        for bad in [
-            "",
-            "a",
-            "//evil.example",
-            "///evil.example",
-            "/\\evil.example",
-            "\\/evil.example",
-            "/a\\b",
-            "/\t/evil.example",
-            "/\n/evil.example",
-            "/a b",
-            "/ä",
-            "https://evil.example",
-            "javascript:alert(1)",
-            " /a",
-            "?a",
-            "#a",
-            &long,
-        ] {
-            assert!(!is_local_path(bad), "{bad:?}");
-        }
-        // The same as resolved by a browser.
-        let here = Url::parse("https://app.example/login").unwrap();
-        for path in ["/", "/a/b?c=d#f", "/a//b", "/@evil.example", "/:80"] {
-            assert_eq!(here.join(path).unwrap().origin(), here.origin(), "{path}");
-        }
     }
 }

@@ -110,6 +110,20 @@ pub(super) struct CookieNames {
     pub(super) stale: Vec<String>,
 }
 
+impl CookieNames {
+    /// Returns when the newest session began whose marker the request has, but which cannot be used.
+    pub(super) fn newest_start(&self, prefix: &CookiePrefix) -> Option<SystemTime> {
+        let starts = self.stale.iter().filter_map(|name| match prefix.kind(name)? {
+            CookieKind::Marker(tag) => {
+                let milliseconds = u64::from_str_radix(tag.get(..TIME_LEN)?, 16).ok()?;
+                SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))
+            }
+            _ => None,
+        });
+        starts.max()
+    }
+}
+
 impl CookiePrefix {
     /// Creates the prefix, with `__Host-` before the name: browsers accept such a cookie only over
     /// TLS, for one host and all its paths. Returns `None` if the name is invalid.

@@ -9,6 +9,7 @@ use tower_layer::Layer;
 
 use super::origin::{is_from_trusted_page, is_unsafe};
 use super::response_cookies::{Change, ResponseCookies, SessionUnavailable};
+use super::sign_in_redirect::Redirect;
 use super::{RenewalResult, Session, Sessions};
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
@@ -28,6 +29,9 @@ use crate::layer::{bearer, refuse};
 ///   [`Sessions`]. Only the answer to a sign-in that the provider posts
 ///   ([`SignIn::form_post`](crate::endpoints::SignIn::form_post)) passes, without the session.
 /// - If a session has ended, its cookies are cleared, and the request passes without it.
+///
+/// With [`SignIn::redirect_navigation`](crate::endpoints::SignIn::redirect_navigation), a browser that
+/// loads a page without a session is led to the sign-in instead of a 401.
 ///
 /// If the access token has expired and the provider is unavailable, the request passes without the
 /// session, which is kept. Public routes answer as usual, `logout` ends the session, and a 401 from
@@ -71,6 +75,14 @@ impl<S> Layer<S> for SessionLayer {
     }
 }
 
+/// What replaces a 401 of the inner service. Public because a public layer type names it, but not exported.
+pub enum On401 {
+    /// The session is unavailable for now, so the user is not signed out.
+    Unavailable(Box<SessionUnavailable>),
+    /// A browser loads a page without a session.
+    SignIn(Redirect),
+}
+
 /// The request extension that lets `logout` end the session.
 #[derive(Clone)]
 pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
@@ -80,7 +92,7 @@ pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
 pub(crate) struct EndedSession(pub(crate) Arc<Session>);
 
 impl<Q> Gate<Q> for SessionLayer {
-    type After = (Option<Box<ResponseCookies>>, Option<Box<SessionUnavailable>>);
+    type After = (Option<Box<ResponseCookies>>, Option<On401>);
     /// The result of the renewal (`None` if it took too long), the session before the renewal, and
     /// the cookies to set.
     type Awaited = (Option<RenewalResult>, Session, Box<ResponseCookies>);
@@ -94,7 +106,8 @@ impl<Q> Gate<Q> for SessionLayer {
         request.extensions_mut().remove::<EndedSession>();
         let (session, names) = sessions.read(request.headers());
         if session.is_none() && names.stale.is_empty() {
-            return Ok(Decision::Pass(Default::default()));
+            let sign_in = sessions.redirect_to_sign_in(request, None);
+            return Ok(Decision::Pass((None, sign_in.map(On401::SignIn))));
         }
         let outcome = session.as_ref().map_or(Ok(()), |session| self.check(request, session));
         // The provider's page posts the answer to a sign-in. It passes without the session, as if the
@@ -110,8 +123,8 @@ impl<Q> Gate<Q> for SessionLayer {
             return Ok(Decision::Pass((Some(after), None)));
         }
         let Some(session) = session else {
-            after.change = Change::Ended;
-            return Ok(Decision::Pass((Some(after), None)));
+            let sign_in = after.end(request, None);
+            return Ok(Decision::Pass((Some(after), sign_in)));
         };
         let freshness = sessions.freshness(&session);
         let renewal = match freshness {
@@ -121,8 +134,9 @@ impl<Q> Gate<Q> for SessionLayer {
         let is_expired = freshness == Freshness::Expired;
         match renewal {
             None if is_expired => {
+                let sign_in = after.end(request, Some(session.started_at));
                 request.extensions_mut().insert(EndedSession(Arc::new(session)));
-                after.change = Change::Ended;
+                return Ok(Decision::Pass((Some(after), sign_in)));
             }
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
                 let renewal = with_timeout(sessions.max_renewal_wait(&session), renewal);
@@ -142,20 +156,24 @@ impl<Q> Gate<Q> for SessionLayer {
         (renewed, before, mut after): Self::Awaited,
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>> {
-        let error = apply_renewal(renewed, before, &mut after, request);
-        let unavailable = error
-            .map(|error| Box::new(SessionUnavailable { error, respond: self.0.respond.clone() }));
-        Ok((Some(after), unavailable))
+        let on_401 = apply_renewal(renewed, before, &mut after, request);
+        let on_401 = on_401.map_err(|error| {
+            let (auth, respond) = (self.0.sessions.0.auth.clone(), self.0.respond.clone());
+            On401::Unavailable(Box::new(SessionUnavailable { auth, error, respond }))
+        });
+        Ok((Some(after), on_401.map_or_else(Some, |sign_in| sign_in)))
     }
 
     fn finish<B>(
-        (after, unavailable): Self::After,
+        (after, on_401): Self::After,
         response: &mut Response<ResponseBody<B>>,
     ) -> Option<BoxFuture<Self::After>> {
-        let mut after = after?;
-        if let Some(unavailable) = unavailable {
-            unavailable.replace(response, &after.sessions.0.auth);
+        match on_401 {
+            None => {}
+            Some(On401::SignIn(redirect)) => redirect.replace(response),
+            Some(On401::Unavailable(unavailable)) => unavailable.replace(response),
         }
+        let mut after = after?;
         let headers = response.headers_mut();
         let Some(renewal) = after.pending(headers) else {
             after.finish(headers);
@@ -210,25 +228,25 @@ fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
 }
 
 /// Applies the result of a renewal to the request. If the renewal failed or is slow, uses the
-/// current session while its token is valid. Returns an error if the request must continue without
-/// the session.
+/// current session while its token is valid. Returns an error if the session is unavailable, and the
+/// redirect to the sign-in if it ended.
 fn apply_renewal<Q>(
     renewed: Option<RenewalResult>,
     before: Session,
     after: &mut ResponseCookies,
     request: &mut Request<Q>,
-) -> Option<AuthError> {
+) -> Result<Option<On401>, AuthError> {
     let error = match renewed {
         Some(Ok(Some(session))) => {
             attach_session(request, session.clone());
             after.change = Change::Renewed(session);
-            return None;
+            return Ok(None);
         }
         // The session ended. The inner layer decides whether the request needs an identity.
         Some(Ok(None)) => {
+            let sign_in = after.end(request, Some(before.started_at));
             request.extensions_mut().insert(EndedSession(Arc::new(before)));
-            after.change = Change::Ended;
-            return None;
+            return Ok(sign_in);
         }
         Some(Err(error)) => Some(error),
         None => None,
@@ -238,13 +256,13 @@ fn apply_renewal<Q>(
             after.renewal = after.sessions.renew(&before);
         }
         attach_session(request, before);
-        return None;
+        return Ok(None);
     }
     // `logout` must work without a valid token.
     request.extensions_mut().insert(CurrentSession(Arc::new(before)));
     let late = || ExchangeError::unavailable(None, "the token expired before it was renewed");
     let error = error.unwrap_or_else(late);
-    Some(AuthError::unavailable(error.unavailable_component(), error.retry_after(), error))
+    Err(AuthError::unavailable(error.unavailable_component(), error.retry_after(), error))
 }
 
 impl fmt::Debug for SessionLayer {

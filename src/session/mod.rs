@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod layer;
 mod origin;
 mod response_cookies;
+mod sign_in_redirect;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -30,6 +31,7 @@ use crate::exchange::{
     TokenExchangeClient,
 };
 use crate::gate::BoxFuture;
+use crate::layer::RequestHead;
 use crate::support::mac::Mac;
 use crate::support::media_type::is_form;
 use crate::support::seal::{Purpose, SealingKeys};
@@ -38,6 +40,7 @@ use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
 use cookie::{CookieId, CookieNames, CookiePrefix, has_room_for_id_token};
 use origin::Origins;
+use sign_in_redirect::Redirect;
 
 pub use layer::{SessionLayer, SessionService};
 
@@ -45,6 +48,7 @@ pub(crate) use cookie::{
     SameSite, Session, clear_cookie, cookies_named, is_cookie_name, set_cookie, set_cookie_for,
 };
 pub(crate) use layer::{CurrentSession, EndedSession};
+pub(crate) use sign_in_redirect::SignInRedirect;
 
 /// Default lifetime of a session, with all its renewals.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);
@@ -61,6 +65,10 @@ const DEFAULT_RENEWAL_WAIT: Duration = Duration::from_secs(3);
 /// Remaining lifetime below which a request waits for the renewal: the token may expire before the
 /// service verifies it, because `exp` has whole seconds and clocks differ.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
+
+/// Age below which a session that cannot be used does not lead to another sign-in. Longer than a sign-in that
+/// needs no input, or a browser would be redirected without end.
+const MIN_AGE_FOR_SIGN_IN: Duration = Duration::from_secs(60);
 
 /// Remaining lifetime that is left for the request after it has waited for the renewal.
 const MIN_REMAINING: Duration = Duration::from_secs(1);
@@ -134,6 +142,8 @@ struct Inner {
     /// The path of `login`, if the provider answers sign-ins with a form that the browser posts
     /// there. Set by the endpoints that start these sessions.
     form_post_path: OnceLock<String>,
+    /// Where browsers without a session sign in. Set by the endpoints that start these sessions.
+    sign_in: OnceLock<SignInRedirect>,
 }
 
 /// The result of a renewal: the renewed session, or `None` if the session ended.
@@ -192,6 +202,33 @@ impl Sessions {
                 && request.uri().path().ends_with(path)
                 && is_form(request.headers())
         })
+    }
+
+    /// Lets the layer lead browsers without a session to the sign-in. The first endpoints that are built
+    /// with these sessions decide.
+    pub(crate) fn set_sign_in(&self, redirect: SignInRedirect) {
+        let _ = self.0.sign_in.set(redirect);
+    }
+
+    /// Returns whether the cookies have the default name.
+    pub(crate) fn has_default_cookie_name(&self) -> bool {
+        self.0.cookies.as_str().strip_prefix("__Host-") == Some(DEFAULT_COOKIE_NAME)
+    }
+
+    /// Returns the redirect to the sign-in for a request without a session. `started_at`: when the session
+    /// began that the request cannot use any more.
+    fn redirect_to_sign_in<Q>(
+        &self,
+        request: &Request<Q>,
+        started_at: Option<SystemTime>,
+    ) -> Option<Redirect> {
+        let redirect = self.0.sign_in.get()?;
+        let now = self.0.auth.now();
+        let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
+        if started_at.is_some_and(|at| age(at) < MIN_AGE_FOR_SIGN_IN) {
+            return None;
+        }
+        redirect.redirect(RequestHead::of(request))
     }
 
     /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The
@@ -548,6 +585,7 @@ impl SessionsBuilder {
             post_logout_redirect_uri: self.post_logout_redirect_uri,
             renewals: SingleFlight::default(),
             form_post_path: OnceLock::new(),
+            sign_in: OnceLock::new(),
         })))
     }
 }

@@ -1,10 +1,12 @@
 //! [`ResponseCookies`]: the session cookies that a response sets and clears.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
 use super::cookie::{clear_cookies, name_of};
+use super::layer::On401;
 use super::{CookieNames, RenewalResult, Session, Sessions};
 use crate::auth::Auth;
 use crate::clock::with_timeout;
@@ -35,6 +37,18 @@ pub struct ResponseCookies {
 impl ResponseCookies {
     pub(super) fn new(sessions: &Sessions, names: CookieNames) -> Self {
         Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
+    }
+
+    /// Ends the session. Returns the redirect to the sign-in. `started_at`: when the session began, if its
+    /// cookies could be opened.
+    pub(super) fn end<Q>(
+        &mut self,
+        request: &Request<Q>,
+        started_at: Option<SystemTime>,
+    ) -> Option<On401> {
+        self.change = Change::Ended;
+        let started_at = started_at.or_else(|| self.names.newest_start(&self.sessions.0.cookies));
+        self.sessions.redirect_to_sign_in(request, started_at).map(On401::SignIn)
     }
 
     /// Returns the renewal to wait for before [`finish`](Self::finish). Returns `None` if the
@@ -74,6 +88,7 @@ impl ResponseCookies {
 /// service answers 401, the response is replaced, because 401 would mean that the user is signed
 /// out.
 pub struct SessionUnavailable {
+    pub(super) auth: Auth,
     pub(super) error: AuthError,
     pub(super) respond: Arc<dyn ErrorResponse>,
 }
@@ -81,11 +96,11 @@ pub struct SessionUnavailable {
 impl SessionUnavailable {
     /// Replaces a response that reports a missing identity: 401, or the gRPC status
     /// `UNAUTHENTICATED`.
-    pub(super) fn replace<B>(&self, answer: &mut Response<ResponseBody<B>>, auth: &Auth) {
+    pub(super) fn replace<B>(&self, answer: &mut Response<ResponseBody<B>>) {
         let status = answer.headers().get(GRPC_STATUS);
         let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
         if is_grpc || answer.status() == StatusCode::UNAUTHORIZED {
-            let refusal = refuse(auth, &*self.respond, &self.error, is_grpc);
+            let refusal = refuse(&self.auth, &*self.respond, &self.error, is_grpc);
             *answer = refusal.map(ResponseBody::from);
         }
     }

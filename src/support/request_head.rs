@@ -66,6 +66,44 @@ impl<'r> RequestHead<'r> {
             })
     }
 
+    /// Returns whether a browser loads a page with this request, in a tab or window: it can show a page to
+    /// the user, or follow a redirect to a sign-in. `fetch`, frames, web sockets, prefetches and other
+    /// clients get `false`.
+    ///
+    /// Current browsers say so: `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest: document`, and no
+    /// `Sec-Purpose` (Fetch Metadata). Without these headers, the `Accept` must prefer `text/html`, and the
+    /// request must neither be an upgrade nor have `X-Requested-With`. Any client can send these headers, so
+    /// never authorize by them.
+    pub fn is_navigation(&self) -> bool {
+        let is = |name: &str, text: &str| self.headers.get(name).is_some_and(|value| value == text);
+        let has = |name: &str| self.headers.contains_key(name);
+        if has("sec-purpose") || has("purpose") || has("sec-websocket-key") || has("upgrade") {
+            return false;
+        }
+        if has("sec-fetch-mode") || has("sec-fetch-dest") {
+            let is_document = !has("sec-fetch-dest") || is("sec-fetch-dest", "document");
+            return is("sec-fetch-mode", "navigate") && is_document;
+        }
+        !has("x-requested-with") && self.prefers_html()
+    }
+
+    /// Returns whether `text/html` is the preferred media type (RFC 9110 §12.5.1). Of equal ones, the first.
+    fn prefers_html(&self) -> bool {
+        let values = self.headers.get_all(header::ACCEPT).iter();
+        let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
+        let mut preferred = ("", 0.0);
+        for range in ranges {
+            let mut parts = range.split(';').map(str::trim);
+            let media_type = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|it| it.strip_prefix("q=").or(it.strip_prefix("Q=")));
+            let quality = quality.map_or(1.0, |text| text.parse::<f32>().unwrap_or(0.0));
+            if quality > preferred.1 {
+                preferred = (media_type, quality);
+            }
+        }
+        preferred.0.eq_ignore_ascii_case("text/html")
+    }
+
     /// Returns whether the method and headers are those of a CORS preflight (Fetch §4.8). A preflight
     /// carries no credentials, and announces neither content nor a protocol upgrade.
     #[inline]
@@ -76,5 +114,51 @@ impl<'r> RequestHead<'r> {
             && !self.headers.contains_key(header::TRANSFER_ENCODING)
             && !self.headers.contains_key(header::UPGRADE)
             && self.headers.get_all(header::CONTENT_LENGTH).iter().all(|length| *length == "0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_loads_are_navigations() {
+        let navigate = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        let chrome = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        let table: &[(&[(&str, &str)], bool)] = &[
+            (&navigate, true),
+            (&[navigate[0], navigate[1], ("accept", "application/json")], true),
+            (&[navigate[0]], true),
+            (&[navigate[1]], false),
+            (&[navigate[0], ("sec-fetch-dest", "iframe")], false),
+            (&[navigate[0], ("sec-fetch-dest", "frame")], false),
+            (&[navigate[0], ("sec-fetch-dest", "object")], false),
+            (&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("accept", chrome)], false),
+            (&[("sec-fetch-mode", "websocket"), ("sec-fetch-dest", "websocket")], false),
+            (&[navigate[0], navigate[1], ("sec-purpose", "prefetch")], false),
+            (&[navigate[0], navigate[1], ("sec-purpose", "prefetch;prerender")], false),
+            (&[("accept", chrome), ("purpose", "prefetch")], false),
+            (&[("accept", chrome)], true),
+            (&[("accept", "Text/HTML; charset=utf-8")], true),
+            (&[("accept", "text/html;q=0.9, application/json;q=0.8")], true),
+            (&[("accept", "application/json;q=0.8"), ("accept", "text/html")], true),
+            (&[("accept", "application/json, text/html")], false),
+            (&[("accept", "text/html;q=0.5, application/json")], false),
+            (&[("accept", "text/html;q=0")], false),
+            (&[("accept", "text/html;q=x")], false),
+            (&[("accept", "*/*")], false),
+            (&[("accept", "text/event-stream")], false),
+            (&[("accept", chrome), ("x-requested-with", "XMLHttpRequest")], false),
+            (&[("accept", chrome), ("upgrade", "websocket")], false),
+            (&[], false),
+        ];
+        for (headers, expected) in table {
+            let mut request = Request::new(());
+            for (name, value) in *headers {
+                let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+                request.headers_mut().append(name, value.parse().unwrap());
+            }
+            assert_eq!(RequestHead::of(&request).is_navigation(), *expected, "{headers:?}");
+        }
     }
 }

@@ -498,6 +498,16 @@ pub(crate) fn redirect_elsewhere(path: &str, login: &str) {
     tracing::warn!(target: TARGET, "the path of redirect_uri is {path}, but this service completes sign-ins at {login}: unless a proxy maps one to the other, set redirect_uri to the public URL of {login}");
 }
 
+/// Logs that a page of the sign-in is outside the path under which the service stands.
+pub(crate) fn page_elsewhere(field: &str, page: &str, home: &str) {
+    tracing::warn!(target: TARGET, "{field} is {page}, but browsers see this service under {home} (the path of redirect_uri): unless another service answers there, set {field} to a path under {home}");
+}
+
+/// Logs that a service under a sub-path has the default names of cookies.
+pub(crate) fn shared_cookie_name(setting: &str, home: &str) {
+    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, give each of them its own name");
+}
+
 /// Logs that a configured Redis server stores no tokens, because the token client has another cache.
 pub(crate) fn redis_unused() {
     tracing::warn!(target: TARGET, "redis_url is set, but the client of the endpoints has no shared cache: build it with TokenExchangeClient::from_config, or set its cache to a RedisCache");

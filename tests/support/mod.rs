@@ -7,6 +7,7 @@ pub(crate) mod http;
 mod log;
 mod metrics;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod tenants;
 pub(crate) mod tls;
 pub(crate) mod webdriver;

@@ -28,6 +28,8 @@ pub(crate) const REDIRECT: &str = "https://wave.example/v1/auth/login";
 /// Registered pages after a sign-out at the provider: a page of the service, and its endpoint.
 pub(crate) const BYE: &str = "https://wave.example/bye";
 pub(crate) const LOGOUT: &str = "https://wave.example/v1/auth/logout";
+/// The redirect URI of a service that browsers see under `/app`.
+pub(crate) const SUB_PATH_REDIRECT: &str = "https://wave.example/app/v1/auth/login";
 
 pub(crate) struct TestEnv {
     pub(crate) provider: Provider,
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
     pub(crate) sign_in: Box<dyn FnOnce(SignIn) -> SignIn>,
     pub(crate) clock: ManualClock,
+    /// The start of all routes, where no proxy removes it.
+    pub(crate) base: &'static str,
     /// Allowed clock difference between provider and service.
     pub(crate) leeway: Duration,
 }
@@ -66,6 +70,7 @@ impl Default for Setup {
             endpoints: Box::new(|endpoints| endpoints),
             sign_in: Box::new(|sign_in| sign_in),
             clock: ManualClock::new(),
+            base: "",
             leeway: MINUTE,
         }
     }
@@ -106,7 +111,8 @@ impl Setup {
     pub(crate) async fn build(mut self) -> TestEnv {
         let clock = self.clock.clone();
         let provider = Provider::builder().clock(clock.clone()).start().await;
-        let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
+        let wave = Client::new("wave", "secret").scopes("openid docs:read");
+        let wave = wave.redirect_uri(REDIRECT).redirect_uri(SUB_PATH_REDIRECT);
         let wave = wave.post_logout_redirect_uri(BYE).post_logout_redirect_uri(LOGOUT);
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
@@ -146,6 +152,7 @@ impl TestEnv {
     /// Starts another process of the same service.
     pub(crate) async fn start_process(mut self, setup: Setup) -> Self {
         let sign_in = SignIn::new(REDIRECT).scopes("openid docs:read");
+        let at = |path: &str| format!("{}{path}", setup.base);
         let mut endpoints = self
             .auth
             .endpoints()
@@ -154,12 +161,14 @@ impl TestEnv {
             .registrar(MemoryRegistrar::new().clock(self.clock.clone()))
             .password_grant(|_| PasswordDecision::Allow);
         let mut app = Router::new()
-            .route("/me", get(me).post(me))
-            .route("/slow", get(slow).with_state(self.slow.clone()))
+            .route(&at("/me"), get(me).post(me))
+            .route(&at("/slow"), get(slow).with_state(self.slow.clone()))
             .layer(self.auth.layer())
-            .route("/public", get(public))
-            .route("/grpc", get(async || [("grpc-status", "16")]))
-            .route("/cached", get(async || [("cache-control", "public, max-age=60")]));
+            .route(&at("/public"), get(public))
+            .route(&at("/own-401"), get(async || StatusCode::UNAUTHORIZED))
+            .route(&at("/basic-401"), get(basic))
+            .route(&at("/grpc"), get(async || [("grpc-status", "16")]))
+            .route(&at("/cached"), get(async || [("cache-control", "public, max-age=60")]));
         let sessions = setup.sessions.map(|keys| {
             let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
             // Long enough for a busy machine.
@@ -191,18 +200,20 @@ impl TestEnv {
     pub(crate) fn callback_path_for(&self, user: &str, location: &str) -> String {
         let query: BTreeMap<_, _> =
             url::Url::parse(location).unwrap().query_pairs().into_owned().collect();
-        assert_eq!(query["redirect_uri"], REDIRECT);
+        let redirect = query["redirect_uri"].as_str();
+        assert!([REDIRECT, SUB_PATH_REDIRECT].contains(&redirect));
         assert_eq!(query["code_challenge_method"], "S256");
         let code = self.provider.authorize_with(
             user,
             "wave",
-            REDIRECT,
+            redirect,
             &query["code_challenge"],
             query.get("scope").map_or("", String::as_str),
             query.get("nonce").map(String::as_str),
         );
         let (state, issuer) = (&query["state"], self.provider.issuer());
-        format!("/v1/auth/login?code={code}&state={state}&iss={}", encoded(&issuer))
+        let login = url::Url::parse(redirect).unwrap().path().to_owned();
+        format!("{login}?code={code}&state={state}&iss={}", encoded(&issuer))
     }
 
     /// Signs bob in with this browser.
@@ -267,6 +278,10 @@ async fn slow(identity: Identity, State(slow): State<Arc<SlowHandler>>) -> Strin
     slow.started.notify_one();
     slow.resume.notified().await;
     identity.subject().to_owned()
+}
+
+async fn basic() -> (StatusCode, [(&'static str, &'static str); 1]) {
+    (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"wave\"")])
 }
 
 async fn public(headers: HeaderMap) -> (StatusCode, String) {
