@@ -44,7 +44,7 @@ pub struct ClientConfig {
     pub end_session_url: Option<String>,
     /// The file with the CA certificates (PEM) for requests to the provider. No other CA is then trusted for
     /// them. The file is read for each request, and a change takes effect with the next one. Default: the
-    /// issuer's [`ca_file`](field@super::IssuerConfig::ca_file). No variable sets it.
+    /// issuer's [`ca_file`](field@super::IssuerConfig::ca_file).
     pub ca_file: Option<PathBuf>,
     /// The form parameter that names the tenant to the provider when the service requests a token for
     /// itself. Default: none.

@@ -177,6 +177,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| store(&mut it.client.key_algorithm, choice(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519")),
         "the signature algorithm of that key",
         "`RS256`"),
+    row("CLIENT_CA_FILE", "client.ca_file", |it, text| store(&mut it.client.ca_file, any_text(text)),
+        "a file with the CA certificates (PEM) for the token, metadata and revocation requests of the client, if these need another CA than the key set",
+        "`P_CA_FILE`"),
     row("TOKEN_URL", "client.token_url", |it, text| store(&mut it.client.token_url, any_text(text)),
         "the token endpoint; `{tenant_id}` in it stands for the tenant",
         "from discovery"),
@@ -599,6 +602,7 @@ mod tests {
         ("CLIENT_KEY_FILE", "/run/k"),
         ("CLIENT_KEY_ID", "k1"),
         ("CLIENT_KEY_ALGORITHM", "ES256"),
+        ("CLIENT_CA_FILE", "/run/client-ca.pem"),
         ("TOKEN_URL", "https://t.example"),
         ("TENANT_PARAMETER", "tenant"),
         ("REDIS_URL", "redis://r"),
@@ -694,6 +698,7 @@ mod tests {
         assert_eq!(client.key_file, Some("/run/k".into()));
         assert_eq!(client.key_id.as_deref(), Some("k1"));
         assert_eq!(client.key_algorithm, Algorithm::ES256);
+        assert_eq!(client.ca_file, Some("/run/client-ca.pem".into()));
         assert_eq!(client.token_url.as_deref(), Some("https://t.example"));
         assert_eq!(client.tenant_parameter.as_deref(), Some("tenant"));
         assert_eq!(client.redis_url, Some(Secret::new("redis://r")));

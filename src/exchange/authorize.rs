@@ -31,6 +31,26 @@ pub(crate) fn reserved_parameter(name: &str) -> Option<&'static str> {
 /// The request always uses PKCE with S256 (RFC 7636 §4.3). The caller must store the verifier, the
 /// state and the nonce in the browser's session. In the callback, compare the state, send the verifier
 /// with the code, and compare the nonce with that of the ID token.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::exchange::{AuthorizationRequest, PkceVerifier};
+///
+/// /// Returns the URL of the sign-in page, and the verifier for the session of the browser.
+/// async fn begin(
+///     client: &TokenExchangeClient,
+///     state: &str,
+///     nonce: &str,
+/// ) -> Result<(String, PkceVerifier), BoxError> {
+///     let verifier = PkceVerifier::generate()?;
+///     let request = AuthorizationRequest::new("https://drive.example/callback", &verifier, state)
+///         .scopes("openid profile".parse()?)
+///         .nonce(nonce)
+///         .parameter("prompt", "select_account");
+///     Ok((client.authorization_url(&request).await?.to_string(), verifier))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AuthorizationRequest {

@@ -65,6 +65,22 @@ impl Default for Settings {
 }
 
 /// A builder for a [`TokenExchangeClient`], returned by [`TokenExchangeClient::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::exchange::MemoryCache;
+/// use scaikey_auth::issuer::ClientAuth;
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let client = TokenExchangeClient::builder("https://scaikey.example")
+///     .client_auth(ClientAuth::basic("scaidrive", "secret"))
+///     .timeout(Duration::from_secs(3))
+///     .cache(MemoryCache::new(64 << 20))
+///     .build()?;
+/// assert_eq!(client.client_id(), "scaidrive");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "call `build` to get a client"]
 pub struct TokenExchangeBuilder {
@@ -84,6 +100,8 @@ pub struct TokenExchangeBuilder {
     http: Option<Arc<dyn HttpClient>>,
     /// The CA file of the issuer's configuration, unless the client has its own.
     ca_of_issuer: Option<PathBuf>,
+    /// The name in faults of the setting that names the client's own CA file.
+    ca_field: &'static str,
     /// The faults of the configuration, reported by `build`.
     faults: Vec<Fault>,
     /// Where the settings come from, so that faults name environment variables.
@@ -108,6 +126,7 @@ impl TokenExchangeBuilder {
             issuers: None,
             http: None,
             ca_of_issuer: None,
+            ca_field: "ca_file",
             faults: Vec::new(),
             origin: Origin::default(),
         }
@@ -128,6 +147,9 @@ impl TokenExchangeBuilder {
         builder.token_url = client.token_url.clone();
         builder.authorization_url = client.authorization_url.clone();
         builder.settings.route.ca_file = client.ca_file.clone();
+        if client.ca_file.is_some() {
+            builder.ca_field = "client.ca_file";
+        }
         builder.settings.tenant_parameter = client.tenant_parameter.clone();
         builder.revocation_url = client.revocation_url.clone();
         builder.end_session_url = client.end_session_url.clone();
@@ -280,10 +302,11 @@ impl TokenExchangeBuilder {
 
     /// Sets the file with the CA certificates (PEM) for requests to the provider. No other CA is then
     /// trusted for them. The file is read for each request, and a change takes effect with the next
-    /// one. Default: the issuer's [`ca_file`](field@IssuerConfig::ca_file) in the configuration, or else
-    /// the system's certificates.
+    /// one. Default: [`client.ca_file`](field@crate::config::ClientConfig::ca_file) of the configuration, or
+    /// else the issuer's [`ca_file`](field@IssuerConfig::ca_file), or else the system's certificates.
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.settings.route.ca_file = Some(file.into());
+        self.ca_field = "ca_file";
         self
     }
 
@@ -511,7 +534,7 @@ impl TokenExchangeBuilder {
             faults.push(Fault::new("insecure_http_hosts", problem));
         }
         if let Err(problem) = self.choose_ca_file() {
-            faults.push(Fault::new("ca_file", problem));
+            faults.push(Fault::new(self.ca_field, problem));
         }
         if self.settings.timeout.is_zero() {
             faults.push(Fault::new("timeout", "is 0: set a positive timeout"));

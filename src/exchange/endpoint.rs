@@ -39,6 +39,28 @@ const TOKEN_URLS: &str = "token_urls";
 ///
 /// Harmless mistake: a lookup that fails. Mistake that lets an attacker in: a wrong URL, because its
 /// server receives the service's credentials and the users' tokens.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::exchange::TokenUrls;
+/// use scaikey_auth::{TenantId, TokenExchangeClient};
+///
+/// /// The slug of each tenant.
+/// #[derive(Debug)]
+/// struct Slugs(HashMap<TenantId, String>);
+///
+/// #[async_trait::async_trait]
+/// impl TokenUrls for Slugs {
+///     async fn token_url(&self, tenant: &TenantId) -> Result<Option<String>, BoxError> {
+///         let slug = self.0.get(tenant);
+///         Ok(slug.map(|slug| format!("https://scaikey.example/tenants/{slug}/oauth/token")))
+///     }
+/// }
+///
+/// let slugs = Slugs(HashMap::new());
+/// let builder = TokenExchangeClient::builder("https://scaikey.example").token_urls(slugs);
+/// ```
 #[async_trait]
 pub trait TokenUrls: std::fmt::Debug + Send + Sync + 'static {
     /// Returns the URL for this tenant, or `None` if there is no such tenant.

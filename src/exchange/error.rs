@@ -16,6 +16,24 @@ use crate::support::json::{Document, Value};
 /// Contains no secret and no token, and of the provider's answer only the status, the error code, and
 /// the claims that a new sign-in must have.
 /// Cheap to clone: all callers that waited for one request get the same error.
+///
+/// ```
+/// use scaikey_auth::exchange::ExchangeError;
+///
+/// /// The status of a response that could not be made without the token.
+/// fn status(error: &ExchangeError) -> u16 {
+///     match error {
+///         // The user may not use the other service.
+///         ExchangeError::Refused { error: Some(_), .. } => 403,
+///         // `error.retry_after()` is the value for `Retry-After`, if it is known.
+///         ExchangeError::Unavailable { .. } => 503,
+///         // A fault of the provider, or of the configuration of this service: log it.
+///         _ => 500,
+///     }
+/// }
+///
+/// assert_eq!(status(&ExchangeError::NotConfigured("the grant is not configured")), 500);
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
@@ -57,6 +75,18 @@ pub enum ExchangeError {
 }
 
 /// An error code of a token endpoint (RFC 6749 §5.2, RFC 8693 §2.2.2).
+///
+/// ```
+/// use scaikey_auth::exchange::{ExchangeError, OAuthError};
+///
+/// /// Returns whether a failed refresh means that the user must sign in again.
+/// fn has_ended(error: &ExchangeError) -> bool {
+///     error.oauth_error() == Some(&OAuthError::InvalidGrant)
+/// }
+///
+/// assert!(!has_ended(&ExchangeError::NotConfigured("the session has no refresh token")));
+/// assert_eq!(OAuthError::InvalidGrant.as_str(), "invalid_grant");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OAuthError {

@@ -11,6 +11,18 @@ use crate::support::secret::Secret;
 /// The authorization request carries its [`challenge`](Self::challenge) with
 /// `code_challenge_method=S256`; `plain` is not supported. Keep the verifier in the user's session, and
 /// send it to the provider with the code.
+///
+/// ```
+/// use scaikey_auth::exchange::PkceVerifier;
+///
+/// # fn main() -> Result<(), scaikey_auth::exchange::ExchangeError> {
+/// let verifier = PkceVerifier::generate()?;
+/// let challenge = verifier.challenge();
+/// // In the callback, with the text that the session kept:
+/// let stored = PkceVerifier::parse(verifier.secret().expose());
+/// assert_eq!(stored.map(|it| it.challenge()), Some(challenge));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct PkceVerifier(Secret);
 

@@ -12,6 +12,15 @@ use crate::support::secret::Secret;
 
 /// A token type identifier (RFC 8693 §3), for `subject_token_type`, `requested_token_type` and
 /// `issued_token_type`.
+///
+/// ```
+/// use scaikey_auth::ExchangeRequest;
+/// use scaikey_auth::exchange::TokenType;
+///
+/// let mut request = ExchangeRequest::new("the user's ID token", "scaivault");
+/// request.subject_type = TokenType::IdToken;
+/// assert_eq!(request.subject_type.as_str(), "urn:ietf:params:oauth:token-type:id_token");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenType {
@@ -41,6 +50,22 @@ impl TokenType {
 }
 
 /// A request to exchange one token for another (RFC 8693).
+///
+/// ```
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::exchange::AccessToken;
+/// use scaikey_auth::{AuthContext, ExchangeRequest, TokenExchangeClient};
+///
+/// /// Returns a token of the caller that may only read the vault.
+/// async fn for_vault(
+///     client: &TokenExchangeClient,
+///     caller: &AuthContext,
+/// ) -> Result<AccessToken, BoxError> {
+///     let incoming = caller.token().ok_or("a mock user has no token")?;
+///     let request = ExchangeRequest::new(incoming, "scaivault").scopes("vault:read".parse()?);
+///     Ok(client.exchange(&request).await?)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ExchangeRequest {
@@ -141,6 +166,19 @@ impl ExchangeRequest {
 /// Source: [OAuth 2.0 On-Behalf-Of flow][page].
 ///
 /// [page]: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-on-behalf-of-flow
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::exchange::{AccessToken, OnBehalfOfRequest};
+///
+/// /// `incoming` is the caller's token.
+/// async fn for_graph(client: &TokenExchangeClient, incoming: &str) -> Result<AccessToken, BoxError> {
+///     let request = OnBehalfOfRequest::new(incoming, "https://graph.microsoft.com")
+///         .scopes("https://graph.microsoft.com/User.Read".parse()?);
+///     Ok(client.on_behalf_of(&request).await?)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct OnBehalfOfRequest {
@@ -182,6 +220,19 @@ impl OnBehalfOfRequest {
 }
 
 /// A request for a token of the service itself (client credentials, RFC 6749 §4.4).
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::exchange::{AccessToken, ServiceTokenRequest};
+///
+/// async fn for_search(client: &TokenExchangeClient) -> Result<AccessToken, BoxError> {
+///     let request = ServiceTokenRequest::for_tenant("acme".parse()?)
+///         .audience("scaisearch")
+///         .scopes("index:write".parse()?);
+///     Ok(client.service_token(request).await?)
+/// }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ServiceTokenRequest {
@@ -238,6 +289,22 @@ impl From<&TenantId> for ServiceTokenRequest {
 }
 
 /// A request for a new access token, with a refresh token (RFC 6749 §6).
+///
+/// ```
+/// use scaikey_auth::exchange::{ExchangeError, RefreshRequest};
+/// use scaikey_auth::{Secret, TokenExchangeClient};
+///
+/// /// Returns a new access token, and the refresh token to store.
+/// async fn renew(
+///     client: &TokenExchangeClient,
+///     stored: Secret,
+/// ) -> Result<(Secret, Secret), ExchangeError> {
+///     let token = client.refresh(&RefreshRequest::new(stored.clone())).await?;
+///     // Without a new refresh token, the used one stays valid.
+///     let next = token.refresh_token().cloned().unwrap_or(stored);
+///     Ok((token.secret().clone(), next))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RefreshRequest {
@@ -275,6 +342,21 @@ impl RefreshRequest {
 
 /// A request to redeem an authorization code: the second half of a sign-in (RFC 6749 §4.1.3,
 /// RFC 7636 §4.5).
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::exchange::{AccessToken, CodeRequest, ExchangeError, PkceVerifier};
+///
+/// /// `code` is from the query of the callback, whose `state` was compared with that of the session.
+/// async fn redeem(
+///     client: &TokenExchangeClient,
+///     code: &str,
+///     verifier: PkceVerifier,
+/// ) -> Result<AccessToken, ExchangeError> {
+///     let request = CodeRequest::new(code, "https://drive.example/callback", verifier);
+///     client.authorization_code(&request.allow_repeats()).await
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CodeRequest {
@@ -339,6 +421,20 @@ impl CodeRequest {
 }
 
 /// A request to sign a user in with a password (RFC 6749 §4.3). RFC 9700 §2.4 forbids this grant.
+///
+/// ```
+/// use scaikey_auth::exchange::{AccessToken, ExchangeError, PasswordRequest};
+/// use scaikey_auth::{Secret, TokenExchangeClient};
+///
+/// /// `client` was built with `enable_password_grant`.
+/// async fn sign_in(
+///     client: &TokenExchangeClient,
+///     name: &str,
+///     password: Secret,
+/// ) -> Result<AccessToken, ExchangeError> {
+///     client.password(&PasswordRequest::new(name, password)).await
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PasswordRequest {

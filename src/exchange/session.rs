@@ -16,6 +16,25 @@ use crate::support::single_flight::SingleFlight;
 /// Callers wait only after it has expired. A token of unknown lifetime is never renewed. An unused
 /// session is not renewed. Several processes with a shared cache may hold the same refresh token: if
 /// they renew within a minute of each other, they get the same new tokens.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::exchange::{CodeRequest, ExchangeError, SessionTokens};
+///
+/// /// Signs a user in. The session lives as long as the provider renews its tokens.
+/// async fn sign_in(
+///     client: &TokenExchangeClient,
+///     code: &CodeRequest,
+/// ) -> Result<SessionTokens, ExchangeError> {
+///     let first = client.authorization_code(code).await?;
+///     Ok(SessionTokens::new(client.clone(), first))
+/// }
+///
+/// /// Returns the value of the header `Authorization` for a request in this session.
+/// async fn header(session: &SessionTokens) -> Result<String, ExchangeError> {
+///     Ok(format!("Bearer {}", session.access_token().await?.secret().expose()))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct SessionTokens(Arc<Session>);
 

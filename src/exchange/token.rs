@@ -24,6 +24,16 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// An access token and the other members of the provider's answer. Cheap to clone.
 ///
 /// Its age is measured on the monotonic clock, so setting the wall clock does not change it.
+///
+/// ```
+/// use scaikey_auth::exchange::AccessToken;
+///
+/// /// A token for a tool that knows only headers, and the seconds for which it may use it.
+/// fn header(token: &AccessToken) -> (String, Option<u64>) {
+///     let seconds = token.lifetime().map(|lifetime| lifetime.as_secs());
+///     (format!("Bearer {}", token.secret().expose()), seconds)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct AccessToken {
     data: Arc<TokenData>,

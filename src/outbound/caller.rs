@@ -20,6 +20,18 @@ tokio::task_local! {
 ///
 /// Tasks that `work` spawns do not inherit the caller. Wrap their future again:
 /// `tokio::spawn(with_caller(context, work))`.
+///
+/// ```
+/// use scaikey_auth::outbound::with_caller;
+/// use scaikey_auth::{Auth, AuthError};
+///
+/// /// Handles a message of a queue, which carries the token of the user who sent it.
+/// async fn handle(auth: &Auth, token: &str, work: impl Future<Output = ()>) -> Result<(), AuthError> {
+///     let context = auth.authenticate(token).await?;
+///     with_caller(context, work).await;
+///     Ok(())
+/// }
+/// ```
 pub fn with_caller<F: Future>(
     context: AuthContext,
     work: F,
@@ -37,6 +49,19 @@ pub(super) fn current() -> Option<AuthContext> {
 ///
 /// Add it inside [`Auth::layer`](crate::Auth::layer), that is, nearer to the handlers. A request
 /// without an identity has no caller, even if the surrounding task has a caller.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::outbound::CallerLayer;
+/// use tower::ServiceBuilder;
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaidrive").build()?;
+/// let layers = ServiceBuilder::new().layer(auth.layer()).layer(CallerLayer);
+/// let app: Router = Router::new().route("/", get(async || "calls other services")).layer(layers);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallerLayer;
 

@@ -14,6 +14,25 @@ use crate::exchange::{ExchangeRequest, ServiceTokenRequest};
 use crate::identity::{Scopes, TenantId};
 
 /// The kind of token that a destination gets.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::identity::Scopes;
+/// use scaikey_auth::outbound::{OutboundBuilder, OutboundLayer, OutboundToken};
+///
+/// fn destinations(tokens: TokenExchangeClient, read: Scopes) -> OutboundBuilder {
+///     OutboundLayer::builder(tokens)
+///         // The user acts.
+///         .destination(
+///             "https://vault.example",
+///             OutboundToken::on_behalf_of_caller("scaivault").scopes(read),
+///         )
+///         // This service acts.
+///         .destination("https://search.example/index", OutboundToken::service())
+///         // No identity is needed.
+///         .destination("https://weather.example", OutboundToken::none())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct OutboundToken {
     pub(super) kind: TokenKind,

@@ -84,6 +84,26 @@ impl OutboundLayer {
 }
 
 /// A builder for an [`OutboundLayer`], returned by [`OutboundLayer::builder`].
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::issuer::ClientAuth;
+/// use scaikey_auth::outbound::{OutboundLayer, OutboundToken};
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let tokens = TokenExchangeClient::builder("https://scaikey.example")
+///     .client_auth(ClientAuth::basic("scaidrive", "secret"))
+///     .build()?;
+/// let outbound = OutboundLayer::builder(tokens)
+///     .destination("https://vault.example", OutboundToken::service())
+///     .destination("http://localhost:8080", OutboundToken::none())
+///     .allow_loopback_http(true)
+///     .resend(|body: &Full<Bytes>| Some(body.clone()))
+///     .build()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "call `build` to get a layer"]
 pub struct OutboundBuilder<R = ResendEmpty> {
@@ -174,12 +194,40 @@ impl<S, R: Clone> Layer<S> for OutboundLayer<R> {
 
 /// A function that copies a request body. Implemented for closures `Fn(&B) -> Option<B>` that are
 /// `Clone + Send + 'static`.
+///
+/// ```
+/// use http_body_util::Full;
+/// use scaikey_auth::outbound::Resend;
+///
+/// /// Copies bodies of at most a given size, in bytes. As a type, it can be named in an alias of
+/// /// `OutboundService`.
+/// #[derive(Debug, Clone)]
+/// struct UpTo(usize);
+///
+/// impl Resend<Full<bytes::Bytes>> for UpTo {
+///     fn copy(&self, body: &Full<bytes::Bytes>) -> Option<Full<bytes::Bytes>> {
+///         let size = http_body::Body::size_hint(body).exact()?;
+///         (size <= self.0 as u64).then(|| body.clone())
+///     }
+/// }
+///
+/// assert!(UpTo(9).copy(&Full::from("a letter")).is_some());
+/// assert!(UpTo(7).copy(&Full::from("a letter")).is_none());
+/// ```
 pub trait Resend<B>: Clone + Send + 'static {
     /// Returns a copy of a body that has not been sent, or `None` if it cannot be copied.
     fn copy(&self, body: &B) -> Option<B>;
 }
 
 /// The default [`Resend`]: copies only empty bodies, so requests with a body are not repeated.
+///
+/// ```
+/// use axum::body::Body;
+/// use scaikey_auth::outbound::{Resend, ResendEmpty};
+///
+/// assert!(ResendEmpty.copy(&Body::empty()).is_some());
+/// assert!(ResendEmpty.copy(&Body::from("a letter")).is_none());
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResendEmpty;
 

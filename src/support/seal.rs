@@ -47,6 +47,23 @@ const FILE_INTERVAL: Duration = Duration::from_secs(10);
 ///   the new key yet ignores the cookies of the others.
 ///
 /// Keys from a [file](Self::file) can be replaced while the service runs. Clones share the keys.
+///
+/// ```
+/// use scaikey_auth::Secret;
+/// use scaikey_auth::exchange::{InvalidSealingKeys, SealingKeys};
+///
+/// /// `text` is the output of `openssl rand -base64 32`, or two of them, separated by a comma.
+/// fn keys(text: Option<&Secret>) -> Result<SealingKeys, InvalidSealingKeys> {
+///     match text {
+///         Some(text) => SealingKeys::parse(text),
+///         // For one process: what is sealed cannot be opened after a restart.
+///         None => SealingKeys::random(),
+///     }
+/// }
+///
+/// assert!(keys(None).is_ok());
+/// assert!(keys(Some(&"too short".into())).is_err());
+/// ```
 #[derive(Clone)]
 pub struct SealingKeys {
     keys: Arc<ArcSwap<KeyList>>,

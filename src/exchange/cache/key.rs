@@ -28,6 +28,23 @@ const SINGLE_USE_CLOCK_SKEW: u64 = 600_000;
 /// scopes and token type, each encoded with its length, so requests that differ in any of them do not
 /// share an entry. Exception: requests with the same refresh token share an entry, whatever their
 /// scopes. The order of audiences, resources and scopes does not matter.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::time::Duration;
+/// use scaikey_auth::exchange::{AccessToken, CacheKey};
+///
+/// /// The part of a token cache that stores and reads.
+/// fn put(store: &mut HashMap<String, Vec<u8>>, key: &CacheKey<'_>, token: &AccessToken, ttl: Duration) {
+///     if let Some(sealed) = key.seal(token, ttl) {
+///         store.insert(key.digest().to_owned(), sealed);
+///     }
+/// }
+///
+/// fn get(store: &HashMap<String, Vec<u8>>, key: &CacheKey<'_>) -> Option<AccessToken> {
+///     key.open(store.get(key.digest())?)
+/// }
+/// ```
 pub struct CacheKey<'a> {
     mac: Mac,
     client: &'a ClientFingerprint,

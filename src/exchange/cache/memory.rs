@@ -40,6 +40,16 @@ const SWEEP_INTERVAL: u64 = 60;
 ///
 /// The cache does not store subject tokens; it stores a keyed hash of each request. The obtained tokens
 /// are *not* encrypted: a reader of the process's memory can read them.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::exchange::MemoryCache;
+///
+/// let cache = MemoryCache::new(8 << 20);
+/// let builder = TokenExchangeClient::builder("https://scaikey.example").cache(cache.clone());
+/// // Later, for example after the service lost a right: the next requests get new tokens.
+/// cache.clear();
+/// ```
 #[derive(Clone)]
 pub struct MemoryCache(Arc<Memory>);
 

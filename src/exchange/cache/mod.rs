@@ -46,6 +46,61 @@ pub use tiered::TieredCache;
 /// * [`lock`](Self::lock) returns true although another caller holds the lock, or `get` returns `None`
 ///   instead of an error under a single-use key although the store did not answer. A refresh token may
 ///   then be used twice.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+/// use scaikey_auth::TokenCache;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::exchange::{AccessToken, CacheKey, Fence};
+///
+/// /// A cache that counts the tokens that the inner cache did not have.
+/// #[derive(Debug)]
+/// struct Counted<C> {
+///     inner: C,
+///     misses: AtomicU64,
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl<C: TokenCache> TokenCache for Counted<C> {
+///     fn is_shared(&self) -> bool {
+///         self.inner.is_shared()
+///     }
+///
+///     async fn get(&self, key: &CacheKey<'_>) -> Result<Option<AccessToken>, BoxError> {
+///         let found = self.inner.get(key).await?;
+///         self.misses.fetch_add(u64::from(found.is_none()), Ordering::Relaxed);
+///         Ok(found)
+///     }
+///
+///     async fn put(
+///         &self,
+///         key: &CacheKey<'_>,
+///         token: &AccessToken,
+///         ttl: Duration,
+///         fence: Option<&Fence>,
+///     ) -> Result<(), BoxError> {
+///         self.inner.put(key, token, ttl, fence).await
+///     }
+///
+///     async fn remove(&self, key: &CacheKey<'_>) -> Result<(), BoxError> {
+///         self.inner.remove(key).await
+///     }
+///
+///     async fn lock(
+///         &self,
+///         key: &CacheKey<'_>,
+///         fence: &Fence,
+///         lifetime: Duration,
+///     ) -> Result<bool, BoxError> {
+///         self.inner.lock(key, fence, lifetime).await
+///     }
+///
+///     async fn unlock(&self, key: &CacheKey<'_>, fence: &Fence) -> Result<(), BoxError> {
+///         self.inner.unlock(key, fence).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait TokenCache: Debug + Send + Sync + 'static {
     /// Returns whether other processes use the same store. If they do, the client takes locks and needs
@@ -107,6 +162,23 @@ pub trait TokenCache: Debug + Send + Sync + 'static {
 }
 
 /// A random value that identifies one holder of a lock (128 bits).
+///
+/// ```
+/// use std::collections::HashMap;
+/// use scaikey_auth::exchange::Fence;
+///
+/// /// The locks of a store, each with its holder.
+/// fn lock(holders: &mut HashMap<String, String>, name: &str, fence: &Fence) -> bool {
+///     let holder = holders.entry(name.to_owned()).or_insert_with(|| fence.as_str().to_owned());
+///     holder == fence.as_str()
+/// }
+///
+/// # fn main() -> Result<(), scaikey_auth::error::BoxError> {
+/// let (mut holders, mine, other) = (HashMap::new(), Fence::random()?, Fence::random()?);
+/// assert!(lock(&mut holders, "a", &mine) && lock(&mut holders, "a", &mine));
+/// assert!(!lock(&mut holders, "a", &other));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence(String);
 

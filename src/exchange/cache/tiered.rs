@@ -12,6 +12,17 @@ use crate::exchange::{AccessToken, Freshness};
 /// [`RedisCache`](super::RedisCache). The near cache answers most calls. The far cache shares tokens
 /// between processes and holds the locks. While the far cache is unavailable, tokens in the near cache
 /// are still returned.
+///
+/// ```
+/// use scaikey_auth::exchange::{MemoryCache, TieredCache};
+/// use scaikey_auth::{TokenCache, TokenExchangeClient};
+///
+/// /// `shared` is a `RedisCache`, for example.
+/// fn builder(shared: impl TokenCache) -> scaikey_auth::exchange::TokenExchangeBuilder {
+///     let cache = TieredCache::new(MemoryCache::default(), shared);
+///     TokenExchangeClient::builder("https://scaikey.example").cache(cache)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct TieredCache<N, F> {
     near: N,

@@ -111,3 +111,24 @@ fn client_inherits_ca_file_of_issuer() {
     own.client.ca_file = Some(ca.path().to_owned());
     TokenExchangeClient::from_config(&own).build().unwrap();
 }
+
+#[test]
+fn client_variable_replaces_the_issuers_file() {
+    let ca = File::new("ca.pem", &acceptor("localhost").1);
+    let config = |client: &str| {
+        let pairs = [("ISSUER", "https://a.example"), ("AUDIENCE", "scaiwave")];
+        let pairs = pairs.iter().chain(&[("CLIENT_ID", "wave"), ("CLIENT_SECRET", "x")]);
+        let files = [("CA_FILE", "/nonexistent/ca.pem"), ("CLIENT_CA_FILE", client)];
+        let pairs = pairs.copied().chain(files);
+        AuthConfig::from_vars("P", pairs.map(|(name, value)| (format!("P_{name}"), value.into())))
+    };
+    TokenExchangeClient::from_config(&config(&ca.path_text())).build().unwrap();
+    let missing = "/nonexistent/client.pem";
+    let error = faults(TokenExchangeClient::from_config(&config(missing)).build());
+    assert!(
+        error[0].starts_with(&format!("P_CLIENT_CA_FILE {missing} cannot be read")),
+        "{error:?}"
+    );
+    let own = TokenExchangeClient::from_config(&config(missing)).ca_file(ca.path());
+    own.build().unwrap();
+}
