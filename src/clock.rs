@@ -11,12 +11,15 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
+use async_trait::async_trait;
+
 /// A source of time.
 ///
 /// [`SystemClock`] is the default. [`testing::ManualClock`](crate::testing::ManualClock) (feature `testing`)
 /// stands still until the test moves it, so that expiry, rotation and back-off are tested without sleeping.
 ///
 /// A slow clock accepts expired tokens; a fast clock refuses good ones.
+#[async_trait]
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the wall-clock time. `exp`, `nbf` and `iat` are compared with it.
     fn now(&self) -> SystemTime;
@@ -24,7 +27,24 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the time since a fixed moment. It is monotonic. Lifetimes and back-off use it, because they
     /// must not jump when the wall clock is set.
     fn elapsed(&self) -> Duration;
+
+    /// Waits until the wall clock shows `at` or a later time. Returns immediately if it already does.
+    ///
+    /// The default sleeps in real time, at most one minute at a time, and then looks at the clock again, because
+    /// it may have been set. A clock that a test moves should return when it is moved far enough. Outside a
+    /// tokio runtime there is no timer, so the default returns immediately.
+    async fn sleep_until(&self, at: SystemTime) {
+        while tokio::runtime::Handle::try_current().is_ok()
+            && let Ok(remaining) = at.duration_since(self.now())
+            && !remaining.is_zero()
+        {
+            sleep(remaining.min(MAX_SLEEP)).await;
+        }
+    }
 }
+
+/// The longest sleep of [`Clock::sleep_until`]. A wall clock that is set forwards is noticed after it.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// The clock of the operating system. All instances in a process share one origin, so `elapsed` values of
 /// two instances can be compared.

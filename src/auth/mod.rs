@@ -42,7 +42,6 @@ pub struct AuthContext {
     identity: Identity,
     tenant: Option<Tenant>,
     token: Option<IncomingToken>,
-    #[cfg(feature = "axum")]
     auth: Auth,
 }
 
@@ -97,6 +96,56 @@ impl AuthContext {
     pub fn token(&self) -> Option<&str> {
         let token = self.token.as_ref().filter(|_| !self.identity.is_mock())?;
         std::str::from_utf8(token.bytes()).ok()
+    }
+
+    /// Completes when the token expires, with the same leeway as its verification, so that a stream or
+    /// a web socket does not outlive its token. The layer checks a token only when a request begins.
+    ///
+    /// The future is independent of the context, and can be moved into the stream. It waits on the
+    /// [clock](AuthBuilder::clock) of the [`Auth`]. If that clock stands still or jumps, the future
+    /// notices within one minute (immediately with `testing::ManualClock`). Outside a tokio runtime it
+    /// completes immediately, because there is no timer.
+    ///
+    /// *Not* covered: a token that is revoked, a key that is removed, a tenant that is suspended and a
+    /// session that ends, before the token expires. Keep tokens short-lived. A mock identity expires
+    /// after one hour, so that the client's reconnection can be tried. With browser sessions, the
+    /// token is the current access token: the page connects again, and the session renews it.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use axum::extract::ws::{Message, WebSocket};
+    /// use axum::response::sse::{Event, Sse};
+    /// use futures_util::{Stream, StreamExt};
+    /// use scaikey_auth::AuthContext;
+    ///
+    /// /// Ends the stream of events when the token expires.
+    /// async fn events(
+    ///     context: AuthContext,
+    ///     news: impl Stream<Item = Result<Event, Infallible>>,
+    /// ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    ///     Sse::new(news.take_until(context.until_expired()))
+    /// }
+    ///
+    /// /// Echoes messages until the token expires.
+    /// async fn echo(mut socket: WebSocket, context: AuthContext) {
+    ///     let mut expired = std::pin::pin!(context.until_expired());
+    ///     loop {
+    ///         tokio::select! {
+    ///             () = &mut expired => break,
+    ///             Some(Ok(message)) = socket.recv() => {
+    ///                 if socket.send(message).await.is_err() { break }
+    ///             }
+    ///             else => break,
+    ///         }
+    ///     }
+    ///     let _ = socket.send(Message::Close(None)).await;
+    /// }
+    /// ```
+    pub fn until_expired(&self) -> impl Future<Output = ()> + Send + use<> {
+        let clock = self.auth.clock().clone();
+        let valid_until = self.identity.valid_until();
+        async move { clock.sleep_until(valid_until).await }
     }
 
     /// Returns the [`Auth`] that authenticated the caller, for the challenges of extractors.
@@ -334,13 +383,7 @@ impl Auth {
 
     #[inline]
     fn context(&self, identity: Identity, tenant: Option<Tenant>) -> AuthContext {
-        AuthContext {
-            identity,
-            tenant,
-            token: None,
-            #[cfg(feature = "axum")]
-            auth: self.clone(),
-        }
+        AuthContext { identity, tenant, token: None, auth: self.clone() }
     }
 
     /// Validates a token, but does not check its tenant or run the admission checks. Refuses a

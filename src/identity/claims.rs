@@ -129,6 +129,7 @@ impl Reading<'_> {
             scopes,
             issued_at,
             expires_at,
+            valid_until: expires_at,
             mfa_verified_at: self.mfa_verified_at(claims),
             actors: self.actors(claims),
             confirmation: Confirmation::read(claims)?.map(Box::new),

@@ -157,6 +157,8 @@ pub(super) struct Inner {
     pub(super) scopes: Scopes,
     pub(super) issued_at: Option<SystemTime>,
     pub(super) expires_at: SystemTime,
+    /// The end of the time in which the validator accepts the token.
+    pub(super) valid_until: SystemTime,
     pub(super) mfa_verified_at: Option<SystemTime>,
     pub(super) actors: Box<[Actor]>,
     /// Boxed, because few tokens are bound.
@@ -343,6 +345,18 @@ impl Identity {
     /// Returns the expiry (`exp`), in whole seconds and without leeway.
     pub fn expires_at(&self) -> SystemTime {
         self.0.expires_at
+    }
+
+    /// Returns the end of the time in which the validator accepts the token: by default,
+    /// [`expires_at`](Self::expires_at).
+    pub(crate) fn valid_until(&self) -> SystemTime {
+        self.0.valid_until
+    }
+
+    /// Sets [`valid_until`](Self::valid_until), which depends on the leeway of the validator.
+    pub(crate) fn with_valid_until(mut self, end: SystemTime) -> Self {
+        Arc::make_mut(&mut self.0).valid_until = end;
+        self
     }
 
     /// Returns the evidence for this identity.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use tower_layer::Layer;
 
+use super::identity_fields::IdentityFields;
 use super::service::refuse;
 use super::source::{TenantSource, TokenSource};
 use crate::auth::Auth;
@@ -58,6 +59,9 @@ pub(super) struct Options {
     pub(super) optional: bool,
     pub(super) preflights_pass: bool,
     pub(super) tokens: Vec<TokenSource>,
+    /// Whether one of the sources of tokens [is removed](TokenSource::is_removed).
+    pub(super) removes_tokens: bool,
+    pub(super) recorded: Option<IdentityFields>,
     pub(super) tenants: Vec<TenantSource>,
     respond: Arc<dyn ErrorResponse>,
 }
@@ -68,6 +72,8 @@ impl AuthLayer {
             optional: false,
             preflights_pass: true,
             tokens: vec![TokenSource::Authorization],
+            removes_tokens: false,
+            recorded: None,
             tenants: Vec::new(),
             respond: Arc::new(ProblemJson),
         };
@@ -92,7 +98,47 @@ impl AuthLayer {
     #[must_use]
     pub fn tokens_from(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
-        self.with_options(|options| options.tokens = sources)
+        self.with_options(|options| {
+            options.removes_tokens = sources.iter().any(TokenSource::is_removed);
+            options.tokens = sources;
+        })
+    }
+
+    /// Records who calls on the current `tracing` span, so that the lines of a caller can be found in
+    /// the log. Default: nothing is recorded, because these fields are personal data.
+    ///
+    /// The current span is that of the innermost tracing layer outside this layer. A span has only
+    /// the fields that it declares when it is created, so the span must declare `enduser.pseudo.id`
+    /// and `tenant` as empty:
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use http::Request;
+    /// use scaikey_auth::layer::{IdentityFields, Pseudonyms};
+    /// use scaikey_auth::{Auth, ConfigError, Secret};
+    /// use tower_http::trace::TraceLayer;
+    /// use tracing::field::Empty;
+    ///
+    /// /// `key`: from `openssl rand -base64 32`, the same in all processes.
+    /// fn app(auth: &Auth, key: &Secret, api: Router) -> Result<Router, ConfigError> {
+    ///     let fields = IdentityFields::Pseudonym(Pseudonyms::new(key)?);
+    ///     let trace = TraceLayer::new_for_http().make_span_with(|request: &Request<_>| {
+    ///         tracing::info_span!(
+    ///             "request",
+    ///             method = %request.method(),
+    ///             path = request.uri().path(), // not the query, which may have secrets
+    ///             enduser.pseudo.id = Empty,
+    ///             tenant = Empty,
+    ///         )
+    ///     });
+    ///     Ok(api.layer(auth.layer().record_identity(fields)).layer(trace))
+    /// }
+    /// ```
+    ///
+    /// Requests that are refused, and those without a token, have no caller.
+    #[must_use]
+    pub fn record_identity(self, fields: IdentityFields) -> Self {
+        self.with_options(|options| options.recorded = Some(fields))
     }
 
     /// Lets requests name their tenant in addition to the token. May be repeated; the order does
@@ -114,39 +160,31 @@ impl AuthLayer {
     /// ([`respond_with`](Self::respond_with)), `WWW-Authenticate`, `Retry-After` and
     /// `Cache-Control`. Logs and counts the refusal, as the layer does.
     ///
-    /// Use it in code that authenticates without the layer: before the upgrade to a web socket, in
-    /// one method of a gRPC service, in a framework without tower. Set `grpc` only if the client
+    /// Use it in code that authenticates without the layer: in one method of a gRPC service, in a
+    /// framework without tower. Set `grpc` only if the client
     /// uses gRPC ([`RequestHead::is_grpc`](crate::layer::RequestHead::is_grpc)): the response then
     /// has the status 200 and a `grpc-status`, which any other client would read as success.
     ///
-    /// A web page cannot set the headers of a web socket request, but it can offer subprotocols:
+    /// A handler of a framework without tower:
     ///
     /// ```
-    /// use axum::{body::Body, response::Response};
-    /// use http::{HeaderMap, header};
-    /// use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer, ConfigError};
+    /// use bytes::Bytes;
+    /// use http::{HeaderMap, Response, header};
+    /// use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer};
     ///
-    /// /// Called once, at the start. The other routes use the same layer, so all responses are alike.
-    /// fn protection() -> Result<(Auth, AuthLayer), ConfigError> {
-    ///     let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
-    ///     let layer = auth.layer();
-    ///     Ok((auth, layer))
-    /// }
-    ///
-    /// /// Authenticates before the upgrade of `new WebSocket(url, ["chat", "bearer." + token])`.
+    /// /// `layer`: the `auth.layer()` of the other routes, so that all responses are alike.
     /// async fn admit(
     ///     auth: &Auth,
     ///     layer: &AuthLayer,
     ///     headers: &HeaderMap,
-    /// ) -> Result<AuthContext, Response> {
-    ///     let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
-    ///     let protocols = protocols.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    ///     let token = protocols.split(", ").find_map(|name| name.strip_prefix("bearer."));
+    /// ) -> Result<AuthContext, Response<Bytes>> {
+    ///     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    ///     let token = value.and_then(|value| value.strip_prefix("Bearer "));
     ///     let context = match token {
     ///         Some(token) => auth.authenticate(token).await,
     ///         None => Err(AuthError::MissingCredentials),
     ///     };
-    ///     context.map_err(|error| layer.refusal(&error, false).map(Body::from))
+    ///     context.map_err(|error| layer.refusal(&error, false))
     /// }
     /// ```
     ///
@@ -200,12 +238,13 @@ impl<S> Layer<S> for AuthLayer {
 
 impl fmt::Debug for AuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { optional, preflights_pass, tokens, tenants, .. } = &*self.options;
+        let Options { optional, preflights_pass, tokens, tenants, recorded, .. } = &*self.options;
         f.debug_struct("AuthLayer")
             .field("optional", optional)
             .field("preflights_pass", preflights_pass)
             .field("tokens", tokens)
             .field("tenants", tenants)
+            .field("recorded", recorded)
             .finish_non_exhaustive()
     }
 }

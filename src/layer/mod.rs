@@ -1,22 +1,27 @@
 //! The tower layer that protects a service, with its sources of tokens and tenants.
 //!
 //! [`AuthLayer`] itself is at the root of the crate; `Auth::layer` creates one. This module has its
-//! options ([`TokenSource`] for tokens in other headers or in cookies, but never in queries;
-//! [`TenantSource`] for tenants in headers and paths), and the associated types of tower's traits:
-//! [`AuthService`], [`ResponseFuture`] and [`ResponseBody`].
+//! options ([`TokenSource`] for tokens in other headers, in cookies or in web socket protocols;
+//! [`TenantSource`] for tenants in headers and paths; [`IdentityFields`] for the caller in logs), and
+//! the associated types of tower's traits: [`AuthService`], [`ResponseFuture`] and [`ResponseBody`].
 //!
 //! See also: [manual::request](crate::manual::request).
 
 pub(crate) mod auth_layer;
+mod identity_fields;
+mod query;
 mod service;
 mod source;
+mod web_socket;
 
 pub use crate::gate::{Gated, ResponseBody, ResponseFuture};
 pub use crate::support::request_head::RequestHead;
 pub use auth_layer::AuthService;
+pub use identity_fields::{IdentityFields, Pseudonyms};
 pub use source::{CustomSource, TenantSource, TokenSource};
 
 pub(crate) use auth_layer::AuthLayer;
+pub(crate) use query::is_private;
 pub(crate) use service::{Unauthenticated, authenticate, mark_mock, refuse};
 pub(crate) use source::bearer;
 

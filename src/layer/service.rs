@@ -9,7 +9,8 @@ use http_body::Body;
 
 use super::PROVENANCE_HEADER;
 use super::auth_layer::AuthLayer;
-use super::source::{TenantSource, TokenSource};
+use super::source::{Removed, TenantSource, TokenSource};
+use super::{query, web_socket};
 use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{BoxFuture, Decision, Gate, ResponseBody};
@@ -29,43 +30,74 @@ pub(crate) enum Unauthenticated {
     Preflight(Auth),
 }
 
-/// The result of authenticating a request.
-type AuthResult = Result<AuthContext, AuthError>;
+/// The result of authenticating a request, and the places from which its tokens were removed.
+type AuthResult = (Result<AuthContext, AuthError>, Removed);
+
+/// The facts about a request that decide about headers of its response.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AfterRequest {
+    is_mock: bool,
+    removed: Removed,
+}
 
 impl<Q: Body> Gate<Q> for AuthLayer {
-    /// Whether the identity is a mock, so that the response must be marked.
-    type After = bool;
+    type After = AfterRequest;
     type Awaited = AuthResult;
 
     fn decide(
         &self,
         request: &mut Request<Q>,
-    ) -> Result<Decision<bool, AuthResult>, Response<Bytes>> {
+    ) -> Result<Decision<AfterRequest, AuthResult>, Response<Bytes>> {
+        let head = RequestHead::of(request);
+        let is_preflight =
+            self.options.preflights_pass && head.is_preflight() && is_empty(request.body());
+        let token = match is_preflight {
+            true => Ok(None),
+            false => TokenSource::read_all(&self.options.tokens, head),
+        };
+        let removed = match self.options.removes_tokens {
+            true => TokenSource::remove_all(&self.options.tokens, request),
+            false => Removed::default(),
+        };
         // Taken out of the request, so that `admit` can insert the large context directly instead
         // of returning it.
         let mut extensions = mem::take(request.extensions_mut());
-        let decision = self.admit(RequestHead::of(request), request.body(), &mut extensions);
+        // An identity from an outer layer must not pass without the checks of this layer.
+        extensions.remove::<AuthContext>();
+        let decision = if is_preflight {
+            extensions.insert(Unauthenticated::Preflight(self.auth.clone()));
+            Ok(Decision::Pass(AfterRequest { is_mock: false, removed }))
+        } else {
+            self.admit(RequestHead::of(request), token, removed, &mut extensions)
+        };
         *request.extensions_mut() = extensions;
         decision.map_err(|error| self.refusal(&error, RequestHead::of(request).is_grpc()))
     }
 
     fn resume(
         &self,
-        result: AuthResult,
+        (result, removed): AuthResult,
         request: &mut Request<Q>,
-    ) -> Result<bool, Response<Bytes>> {
+    ) -> Result<AfterRequest, Response<Bytes>> {
         let refuse = |error| self.refusal(&error, RequestHead::of(request).is_grpc());
         let context = result.map_err(refuse)?;
         let is_mock = context.identity().is_mock();
+        self.record(&context);
         request.extensions_mut().insert(context);
-        Ok(is_mock)
+        Ok(AfterRequest { is_mock, removed })
     }
 
     fn finish<B>(
-        is_mock: bool,
+        AfterRequest { is_mock, removed }: AfterRequest,
         response: &mut Response<ResponseBody<B>>,
-    ) -> Option<BoxFuture<bool>> {
+    ) -> Option<BoxFuture<AfterRequest>> {
         mark_mock(is_mock, response);
+        if removed.from_protocols {
+            web_socket::select_protocol(response);
+        }
+        if removed.from_query {
+            query::forbid_shared_caches(response.headers_mut());
+        }
         None
     }
 }
@@ -74,27 +106,20 @@ impl AuthLayer {
     fn admit(
         &self,
         head: RequestHead<'_>,
-        body: &impl Body,
+        token: Result<Option<IncomingToken>, AuthError>,
+        removed: Removed,
         extensions: &mut Extensions,
-    ) -> Result<Decision<bool, AuthResult>, AuthError> {
-        // An identity from an outer layer must not pass without the checks of this layer.
-        extensions.remove::<AuthContext>();
-        if self.options.preflights_pass && head.is_preflight() && is_empty(body) {
-            extensions.insert(Unauthenticated::Preflight(self.auth.clone()));
-            return Ok(Decision::Pass(false));
-        }
+    ) -> Result<Decision<AfterRequest, AuthResult>, AuthError> {
         // Only a missing token makes a caller anonymous, not a validator or check that returns
         // `MissingCredentials`.
-        let found = TokenSource::read_all(&self.options.tokens, head);
-        let found = found.and_then(|token| token.ok_or(AuthError::MissingCredentials));
-        match found {
-            Ok(token) => self.authenticate_token(head, token, extensions),
+        match token.and_then(|token| token.ok_or(AuthError::MissingCredentials)) {
+            Ok(token) => self.authenticate_token(head, token, removed, extensions),
             Err(error)
                 if self.options.optional
                     && matches!(error.plain(), AuthError::MissingCredentials) =>
             {
                 extensions.insert(Unauthenticated::Anonymous(self.auth.clone()));
-                Ok(Decision::Pass(false))
+                Ok(Decision::Pass(AfterRequest { is_mock: false, removed }))
             }
             Err(error) => Err(error),
         }
@@ -104,8 +129,9 @@ impl AuthLayer {
         &self,
         head: RequestHead<'_>,
         token: IncomingToken,
+        removed: Removed,
         extensions: &mut Extensions,
-    ) -> Result<Decision<bool, AuthResult>, AuthError> {
+    ) -> Result<Decision<AfterRequest, AuthResult>, AuthError> {
         let tenant = TenantSource::requested(&self.options.tenants, head);
         let head = ProofHead { head, extensions };
         let request = AuthRequest {
@@ -117,8 +143,9 @@ impl AuthLayer {
             Attempt::Done(result) => {
                 let context = result?;
                 let is_mock = context.identity().is_mock();
+                self.record(&context);
                 extensions.insert(context.with_token(token));
-                Ok(Decision::Pass(is_mock))
+                Ok(Decision::Pass(AfterRequest { is_mock, removed }))
             }
             attempt => {
                 let auth = self.auth.clone();
@@ -129,10 +156,18 @@ impl AuthLayer {
                         tenant: tenant.as_ref(),
                         head: parts.as_deref().map(ProofHead::of_parts),
                     };
-                    let context = auth.finish(attempt, request).await?;
-                    Ok(context.with_token(token))
+                    let result = auth.finish(attempt, request).await;
+                    (result.map(|context| context.with_token(token)), removed)
                 })))
             }
+        }
+    }
+
+    /// Records the caller on the current span, if the layer is set to.
+    #[inline]
+    fn record(&self, context: &AuthContext) {
+        if let Some(fields) = &self.options.recorded {
+            fields.record(context);
         }
     }
 }

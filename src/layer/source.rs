@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+
+use super::{query, web_socket};
 
 use crate::auth::{IncomingToken, RequestedTenant, TenantAuthoriser};
 use crate::error::AuthError;
@@ -16,7 +18,8 @@ const SCHEME: &[u8] = b"bearer";
 
 /// The place in a request where the layer looks for the token.
 ///
-/// The query is not a source (RFC 9700 §4.3.2), because queries end up in logs.
+/// Pages of the service itself need no source for their web sockets and `EventSource`s if they use
+/// [`Sessions`](crate::session::Sessions): the browser sends the cookies.
 ///
 /// ```
 /// use http::HeaderName;
@@ -37,6 +40,50 @@ pub enum TokenSource {
     /// A header that contains only the token, such as `x-api-key` or `x-forwarded-access-token`. If a
     /// proxy sets the header, the proxy must remove it from client requests.
     Header(HeaderName),
+    /// The web socket protocols that the client offers: `bearer`, followed by the token. Browsers
+    /// cannot set `Authorization` on a web socket, but they can offer protocols:
+    ///
+    /// ```js
+    /// new WebSocket("wss://api.example/feed", ["bearer", token])
+    /// ```
+    ///
+    /// It is read only from requests that open a web socket (`Upgrade: websocket`, or the extended
+    /// `CONNECT` of RFC 8441). Other protocols may stand before and behind the two. `bearer` is
+    /// compared exactly. A JWT is a valid protocol name; a token with `/` or `=` is not (RFC 6455
+    /// §4.1), so browsers cannot send it.
+    ///
+    /// The layer removes the token from the header, and leaves `bearer` and the other protocols, so
+    /// that a service that logs or echoes the header does not leak it. Browsers close a web socket
+    /// if they offered protocols and the server selected none. If the service selects no protocol,
+    /// the layer therefore selects `bearer`. A service that selects one of the other protocols, or
+    /// `bearer` itself (`WebSocketUpgrade::protocols(["bearer"])` in axum), decides.
+    ///
+    /// *Not* checked: `Origin`. It is not needed, because pages of other sites do not have the
+    /// token. An outer layer and a proxy still see the token: do not log this header there.
+    ///
+    /// ```
+    /// use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+    /// use axum::{Router, response::Response, routing::any};
+    /// use scaikey_auth::layer::TokenSource;
+    /// use scaikey_auth::{Auth, AuthContext};
+    ///
+    /// async fn feed(context: AuthContext, upgrade: WebSocketUpgrade) -> Response {
+    ///     upgrade.on_upgrade(async move |mut socket: WebSocket| {
+    ///         let hello = format!("Hello, {}.", context.identity().subject());
+    ///         let _ = socket.send(hello.into()).await;
+    ///     })
+    /// }
+    ///
+    /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+    /// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
+    /// let sources = [TokenSource::Authorization, TokenSource::WebSocketProtocol];
+    /// let app: Router =
+    ///     Router::new().route("/feed", any(feed)).layer(auth.layer().tokens_from(sources));
+    /// # Ok(()) }
+    /// ```
+    WebSocketProtocol,
+    /// A parameter of the query. See [`insecure_query`](Self::insecure_query), which creates it.
+    InsecureQuery(Arc<str>),
     /// A function that finds the token. It is called for every request. It returns the token,
     /// `None` if there is none, or an error, with which the request is refused.
     ///
@@ -85,12 +132,54 @@ impl fmt::Debug for TokenSource {
         match self {
             Self::Authorization => f.write_str("Authorization"),
             Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
+            Self::WebSocketProtocol => f.write_str("WebSocketProtocol"),
+            Self::InsecureQuery(name) => f.debug_tuple("InsecureQuery").field(name).finish(),
             Self::Custom(_) => f.write_str("Custom"),
         }
     }
 }
 
 impl TokenSource {
+    /// Reads the token from a parameter of the query, usually `access_token` (RFC 6750 §2.3), for
+    /// clients that cannot set headers, such as the browser's `EventSource`.
+    ///
+    /// **This leaks tokens** (RFC 9700 §4.3.2 forbids it): URLs end up in the logs of proxies and
+    /// load balancers, in the browser's history, in `Referer` headers and in reports of errors, and
+    /// whoever reads them can act as the user until the token expires. First consider these:
+    ///
+    /// - [`Sessions`](crate::session::Sessions): `EventSource` sends the cookies of its own origin.
+    /// - `fetch` with an `Authorization` header: it can read a stream of events, too.
+    /// - [`WebSocketProtocol`](Self::WebSocketProtocol).
+    ///
+    /// If it must be the query, use short-lived tokens, and this source only on the routes that need
+    /// it, never on one that answers with a page.
+    ///
+    /// The layer removes the parameter from the URI, and in axum also from `OriginalUri`, before
+    /// other token-independent code of the service sees the request: tenant sources, proof
+    /// verifiers, guards, inner layers and handlers. Responses get `Cache-Control: private,
+    /// no-store`, unless they already have `private` or `no-store`. *Not* removed: what outer layers
+    /// see. A `TraceLayer` outside of this one logs the URI with the token; give it a
+    /// [span of your own](crate::manual::operating#who-calls).
+    ///
+    /// The name and the value may be percent-encoded; `+` is a plus sign. Two parameters with the
+    /// name are refused with 400.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use scaikey_auth::Auth;
+    /// use scaikey_auth::layer::TokenSource;
+    ///
+    /// # fn example(auth: &Auth, events: axum::routing::MethodRouter, api: Router) -> Router {
+    /// let sources = [TokenSource::Authorization, TokenSource::insecure_query("access_token")];
+    /// // Only this route reads the query.
+    /// let events = Router::new().route("/events", events).layer(auth.layer().tokens_from(sources));
+    /// api.layer(auth.layer()).merge(events)
+    /// # }
+    /// ```
+    pub fn insecure_query(name: impl Into<Arc<str>>) -> Self {
+        Self::InsecureQuery(name.into())
+    }
+
     /// Reads all `sources`, and returns the token that one of them has, not yet checked. Refuses a
     /// request with several tokens (RFC 6750 §2), because an attacker may have added one of them.
     pub(super) fn read_all(
@@ -117,12 +206,50 @@ impl TokenSource {
                 .and_then(|value| Some((value, after_bearer(value.as_bytes())?)))
                 .map(|(value, start)| IncomingToken { value: value.clone(), start }),
             Self::Header(name) => single(head.headers, name)?.map(bare),
+            Self::WebSocketProtocol => web_socket::token(head)?.as_ref().map(bare),
+            Self::InsecureQuery(name) => query::token(name, head.uri)?.as_ref().map(bare),
             Self::Custom(read) => read(head)?.as_ref().map(bare),
         })
     }
+
+    /// Returns whether [`remove_all`](Self::remove_all) has to remove tokens of this source.
+    pub(super) fn is_removed(&self) -> bool {
+        matches!(self, Self::WebSocketProtocol | Self::InsecureQuery(_))
+    }
+
+    /// Removes the tokens from places that services often log or echo.
+    pub(super) fn remove_all<Q>(sources: &[Self], request: &mut Request<Q>) -> Removed {
+        let mut removed = Removed::default();
+        for source in sources {
+            match source {
+                Self::WebSocketProtocol => {
+                    let opens = RequestHead::of(request).opens_web_socket();
+                    removed.from_protocols |= web_socket::remove(request.headers_mut()) && opens;
+                }
+                Self::InsecureQuery(name) => {
+                    removed.from_query |= query::remove(name, request.uri_mut());
+                    #[cfg(feature = "axum")]
+                    if let Some(original) =
+                        request.extensions_mut().get_mut::<axum::extract::OriginalUri>()
+                    {
+                        query::remove(name, &mut original.0);
+                    }
+                }
+                Self::Authorization | Self::Header(_) | Self::Custom(_) => {}
+            }
+        }
+        removed
+    }
 }
 
-const TWO_TOKENS: AuthError =
+/// The places from which tokens were removed. They decide about headers of the response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub(super) from_protocols: bool,
+    pub(super) from_query: bool,
+}
+
+pub(super) const TWO_TOKENS: AuthError =
     AuthError::MalformedCredentials("The request carries more than one token.");
 
 /// Returns the value of a header that may occur at most once. Refuses a request with several values

@@ -12,7 +12,7 @@ use crate::auth::Auth;
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse};
 use crate::gate::{BoxFuture, ResponseBody};
-use crate::layer::refuse;
+use crate::layer::{is_private, refuse};
 
 /// The gRPC status for a missing identity, sent with HTTP status 200.
 const GRPC_STATUS: &str = "grpc-status";
@@ -124,14 +124,4 @@ fn add_cookies(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     if !headers.get_all(header::VARY).iter().any(|value| *value == cookie) {
         headers.append(header::VARY, cookie);
     }
-}
-
-/// Returns whether shared caches must not store the response.
-fn is_private(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::CACHE_CONTROL).iter();
-    let mut directives = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    directives.any(|directive| {
-        let directive = directive.trim_ascii();
-        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
-    })
 }

@@ -1,6 +1,6 @@
-//! Keyless cryptography: random bytes, SHA-256, and comparison in constant time.
+//! Random bytes, SHA-256, HMAC-SHA-256, and comparison in constant time.
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::{constant_time, digest, hmac};
 
 use crate::support::base64url;
 
@@ -38,6 +38,26 @@ pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [
         context.update(part.as_bytes());
     }
     fixed(&context.finish())
+}
+
+/// A key for HMAC-SHA-256 (RFC 2104).
+pub(crate) struct HmacKey(hmac::Key);
+
+impl HmacKey {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// Returns the MAC of several texts. Each is preceded by its length, as in [`sha256_of_parts`].
+    pub(crate) fn mac_of_parts<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        #[expect(clippy::expect_used, reason = "a default would be the same MAC for all texts")]
+        *context.sign().as_ref().first_chunk().expect("the MAC has 32 bytes")
+    }
 }
 
 /// Returns the SHA-256 of a text in hexadecimal, as `printf %s TEXT | sha256sum` prints it.
@@ -83,6 +103,13 @@ mod tests {
         assert_ne!(sha256_of_parts(["a", "bc"]), sha256_of_parts(["ab", "c"]));
         assert_ne!(sha256_of_parts(["a", ""]), sha256_of_parts(["a"]));
         assert_eq!(sha256_of_parts(["abc"]), sha256(b"\0\0\0\0\0\0\0\x03abc"));
+    }
+
+    #[test]
+    fn hmac_is_that_of_python() {
+        // hmac.new(b"key", b"\0\0\0\0\0\0\0\x03abc", "sha256")
+        let mac = HmacKey::new(b"key").mac_of_parts(["abc"]);
+        assert_eq!(hex(&mac), "1d53d5920fce3f0b311c9f8ecf0fceaba4b4a87d4ae1c9bc98becb0d165135e5");
     }
 
     #[test]

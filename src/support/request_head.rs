@@ -104,6 +104,21 @@ impl<'r> RequestHead<'r> {
         preferred.0.eq_ignore_ascii_case("text/html")
     }
 
+    /// Returns whether the request opens a web socket: `GET` with `Upgrade: websocket` (RFC 6455 §4.1), or the
+    /// extended `CONNECT` of HTTP/2 (RFC 8441 §5), whose `:protocol` is not in the head. `CONNECT` with the
+    /// header `Sec-WebSocket-Version` has no other meaning.
+    pub(crate) fn opens_web_socket(&self) -> bool {
+        let mut upgrades = self.headers.get_all(header::UPGRADE).iter();
+        match *self.method {
+            Method::GET => upgrades.any(|line| {
+                let mut protocols = line.as_bytes().split(|byte| *byte == b',');
+                protocols.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+            }),
+            Method::CONNECT => self.headers.contains_key(header::SEC_WEBSOCKET_VERSION),
+            _ => false,
+        }
+    }
+
     /// Returns whether the method and headers are those of a CORS preflight (Fetch §4.8). A preflight
     /// carries no credentials, and announces neither content nor a protocol upgrade.
     #[inline]

@@ -272,6 +272,17 @@ pub(crate) fn tenant_row_missing(row: &'static str) {
     tracing::error!(target: TARGET, row, "the handler extracts a row of a type that the tenant store does not attach");
 }
 
+/// Records the caller on the current span, if the span declares these fields.
+pub(crate) fn record_caller(field: &str, id: impl FnOnce() -> String, tenant: Option<&str>) {
+    let span = tracing::Span::current();
+    if span.has_field(field) {
+        span.record(field, id());
+    }
+    if let Some(tenant) = tenant {
+        span.record("tenant", tenant);
+    }
+}
+
 /// Logs and counts a key set that was fetched and is now used. The label `issuer` of the metric is `series`:
 /// the issuer, or the template of a per-tenant issuer, so that invented tenants do not create time series.
 pub(crate) fn keys_refreshed(issuer: &str, series: &str, usable: usize) {

@@ -3,6 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
 use crate::clock::{Clock, SystemClock};
 
 /// A [`Clock`] that stands still until the test moves it (feature `testing`).
@@ -32,6 +35,7 @@ use crate::clock::{Clock, SystemClock};
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     time: Arc<Mutex<Time>>,
+    moved: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -48,7 +52,8 @@ impl ManualClock {
 
     /// Creates a clock that shows `wall`.
     pub fn at(wall: SystemTime) -> Self {
-        Self { time: Arc::new(Mutex::new(Time { wall, elapsed: Duration::ZERO })) }
+        let time = Arc::new(Mutex::new(Time { wall, elapsed: Duration::ZERO }));
+        Self { time, moved: Arc::default() }
     }
 
     /// Moves the wall clock and the monotonic clock forwards by `period`.
@@ -56,12 +61,14 @@ impl ManualClock {
         let mut time = self.lock();
         time.wall += period;
         time.elapsed += period;
+        self.moved.notify_waiters();
     }
 
     /// Sets only the wall clock, forwards or back, as NTP does. The monotonic clock does not
     /// change.
     pub fn set_wall(&self, wall: SystemTime) {
         self.lock().wall = wall;
+        self.moved.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, Time> {
@@ -75,6 +82,7 @@ impl Default for ManualClock {
     }
 }
 
+#[async_trait]
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
         self.lock().wall
@@ -83,11 +91,37 @@ impl Clock for ManualClock {
     fn elapsed(&self) -> Duration {
         self.lock().elapsed
     }
+
+    async fn sleep_until(&self, at: SystemTime) {
+        loop {
+            // Created before the clock is read, so that no move is missed.
+            let moved = self.moved.notified();
+            if self.now() >= at {
+                return;
+            }
+            moved.await;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn sleep_ends_when_the_clock_is_moved() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
+        let sleeping = clock.clone();
+        let sleep = tokio::spawn(async move { sleeping.sleep_until(at).await });
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_secs(9));
+        tokio::task::yield_now().await;
+        assert!(!sleep.is_finished());
+        clock.set_wall(at);
+        sleep.await.unwrap();
+        clock.sleep_until(at).await;
+    }
 
     #[test]
     fn only_advance_moves_both_clocks() {

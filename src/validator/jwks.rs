@@ -251,7 +251,7 @@ impl JwksValidator {
             legacy_service_tokens,
             logged: Some(&rules.logged),
         };
-        let identity = reading.identity(document)?;
+        let identity = reading.identity(document)?.with_valid_until(lifetime.ends());
         let has_overage = identity.has_group_overage();
         let source = if has_overage { self.group_source_of(&issuer) } else { None };
         let verified = match source {

@@ -74,6 +74,11 @@ impl ValidityPeriod {
         Self { begins: self.begins.max(other.begins), ends: self.ends.min(other.ends) }
     }
 
+    /// Returns the end of the period.
+    pub(super) fn ends(&self) -> SystemTime {
+        self.ends
+    }
+
     /// Checks the time. At exactly `ends`, the token has expired.
     pub(super) fn check(&self, now: SystemTime) -> Result<(), InvalidToken> {
         if self.is_over(now) {

@@ -1,10 +1,14 @@
 //! The `browser_login` example, in a real browser.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Html;
+use axum::response::sse::{Event, Sse};
 use axum::{Router, routing};
+use futures_util::stream;
 use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::issuer::ClientAuth;
@@ -178,8 +182,19 @@ impl Slow {
             identity.subject().to_owned()
         };
         let who = async |identity: Identity| format!("I am {}", identity.subject());
+        let socket = async |identity: Identity, upgrade: WebSocketUpgrade| {
+            upgrade.on_upgrade(async move |mut socket: WebSocket| {
+                let _ = socket.send(format!("socket of {}", identity.subject()).into()).await;
+            })
+        };
+        let event = async |identity: Identity| {
+            let event = Event::default().data(format!("event of {}", identity.subject()));
+            Sse::new(stream::once(async { Ok::<_, Infallible>(event) }))
+        };
         let app = Router::new()
             .route("/who", routing::get(who))
+            .route("/socket", routing::get(socket))
+            .route("/event", routing::get(event))
             .route("/slow", routing::get(slow))
             .layer(auth.layer())
             .layer(endpoints.build().unwrap())
@@ -210,6 +225,33 @@ impl Slow {
         self.release.notify_one();
         browser.script("return window.late").await.as_str().unwrap().to_owned()
     }
+}
+
+#[tokio::test]
+async fn session_opens_web_sockets_and_event_sources() {
+    let slow = Slow::start().await;
+    let browser = Browser::start().await;
+    slow.sign_in(&browser, "alice", "wonderland").await;
+    let open = |client: &str| {
+        format!(
+            "return new Promise(done => {{
+                const client = new {client};
+                client.onmessage = event => {{ client.close(); done(event.data) }};
+                client.onerror = () => done('refused');
+            }})"
+        )
+    };
+    let socket = open(&format!("WebSocket('{}/socket')", slow.here.replace("http", "ws")));
+    assert_eq!(browser.script(&socket).await, "socket of alice-id");
+    assert_eq!(browser.script(&open("EventSource('/event')")).await, "event of alice-id");
+    // Another port is another origin of the same site, so the browser sends the cookies.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let evil = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+    let page = Router::new().route("/", routing::get(async || "Win a prize"));
+    tokio::spawn(async move { axum::serve(listener, page).await });
+    browser.open(&evil).await;
+    browser.shows("Win a prize").await;
+    assert_eq!(browser.script(&socket).await, "refused");
 }
 
 #[tokio::test]

@@ -7,3 +7,4 @@ mod browser;
 mod printed_commands;
 mod scaikey_documents;
 mod service;
+mod streams;
