@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -102,7 +103,7 @@ async fn run() -> Result<(), BoxError> {
     let here = format!("http://{}", listener.local_addr()?);
     let seconds = std::env::var("TOKEN_SECONDS").ok().and_then(|text| text.parse().ok());
     let lifetime = Duration::from_secs(seconds.unwrap_or(10));
-    let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
+    let provider = Arc::new(Provider::builder().algorithms([Algorithm::ES256]).start().await);
     println!(
         "\
 Open {here} in a browser, and start the three streams.

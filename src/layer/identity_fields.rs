@@ -21,6 +21,17 @@ const PSEUDONYM_BYTES: usize = 16;
 /// current `tracing` span, if the span declares them.
 ///
 /// Both variants also record `tenant`: the id of the tenant that the request acts in.
+///
+/// ```
+/// use scaikey_auth::layer::{IdentityFields, Pseudonyms};
+/// use scaikey_auth::{Auth, AuthLayer, ConfigError, Secret};
+///
+/// /// `key`: from `openssl rand -base64 32`, the same in all processes.
+/// fn layer(auth: &Auth, key: &Secret) -> Result<AuthLayer, ConfigError> {
+///     let fields = IdentityFields::Pseudonym(Pseudonyms::new(key)?);
+///     Ok(auth.layer().record_identity(fields))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum IdentityFields {
@@ -94,7 +105,7 @@ impl Pseudonyms {
 
     /// Creates pseudonyms under a random key of this process, which is stored nowhere. A caller has
     /// another pseudonym in each process, and after each restart. So lines can be linked only within
-    /// one process, and nobody can compute the pseudonym of a known caller later.
+    /// one process, and the pseudonym of a known caller cannot be computed later.
     ///
     /// # Errors
     /// If the operating system cannot supply random bytes.

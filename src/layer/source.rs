@@ -144,8 +144,8 @@ impl TokenSource {
     /// clients that cannot set headers, such as the browser's `EventSource`.
     ///
     /// **This leaks tokens** (RFC 9700 §4.3.2 forbids it): URLs end up in the logs of proxies and
-    /// load balancers, in the browser's history, in `Referer` headers and in reports of errors, and
-    /// whoever reads them can act as the user until the token expires. First consider these:
+    /// load balancers, in the browser's history, in `Referer` headers and in reports of errors. All
+    /// their readers can act as the user until the token expires. First consider these:
     ///
     /// - [`Sessions`](crate::session::Sessions): `EventSource` sends the cookies of its own origin.
     /// - `fetch` with an `Authorization` header: it can read a stream of events, too.
@@ -154,9 +154,8 @@ impl TokenSource {
     /// If it must be the query, use short-lived tokens, and this source only on the routes that need
     /// it, never on one that answers with a page.
     ///
-    /// The layer removes the parameter from the URI, and in axum also from `OriginalUri`, before
-    /// other token-independent code of the service sees the request: tenant sources, proof
-    /// verifiers, guards, inner layers and handlers. Responses get `Cache-Control: private,
+    /// The layer removes the parameter from the URI, and in axum also from `OriginalUri`, before tenant
+    /// sources, proof verifiers, guards, inner layers and handlers see the request. Responses get `Cache-Control: private,
     /// no-store`, unless they already have `private` or `no-store`. *Not* removed: what outer layers
     /// see. A `TraceLayer` outside of this one logs the URI with the token; give it a
     /// [span of your own](crate::manual::operating#who-calls).

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::support::process::Program;
 use crate::support::webdriver::Browser;
-use crate::support::within_timeout;
+use crate::support::{eventually, within_timeout};
 
 /// Starts the example and returns its URL.
 async fn start(token_seconds: &str) -> (Program, String) {
@@ -19,6 +19,11 @@ async fn start(token_seconds: &str) -> (Program, String) {
     (example, line.split(' ').nth(1).unwrap().to_owned())
 }
 
+/// Returns whether a text of the page says that the stream ended after an event.
+fn is_end(text: &str) -> bool {
+    text.contains(" after ") && text.ends_with(" for alice")
+}
+
 #[tokio::test]
 async fn page_sees_the_end_of_its_token() {
     let (_example, here) = start("6").await;
@@ -26,29 +31,16 @@ async fn page_sees_the_end_of_its_token() {
     browser.open(&here).await;
     browser.screenshot("streams-1-page").await;
     browser.click("#start").await;
-    // The texts of the three streams, and what they show before the end.
+    // Before its end, each stream has shown events.
+    browser.shows("the token has expired (3000) after ").await;
     let texts =
         "return ['socket', 'source', 'fetch'].map(id => document.getElementById(id).innerText)";
-    let mut counted = [false; 3];
-    loop {
+    eventually(async || {
         let shown = browser.script(texts).await;
-        let shown: Vec<_> =
-            shown.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-        for (counted, text) in counted.iter_mut().zip(&shown) {
-            *counted |= text.ends_with(" for alice");
-        }
-        if counted == [true; 3] {
-            browser.screenshot("streams-2-open").await;
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    browser.shows("closed: 3000 the token has expired").await;
-    let ended =
-        "return ['source', 'fetch'].every(id => document.getElementById(id).innerText === 'ended')";
-    while browser.script(ended).await != true {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+        let ended = |text: &Value| text.as_str().is_some_and(is_end);
+        shown.as_array().unwrap().iter().all(ended)
+    })
+    .await;
     browser.screenshot("streams-3-ended").await;
 }
 
