@@ -28,11 +28,9 @@
 //! New here? [From `cargo new` to the first 200](manual::start). Coming from `jsonwebtoken`, or from a
 //! middleware of your own? [Migrating](manual::migrating).
 //!
-//! The [`manual`] explains how to use the crate: [modes](manual::modes),
-//! [how a request is checked](manual::request), [providers](manual::providers), [tenants](manual::tenants),
-//! [sign-in and endpoints](manual::endpoints), [tokens for other services](manual::exchange),
-//! [calling other services](manual::outbound), [testing](manual::testing),
-//! [operating](manual::operating), [threats](manual::threats), [costs](manual::costs).
+//! The [`manual`] has pages by task ([protect an API](manual::request), [sign browsers in](manual::endpoints),
+//! [call other services](manual::outbound), [operate](manual::operating)), and an [index](manual#index) of
+//! topics: cache, logout, outage, revocation, roles and more.
 //!
 //! # Modules
 //!

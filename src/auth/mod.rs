@@ -31,7 +31,7 @@ use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
 /// /// The line of an access log.
 /// fn caller<B>(request: &Request<B>) -> String {
 ///     let Some(context) = request.extensions().get::<AuthContext>() else {
-///         return "nobody".to_owned(); // an optional layer, and no token
+///         return "anonymous".to_owned(); // an optional layer, and no token
 ///     };
 ///     let tenant = context.tenant().map_or("no tenant", |tenant| tenant.id().as_str());
 ///     format!("{} of {tenant}", context.identity().subject())

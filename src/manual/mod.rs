@@ -1,26 +1,125 @@
 //! The manual: guides for users and for maintainers. These modules contain text only.
 //!
-//! For users, in reading order. Begin with [`start`]; the four pages after it are for every service:
+//! New here? Read [`start`]. To find something, search this page for a word of the [index](#index).
 //!
-//! 1. [`start`]: how do I get from `cargo new` to the first 200?
-//! 2. [`modes`]: which tokens are accepted in production, in staging and in local development?
-//! 3. [`request`]: how is a request checked, how is it refused, and how do guards protect a route?
-//! 4. [`providers`]: how do I configure Keycloak, Entra ID, Auth0 and others, and what must I not trust there?
-//! 5. [`tenants`]: how are tenants found, and how do I use a provider with one issuer per tenant?
-//! 6. [`endpoints`]: how do I add sign-in, browser sessions, registration and workload tokens?
-//! 7. [`exchange`]: how do I get tokens for other services, and how are they cached?
-//! 8. [`outbound`]: how do I add these tokens to outgoing requests?
-//! 9. [`testing`]: how do I test a service and its stores?
-//! 10. [`operating`]: which variables, logs and metrics exist, and what happens in an outage?
-//! 11. [`threats`]: which attacks are prevented, and which are not?
-//! 12. [`costs`]: how much time and memory does authentication take?
-//! 13. [`migrating`]: how do I replace `jsonwebtoken`, or a middleware of my own?
+//! # By task
 //!
-//! For maintainers:
+//! | you | read |
+//! |---|---|
+//! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`testing`] |
+//! | sign browsers in | [`endpoints`], which begins with a whole program; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
+//! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
+//! | accept web sockets, streams or gRPC | [streams](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
+//! | operate a service | [`operating`] for variables, [outages](operating#outages), [logs and metrics](operating#logs-and-metrics) |
+//! | replace another library | [`migrating`] |
+//! | decide or review | [`threats`], [what is not covered](threats#not-covered), [`costs`] |
 //!
-//! 1. [`architecture`]: where is what, and which path does a request take through the code?
-//! 2. [`contributing`]: how do I change, test and release the crate?
-//! 3. [`decisions`]: why is the crate built this way?
+//! # Pages in reading order
+//!
+//! The first five are for every service.
+//!
+//! | page | questions that it answers |
+//! |---|---|
+//! | [`start`] | [How do I get from `cargo new` to the first 200?](start#2-the-service) [What do I set for my own provider?](start#5-your-own-provider) [Why do I get 401 or 403?](start#if-it-does-not-work) [Which routes are public?](start#public-routes) [How do I use it with hyper](start#with-hyper) [or tonic?](start#with-tonic) |
+//! | [`modes`] | [Can I develop without a provider?](modes#the-mock-user) [What keeps the mock user out of production?](modes#how-production-is-protected-from-mocks) [How do I ship a binary that cannot mock?](modes#a-binary-that-cannot-mock) |
+//! | [`request`] | [In which order is a token checked?](request) [Which status and headers does a refusal have?](request#answers) [How do I guard a route by scope, role or MFA?](request#guards) [Where do roles, groups and the tenant come from?](request#where-an-identity-comes-from) [Where in my stack does the layer belong?](request#in-a-stack-of-layers) |
+//! | [`providers`] | [What do I copy for Keycloak, Entra ID, Auth0 or Okta?](providers) [What must I set up there, and not trust?](providers#keycloak) [My provider is not listed: what now?](providers#not-listed-four-questions) |
+//! | [`tenants`] | [How do I use my own tenant table?](tenants#resolvers) [Can a request name its tenant?](tenants#tenant-in-the-path-or-a-header) [What if each tenant has its own issuer?](tenants#one-issuer-per-tenant) [Where do I keep my users?](tenants#participants) |
+//! | [`endpoints`] | [How do users sign in?](endpoints#browser-sign-in) [What is in the session cookies, and when are they renewed?](endpoints#sessions) [How do users sign out, also at the provider?](endpoints#sign-out-logout) [How does a page without a session lead to the sign-in?](endpoints#pages-without-a-session) [How do I run behind a proxy under a sub-path?](endpoints#behind-a-proxy) [How many attempts may a client make?](endpoints#rate-limits-and-client-addresses) |
+//! | [`outbound`] | [How does a `reqwest` client carry the right token?](outbound#with-reqwest) [As whom does it call?](outbound#choosing-the-token) [Can a token reach another host?](outbound#matching-destinations) [What happens after a 401?](outbound#when-a-service-answers-401) |
+//! | [`exchange`] | [Which grants are there?](exchange#grants) [How are tokens cached and renewed?](exchange#from-call-to-token) [Which answers of the provider are refused?](exchange#checks-of-the-response) [How do processes share tokens in Redis?](exchange#sharing-tokens-between-processes) |
+//! | [`testing`] | [How do I test without a provider?](testing) [How do tokens get the claims of my provider?](testing#the-layout-and-the-claims-of-your-provider) [Which suites test my own store?](testing#items) |
+//! | [`operating`] | [Which variables are there, and which defaults?](operating#environment-variables) [What happens in an outage?](operating#outages) [How do I reach a provider behind a proxy or a private CA?](operating#reaching-the-provider) [Which logs and metrics are there?](operating#logs-and-metrics) |
+//! | [`threats`] | [Which attacks are prevented?](threats) [Which are not?](threats#not-covered) [Is the cache safe?](threats#cached-verified-tokens) |
+//! | [`costs`] | [What does a request cost?](costs#verified-tokens) [How does that compare?](costs#compared-with-other-crates) |
+//! | [`migrating`] | [How do I replace `jsonwebtoken`](migrating#from-jsonwebtoken) [or a middleware of my own?](migrating#from-an-axum-middleware-written-by-hand) [What about HS256?](migrating#hs256) |
+//!
+//! For maintainers: [`architecture`] (where is what?), [`contributing`] (how do I change, test and release the
+//! crate?), [`decisions`] (why is it built this way?).
+//!
+//! # Index
+//!
+//! | word | treated in |
+//! |---|---|
+//! | 401, 403, 503, status | [answers](request#answers), [causes and remedies](start#if-it-does-not-work) |
+//! | act, actor, impersonation | [attributes of an identity](request#where-an-identity-comes-from), [on behalf of a caller](outbound#choosing-the-token) |
+//! | AD FS, Apple, Dex, Kinde, WorkOS, LemonLDAP::NG | [other providers](providers#other-providers) |
+//! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck) |
+//! | alert, Prometheus |, [metrics](operating#metrics) |
+//! | algorithm, RS256, ES256, EdDSA | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
+//! | API key, opaque token | [your own validator](contributing#add-a-validator), [`TokenValidator`](crate::TokenValidator) |
+//! | audience, aud | [your own provider](start#5-your-own-provider), [relaxed rules](request#relaxed-rules) |
+//! | Auth0 | [Auth0](providers#auth0) |
+//! | axum | [start](start#2-the-service), [a layer in a stack](request#in-a-stack-of-layers), [`extract`](crate::extract) |
+//! | benchmark, performance, latency | [costs](costs#compared-with-other-crates) |
+//! | CA certificate, TLS | [reaching the provider](operating#reaching-the-provider) |
+//! | cache | of verified tokens: [operating](operating#verified-tokens), [its security](threats#cached-verified-tokens); of tokens for other services: [exchange](exchange#sharing-tokens-between-processes); of tenants: [resolvers](tenants#resolvers) |
+//! | claim | [where an identity comes from](request#where-an-identity-comes-from), [wrong types](request#claims-of-the-wrong-type) |
+//! | Clerk | [Clerk](providers#clerk) |
+//! | client authentication, client secret, private_key_jwt | [`P_CLIENT_AUTH`](operating#environment-variables), [`ClientAuth`](crate::issuer::ClientAuth) |
+//! | client credentials, service token | [grants](exchange#grants), [a named service](exchange#service-tokens-for-a-named-service) |
+//! | clock, leeway | [`P_LEEWAY_SECONDS`](operating#environment-variables), [step 6](request) |
+//! | Cognito | [Amazon Cognito](providers#amazon-cognito) |
+//! | configuration, file, environment | [configuration](operating#configuration), [variables](operating#environment-variables) |
+//! | conformance suite | [suites](testing#items), [adding a store](contributing#add-a-store) |
+//! | cookie | [sign-in cookies](endpoints#browser-sign-in), [session cookies](endpoints#sessions) |
+//! | CORS, preflight | [step 1](request) |
+//! | CSRF, origin | [sessions](endpoints#sessions), [threats](threats#sign-in-and-sessions) |
+//! | default | [defaults of all variables](operating#environment-variables) |
+//! | discovery, metadata | [`P_DISCOVERY_URL`](operating#environment-variables), [four questions](providers#not-listed-four-questions) |
+//! | DPoP, mTLS, proof of possession | [step 10](request), [`ProofVerifier`](crate::proof::ProofVerifier) |
+//! | e-mail | [participants](tenants#participants), [an identity](request#where-an-identity-comes-from) |
+//! | Entra ID, Azure | [Microsoft Entra ID](providers#microsoft-entra-id), [on-behalf-of](exchange#microsoft-entra-id), [missing groups](request#groups-that-a-token-leaves-out) |
+//! | error format, problem+json | [answers](request#answers), [`ErrorResponse`](crate::error::ErrorResponse) |
+//! | example | [a table of the examples](testing#examples) |
+//! | Google | [Google](providers#google) |
+//! | group | [roles and groups](request#where-an-identity-comes-from), [guards](request#guards) |
+//! | gRPC, tonic | [start](start#with-tonic), [a guard for each method](request#a-guard-for-each-path), [answers](request#answers) |
+//! | health, readiness, liveness |, [readiness and health](operating#readiness-and-health) |
+//! | HS256 | [migrating](migrating#hs256) |
+//! | hyper | [start](start#with-hyper), [server limits](operating#server-limits) |
+//! | ID token | [relaxed rules](request#relaxed-rules), [sign-in](endpoints#browser-sign-in) |
+//! | introspection | [the endpoint](endpoints); opaque tokens of a provider need [your own validator](contributing#add-a-validator) |
+//! | issuer, iss | [your own provider](start#5-your-own-provider), [one issuer per tenant](tenants#one-issuer-per-tenant) |
+//! | JWKS, key set, key rotation | [keys](operating#keys), [step 7](request) |
+//! | JWT | [how a token is checked](request), [from `jsonwebtoken`](migrating#from-jsonwebtoken) |
+//! | Keycloak | [Keycloak](providers#keycloak) |
+//! | Kubernetes |; tokens of pods: [workloads](endpoints#workloads) |
+//! | logout, log out, sign-out | [sign-out](endpoints#sign-out-logout), [at each provider](providers#sign-out-logout-at-the-provider) |
+//! | logs, tracing | [logs and metrics](operating#logs-and-metrics), [who calls](operating#who-calls) |
+//! | metrics | [logs and metrics](operating#logs-and-metrics) |
+//! | MFA, step-up, acr, amr | [guards](request#guards), [the time of the authentication](request#where-an-identity-comes-from) |
+//! | mock | [three modes](modes), [the mock user](modes#the-mock-user) |
+//! | multi-tenant | [the page on tenants](tenants), [one issuer per tenant](tenants#one-issuer-per-tenant) |
+//! | OAuth 2.0, OpenID Connect, OIDC | [how a token is checked](request), [grants](exchange#grants) |
+//! | Okta | [Okta](providers#okta) |
+//! | on-behalf-of | [choosing the token](outbound#choosing-the-token), [Entra ID](exchange#microsoft-entra-id) |
+//! | OpenAPI, utoipa | [in OpenAPI](request#in-openapi-with-utoipa) |
+//! | optional authentication, public route | [public routes](start#public-routes) |
+//! | outage, offline | [outages](operating#outages), [when the provider fails](exchange#when-the-provider-fails) |
+//! | password | the password grant: [all endpoints](endpoints), [grants](exchange#grants) |
+//! | PKCE | [browser sign-in](endpoints#browser-sign-in) |
+//! | PostgreSQL, SQLite, database | [resolvers](tenants#resolvers), [participants](tenants#participants) |
+//! | proxy | in front: [endpoints](endpoints#behind-a-proxy), [client addresses](endpoints#rate-limits-and-client-addresses); to the provider: [reaching the provider](operating#reaching-the-provider) |
+//! | rate limit, brute force | [rate limits](endpoints#rate-limits-and-client-addresses) |
+//! | Redis, Valkey | [sharing tokens](exchange#sharing-tokens-between-processes) |
+//! | refresh token | [renewal](endpoints#sessions), [used once](exchange#refresh-tokens-are-used-once) |
+//! | registration, user table | [participants](tenants#participants) |
+//! | reqwest | [with reqwest](outbound#with-reqwest); for the requests to the provider: [reaching the provider](operating#reaching-the-provider) |
+//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); access tokens work until they expire, unless an [admission check](crate::admission::AdmissionCheck) refuses them: [not covered](threats#not-covered) |
+//! | role, permission | [guards](request#guards), [roles and groups](request#where-an-identity-comes-from) |
+//! | scope | [guards](request#guards) |
+//! | secret | [secrets in files](operating#secrets-in-files) |
+//! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
+//! | session | [sessions](endpoints#sessions) |
+//! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |
+//! | Supabase | [Supabase](providers#supabase) |
+//! | test, forged token | [testing your service](testing) |
+//! | token exchange, RFC 8693 | [exchange](exchange#grants), [outbound](outbound#choosing-the-token) |
+//! | tower | [a layer in a stack](request#in-a-stack-of-layers) |
+//! | version, semver | [version policy](contributing#version-policy) |
+//! | workload identity, GitHub, AWS | [workloads](endpoints#workloads), [the trust policy](crate::trust) |
+//! | ZITADEL | [ZITADEL](providers#zitadel) |
 
 #[doc = include_str!("start.md")]
 pub mod start {}

@@ -80,7 +80,7 @@ use crate::tenant::{TenantResolver, TenantStatus};
 ///         "acme".parse().unwrap()
 ///     }
 ///     fn unknown(&self) -> TenantId {
-///         "nobody".parse().unwrap()
+///         "unknown".parse().unwrap()
 ///     }
 /// }
 ///

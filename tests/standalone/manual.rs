@@ -34,6 +34,103 @@ fn every_reference_has_a_definition() {
     }
 }
 
+/// The page of the index, which links to the others with paths of modules.
+const INDEX: &str = "src/manual/mod.rs";
+
+/// Words that readers search for, and a page that treats each.
+const WORDS: &[(&str, &str)] = &[
+    ("admission check", "request"),
+    ("audience", "start"),
+    ("Auth0", "providers"),
+    ("Azure", "providers"),
+    ("cache", "operating"),
+    ("client authentication", "operating"),
+    ("client credentials", "exchange"),
+    ("CORS", "request"),
+    ("default", "operating"),
+    ("gRPC", "request"),
+    ("introspection", "endpoints"),
+    ("JWKS", "operating"),
+    ("Keycloak", "providers"),
+    ("log out", "endpoints"),
+    ("logout", "endpoints"),
+    ("MFA", "request"),
+    ("mock", "modes"),
+    ("multi-tenant", "tenants"),
+    ("Okta", "providers"),
+    ("on-behalf-of", "outbound"),
+    ("outage", "operating"),
+    ("rate limit", "endpoints"),
+    ("Redis", "exchange"),
+    ("refresh token", "exchange"),
+    ("reqwest", "outbound"),
+    ("revocation", "threats"),
+    ("role", "request"),
+    ("session", "endpoints"),
+    ("sign-out", "endpoints"),
+    ("token exchange", "exchange"),
+    ("WebSocket", "request"),
+];
+
+#[test]
+fn index_links_have_targets() {
+    let index = fs::read_to_string(INDEX).unwrap();
+    let mut dead = Vec::new();
+    let targets = index.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    for (target, _) in targets.filter(|(target, _)| !target.contains("::")) {
+        let (page, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let text = match page {
+            "" => index.replace("//! ", ""),
+            page => fs::read_to_string(format!("src/manual/{page}.md")).unwrap_or_default(),
+        };
+        let exists =
+            if anchor.is_empty() { !text.is_empty() } else { anchors(&text).contains(anchor) };
+        if !exists {
+            dead.push(target.to_owned());
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+#[test]
+fn index_leads_from_words_to_pages() {
+    let index = fs::read_to_string(INDEX).unwrap();
+    let rows = index.split("//! # Index").nth(1).unwrap().lines();
+    let rows: Vec<(String, &str)> = rows
+        .filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix(" |")?.split_once(" | "))
+        .filter(|(words, _)| *words != "word")
+        .map(|(words, pages)| (words.to_lowercase(), pages))
+        .collect();
+    assert!(
+        rows.is_sorted_by_key(|(words, _)| words.replace("e-", "e")),
+        "the index is not sorted"
+    );
+    let leads_to = |word: &str, page: &str| {
+        let word = word.to_lowercase();
+        rows.iter().any(|(words, pages)| {
+            let link = |end| pages.contains(&format!("]({page}{end}"));
+            words.split(", ").any(|other| other == word) && (link('#') || link(')'))
+        })
+    };
+    let missing: Vec<_> = WORDS.iter().filter(|(word, page)| !leads_to(word, page)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn two_tables_list_every_example() {
+    let files = fs::read_dir("examples").unwrap().map(|entry| entry.unwrap().path());
+    let programs = files.filter(|file| file.extension().is_some_and(|kind| kind == "rs"));
+    let names: BTreeSet<String> =
+        programs.map(|file| file.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    for page in ["README.md", "src/manual/testing.md"] {
+        let text = fs::read_to_string(page).unwrap();
+        let rows = text.split("| example | shows | command |").nth(1).unwrap().lines().skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let listed = rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
+        assert_eq!(names, listed, "{page}");
+    }
+}
+
 #[test]
 fn cost_tables_repeat_the_measured_results() {
     let results = cells(&fs::read_to_string("benches/peers/RESULTS.md").unwrap());
