@@ -32,7 +32,7 @@ use crate::error::{
     AuthError, Challenger, DEFAULT_REALM, ErrorResponse, InvalidToken, ProblemJson, Refusal,
 };
 use crate::identity::Identity;
-use crate::layer::{RequestHead, Unauthenticated, refuse};
+use crate::layer::{ClientKind, RequestHead, Unauthenticated, refuse};
 use crate::support::telemetry;
 use crate::tenant::Tenant;
 
@@ -121,10 +121,10 @@ pub struct Rejection(Box<Response>);
 
 impl Rejection {
     fn new(parts: &Parts, error: AuthError) -> Self {
-        let grpc = RequestHead::of_parts(parts).is_grpc();
+        let client = RequestHead::of_parts(parts).client_kind();
         let response = match layer_auth(parts) {
-            Some(auth) => refuse(auth, &ProblemJson, &error, grpc).map(Body::from),
-            None => response_without_layer(error, grpc),
+            Some(auth) => refuse(auth, &ProblemJson, &error, client).map(Body::from),
+            None => response_without_layer(error, client),
         };
         Self(Box::new(response))
     }
@@ -152,15 +152,15 @@ impl IntoResponse for Rejection {
 /// [`AuthBuilder::challenge`](crate::AuthBuilder::challenge) are missing.
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        response_without_layer(self, false)
+        response_without_layer(self, ClientKind::Program)
     }
 }
 
-fn response_without_layer(error: AuthError, grpc: bool) -> Response {
+fn response_without_layer(error: AuthError, client: ClientKind) -> Response {
     if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(&error);
     }
-    let mut response = ProblemJson.respond(&Refusal::new(&error, grpc));
+    let mut response = ProblemJson.respond(&Refusal::new(&error, client));
     let challenger = CHALLENGER.get_or_init(|| Challenger::new(DEFAULT_REALM, None));
     error.write_headers(&mut response, || {
         challenger.iter().flat_map(|challenger| challenger.challenges(&error))

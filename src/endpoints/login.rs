@@ -11,10 +11,7 @@ use super::sign_in::RETURN_TO_ELSEWHERE;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
 use crate::error::InvalidToken;
-use crate::exchange::{
-    AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
-    subject_of,
-};
+use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
 use crate::identity::Identity;
 use crate::session::{CurrentSession, revoke};
 use crate::support::media_type::is_form;
@@ -45,8 +42,7 @@ impl Inner {
         }
         // Every failure leads a browser to the failure page, if there is one.
         let outcome = self.handle_browser(incoming).await;
-        Ok(outcome
-            .unwrap_or_else(|failure| self.browser_failure_response(Endpoint::Login, failure)))
+        Ok(outcome.unwrap_or_else(|failure| self.sign_in_failure_response(incoming, failure)))
     }
 
     /// Returns whether a POST is the provider's answer to a sign-in of this browser, and not the code of
@@ -147,8 +143,8 @@ impl Inner {
             Ok(code) => self.complete_sign_in(code, &pending).await,
             Err(failure) => Err(failure),
         };
-        let mut response = outcome
-            .unwrap_or_else(|failure| self.browser_failure_response(Endpoint::Login, failure));
+        let mut response =
+            outcome.unwrap_or_else(|failure| self.sign_in_failure_response(incoming, failure));
         if let Some(cookie) = PendingSignIn::clear(&prefix, state) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -205,7 +201,7 @@ impl Inner {
         match outcome {
             // A repeated callback may still start a session with these tokens, so they are not
             // revoked.
-            Err(failure) if is_unavailable(&failure) => Err(failure),
+            Err(failure) if failure.is_unavailable() => Err(failure),
             outcome => self.revoke_on_failure(outcome, &token).await,
         }
     }
@@ -356,20 +352,12 @@ impl Inner {
         }
     }
 
-    /// Redirects to the failure page, if configured, or answers with the error.
-    pub(super) fn browser_failure_response(
+    fn sign_in_failure_response(
         &self,
-        endpoint: Endpoint,
+        incoming: &EndpointRequest,
         failure: Failure,
     ) -> Response<Bytes> {
-        let code = error_code(&failure);
-        let page = self.sign_in.as_ref().and_then(|sign_in| sign_in.failure_page.as_deref());
-        let to = page.map(|page| {
-            let separator = if page.contains('?') { '&' } else { '?' };
-            format!("{page}{separator}error={code}")
-        });
-        let answer = self.failure_response(endpoint, failure);
-        to.and_then(|to| see_other(&to)).unwrap_or(answer)
+        self.browser_failure_response(Endpoint::Login, &incoming.head, failure)
     }
 
     pub(super) fn sign_in_keys(&self) -> Result<&SealingKeys, Failure> {
@@ -379,29 +367,6 @@ impl Inner {
 
     pub(super) fn clock(&self) -> &dyn Clock {
         &**self.auth.clock()
-    }
-}
-
-/// Returns the error code for the browser, from a fixed list. Errors that the provider reports
-/// about this service become `server_error`.
-fn error_code(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::OAuth(code, _) => code,
-        Failure::Throttled(_) => "temporarily_unavailable",
-        failure if is_unavailable(failure) => "temporarily_unavailable",
-        Failure::Auth(_) => "invalid_grant",
-        Failure::Exchange(error) if error.oauth_error() == Some(&OAuthError::InvalidGrant) => {
-            "invalid_grant"
-        }
-        _ => "server_error",
-    }
-}
-
-fn is_unavailable(failure: &Failure) -> bool {
-    match failure {
-        Failure::Exchange(error) => matches!(error, ExchangeError::Unavailable { .. }),
-        Failure::Auth(error) => error.is_unavailable(),
-        _ => false,
     }
 }
 

@@ -67,7 +67,7 @@ impl Inner {
             // A failed revocation is logged. It must not keep the user from signing out at the provider.
             Some(sign_out) => self.lead_to_provider(incoming, &sign_out).await,
             None => outcome.map_or_else(
-                |failure| self.failure_response(Endpoint::Logout, failure),
+                |failure| self.failure_response(Endpoint::Logout, &incoming.head, failure),
                 |()| no_content(),
             ),
         };
@@ -120,9 +120,8 @@ impl Inner {
     ) -> Response<Bytes> {
         let is_navigation = RequestHead::of_parts(&incoming.head).is_navigation();
         let outcome = self.end_session_response(sign_out, is_navigation).await;
-        outcome.unwrap_or_else(|failure| match is_navigation {
-            true => self.browser_failure_response(Endpoint::Logout, failure),
-            false => self.failure_response(Endpoint::Logout, failure),
+        outcome.unwrap_or_else(|failure| {
+            self.failure_response(Endpoint::Logout, &incoming.head, failure)
         })
     }
 

@@ -42,7 +42,7 @@ use crate::auth::{Auth, AuthContext};
 use crate::error::{AuthError, ErrorResponse};
 use crate::exchange::TokenExchangeClient;
 use crate::guard::Guard;
-use crate::layer::authenticate;
+use crate::layer::{RequestHead, authenticate};
 use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::support::telemetry;
@@ -276,20 +276,21 @@ impl Inner {
             Endpoint::Config => self.config().await,
             Endpoint::Metadata => return self.metadata(),
         };
-        self.finish(endpoint, outcome)
+        self.finish(endpoint, &incoming.head, outcome)
     }
 
     /// Turns an outcome into a response, and records it in metrics.
     fn finish(
         &self,
         endpoint: Endpoint,
+        head: &Parts,
         outcome: Result<Response<Bytes>, Failure>,
     ) -> Response<Bytes> {
         if outcome.is_ok() {
             self.outages.record_success(endpoint, || self.auth.clock().elapsed());
         }
         let mut response =
-            outcome.unwrap_or_else(|failure| self.failure_response(endpoint, failure));
+            outcome.unwrap_or_else(|failure| self.failure_response(endpoint, head, failure));
         telemetry::endpoint_answered(endpoint.as_str(), response.status().as_u16());
         response::set_no_store(response.headers_mut());
         response
@@ -307,12 +308,17 @@ impl Inner {
         self.allow(endpoint).split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Returns 405 with `Allow` (RFC 9110 §15.5.6).
-    fn method_not_allowed(&self, endpoint: Endpoint) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::new());
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        let allow = HeaderValue::from_static(self.allow(endpoint));
-        response.headers_mut().insert(header::ALLOW, allow);
+    /// Returns 405 with `Allow` (RFC 9110 §15.5.6), or the failure page for a browser.
+    fn method_not_allowed(&self, endpoint: Endpoint, head: &Parts) -> Response<Bytes> {
+        let is_shown = RequestHead::of_parts(head).is_navigation();
+        let page = is_shown.then(|| self.failure_page(response::INVALID_REQUEST));
+        let mut response = page.flatten().unwrap_or_else(|| {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            let allow = HeaderValue::from_static(self.allow(endpoint));
+            response.headers_mut().insert(header::ALLOW, allow);
+            response
+        });
         response::set_no_store(response.headers_mut());
         response
     }

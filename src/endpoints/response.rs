@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::{Endpoint, Inner};
 use crate::error::{AuthError, Refusal, retry_after_value};
 use crate::exchange::{ExchangeError, OAuthError};
-use crate::layer::refuse;
+use crate::layer::{RequestHead, refuse};
 use crate::support::telemetry::{self, Outage};
 
 /// Failures that have been logged, so that each is logged once until it ends.
@@ -66,7 +67,18 @@ impl From<ExchangeError> for Failure {
     }
 }
 
-const INVALID_REQUEST: &str = "invalid_request";
+impl Failure {
+    /// Returns whether the request may succeed later.
+    pub(super) fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Exchange(error) => matches!(error, ExchangeError::Unavailable { .. }),
+            Self::Auth(error) => error.is_unavailable(),
+            _ => false,
+        }
+    }
+}
+
+pub(super) const INVALID_REQUEST: &str = "invalid_request";
 
 /// Returns an `invalid_request` error with a fixed description.
 pub(super) const fn invalid_request(problem: &'static str) -> Failure {
@@ -74,7 +86,47 @@ pub(super) const fn invalid_request(problem: &'static str) -> Failure {
 }
 
 impl Inner {
-    pub(super) fn failure_response(&self, endpoint: Endpoint, failure: Failure) -> Response<Bytes> {
+    /// Returns the response to a failure: the failure page for a browser that loads a page, or the error.
+    /// Endpoints that report errors like the layer keep their status, because the session layer acts on a 401.
+    pub(super) fn failure_response(
+        &self,
+        endpoint: Endpoint,
+        head: &Parts,
+        failure: Failure,
+    ) -> Response<Bytes> {
+        let is_like_layer =
+            matches!(endpoint, Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect);
+        match !is_like_layer && RequestHead::of_parts(head).is_navigation() {
+            true => self.browser_failure_response(endpoint, head, failure),
+            false => self.error_response(endpoint, head, failure),
+        }
+    }
+
+    /// Returns the redirect to the failure page, or the error if there is no such page.
+    pub(super) fn browser_failure_response(
+        &self,
+        endpoint: Endpoint,
+        head: &Parts,
+        failure: Failure,
+    ) -> Response<Bytes> {
+        let page = self.failure_page(error_code(&failure));
+        let error = self.error_response(endpoint, head, failure);
+        page.unwrap_or(error)
+    }
+
+    /// Returns the redirect to the failure page, if there is one.
+    pub(super) fn failure_page(&self, code: &str) -> Option<Response<Bytes>> {
+        let page = self.sign_in.as_ref()?.failure_page.as_deref()?;
+        let separator = if page.contains('?') { '&' } else { '?' };
+        see_other(&format!("{page}{separator}error={code}"))
+    }
+
+    fn error_response(
+        &self,
+        endpoint: Endpoint,
+        head: &Parts,
+        failure: Failure,
+    ) -> Response<Bytes> {
         if let Failure::NotConfigured(problem)
         | Failure::Exchange(ExchangeError::NotConfigured(problem)) = &failure
         {
@@ -91,7 +143,8 @@ impl Inner {
                     let status = status.unwrap_or(refusal.status);
                     respond.respond(&Refusal { status, ..*refusal })
                 };
-                refuse(&self.auth, &respond_with_status, &as_auth_error(failure), false)
+                let client = RequestHead::of_parts(head).client_kind();
+                refuse(&self.auth, &respond_with_status, &as_auth_error(failure), client)
             }
             _ => self.oauth_failure_response(failure),
         }
@@ -118,6 +171,22 @@ impl Inner {
             }
         };
         oauth_error(status, code, description, wait)
+    }
+}
+
+/// Returns the error code for the browser, from a fixed list. Errors that the provider reports
+/// about this service become `server_error`.
+fn error_code(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::OAuth(code, _) => code,
+        Failure::Body(..) => INVALID_REQUEST,
+        Failure::Throttled(_) => "temporarily_unavailable",
+        failure if failure.is_unavailable() => "temporarily_unavailable",
+        Failure::Auth(_) => "invalid_grant",
+        Failure::Exchange(error) if error.oauth_error() == Some(&OAuthError::InvalidGrant) => {
+            "invalid_grant"
+        }
+        _ => "server_error",
     }
 }
 

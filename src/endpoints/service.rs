@@ -72,20 +72,20 @@ async fn respond<Q: Body>(
     // Endpoints verify the token themselves, so an identity from an outer layer is removed.
     head.extensions.remove::<AuthContext>();
     if !endpoints.allows(endpoint, &head.method) {
-        return endpoints.method_not_allowed(endpoint);
+        return endpoints.method_not_allowed(endpoint, &head);
     }
     if !endpoint.reads_body(&head.method) {
         return endpoints.dispatch(endpoint, EndpointRequest { head, body: Bytes::new() }).await;
     }
     // Before reading the body, so that only the head of a throttled request is processed.
     if let Err(failure) = endpoints.admit(endpoint, &head, None).await {
-        return endpoints.finish(endpoint, Err(failure));
+        return endpoints.finish(endpoint, &head, Err(failure));
     }
     let version = head.version;
     match body::read(body, endpoints.body_timeout).await {
         Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
-            let mut response = endpoints.finish(endpoint, Err(failure));
+            let mut response = endpoints.finish(endpoint, &head, Err(failure));
             // If the connection stayed open, the rest of the body would be parsed as the next
             // request. HTTP/2 has no such header.
             if version <= Version::HTTP_11 {

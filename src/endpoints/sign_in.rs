@@ -190,8 +190,13 @@ impl SignIn {
     }
 
     /// Sets the page after a failed sign-in: a path as for [`landing`](Self::landing), without a
-    /// fragment. Default: none; the error is returned as JSON. The parameter `error` is added with
-    /// one of these codes:
+    /// fragment. Default: none; the error is returned as JSON.
+    ///
+    /// All failures of a browser at `login` lead there. Failures of other endpoints do so only if a
+    /// browser loads a page with the request, for example by a form that signs out
+    /// ([`is_navigation`](crate::layer::RequestHead::is_navigation)); `register`, `whoami` and
+    /// `introspect` use [`respond_with`](super::EndpointsBuilder::respond_with) instead. The
+    /// parameter `error` is added with one of these codes:
     ///
     /// - `invalid_request`: the request is malformed; or the sign-in was already completed, was
     ///   started in another browser, took more than ten minutes, or was answered by another
@@ -204,6 +209,9 @@ impl SignIn {
     ///   `interaction_required`, `account_selection_required`, `unauthorized_client`: the
     ///   provider's own error
     /// - `server_error`: any other cause
+    ///
+    /// Other endpoints have further codes, such as `unsupported_grant_type`, all from the error
+    /// responses of RFC 6749 §5.2.
     pub fn failure_page(mut self, path: impl Into<String>) -> Self {
         self.failure_page = Some(path.into());
         self

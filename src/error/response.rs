@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::AuthError;
+use crate::support::request_head::ClientKind;
 
 /// The input of an [`ErrorResponse`]: the error, and the status of the response.
 ///
@@ -40,14 +41,22 @@ pub struct Refusal<'a> {
     /// Whether the request is gRPC: `POST` with the content type `application/grpc`, alone or followed
     /// by `+` or `;`. gRPC-Web is not included.
     pub grpc: bool,
+    /// Whether a browser loads a page, so that the user sees the body:
+    /// [`RequestHead::is_navigation`](crate::layer::RequestHead::is_navigation).
+    pub navigation: bool,
     /// The status of the response: [`AuthError::status`], unless the layer is configured otherwise (for
     /// example, 404 for an unknown tenant).
     pub status: StatusCode,
 }
 
 impl<'a> Refusal<'a> {
-    pub(crate) fn new(error: &'a AuthError, grpc: bool) -> Self {
-        Self { error: error.plain(), grpc, status: error.status() }
+    pub(crate) fn new(error: &'a AuthError, client: ClientKind) -> Self {
+        Self {
+            error: error.plain(),
+            grpc: client == ClientKind::Grpc,
+            navigation: client == ClientKind::Browser,
+            status: error.status(),
+        }
     }
 }
 
@@ -67,6 +76,34 @@ impl<'a> Refusal<'a> {
 ///     *response.status_mut() = refusal.status;
 ///     response
 /// });
+/// # }
+/// ```
+///
+/// A page for browsers, and JSON for scripts and programs. One function serves all layers:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderValue, Response, header};
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::error::{ErrorResponse, ProblemJson, Refusal};
+/// use scaikey_auth::session::Sessions;
+///
+/// fn page(refusal: &Refusal<'_>) -> Response<Bytes> {
+///     if !refusal.navigation {
+///         return ProblemJson.respond(refusal);
+///     }
+///     // The message is a fixed sentence, so nothing needs escaping.
+///     let message = refusal.error.public_message();
+///     let html = format!("<!doctype html><title>Sorry</title><h1>Sorry</h1><p>{message}</p>");
+///     let mut response = Response::new(Bytes::from(html));
+///     *response.status_mut() = refusal.status;
+///     let html = HeaderValue::from_static("text/html; charset=utf-8");
+///     response.headers_mut().insert(header::CONTENT_TYPE, html);
+///     response
+/// }
+///
+/// # fn example(auth: &Auth, sessions: &Sessions) {
+/// let (protected, sessions) = (auth.layer().respond_with(page), sessions.layer().respond_with(page));
 /// # }
 /// ```
 ///
@@ -276,7 +313,10 @@ mod tests {
     use crate::error::InvalidToken;
 
     fn body(format: impl ErrorResponse, error: AuthError) -> String {
-        String::from_utf8(format.respond(&Refusal::new(&error, false)).into_body().into()).unwrap()
+        String::from_utf8(
+            format.respond(&Refusal::new(&error, ClientKind::Program)).into_body().into(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -304,7 +344,7 @@ mod tests {
             (AuthError::Unavailable { component: "keys", retry_after: None, source: None }, "14"),
         ];
         for (error, code) in table {
-            let refusal = Refusal::new(&error, true);
+            let refusal = Refusal::new(&error, ClientKind::Grpc);
             for response in [
                 ProblemJson.respond(&refusal),
                 Envelope::new("X_").respond(&refusal),

@@ -116,8 +116,8 @@ impl<Q> Gate<Q> for RequireLayer {
         request: &mut Request<Q>,
     ) -> Result<Decision<(), Infallible>, Response<Bytes>> {
         self.check(request).map(Decision::Pass).map_err(|error| {
-            let is_grpc = RequestHead::of(request).is_grpc();
-            refuse(&self.auth, &*self.options.respond, &error, is_grpc)
+            let client = RequestHead::of(request).client_kind();
+            refuse(&self.auth, &*self.options.respond, &error, client)
         })
     }
 

@@ -13,6 +13,7 @@ use super::source::{TenantSource, TokenSource};
 use crate::auth::Auth;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::gate::Gated;
+use crate::support::request_head::ClientKind;
 
 /// A [`tower_layer::Layer`] that admits only authenticated requests and puts an
 /// [`AuthContext`](crate::AuthContext) into their extensions.
@@ -219,7 +220,11 @@ impl AuthLayer {
     /// ```
     #[must_use = "the response must be sent"]
     pub fn refusal(&self, error: &AuthError, grpc: bool) -> Response<Bytes> {
-        refuse(&self.auth, &*self.options.respond, error, grpc)
+        self.refuse(error, if grpc { ClientKind::Grpc } else { ClientKind::Program })
+    }
+
+    pub(super) fn refuse(&self, error: &AuthError, client: ClientKind) -> Response<Bytes> {
+        refuse(&self.auth, &*self.options.respond, error, client)
     }
 
     fn with_options(mut self, change: impl FnOnce(&mut Options)) -> Self {

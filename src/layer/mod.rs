@@ -15,6 +15,7 @@ mod source;
 mod web_socket;
 
 pub use crate::gate::{Gated, ResponseBody, ResponseFuture};
+pub(crate) use crate::support::request_head::ClientKind;
 pub use crate::support::request_head::RequestHead;
 pub use auth_layer::AuthService;
 pub use identity_fields::{IdentityFields, Pseudonyms};

@@ -15,7 +15,7 @@ use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{BoxFuture, Decision, Gate, ResponseBody};
 use crate::proof::ProofHead;
-use crate::support::request_head::RequestHead;
+use crate::support::request_head::{ClientKind, RequestHead};
 use crate::support::telemetry;
 
 /// Marks a request that passes without an identity. Guards and extractors read it from the
@@ -71,7 +71,7 @@ impl<Q: Body> Gate<Q> for AuthLayer {
             self.admit(RequestHead::of(request), token, removed, &mut extensions)
         };
         *request.extensions_mut() = extensions;
-        decision.map_err(|error| self.refusal(&error, RequestHead::of(request).is_grpc()))
+        decision.map_err(|error| self.refuse(&error, RequestHead::of(request).client_kind()))
     }
 
     fn resume(
@@ -79,7 +79,7 @@ impl<Q: Body> Gate<Q> for AuthLayer {
         (result, removed): AuthResult,
         request: &mut Request<Q>,
     ) -> Result<AfterRequest, Response<Bytes>> {
-        let refuse = |error| self.refusal(&error, RequestHead::of(request).is_grpc());
+        let refuse = |error| self.refuse(&error, RequestHead::of(request).client_kind());
         let context = result.map_err(refuse)?;
         let is_mock = context.identity().is_mock();
         self.record(&context);
@@ -200,13 +200,13 @@ pub(crate) fn refuse(
     auth: &Auth,
     respond: &dyn ErrorResponse,
     error: &AuthError,
-    grpc: bool,
+    client: ClientKind,
 ) -> Response<Bytes> {
     telemetry::refused(error.reason(), error);
     if let AuthError::MissingLayer = error.plain() {
         telemetry::layer_missing(error);
     }
-    let mut refusal = Refusal::new(error, grpc);
+    let mut refusal = Refusal::new(error, client);
     if matches!(error.plain(), AuthError::UnknownTenant) && auth.unknown_tenant_is_not_found() {
         refusal.status = StatusCode::NOT_FOUND;
     }

@@ -15,7 +15,7 @@ use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
 use crate::gate::{BoxFuture, Decision, Gate, Gated, ResponseBody};
-use crate::layer::{bearer, refuse};
+use crate::layer::{RequestHead, bearer, refuse};
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. Place it outside
 /// [`AuthLayer`](crate::AuthLayer) and [`Endpoints`](crate::endpoints::Endpoints), and inside CORS
@@ -115,7 +115,8 @@ impl<Q> Gate<Q> for SessionLayer {
         let is_form_post =
             matches!(outcome, Err(AuthError::ForeignOrigin)) && sessions.is_form_post(request);
         if let (Err(error), false) = (outcome, is_form_post) {
-            return Err(refuse(&sessions.0.auth, &*self.0.respond, &error, false));
+            let client = RequestHead::of(request).client_kind();
+            return Err(refuse(&sessions.0.auth, &*self.0.respond, &error, client));
         }
         sessions.0.cookies.strip(request.headers_mut());
         let mut after = Box::new(ResponseCookies::new(sessions, names));
@@ -159,7 +160,8 @@ impl<Q> Gate<Q> for SessionLayer {
         let on_401 = apply_renewal(renewed, before, &mut after, request);
         let on_401 = on_401.map_err(|error| {
             let (auth, respond) = (self.0.sessions.0.auth.clone(), self.0.respond.clone());
-            On401::Unavailable(Box::new(SessionUnavailable { auth, error, respond }))
+            let client = RequestHead::of(request).client_kind();
+            On401::Unavailable(Box::new(SessionUnavailable { auth, error, respond, client }))
         });
         Ok((Some(after), on_401.map_or_else(Some, |sign_in| sign_in)))
     }

@@ -12,7 +12,7 @@ use crate::auth::Auth;
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse};
 use crate::gate::{BoxFuture, ResponseBody};
-use crate::layer::{is_private, refuse};
+use crate::layer::{ClientKind, is_private, refuse};
 
 /// The gRPC status for a missing identity, sent with HTTP status 200.
 const GRPC_STATUS: &str = "grpc-status";
@@ -91,6 +91,7 @@ pub struct SessionUnavailable {
     pub(super) auth: Auth,
     pub(super) error: AuthError,
     pub(super) respond: Arc<dyn ErrorResponse>,
+    pub(super) client: ClientKind,
 }
 
 impl SessionUnavailable {
@@ -100,7 +101,8 @@ impl SessionUnavailable {
         let status = answer.headers().get(GRPC_STATUS);
         let is_grpc = status.is_some_and(|status| status == GRPC_UNAUTHENTICATED);
         if is_grpc || answer.status() == StatusCode::UNAUTHORIZED {
-            let refusal = refuse(&self.auth, &*self.respond, &self.error, is_grpc);
+            let client = if is_grpc { ClientKind::Grpc } else { self.client };
+            let refusal = refuse(&self.auth, &*self.respond, &self.error, client);
             *answer = refusal.map(ResponseBody::from);
         }
     }

@@ -35,6 +35,17 @@ pub struct RequestHead<'r> {
     pub headers: &'r HeaderMap,
 }
 
+/// What a client can do with a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    /// It reads the body of a response, if at all. Also scripts in pages.
+    Program,
+    /// It reads the status of gRPC.
+    Grpc,
+    /// It shows a page.
+    Browser,
+}
+
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestHead")
@@ -85,6 +96,15 @@ impl<'r> RequestHead<'r> {
             return is("sec-fetch-mode", "navigate") && is_document;
         }
         !has("x-requested-with") && self.prefers_html()
+    }
+
+    /// Returns the kind of client, which decides what a refusal looks like.
+    pub(crate) fn client_kind(&self) -> ClientKind {
+        match (self.is_grpc(), self.is_navigation()) {
+            (true, _) => ClientKind::Grpc,
+            (_, true) => ClientKind::Browser,
+            _ => ClientKind::Program,
+        }
     }
 
     /// Returns whether `text/html` is the preferred media type (RFC 9110 §12.5.1). Of equal ones, the first.

@@ -8,3 +8,4 @@ mod printed_commands;
 mod scaikey_documents;
 mod service;
 mod streams;
+mod sub_path;

@@ -1,12 +1,16 @@
 //! Browsers that load a page without a session go to the sign-in, and come back.
 
 use axum::http::Method;
+use axum::routing::get;
 use scaikey_auth::endpoints::SignIn;
+use scaikey_auth::error::{ErrorResponse, ProblemJson, Refusal};
 use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
+use scaikey_auth::{Identity, scope};
 
 use super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
-use crate::support::Answer;
+use crate::support::{Answer, Server};
 
 const NAVIGATE: [(&str, &str); 2] =
     [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
@@ -106,7 +110,7 @@ async fn sign_in_does_not_redirect_to_itself() {
         .sign_in(|it| it.redirect_navigation().failure_page("/own-401?from=login"))
         .build()
         .await;
-    let sessions = scaikey_auth::session::Sessions::builder(&env.auth, env.client.clone(), keys);
+    let sessions = Sessions::builder(&env.auth, env.client.clone(), keys);
     let sessions = sessions.build().unwrap();
     let sign_in = SignIn::new(REDIRECT).redirect_navigation();
     let endpoints = env.auth.endpoints().client(env.client.clone()).sessions(sessions.clone());
@@ -115,7 +119,7 @@ async fn sign_in_does_not_redirect_to_itself() {
         .fallback(async || ())
         .layer(env.auth.layer())
         .layer(sessions.layer());
-    let server = crate::support::Server::axum(app).await;
+    let server = Server::axum(app).await;
     let status = async |path: &str| server.get(path, &NAVIGATE).await.status;
     assert_eq!(status("/v1/auth/login").await, 401);
     assert_eq!(status("/v1/auth/login?return_to=/").await, 401);
@@ -187,4 +191,61 @@ async fn redirect_of_page_loads_needs_sessions() {
     let endpoints = env.auth.endpoints().client(env.client.clone()).sign_in(sign_in);
     let error = endpoints.build().unwrap_err().to_string();
     assert!(error.contains("redirect_navigation"), "{error}");
+}
+
+#[tokio::test]
+async fn refused_page_loads_get_a_page() {
+    let page = |refusal: &Refusal<'_>| -> axum::http::Response<bytes::Bytes> {
+        if !refusal.navigation {
+            return ProblemJson.respond(refusal);
+        }
+        let page = format!("<h1>{}</h1>", refusal.error.public_message());
+        let mut response = axum::http::Response::new(page.into());
+        *response.status_mut() = refusal.status;
+        response
+    };
+    let env = TestEnv::new().await;
+    let keys = SealingKeys::random().unwrap();
+    let sessions = Sessions::builder(&env.auth, env.client.clone(), keys).build().unwrap();
+    let sign_in = SignIn::new(REDIRECT).scopes("openid docs:read");
+    let endpoints = env.auth.endpoints().client(env.client.clone()).sessions(sessions.clone());
+    let endpoints = endpoints.sign_in(sign_in).respond_with(page).build().unwrap();
+    let me = async |who: Identity| who.subject().to_owned();
+    let admin = get(me).route_layer(env.auth.require(scope("admin")).respond_with(page));
+    let app = axum::Router::new()
+        .route("/me", get(me).post(me))
+        .route("/admin", admin)
+        .layer(env.auth.layer().respond_with(page))
+        .layer(endpoints)
+        .layer(sessions.layer().respond_with(page));
+    let server = Server::axum(app).await;
+    let env = TestEnv { api: server.url(), ..env };
+    let anonymous = env.visitor();
+    let browser = env.visitor();
+    env.sign_in(&browser).await;
+    let cross_site = ("sec-fetch-site", "cross-site");
+    let bearer = ("authorization", "Bearer other");
+    let table: &[(&Visitor, &str, &str, &[(&str, &str)], u16)] = &[
+        (&anonymous, "GET", "/me", &[], 401),
+        (&anonymous, "GET", "/v1/auth/whoami", &[], 401),
+        (&browser, "GET", "/admin", &[], 403),
+        (&browser, "POST", "/me", &[cross_site], 403),
+        (&browser, "GET", "/me", &[bearer], 400),
+    ];
+    for (visitor, method, path, headers, status) in table {
+        let method: Method = method.parse().unwrap();
+        let navigate = [&NAVIGATE[..], headers].concat();
+        let shown = visitor.send(method.clone(), path, &navigate, "").await;
+        assert_eq!(shown.status, *status, "{method} {path}: {shown:?}");
+        assert!(shown.body.starts_with("<h1>"), "{method} {path}: {shown:?}");
+        let fetch = [&[("sec-fetch-mode", "cors")][..], headers].concat();
+        let json = visitor.send(method.clone(), path, &fetch, "").await;
+        assert_eq!(json.header("content-type"), "application/problem+json", "{method} {path}");
+    }
+    // The provider is unavailable.
+    env.provider.fail(ProviderEndpoint::Token, Fault::Status(503));
+    env.clock.advance(MINUTE * 70);
+    let shown = load(&browser, "/me").await;
+    assert_eq!((shown.status, &shown.body[..4]), (503, "<h1>"), "{shown:?}");
+    assert_eq!(browser.get("/me").await.header("content-type"), "application/problem+json");
 }

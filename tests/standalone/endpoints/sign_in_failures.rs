@@ -308,3 +308,49 @@ async fn different_subjects_need_opt_in() {
         assert_eq!(answer.status().as_u16(), status);
     }
 }
+
+#[tokio::test]
+async fn failed_page_loads_show_the_failure_page() {
+    let env = env().await;
+    let browser = env.visitor();
+    let navigate = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let large = "a=".to_owned() + &"x".repeat(70_000);
+    let table = [
+        ("POST", "logout", "", "invalid_request"),
+        ("POST", "logout", large.as_str(), "invalid_request"),
+        ("POST", "logout", "refresh_token=a&refresh_token=b", "invalid_request"),
+        ("POST", "login", "code=abc", "invalid_request"),
+        ("POST", "token", "grant_type=other", "unsupported_grant_type"),
+        ("POST", "refresh", "refresh_token=made-up", "invalid_grant"),
+        ("GET", "token", "", "invalid_request"),
+        ("GET", "logout", "", "invalid_request"),
+    ];
+    for (method, endpoint, body, code) in table {
+        let (method, path) = (method.parse().unwrap(), format!("/v1/auth/{endpoint}"));
+        let send = async |headers: &[(&str, &str)]| {
+            browser.send(axum::http::Method::clone(&method), &path, headers, body).await
+        };
+        let page = send(&[&navigate[..], &[form]].concat()).await;
+        let expected = (303, failure_page(code));
+        let location = page.header_opt("location").unwrap_or_default().to_owned();
+        assert_eq!((page.status, location), expected, "{method} {path} {page:?}");
+        assert_eq!(page.header("cache-control"), "no-store");
+        let script = send(&[form, ("sec-fetch-mode", "cors")]).await;
+        assert!((400..500).contains(&script.status), "{method} {path} {script:?}");
+    }
+    // The session layer acts on the 401 of `whoami`, so it keeps its status.
+    let whoami = browser.send(axum::http::Method::GET, "/v1/auth/whoami", &navigate, "").await;
+    assert_eq!(whoami.status, 401);
+}
+
+#[tokio::test]
+async fn unavailable_config_shows_the_failure_page() {
+    let env = env().await;
+    env.provider.fail(ProviderEndpoint::Discovery, Fault::Status(503));
+    let browser = env.visitor();
+    let html = [("accept", "text/html")];
+    let page = browser.send(axum::http::Method::GET, "/v1/auth/config", &html, "").await;
+    assert_eq!(page.header("location"), failure_page("temporarily_unavailable"));
+    browser.get("/v1/auth/config").await.assert_oauth_error(503, "temporarily_unavailable");
+}

@@ -95,7 +95,7 @@ async fn return_to_may_have_the_own_origin() {
 }
 
 #[tokio::test]
-async fn public_login_is_neither_landing_nor_failure_page() {
+async fn public_login_is_no_landing_page() {
     let env = TestEnv::new().await;
     let build = |sign_in| env.auth.endpoints().client(env.client.clone()).sign_in(sign_in).build();
     let sub_path = || SignIn::new(SUB_PATH_REDIRECT);
