@@ -122,7 +122,7 @@ impl AuthContext {
     /// /// Ends the stream of events when the token expires.
     /// async fn events(
     ///     context: AuthContext,
-    ///     news: impl Stream<Item = Result<Event, Infallible>>,
+    ///     news: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
     /// ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     ///     Sse::new(news.take_until(context.until_expired()))
     /// }

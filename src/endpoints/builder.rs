@@ -32,6 +32,20 @@ use crate::support::telemetry;
 const DEFAULT_PREFIX: &str = "/v1/auth";
 
 /// A builder for [`Endpoints`], made by [`Auth::endpoints`].
+///
+/// ```
+/// use scaikey_auth::endpoints::{Endpoints, SignIn};
+/// use scaikey_auth::registrar::MemoryRegistrar;
+/// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+///
+/// fn endpoints(auth: &Auth, client: TokenExchangeClient) -> Result<Endpoints, ConfigError> {
+///     auth.endpoints()
+///         .client(client)
+///         .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
+///         .registrar(MemoryRegistrar::new())
+///         .build()
+/// }
+/// ```
 #[must_use = "there are no endpoints before `build()`"]
 pub struct EndpointsBuilder {
     /// The result, still without `enabled` and the keys of sign-ins.

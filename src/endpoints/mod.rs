@@ -61,6 +61,15 @@ pub use throttle::{Attempt, Throttle, ThrottleDecision, TokenBuckets};
 pub use tokens::{PasswordAttempt, PasswordDecision};
 
 /// An endpoint of [`Endpoints`].
+///
+/// ```
+/// use scaikey_auth::endpoints::Endpoint;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // This service registers its users at sign-in only.
+/// let builder = auth.endpoints().without(Endpoint::Register).without(Endpoint::Introspect);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {

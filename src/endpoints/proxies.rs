@@ -82,6 +82,15 @@ fn is_private_network(address: IpAddr) -> bool {
 /// address that is not a trusted proxy is the client's. The client may have forged the addresses
 /// before it. If all addresses are trusted proxies, the first one counts as the client. At most 32
 /// entries are read.
+///
+/// ```
+/// use scaikey_auth::endpoints::TrustedProxies;
+///
+/// # fn example(auth: &scaikey_auth::Auth) -> Result<(), Box<dyn std::error::Error>> {
+/// let proxies = TrustedProxies::new(["10.0.0.7", "2001:db8::/32"])?;
+/// let builder = auth.endpoints().trusted_proxies(proxies);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 

@@ -57,6 +57,16 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 /// `POST login` is for clients that ran the flow themselves. They send `code`, `code_verifier`,
 /// `redirect_uri` if it is not the first one here, and `nonce` if they used one. They must verify
 /// `state` themselves, and get tokens instead of a session.
+///
+/// ```
+/// use scaikey_auth::endpoints::SignIn;
+///
+/// let sign_in = SignIn::new("https://wave.example/v1/auth/login")
+///     .scopes("openid profile email offline_access docs:read")
+///     .parameter("audience", "https://api.wave.example")
+///     .landing("/home")
+///     .failure_page("/sorry");
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "does nothing before it is given to the endpoints"]
 pub struct SignIn {

@@ -17,6 +17,24 @@ use crate::support::retry::{Rate, TokenBucket};
 use crate::support::telemetry::{self, Outage};
 
 /// An attempt to use an endpoint.
+///
+/// Test a throttle of your own:
+///
+/// ```
+/// use std::net::IpAddr;
+/// use std::time::Duration;
+///
+/// use scaikey_auth::endpoints::{Attempt, Endpoint, Throttle, ThrottleDecision, TokenBuckets};
+///
+/// let throttle = TokenBuckets::new().per_address(1, Duration::from_secs(60));
+/// let address = Some(IpAddr::from([203, 0, 113, 7]));
+/// let attempt = Attempt::new(Endpoint::Login, address, None);
+/// let now = Duration::ZERO; // a monotonic time
+/// let first = throttle.try_admit(&attempt, now);
+/// assert_eq!(first, Some(ThrottleDecision::Allow));
+/// let second = throttle.try_admit(&attempt, now);
+/// assert!(matches!(second, Some(ThrottleDecision::Deny { .. })));
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Attempt<'a> {
@@ -42,6 +60,20 @@ impl<'a> Attempt<'a> {
 }
 
 /// The decision of a [`Throttle`] about an attempt.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::endpoints::ThrottleDecision;
+///
+/// /// Decides with a counter that expires `rest` from now.
+/// fn decide(count: u64, rest: Duration) -> ThrottleDecision {
+///     match count {
+///         0..=10 => ThrottleDecision::Allow,
+///         _ => ThrottleDecision::Deny { retry_after: rest },
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleDecision {
     /// The attempt may proceed.
@@ -212,6 +244,18 @@ impl ThrottleWithFallback {
 /// About 100,000 buckets are kept, which needs some 10 MB. Buckets that were used once are evicted
 /// before those used again. A bucket that was evicted starts again with its whole burst. Each
 /// process counts on its own.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::endpoints::TokenBuckets;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // Five passwords for an account, then one per minute.
+/// let buckets = TokenBuckets::new().per_account(5, Duration::from_secs(60));
+/// let builder = auth.endpoints().throttle(buckets);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TokenBuckets {
     buckets: Bounded<Mac, Arc<Mutex<TokenBucket>>, BuildMacHasher>,

@@ -17,6 +17,19 @@ use crate::layer::RequestHead;
 use crate::support::telemetry;
 
 /// An attempt to sign in with a password.
+///
+/// ```
+/// use scaikey_auth::endpoints::PasswordAttempt;
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // One account for all spellings of a user name, for each host.
+/// let builder = auth.endpoints().account_of(|attempt: &PasswordAttempt<'_>| {
+///     let host = attempt.head.headers.get("host").and_then(|host| host.to_str().ok());
+///     let tenant = ["acme.example", "umbrella.example"].into_iter().find(|own| host == Some(*own));
+///     format!("{}/{}", tenant.unwrap_or_default(), attempt.account())
+/// });
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PasswordAttempt<'a> {
@@ -42,6 +55,20 @@ const MAX_USERNAME_BYTES: usize = 1024;
 const MAX_SCOPE_BYTES: usize = 4096;
 
 /// The decision about a password attempt.
+///
+/// ```
+/// use scaikey_auth::endpoints::{PasswordAttempt, PasswordDecision};
+///
+/// # fn example(auth: &scaikey_auth::Auth) {
+/// // Only the automation of one tenant has passwords.
+/// let builder = auth.endpoints().password_grant(|attempt: &PasswordAttempt<'_>| {
+///     match attempt.head.headers.get("host") {
+///         Some(host) if host == "acme.example" => PasswordDecision::Allow,
+///         _ => PasswordDecision::NotInThisTenant,
+///     }
+/// });
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PasswordDecision {

@@ -148,6 +148,15 @@ impl Registration {
 }
 
 /// The reason why an identity was not registered.
+///
+/// ```
+/// use scaikey_auth::registrar::RegistrarError;
+///
+/// /// Finds the user in a store that may fail.
+/// async fn find(answer: std::io::Result<u64>) -> Result<u64, RegistrarError> {
+///     answer.map_err(RegistrarError::store) // the endpoints answer 503
+/// }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistrarError {

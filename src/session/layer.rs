@@ -41,6 +41,18 @@ use crate::layer::{RequestHead, bearer, refuse};
 /// to a request with session cookies has `Vary: cookie`, and `Cache-Control: private` unless the
 /// inner service sets another value. If a response sets cookies, its `Cache-Control` is always
 /// `private` or `no-store`, so that no shared cache stores the cookies.
+///
+/// ```
+/// use axum::Router;
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::endpoints::Endpoints;
+/// use scaikey_auth::session::Sessions;
+///
+/// /// The session layer is the outermost: it gives the token of the session to the layers inside.
+/// fn app(auth: &Auth, endpoints: Endpoints, sessions: &Sessions, api: Router) -> Router {
+///     api.layer(auth.layer()).layer(endpoints).layer(sessions.layer())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SessionLayer(Arc<Inner>);
 
@@ -163,7 +175,7 @@ impl<Q> Gate<Q> for SessionLayer {
             let client = RequestHead::of(request).client_kind();
             On401::Unavailable(Box::new(SessionUnavailable { auth, error, respond, client }))
         });
-        Ok((Some(after), on_401.unwrap_or_else(Some)))
+        Ok((Some(after), on_401.map_or_else(Some, |sign_in| sign_in)))
     }
 
     fn finish<B>(

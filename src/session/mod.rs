@@ -460,6 +460,23 @@ impl fmt::Debug for Sessions {
 }
 
 /// A builder for [`Sessions`], made by [`Sessions::builder`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::exchange::SealingKeys;
+/// use scaikey_auth::session::Sessions;
+/// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+///
+/// fn sessions(auth: &Auth, client: TokenExchangeClient) -> Result<Sessions, ConfigError> {
+///     let keys = SealingKeys::random()?; // with several processes: read them from a file
+///     Sessions::builder(auth, client, keys)
+///         .cookie_name("wave")
+///         .lifetime(Duration::from_secs(8 * 3600))
+///         .trusted_origin("https://admin.wave.example")
+///         .build()
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "there are no sessions before `build()`"]
 pub struct SessionsBuilder {
