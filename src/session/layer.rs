@@ -175,7 +175,7 @@ impl<Q> Gate<Q> for SessionLayer {
             let client = RequestHead::of(request).client_kind();
             On401::Unavailable(Box::new(SessionUnavailable { auth, error, respond, client }))
         });
-        Ok((Some(after), on_401.map_or_else(Some, |sign_in| sign_in)))
+        Ok((Some(after), on_401.unwrap_or_else(Some)))
     }
 
     fn finish<B>(
