@@ -266,6 +266,9 @@ pub(super) fn find<'d>(
     headers: &HeaderMap,
 ) -> Result<&'d Destination, OutboundError> {
     let unknown = || OutboundError::UnknownDestination(uri.host().unwrap_or_default().to_owned());
+    if uri.authority().is_none() {
+        return Err(OutboundError::RelativeUrl);
+    }
     let target = Target::of(uri).ok_or_else(unknown)?;
     let hosts = headers.get_all(HOST);
     if hosts.iter().count() > 1 || !hosts.iter().all(|host| matches_host(host.as_bytes(), &target))

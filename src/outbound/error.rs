@@ -33,6 +33,11 @@ pub enum OutboundError {
         "no destination of the outbound layer matches this URL on `{0}`: add one to send requests there"
     )]
     UnknownDestination(String),
+    /// The URL is relative, so the layer cannot know the server.
+    #[error(
+        "the URL of the request has no scheme and host: send absolute URLs, or create the tonic client by `with_origin`"
+    )]
+    RelativeUrl,
     /// The `Host` header differs from the request's URI.
     #[error("the Host header differs from the URI")]
     HostMismatch,

@@ -150,8 +150,8 @@ impl Client<reqwest::Request> for Chain<'_> {
         request.headers_mut()
     }
 
-    fn status(response: &reqwest::Response) -> StatusCode {
-        response.status()
+    fn head(response: &reqwest::Response) -> (StatusCode, &HeaderMap) {
+        (response.status(), response.headers())
     }
 
     async fn send(

@@ -24,7 +24,8 @@ pub(super) trait Client<Q> {
 
     fn headers(request: &mut Q) -> &mut HeaderMap;
 
-    fn status(response: &Self::Response) -> StatusCode;
+    /// Returns the status and the headers of a response.
+    fn head(response: &Self::Response) -> (StatusCode, &HeaderMap);
 
     /// Sends the request, without further checks.
     fn send(
@@ -89,7 +90,8 @@ fn caller_token(caller: &AuthContext) -> Result<&str, OutboundError> {
     caller.token().ok_or(OutboundError::MockCaller)
 }
 
-/// Fetches the token and sends the request with it. After a 401, sends it once more with another token.
+/// Fetches the token and sends the request with it. If the service rejects the
+/// token, sends it once more with another one.
 pub(super) async fn send<C: Client<Q>, Q>(
     mut client: C,
     rules: Arc<Rules>,
@@ -101,7 +103,7 @@ pub(super) async fn send<C: Client<Q>, Q>(
     let header = bearer(token.secret().expose()).map_err(OutboundError::from)?;
     C::headers(&mut request).insert(AUTHORIZATION, header);
     let response = client.send(request).await?;
-    if C::status(&response) != StatusCode::UNAUTHORIZED {
+    if !rejects_token(C::head(&response)) {
         return Ok(response);
     }
     // The token is replaced even if the request cannot be repeated, because later requests need the new
@@ -116,6 +118,12 @@ pub(super) async fn send<C: Client<Q>, Q>(
     let header = bearer(replacement.secret().expose()).map_err(OutboundError::from)?;
     C::headers(&mut retry).insert(AUTHORIZATION, header);
     client.send(retry).await
+}
+
+/// Returns whether a service rejects the token: with 401, or with the gRPC status 16 (`UNAUTHENTICATED`) in a
+/// response without messages. After messages, the status is in trailers, which are not examined.
+fn rejects_token((status, headers): (StatusCode, &HeaderMap)) -> bool {
+    status == StatusCode::UNAUTHORIZED || headers.get("grpc-status").is_some_and(|it| it == "16")
 }
 
 /// Obtains a bearer token. If a service rejected the token `rejected`, obtains another one.

@@ -111,8 +111,8 @@ where
         request.headers_mut()
     }
 
-    fn status(response: &Response<B>) -> StatusCode {
-        response.status()
+    fn head(response: &Response<B>) -> (StatusCode, &HeaderMap) {
+        (response.status(), response.headers())
     }
 
     async fn send(&mut self, request: Request<Q>) -> Result<Response<B>, BoxError> {

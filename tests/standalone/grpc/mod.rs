@@ -113,7 +113,7 @@ pub(crate) struct Client<S> {
 }
 
 impl Client<Channel> {
-    async fn new(server: &Server, token: Option<String>) -> Self {
+    pub(crate) async fn new(server: &Server, token: Option<String>) -> Self {
         Self { grpc: tonic::client::Grpc::new(channel(server).await), token }
     }
 }

@@ -117,9 +117,9 @@ async fn token_goes_only_to_configured_origin() {
         ("http://2130706433:8080/", unknown("2130706433")),
         ("http://0x7f.0.0.1:8080/", unknown("0x7f.0.0.1")),
         // No host.
-        ("/", unknown("")),
-        ("/https://vault.example/", unknown("")),
-        ("*", unknown("")),
+        ("/", "RelativeUrl".to_owned()),
+        ("/https://vault.example/", "RelativeUrl".to_owned()),
+        ("*", "RelativeUrl".to_owned()),
         ("vault.example:443", unknown("vault.example")),
     ];
     for (uri, expected) in cases {

@@ -2,6 +2,7 @@
 
 mod callers;
 mod destinations;
+mod grpc;
 mod reqwest_client;
 mod secrecy;
 mod tokens;
