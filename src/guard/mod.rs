@@ -29,7 +29,8 @@ use crate::auth::Auth;
 impl Auth {
     /// Returns a layer that refuses the requests that `guard` refuses:
     /// `auth.require(scope("admin"))`. Add it inside [`layer`](Self::layer): on a route without
-    /// that layer it answers 500.
+    /// that layer, or outside it, it answers 500, and the log names the remedy. See
+    /// [the order of layers](crate::manual::request#the-order-of-layers).
     pub fn require<G: Guard>(&self, guard: G) -> RequireLayer {
         RequireLayer::new(self.clone(), guard)
     }

@@ -34,7 +34,10 @@ pub const PROVENANCE_HEADER: http::HeaderName = http::HeaderName::from_static("x
 impl Auth {
     /// Returns the layer that admits only authenticated requests.
     ///
-    /// Add it outside all services that need an identity, and inside CORS and tracing layers.
+    /// Add it outside all services that need an identity, and inside CORS and tracing layers: with
+    /// `Router::layer` of axum before these, because the last layer is the outermost; in a
+    /// `ServiceBuilder` after them, because there the first layer is. See
+    /// [the order of layers](crate::manual::request#the-order-of-layers).
     pub fn layer(&self) -> AuthLayer {
         AuthLayer::new(self.clone())
     }

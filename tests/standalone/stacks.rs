@@ -9,16 +9,19 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
+use axum::error_handling::HandleError;
 use axum::routing::get;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Incoming;
 use scaikey_auth::error::{BoxError, EmptyBody, Envelope, Grpc, ProblemJson, Refusal};
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::layer::{RequestHead, ResponseBody};
+use scaikey_auth::outbound::CallerLayer;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::{Auth, AuthContext, AuthError, AuthLayer, TokenExchangeClient, scope};
 use tonic::service::interceptor::{InterceptedService, InterceptorLayer};
@@ -26,6 +29,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::util::{BoxCloneService, BoxCloneSyncService};
 use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -401,6 +405,53 @@ async fn hyper_serves_stacks_over_a_socket() {
         // Responses to HEAD have no body.
         let head = server.send(request("HEAD", "/", &[])).await;
         assert_eq!((head.status, head.body.as_str()), (401, ""));
+    }
+}
+
+type BoxedAnswer = Response<BoxBody<Bytes, BoxError>>;
+
+/// Services with a boxed error and a boxed body, in the shapes that programs with hyper and axum have.
+#[tokio::test]
+async fn all_layers_accept_the_usual_shapes() {
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let client = TokenExchangeClient::builder(world.provider.issuer()).allow_loopback_http(true);
+    let client = client.client_auth(ClientAuth::basic("wave", "secret")).build().unwrap();
+    let sessions = Sessions::builder(&auth, client, SealingKeys::random().unwrap());
+    let rules = auth.require_by_path().path("/", anyone);
+    let layers = ServiceBuilder::new()
+        .layer(sessions.build().unwrap().layer())
+        .layer(auth.endpoints().build().unwrap())
+        .layer(auth.layer())
+        .layer(CallerLayer)
+        .layer(auth.require(anyone))
+        .layer(rules.build().unwrap());
+
+    let function = layers.clone().service_fn(work::<Incoming>);
+    let boxed: BoxCloneService<Request<Incoming>, BoxedAnswer, BoxError> =
+        BoxCloneService::new(service_fn(work));
+    let synced: BoxCloneSyncService<Request<Incoming>, BoxedAnswer, BoxError> =
+        BoxCloneSyncService::new(service_fn(work));
+    // The type of the whole stack is erased: for a field of a struct.
+    let erased: BoxCloneService<Request<Incoming>, BoxedAnswer, BoxError> = ServiceBuilder::new()
+        .boxed_clone()
+        .map_response(|answer: Response<_>| answer.map(BoxBody::new))
+        .layer(layers.clone())
+        .service_fn(work);
+    let fallible = layers.clone().service_fn(work::<axum::body::Body>);
+    let handled = HandleError::new(fallible, async |_: BoxError| StatusCode::BAD_GATEWAY);
+    let servers = [
+        Server::hyper(function).await,
+        Server::hyper(layers.clone().service(boxed)).await,
+        Server::hyper(layers.clone().service(synced)).await,
+        Server::hyper(erased).await,
+        Server::axum(Router::new().fallback_service(handled)).await,
+        Server::axum(Router::new().route("/", get(async || SERVED)).layer(layers.clone())).await,
+        Server::hyper(layers.service(Router::new().route("/", get(async || SERVED)))).await,
+    ];
+    let token = world.provider.token().sign();
+    for server in servers {
+        server_refuses_and_serves(&server, &token).await;
     }
 }
 

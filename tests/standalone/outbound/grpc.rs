@@ -70,16 +70,22 @@ impl Vault {
     }
 }
 
+/// Adds the caller to each call of a client.
+fn calling_for(
+    caller: AuthContext,
+) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |mut request| {
+        request.extensions_mut().insert(caller.clone());
+        Ok(request)
+    }
+}
+
 #[tokio::test]
 async fn tonic_client_sends_the_exchanged_token() {
     let world = World::new().await;
     let (vault, alice) = (Vault::start(&world).await, world.caller("alice-id").await);
     let service = vault.inside(&world, OutboundToken::on_behalf_of_caller("scaivault")).await;
-    let as_alice = move |mut request: Request<()>| {
-        request.extensions_mut().insert(alice.clone());
-        Ok(request)
-    };
-    let service = InterceptedService::new(service, as_alice);
+    let service = InterceptedService::new(service, calling_for(alice));
     let mut client = Client::with_origin(service, &vault.url());
     for _ in 0..2 {
         assert_eq!(client.say("Say", "hi").await.unwrap(), "alice-id: hi");
@@ -137,17 +143,18 @@ async fn client_without_origin_names_the_remedy() {
 #[tokio::test]
 async fn unauthenticated_call_replaces_the_token() {
     let world = World::new().await;
-    let vault = Vault::start(&world).await;
-    let service = vault.inside(&world, OutboundToken::service()).await;
+    let (vault, alice) = (Vault::start(&world).await, world.caller("alice-id").await);
+    let service = vault.inside(&world, OutboundToken::on_behalf_of_caller("scaivault")).await;
+    let service = InterceptedService::new(service, calling_for(alice));
     let mut client = Client::with_origin(service, &vault.url());
-    assert_eq!(client.say("Say", "hi").await.unwrap(), "drive: hi");
+    assert_eq!(client.say("Say", "hi").await.unwrap(), "alice-id: hi");
     vault.revoke_last();
     let refused = client.say("Say", "hi").await.unwrap_err();
     assert_eq!((refused.code(), world.provider.token_requests()), (Code::Unauthenticated, 1));
     world.clock.advance(secs(10));
     let refused = client.say("Say", "hi").await.unwrap_err();
     assert_eq!((refused.code(), world.provider.token_requests()), (Code::Unauthenticated, 2));
-    assert_eq!(client.say("Say", "hi").await.unwrap(), "drive: hi");
+    assert_eq!(client.say("Say", "hi").await.unwrap(), "alice-id: hi");
     // Other gRPC statuses replace no token.
     world.clock.advance(secs(10));
     let refused = client.say("Missing", "hi").await.unwrap_err();
