@@ -74,7 +74,7 @@
 //! | example | [a table of the examples](testing#examples) |
 //! | Google | [Google](providers#google) |
 //! | group | [roles and groups](request#where-an-identity-comes-from), [guards](request#guards) |
-//! | gRPC, tonic | [start](start#with-tonic), [a guard for each method](request#a-guard-for-each-path), [answers](request#answers) |
+//! | gRPC, tonic | [start](start#with-tonic), [a guard for each method](request#a-guard-for-each-path), [answers](request#answers), [calls](outbound#with-tonic) |
 //! | health, readiness, liveness |, [readiness and health](operating#readiness-and-health) |
 //! | HS256 | [migrating](migrating#hs256) |
 //! | hyper | [start](start#with-hyper), [server limits](operating#server-limits) |
@@ -116,7 +116,7 @@
 //! | Supabase | [Supabase](providers#supabase) |
 //! | test, forged token | [testing your service](testing) |
 //! | token exchange, RFC 8693 | [exchange](exchange#grants), [outbound](outbound#choosing-the-token) |
-//! | tower | [a layer in a stack](request#in-a-stack-of-layers) |
+//! | tower, order of layers | [a layer in a stack](request#in-a-stack-of-layers), [the order of layers](request#the-order-of-layers) |
 //! | version, semver | [version policy](contributing#version-policy) |
 //! | workload identity, GitHub, AWS | [workloads](endpoints#workloads), [the trust policy](crate::trust) |
 //! | ZITADEL | [ZITADEL](providers#zitadel) |
