@@ -16,6 +16,18 @@ use crate::identity::Identity;
 use crate::support::telemetry::{self, Outage};
 
 /// The input of an [`AdmissionCheck`]: a caller with a valid token.
+///
+/// ```
+/// use std::time::SystemTime;
+///
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
+///
+/// async fn is_denied(check: &dyn AdmissionCheck, identity: &Identity) -> bool {
+///     let request = AdmissionRequest::new(identity, SystemTime::now());
+///     matches!(check.admit(&request).await, Ok(Admission::Deny(_)))
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct AdmissionRequest<'r> {
@@ -27,24 +39,28 @@ pub struct AdmissionRequest<'r> {
 
 impl<'r> AdmissionRequest<'r> {
     /// Creates the input of a check, for tests.
-    ///
-    /// ```
-    /// use std::time::SystemTime;
-    ///
-    /// use scaikey_auth::Identity;
-    /// use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
-    ///
-    /// async fn is_denied(check: &dyn AdmissionCheck, identity: &Identity) -> bool {
-    ///     let request = AdmissionRequest::new(identity, SystemTime::now());
-    ///     matches!(check.admit(&request).await, Ok(Admission::Deny(_)))
-    /// }
-    /// ```
     pub fn new(identity: &'r Identity, now: SystemTime) -> Self {
         Self { identity, now }
     }
 }
 
 /// The decision of an [`AdmissionCheck`].
+///
+/// ```
+/// use std::time::SystemTime;
+///
+/// use scaikey_auth::Identity;
+/// use scaikey_auth::admission::Admission;
+/// use scaikey_auth::error::InvalidToken;
+///
+/// /// Denies tokens that were issued before the user's password was changed.
+/// fn decide(identity: &Identity, changed_at: SystemTime) -> Admission {
+///     match identity.issued_at() {
+///         Some(issued_at) if issued_at >= changed_at => Admission::Allow,
+///         _ => Admission::Deny(InvalidToken::Revoked.into()),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Admission {

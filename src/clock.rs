@@ -19,6 +19,32 @@ use async_trait::async_trait;
 /// stands still until the test moves it, so that expiry, rotation and back-off are tested without sleeping.
 ///
 /// A slow clock accepts expired tokens; a fast clock refuses good ones.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::clock::{Clock, SystemClock};
+///
+/// /// The clock of a machine whose time is known to be wrong by a constant.
+/// #[derive(Debug)]
+/// struct Corrected {
+///     system: SystemClock,
+///     behind: Duration,
+/// }
+///
+/// impl Clock for Corrected {
+///     fn now(&self) -> SystemTime {
+///         self.system.now() + self.behind
+///     }
+///     fn elapsed(&self) -> Duration {
+///         self.system.elapsed()
+///     }
+/// }
+///
+/// let clock = Corrected { system: SystemClock::default(), behind: Duration::from_secs(90) };
+/// let builder = Auth::builder().clock(clock);
+/// ```
 #[async_trait]
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the wall-clock time. `exp`, `nbf` and `iat` are compared with it.
@@ -48,6 +74,14 @@ const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// The clock of the operating system. All instances in a process share one origin, so `elapsed` values of
 /// two instances can be compared.
+///
+/// ```
+/// use scaikey_auth::clock::{Clock, SystemClock};
+///
+/// let begin = SystemClock::default().elapsed();
+/// let end = SystemClock::default().elapsed();
+/// assert!(end >= begin);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     origin: Instant,

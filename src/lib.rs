@@ -29,8 +29,8 @@
 //! middleware of your own? [Migrating](manual::migrating).
 //!
 //! The [`manual`] has pages by task ([protect an API](manual::request), [sign browsers in](manual::endpoints),
-//! [call other services](manual::outbound), [operate](manual::operating)), and an [index](manual#index) of
-//! topics: cache, logout, outage, revocation, roles and more.
+//! [call other services](manual::outbound), [deploy](manual::deploying), [operate](manual::operating)), and an
+//! [index](manual#index) of topics: cache, logout, outage, revocation, roles and more.
 //!
 //! # Modules
 //!

@@ -21,6 +21,21 @@ use crate::support::request_head::RequestHead;
 
 /// The input of a [`ProofVerifier`]: a request with a key-bound token. `Debug` prints neither the token nor
 /// the headers.
+///
+/// ```
+/// use std::time::SystemTime;
+///
+/// use http::Request;
+/// use scaikey_auth::identity::Confirmation;
+/// use scaikey_auth::proof::{ProofRequest, ProofVerifier};
+///
+/// /// Tests that a verifier refuses a request without a proof.
+/// async fn refuses_missing_proofs(verifier: &dyn ProofVerifier, bound_to: &Confirmation) -> bool {
+///     let request = Request::get("https://wave.example/notes").body(()).unwrap();
+///     let request = ProofRequest::new(&request, bound_to, "the token", SystemTime::now());
+///     verifier.verify(&request).await.is_err()
+/// }
+/// ```
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ProofRequest<'r> {
@@ -61,6 +76,16 @@ impl fmt::Debug for ProofRequest<'_> {
 }
 
 /// The result of a successful verification. It has no fields yet; later versions may add some.
+///
+/// ```
+/// use scaikey_auth::AuthError;
+/// use scaikey_auth::error::InvalidToken;
+/// use scaikey_auth::proof::Proven;
+///
+/// fn result(is_proven: bool) -> Result<Proven, AuthError> {
+///     if is_proven { Ok(Proven::new()) } else { Err(InvalidToken::Unproven.into()) }
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proven {}

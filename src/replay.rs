@@ -35,6 +35,14 @@ use crate::error::BoxError;
 use crate::support::crypto;
 
 /// The key of a single-use token in a [`ReplayLog`]: the SHA-256 digest of its purpose and its parts.
+///
+/// ```
+/// use scaikey_auth::replay::ReplayKey;
+///
+/// let key = ReplayKey::new("invitation", ["acme", "7f3a"]);
+/// assert_ne!(key, ReplayKey::new("invitation", ["umbrella", "7f3a"]));
+/// assert_ne!(key, ReplayKey::new("download", ["acme", "7f3a"]));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplayKey([u8; 32]);
 
@@ -87,6 +95,34 @@ impl fmt::Debug for ReplayKey {
 /// Harmless mistakes: reporting an unused token as used; keeping a key for longer than `until`; failing, which
 /// denies the token. Security holes: looking up and inserting in two steps, so that two callers can pass at
 /// the same moment; removing a key before `until`; reporting a first use when the store is unavailable.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")] mod example {
+/// use std::time::SystemTime;
+///
+/// use async_trait::async_trait;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::replay::{ReplayKey, ReplayLog};
+///
+/// /// A table with the columns `key` (primary key) and `until` (seconds since 1970).
+/// #[derive(Debug)]
+/// struct UsedTokens(sqlx::SqlitePool);
+///
+/// #[async_trait]
+/// impl ReplayLog for UsedTokens {
+///     async fn first_use(&self, key: ReplayKey, until: SystemTime) -> Result<bool, BoxError> {
+///         if until <= SystemTime::now() {
+///             return Ok(false);
+///         }
+///         let until = until.duration_since(SystemTime::UNIX_EPOCH)?.as_secs() + 1;
+///         // One statement: of several callers, exactly one inserts the row. A job deletes rows after `until`.
+///         let insert = "INSERT INTO used_tokens (key, until) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+///         let insert = sqlx::query(insert).bind(&key.as_bytes()[..]).bind(i64::try_from(until)?);
+///         Ok(insert.execute(&self.0).await?.rows_affected() == 1)
+///     }
+/// }
+/// # }
+/// ```
 #[async_trait]
 pub trait ReplayLog: fmt::Debug + Send + Sync + 'static {
     /// Records the use of `key`, and keeps the record until the time `until`. Returns whether this is the
@@ -102,6 +138,20 @@ pub trait ReplayLog: fmt::Debug + Send + Sync + 'static {
 ///
 /// When it is full of unexpired tokens, it fails, and further tokens are denied. Evicting an entry instead
 /// would allow its token to be used again. 100,000 entries take about 15 MB.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use scaikey_auth::replay::{MemoryReplayLog, ReplayKey, ReplayLog};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let log = MemoryReplayLog::new(1);
+/// let expires_at = SystemTime::now() + Duration::from_secs(300);
+/// let first_use = async |id| log.first_use(ReplayKey::new("invitation", [id]), expires_at).await;
+/// assert!(first_use("7f3a").await.unwrap());
+/// assert!(first_use("90b1").await.is_err(), "full: denied, rather than forgetting 7f3a");
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MemoryReplayLog {
     clock: Arc<dyn Clock>,

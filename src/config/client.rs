@@ -11,7 +11,28 @@ use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
 /// The service as an OAuth client of the provider. `TokenExchangeClient` needs it, to get tokens for other
-/// services and to sign users in.
+/// services and to sign users in. Everything has a default except `id`.
+///
+/// ```
+/// use scaikey_auth::AuthConfig;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // The table `client` of a file.
+/// let config: AuthConfig = toml::from_str(
+///     r#"
+///     audience = ["scaiwave"]
+///     issuers = [{ issuer = "https://scaikey.example" }]
+///
+///     [client]
+///     id = "scaiwave"
+///     secret_file = "/etc/wave/client_secret"
+///     redis_url_file = "/etc/wave/redis_url"
+///     cache_keys_file = "/etc/wave/cache_keys"
+///     "#,
+/// )?;
+/// assert_eq!(config.client.id.as_deref(), Some("scaiwave"));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]

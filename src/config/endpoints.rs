@@ -10,6 +10,26 @@ use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
 /// The settings of the endpoints under `/v1/auth/`. Only `Auth::endpoints` needs them.
+///
+/// ```
+/// use scaikey_auth::AuthConfig;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // The table `endpoints` of a file.
+/// let config: AuthConfig = toml::from_str(
+///     r#"
+///     audience = ["scaiwave"]
+///     issuers = [{ issuer = "https://scaikey.example" }]
+///
+///     [endpoints]
+///     redirect_uri = "https://wave.example/v1/auth/login"
+///     session_keys_file = "/etc/wave/session_keys"
+///     trusted_proxies = ["10.0.0.0/8"]
+///     "#,
+/// )?;
+/// assert!(config.endpoints.session_keys_file.is_some());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@
 //! | sign browsers in | [`endpoints`], which begins with a whole program; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
 //! | accept web sockets, streams or gRPC | [streams](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
-//! | operate a service | [`operating`] for variables, [outages](operating#outages), [logs and metrics](operating#logs-and-metrics) |
+//! | operate a service | [`deploying`] for Kubernetes, [alerts](deploying#alerts), [refusals](deploying#refusals); [`operating`] for variables, [outages](operating#outages), [logs and metrics](operating#logs-and-metrics) |
 //! | replace another library | [`migrating`] |
 //! | decide or review | [`threats`], [what is not covered](threats#not-covered), [`costs`] |
 //!
@@ -30,6 +30,7 @@
 //! | [`exchange`] | [Which grants are there?](exchange#grants) [How are tokens cached and renewed?](exchange#from-call-to-token) [Which answers of the provider are refused?](exchange#checks-of-the-response) [How do processes share tokens in Redis?](exchange#sharing-tokens-between-processes) |
 //! | [`testing`] | [How do I test without a provider?](testing) [How do tokens get the claims of my provider?](testing#the-layout-and-the-claims-of-your-provider) [Which suites test my own store?](testing#items) |
 //! | [`operating`] | [Which variables are there, and which defaults?](operating#environment-variables) [What happens in an outage?](operating#outages) [How do I reach a provider behind a proxy or a private CA?](operating#reaching-the-provider) [Which logs and metrics are there?](operating#logs-and-metrics) |
+//! | [`deploying`] | [What does a Kubernetes manifest look like?](deploying#the-manifest) [What must readiness depend on?](deploying#probes) [What do replicas share?](deploying#replicas) [How does a pod stop without errors?](deploying#stopping-without-errors) [Which alerts do I need?](deploying#alerts) [What do I do about a refusal?](deploying#refusals) |
 //! | [`threats`] | [Which attacks are prevented?](threats) [Which are not?](threats#not-covered) [Is the cache safe?](threats#cached-verified-tokens) |
 //! | [`costs`] | [What does a request cost?](costs#verified-tokens) [How does that compare?](costs#compared-with-other-crates) |
 //! | [`migrating`] | [How do I replace `jsonwebtoken`](migrating#from-jsonwebtoken) [or a middleware of my own?](migrating#from-an-axum-middleware-written-by-hand) [What about HS256?](migrating#hs256) |
@@ -45,7 +46,7 @@
 //! | act, actor, impersonation | [attributes of an identity](request#where-an-identity-comes-from), [on behalf of a caller](outbound#choosing-the-token) |
 //! | AD FS, Apple, Dex, Kinde, WorkOS, LemonLDAP::NG | [other providers](providers#other-providers) |
 //! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck) |
-//! | alert, Prometheus |, [metrics](operating#metrics) |
+//! | alert, Prometheus | [alerts](deploying#alerts), [metrics](operating#metrics) |
 //! | algorithm, RS256, ES256, EdDSA | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
 //! | API key, opaque token | [your own validator](contributing#add-a-validator), [`TokenValidator`](crate::TokenValidator) |
 //! | audience, aud | [your own provider](start#5-your-own-provider), [relaxed rules](request#relaxed-rules) |
@@ -66,6 +67,7 @@
 //! | CORS, preflight | [step 1](request) |
 //! | CSRF, origin | [sessions](endpoints#sessions), [threats](threats#sign-in-and-sessions) |
 //! | default | [defaults of all variables](operating#environment-variables) |
+//! | deployment, replicas | [the manifest](deploying#the-manifest), [replicas](deploying#replicas) |
 //! | discovery, metadata | [`P_DISCOVERY_URL`](operating#environment-variables), [four questions](providers#not-listed-four-questions) |
 //! | DPoP, mTLS, proof of possession | [step 10](request), [`ProofVerifier`](crate::proof::ProofVerifier) |
 //! | e-mail | [participants](tenants#participants), [an identity](request#where-an-identity-comes-from) |
@@ -73,9 +75,10 @@
 //! | error format, problem+json | [answers](request#answers), [`ErrorResponse`](crate::error::ErrorResponse) |
 //! | example | [a table of the examples](testing#examples) |
 //! | Google | [Google](providers#google) |
+//! | graceful shutdown, SIGTERM | [stopping without errors](deploying#stopping-without-errors) |
 //! | group | [roles and groups](request#where-an-identity-comes-from), [guards](request#guards) |
 //! | gRPC, tonic | [start](start#with-tonic), [a guard for each method](request#a-guard-for-each-path), [answers](request#answers), [calls](outbound#with-tonic) |
-//! | health, readiness, liveness |, [readiness and health](operating#readiness-and-health) |
+//! | health, readiness, liveness | [probes](deploying#probes), [readiness and health](operating#readiness-and-health) |
 //! | HS256 | [migrating](migrating#hs256) |
 //! | hyper | [start](start#with-hyper), [server limits](operating#server-limits) |
 //! | ID token | [relaxed rules](request#relaxed-rules), [sign-in](endpoints#browser-sign-in) |
@@ -84,7 +87,7 @@
 //! | JWKS, key set, key rotation | [keys](operating#keys), [step 7](request) |
 //! | JWT | [how a token is checked](request), [from `jsonwebtoken`](migrating#from-jsonwebtoken) |
 //! | Keycloak | [Keycloak](providers#keycloak) |
-//! | Kubernetes |; tokens of pods: [workloads](endpoints#workloads) |
+//! | Kubernetes | [deploying](deploying#the-manifest); tokens of pods: [workloads](endpoints#workloads) |
 //! | logout, log out, sign-out | [sign-out](endpoints#sign-out-logout), [at each provider](providers#sign-out-logout-at-the-provider) |
 //! | logs, tracing | [logs and metrics](operating#logs-and-metrics), [who calls](operating#who-calls) |
 //! | metrics | [logs and metrics](operating#logs-and-metrics) |
@@ -102,6 +105,7 @@
 //! | PostgreSQL, SQLite, database | [resolvers](tenants#resolvers), [participants](tenants#participants) |
 //! | proxy | in front: [endpoints](endpoints#behind-a-proxy), [client addresses](endpoints#rate-limits-and-client-addresses); to the provider: [reaching the provider](operating#reaching-the-provider) |
 //! | rate limit, brute force | [rate limits](endpoints#rate-limits-and-client-addresses) |
+//! | reason of a refusal | [refusals](deploying#refusals) |
 //! | Redis, Valkey | [sharing tokens](exchange#sharing-tokens-between-processes) |
 //! | refresh token | [renewal](endpoints#sessions), [used once](exchange#refresh-tokens-are-used-once) |
 //! | registration, user table | [participants](tenants#participants) |
@@ -109,7 +113,7 @@
 //! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); access tokens work until they expire, unless an [admission check](crate::admission::AdmissionCheck) refuses them: [not covered](threats#not-covered) |
 //! | role, permission | [guards](request#guards), [roles and groups](request#where-an-identity-comes-from) |
 //! | scope | [guards](request#guards) |
-//! | secret | [secrets in files](operating#secrets-in-files) |
+//! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
 //! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
 //! | session | [sessions](endpoints#sessions) |
 //! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |
@@ -150,6 +154,9 @@ pub mod testing {}
 
 #[doc = include_str!("operating.md")]
 pub mod operating {}
+
+#[doc = include_str!("deploying.md")]
+pub mod deploying {}
 
 #[doc = include_str!("threats.md")]
 pub mod threats {}

@@ -13,6 +13,23 @@ use crate::identity::TenantId;
 /// A list of tenants in memory, which may change while requests run. Clones share the list.
 ///
 /// Use it for tests, and for services with a few tenants that are known at start-up.
+///
+/// ```
+/// use scaikey_auth::tenant::{MemoryTenants, TenantStatus};
+/// use scaikey_auth::{Auth, Tenant};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tenants = MemoryTenants::new();
+/// tenants.insert(Tenant::new("acme".parse()?));
+/// let auth = Auth::builder()
+///     .issuer("https://scaikey.example")
+///     .audience("scaiwave")
+///     .tenants(tenants.clone())
+///     .build()?;
+/// // Takes effect with the next request.
+/// tenants.insert(Tenant::with_row("acme".parse()?, TenantStatus::Suspended, ()));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTenants {
     tenants: Arc<ArcSwap<HashMap<TenantId, Tenant>>>,

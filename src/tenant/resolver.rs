@@ -10,6 +10,18 @@ use crate::error::BoxError;
 use crate::identity::TenantId;
 
 /// The status of a tenant.
+///
+/// ```
+/// use scaikey_auth::tenant::TenantStatus;
+///
+/// /// A customer who has not paid is refused. A state that this code does not know is not served either.
+/// fn status(state: &str) -> TenantStatus {
+///     match state {
+///         "trial" | "paid" => TenantStatus::Active,
+///         _ => TenantStatus::Suspended,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TenantStatus {
@@ -21,6 +33,20 @@ pub enum TenantStatus {
 }
 
 /// A tenant of this service. A clone is cheap, because it shares the id and the row.
+///
+/// ```
+/// use scaikey_auth::tenant::TenantStatus;
+/// use scaikey_auth::{Tenant, TenantId};
+///
+/// /// The row that handlers receive.
+/// struct Plan(&'static str);
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let id: TenantId = "acme".parse()?;
+/// let tenant = Tenant::with_row(id, TenantStatus::Active, Plan("gold"));
+/// assert_eq!(tenant.row::<Plan>().map(|plan| plan.0), Some("gold"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Tenant {
     id: TenantId,
@@ -74,7 +100,32 @@ impl Debug for Tenant {
 ///
 /// Harmless mistakes: slowness; failures, which are answered with 503. Security holes: returning a tenant
 /// with an id other than the requested one, which the layer detects and answers with 503; returning a default
-/// tenant for an unknown id, which the layer cannot detect.
+/// tenant for an unknown id, which the layer cannot detect. An id has one spelling: a store whose keys are
+/// numbers or UUIDs must not find `007` or an upper-case UUID, because caches and logs would see another tenant.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use async_trait::async_trait;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::tenant::TenantStatus;
+/// use scaikey_auth::{Tenant, TenantId, TenantResolver};
+///
+/// /// The names of this service's customers, by their numbers.
+/// #[derive(Debug)]
+/// struct Customers(HashMap<u32, String>);
+///
+/// #[async_trait]
+/// impl TenantResolver for Customers {
+///     async fn resolve(&self, id: &TenantId) -> Result<Option<Tenant>, BoxError> {
+///         let number = id.as_str().parse().ok().filter(|number: &u32| number.to_string() == id.as_str());
+///         let name = number.and_then(|number| self.0.get(&number));
+///         Ok(name.map(|name| Tenant::with_row(id.clone(), TenantStatus::Active, name.clone())))
+///     }
+/// }
+/// ```
+///
+/// The example `axum_service` has a store in PostgreSQL with UUIDs as keys.
 #[async_trait]
 pub trait TenantResolver: Debug + Send + Sync + 'static {
     /// Resolves the tenant without waiting, or returns `None` if that is not possible; then
@@ -94,6 +145,21 @@ pub trait TenantResolver: Debug + Send + Sync + 'static {
 }
 
 /// A tenant store that accepts every tenant of a verified token, for services without a list of tenants.
+///
+/// For an issuer with `{tenant_id}`, it means that every tenant of the provider may use this service:
+///
+/// ```
+/// use scaikey_auth::Auth;
+/// use scaikey_auth::tenant::AnyTenant;
+///
+/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+/// let auth = Auth::builder()
+///     .issuer("https://id.example/{tenant_id}")
+///     .audience("scaiwave")
+///     .tenants(AnyTenant)
+///     .build()?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnyTenant;
 

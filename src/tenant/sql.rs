@@ -19,12 +19,29 @@ use crate::support::sql::{Pool, run_all, sql_constructors, unnamed, with_connect
 /// )
 /// ```
 ///
+/// ```
+/// # #[cfg(feature = "postgres")]
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::tenant::{CachedTenants, SqlTenantRow, SqlTenants, TenantStatus};
+/// use scaikey_auth::{Auth, Secret};
+///
+/// let tenants = SqlTenants::connect(&Secret::new("postgres://wave@db.example/wave")).await?;
+/// let row = SqlTenantRow { display_name: Some("Acme".to_owned()), partner_id: None };
+/// tenants.insert(&"acme".parse()?, row, TenantStatus::Active).await?;
+/// let auth = Auth::builder()
+///     .issuer("https://scaikey.example")
+///     .audience("scaiwave")
+///     .tenants(CachedTenants::new(tenants))
+///     .build()?;
+/// # Ok(()) }
+/// ```
+///
 /// The store works behind PgBouncer in transaction mode, because it keeps no statement between transactions.
 ///
 /// Every lookup is a query. Wrap the store in [`CachedTenants`](super::CachedTenants), which also sets a
 /// timeout and serves cached tenants during outages. Handlers read the other columns with
 /// `tenant.row::<SqlTenantRow>()`. For a table with another schema, implement [`TenantResolver`]: see
-/// `examples/custom_tenants.rs`.
+/// `examples/custom_tenants.rs` and, with UUIDs, `examples/axum_service.rs`.
 ///
 /// Every status other than `active` counts as suspended, including one that this version does not know. It is
 /// not an error, because a cache would then keep using an earlier `active`.
@@ -34,6 +51,19 @@ pub struct SqlTenants {
 }
 
 /// The row that [`SqlTenants`] attaches to a tenant (features `sqlite`, `postgres`).
+///
+/// ```
+/// # #[cfg(any(feature = "sqlite", feature = "postgres"))] mod example {
+/// use scaikey_auth::Tenant;
+/// use scaikey_auth::tenant::SqlTenantRow;
+///
+/// /// A handler.
+/// async fn name(tenant: Tenant) -> String {
+///     let row = tenant.row::<SqlTenantRow>();
+///     row.and_then(|row| row.display_name.clone()).unwrap_or_else(|| tenant.id().to_string())
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SqlTenantRow {
     /// The display name.

@@ -8,6 +8,7 @@ mod support;
 
 mod architecture;
 mod behaviour;
+mod deploying;
 mod doc_examples;
 mod endpoints;
 mod exchange;
