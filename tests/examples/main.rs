@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "postgres")]
+mod axum_service;
 mod browser;
 mod printed_commands;
 mod scaikey_documents;

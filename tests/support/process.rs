@@ -189,6 +189,7 @@ fn example_path(name: &str) -> PathBuf {
             ("metrics", cfg!(feature = "metrics")),
             ("postgres", cfg!(feature = "postgres")),
             ("redis", cfg!(feature = "redis")),
+            ("reqwest-middleware", cfg!(feature = "reqwest-middleware")),
             ("sqlite", cfg!(feature = "sqlite")),
         ];
         for (feature, _) in features.iter().filter(|(_, on)| *on) {
