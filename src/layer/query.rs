@@ -75,9 +75,11 @@ pub(crate) fn is_private(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    type Found = Result<Option<&'static str>, ()>;
+
     #[test]
     fn token_is_read_once_and_removed() {
-        let table: [(&str, Result<Option<&str>, ()>, &str); 14] = [
+        let table: [(&str, Found, &str); 14] = [
             ("/a", Ok(None), "/a"),
             ("/a?", Ok(None), "/a?"),
             ("/a?b=1&access_tokens=x", Ok(None), "/a?b=1&access_tokens=x"),

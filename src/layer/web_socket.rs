@@ -79,6 +79,8 @@ mod tests {
 
     use super::*;
 
+    type Found = Result<Option<&'static str>, ()>;
+
     fn request(lines: &[&str]) -> Request<()> {
         let mut request = Request::builder().header("upgrade", "h2c, WebSocket");
         for line in lines {
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn token_follows_bearer() {
-        let table: [(&[&str], Result<Option<&str>, ()>, &str); 13] = [
+        let table: [(&[&str], Found, &str); 13] = [
             (&[], Ok(None), ""),
             (&["chat, graphql-ws"], Ok(None), "chat, graphql-ws"),
             (&["bearer, a.b-c_"], Ok(Some("a.b-c_")), "bearer"),
