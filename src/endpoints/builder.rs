@@ -251,7 +251,8 @@ impl EndpointsBuilder {
     }
 
     /// Sets the error format of `register`, `whoami` and `introspect`. Default [`ProblemJson`]. The
-    /// other endpoints always use the error format of RFC 6749 §5.2.
+    /// other endpoints always use the error format of RFC 6749 §5.2, or lead browsers to the
+    /// [`failure_page`](SignIn::failure_page).
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         self.inner.respond = Arc::new(respond);
         self

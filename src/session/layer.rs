@@ -71,7 +71,8 @@ impl SessionLayer {
         Self(Arc::new(Inner { sessions, respond: Arc::new(ProblemJson) }))
     }
 
-    /// Sets the format of refusals. Default [`ProblemJson`].
+    /// Sets the format of refusals. Default [`ProblemJson`]. For a page in browsers, use a format that
+    /// looks at [`Refusal::navigation`](crate::error::Refusal::navigation): see [`ErrorResponse`].
     #[must_use]
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
         Arc::make_mut(&mut self.0).respond = Arc::new(respond);

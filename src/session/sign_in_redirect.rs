@@ -48,8 +48,11 @@ impl SignInRedirect {
 
     fn reports_failure(&self, path: &str, query: Option<&str>) -> bool {
         let mut parameters = query.unwrap_or_default().split('&');
+        let is_page = |page: &String| {
+            page.ends_with(path) || self.paths.public(path).is_some_and(|path| path == *page)
+        };
         parameters.any(|parameter| parameter.starts_with("error="))
-            && self.paths.public(path) == self.failure_page
+            && self.failure_page.as_ref().is_some_and(is_page)
     }
 }
 
@@ -86,4 +89,40 @@ fn asks_for_token(headers: &HeaderMap) -> bool {
     let has =
         |text: &[u8]| challenges.iter().any(|value| memchr::memmem::find(value, text).is_some());
     challenges.is_empty() || (has(b"bearer") && !has(b"error="))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn sign_in_and_its_failure_are_not_redirected() {
+        let redirects = |local_login: &str, failure_page, target: &str| {
+            let uri = "https://host.example/app/v1/auth/login";
+            let paths = PublicPaths::new(uri, local_login).unwrap();
+            let request = Request::get(target).header("accept", "text/html").body(()).unwrap();
+            let redirect = SignInRedirect::new(paths, failure_page);
+            redirect.redirect(RequestHead::of(&request)).is_some()
+        };
+        let sorry = Some("/app/sorry?a=b");
+        for (local_login, failure_page, target, expected) in [
+            ("/v1/auth/login", sorry, "/notes", true),
+            ("/v1/auth/login", sorry, "/v1/auth/login?x", false),
+            ("/v1/auth/login", sorry, "/sorry?a=b&error=access_denied", false),
+            ("/v1/auth/login", sorry, "/sorry?a=b", true),
+            ("/v1/auth/login", sorry, "/notes?error=access_denied", true),
+            ("/v1/auth/login", None, "/notes?error=access_denied", true),
+            ("/app/v1/auth/login", sorry, "/app/sorry?error=x", false),
+            ("/svc/v1/auth/login", sorry, "/svc/sorry?error=x", false),
+            ("/svc/v1/auth/login", None, "/other?error=x", true),
+            // A proxy and a router removed parts of the path.
+            ("/login", sorry, "/sorry?error=x", false),
+            ("/login", sorry, "/v1/auth/login", false),
+        ] {
+            let redirected = redirects(local_login, failure_page, target);
+            assert_eq!(redirected, expected, "{local_login} {failure_page:?} {target}");
+        }
+    }
 }
