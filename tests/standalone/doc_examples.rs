@@ -88,8 +88,7 @@ fn documentation(file: &str, name: &str) -> String {
             .find_map(|kind| line.strip_prefix(&format!("pub {kind} {name}")));
         rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     };
-    let at =
-        lines.iter().position(|line| defines(line)).unwrap_or_else(|| panic!("{file}: {name}"));
+    let at = lines.iter().position(defines).unwrap_or_else(|| panic!("{file}: {name}"));
     let above = lines[..at].iter().rev().take_while(|line| !line.is_empty() && **line != "}");
     let mut doc: Vec<&str> = above.copied().filter(|line| line.starts_with("///")).collect();
     doc.reverse();

@@ -16,7 +16,7 @@ const NAVIGATE: [(&str, &str); 2] =
     [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
-type Headers = &'static [(&'static str, &'static str)];
+type Headers<'h> = &'h [(&'h str, &'h str)];
 
 async fn env() -> TestEnv {
     let setup = Setup::with_sessions().sign_in(SignIn::redirect_navigation);
@@ -57,7 +57,7 @@ async fn only_page_loads_lead_to_sign_in() {
     let browser = env.visitor();
     let [mode, dest] = NAVIGATE;
     let basic = ("authorization", "Basic cHJveHk6cHJveHk=");
-    let table: &[(Method, &str, Headers, u16)] = &[
+    let table: &[(Method, &str, Headers<'_>, u16)] = &[
         (Method::GET, "/me", &NAVIGATE, 303),
         (Method::HEAD, "/me", &NAVIGATE, 303),
         (Method::GET, "/me", &[HTML], 303),
@@ -227,7 +227,7 @@ async fn refused_page_loads_get_a_page() {
     env.sign_in(&browser).await;
     let cross_site = ("sec-fetch-site", "cross-site");
     let bearer = ("authorization", "Bearer other");
-    let table: &[(&Visitor, &str, &str, Headers, u16)] = &[
+    let table: &[(&Visitor, &str, &str, Headers<'_>, u16)] = &[
         (&anonymous, "GET", "/me", &[], 401),
         (&anonymous, "GET", "/v1/auth/whoami", &[], 401),
         (&browser, "GET", "/admin", &[], 403),
