@@ -37,7 +37,10 @@ fn app(issuer: String, base_url: &str) -> Result<Router, BoxError> {
         .build()?;
     // Random keys end all sessions at a restart. A real service reads its keys from an environment
     // variable (in the manual: `P_SESSION_KEYS`), the same in all its processes.
-    let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random()?).build()?;
+    // A sign-out also ends the session at the provider, which then leads the browser back to the page.
+    let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random()?)
+        .end_at_provider(format!("{base_url}/"))
+        .build()?;
     let endpoints = auth
         .endpoints()
         .client(client)
@@ -83,8 +86,10 @@ async fn run() -> Result<(), BoxError> {
     provider.register_client(
         Client::new("scaiwave", "secret")
             .scopes("openid profile email offline_access")
-            .redirect_uri(&format!("{here}/v1/auth/login")),
+            .redirect_uri(&format!("{here}/v1/auth/login"))
+            .post_logout_redirect_uri(&format!("{here}/")),
     );
+    provider.single_sign_on(true); // as most providers: the next sign-in needs no password
     let alice = User::new("alice", "wonderland").claim("name", "Alice Smith");
     provider.register_user(alice.claim("email_verified", true));
     if let Some(seconds) = std::env::var("TOKEN_SECONDS").ok().and_then(|text| text.parse().ok()) {

@@ -89,11 +89,16 @@ async fn session_outlives_access_token_until_sign_out() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 
+    // The provider remembers the browser until the sign-out.
+    let sign_in = format!("{here}/v1/auth/login?return_to=/");
+    browser.open(&sign_in).await;
+    browser.shows("Hello, Alice Smith").await;
     browser.click("#sign-out").await;
     browser.shows("Welcome").await;
+    assert_eq!(browser.url().await, format!("{here}/"));
     assert!(browser.cookies().await.is_empty());
-    browser.open(&here).await;
-    browser.shows("Welcome").await;
+    browser.open(&sign_in).await;
+    browser.shows("to continue to scaiwave").await;
 }
 
 #[tokio::test]

@@ -25,13 +25,14 @@ impl Canaille {
         let mut python = Command::new("python3");
         python.arg(source("canaille_server.py")).env("PYTHONPATH", install());
         python.env("REDIRECT_URI", site.redirect_uri());
+        python.env("POST_LOGOUT_REDIRECT_URI", site.logout_uri());
         let mut process = Program::spawn(python);
         let issuer = process.url(INSTALL_HINT).await;
         Self { issuer, _process: process }
     }
 
     /// Starts the service of the client `wave`.
-    async fn service(&self, site: &Site) -> Program {
+    async fn service(&self, site: &Site, more: &[(&str, &str)]) -> Program {
         let environment = [
             ("SCAIWAVE_ISSUER", self.issuer.as_str()),
             ("SCAIWAVE_ALGORITHMS", "RS512"),
@@ -43,7 +44,7 @@ impl Canaille {
             ("SCAIWAVE_SCOPES", "openid profile email groups"),
             ("SCAIWAVE_PASSWORD_GRANT", "true"),
         ];
-        site.start(&environment).await
+        site.start(&[&environment, more].concat()).await
     }
 
     /// Gets an access token of the user `alice`, or of the client itself.
@@ -85,7 +86,7 @@ const ALICE: &str =
 async fn canaille_tokens_are_accepted_by_audience() {
     let site = Site::reserve();
     let provider = Canaille::start(&site).await;
-    let _service = provider.service(&site).await;
+    let _service = provider.service(&site, &[]).await;
     let own = get(&format!("{}/me", site.url()), Some(&provider.token("wave", ALICE).await)).await;
     assert_eq!(own.status, 200, "{own:?}");
     assert_eq!(own.json()["identity"]["subject"], "alice");
@@ -99,24 +100,46 @@ async fn canaille_tokens_are_accepted_by_audience() {
 async fn canaille_refreshes_and_revokes_tokens() {
     let site = Site::reserve();
     let provider = Canaille::start(&site).await;
-    let _service = provider.service(&site).await;
+    let _service = provider.service(&site, &[]).await;
     let alice = "username=alice&password=wonderland-42&scope=openid";
     let refresh_token = site.password_and_refresh(alice).await;
     assert_eq!(site.post("/v1/auth/logout", refresh_token.clone()).await.status, 204);
     site.post("/v1/auth/refresh", refresh_token).await.assert_oauth_error(400, "invalid_grant");
 }
 
+/// Fills in the forms for name and password.
+async fn fill_in(browser: &Browser) {
+    // Enter ends the input, because a script of the page replaces the form half a second later.
+    browser.has("#login").await;
+    browser.write("#login", &format!("alice{ENTER}")).await;
+    browser.has("#password").await;
+    browser.write("#password", &format!("wonderland-42{ENTER}")).await;
+}
+
+#[tokio::test]
+async fn canaille_signs_a_browser_out() {
+    let site = Site::reserve();
+    let provider = Canaille::start(&site).await;
+    let page = site.logout_uri();
+    let _service = provider.service(&site, &[("SCAIWAVE_POST_LOGOUT_REDIRECT_URI", &page)]).await;
+    let browser = Browser::start().await;
+    site.open_login(&browser).await;
+    fill_in(&browser).await;
+    browser.has("#accept").await;
+    browser.click("#accept").await;
+    browser.shows("identity").await;
+    site.sign_out(&browser, async |_| {}).await;
+    site.open_login(&browser).await;
+    browser.has("#login, #password").await;
+}
+
 #[tokio::test]
 async fn canaille_signs_a_browser_in() {
     let site = Site::reserve();
     let provider = Canaille::start(&site).await;
-    let _service = provider.service(&site).await;
+    let _service = provider.service(&site, &[]).await;
     let fill_in = async |browser: &Browser| {
-        // Enter ends the input, because a script of the page replaces the form half a second later.
-        browser.has("#login").await;
-        browser.write("#login", &format!("alice{ENTER}")).await;
-        browser.has("#password").await;
-        browser.write("#password", &format!("wonderland-42{ENTER}")).await;
+        fill_in(browser).await;
         browser.has("#accept").await;
         browser.click("#accept").await;
     };

@@ -1,6 +1,6 @@
 """Canaille on a free port of the loopback interface, with users and clients in memory.
 
-REDIRECT_URI is the redirect URI of the client `wave`. The first line of output is the issuer. The user
+REDIRECT_URI is the redirect URI of the client `wave`, and POST_LOGOUT_REDIRECT_URI that after sign-out. The first line of output is the issuer. The user
 `alice` has the password `wonderland-42`. The audience of a token is its client.
 """
 
@@ -49,7 +49,11 @@ def client(name, **settings):
 
 with app.app_context():
     client("drive")
-    client("wave", redirect_uris=[os.environ["REDIRECT_URI"]])
+    client(
+        "wave",
+        redirect_uris=[os.environ["REDIRECT_URI"]],
+        post_logout_redirect_uris=[os.environ["POST_LOGOUT_REDIRECT_URI"]],
+    )
     alice = models.User(
         user_name="alice",
         formatted_name="Alice Smith",

@@ -1,7 +1,7 @@
 # LemonLDAP::NG on a free port of the loopback interface. Every start generates a new key.
 #
-# FOLDER is a folder for its files, REDIRECT_URI the redirect URI of the client `web`. The first line of
-# output is the issuer. Users are those of the demonstration back end, whose passwords are their names.
+# FOLDER is a folder for its files, REDIRECT_URI the redirect URI of the client `web`, and
+# POST_LOGOUT_REDIRECT_URI that after sign-out. The first line of output is the issuer. Users are those of the demonstration back end, whose passwords are their names.
 # Each access token also has the audiences of its client, and so has each ID token.
 
 use strict;
@@ -95,6 +95,7 @@ my %configuration = (
             'web',
             AdditionalAudiences => 'https://wave.example https://drive.example',
             RedirectUris        => $redirect_uri,
+            PostLogoutRedirectUris => $ENV{POST_LOGOUT_REDIRECT_URI},
         ),
         other => client( 'other', AdditionalAudiences => 'https://drive.example' ),
     },

@@ -26,6 +26,7 @@ impl LemonLdap {
         perl.arg(source("lemonldap.pl"))
             .env("FOLDER", folder.path().with_file_name("").as_os_str());
         perl.env("REDIRECT_URI", site.redirect_uri());
+        perl.env("POST_LOGOUT_REDIRECT_URI", site.logout_uri());
         let mut process = Program::spawn(perl);
         let issuer = process.url(INSTALL_HINT).await;
         Self { issuer, _process: process, _folder: folder }
@@ -100,17 +101,37 @@ async fn lemonldap_refreshes_tokens() {
     site.password_and_refresh("username=dwho&password=dwho&scope=openid profile").await;
 }
 
+async fn fill_in(browser: &Browser) {
+    browser.has("#userfield").await;
+    browser.write("#userfield", "dwho").await;
+    browser.write("#passwordfield", "dwho").await;
+    browser.click("button[type=submit]").await;
+}
+
+#[tokio::test]
+async fn lemonldap_signs_a_browser_out() {
+    let site = Site::reserve();
+    let provider = LemonLdap::start(&site).await;
+    let page = site.logout_uri();
+    let _service = provider.service(&site, &[("SCAIWAVE_POST_LOGOUT_REDIRECT_URI", &page)]).await;
+    let browser = Browser::start().await;
+    site.open_login(&browser).await;
+    fill_in(&browser).await;
+    browser.shows("identity").await;
+    let confirm = async |browser: &Browser| {
+        browser.has("button[type=submit]").await;
+        browser.click("button[type=submit]").await;
+    };
+    site.sign_out(&browser, confirm).await;
+    site.open_login(&browser).await;
+    browser.has("#passwordfield").await;
+}
+
 #[tokio::test]
 async fn lemonldap_signs_a_browser_in() {
     let site = Site::reserve();
     let provider = LemonLdap::start(&site).await;
     let _service = provider.service(&site, &[]).await;
-    let fill_in = async |browser: &Browser| {
-        browser.has("#userfield").await;
-        browser.write("#userfield", "dwho").await;
-        browser.write("#passwordfield", "dwho").await;
-        browser.click("button[type=submit]").await;
-    };
     let (mut me, whoami) = site.sign_in_and_out(fill_in).await;
     for names in ["groups", "roles"] {
         me["identity"][names].as_array_mut().unwrap().sort_by_key(Value::to_string);

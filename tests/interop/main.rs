@@ -4,6 +4,7 @@ mod better_auth;
 mod canaille;
 mod client_side;
 mod lemonldap;
+mod sign_out;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -28,13 +29,17 @@ struct Provider {
 impl Provider {
     /// Starts a provider. Port 0 selects a free port.
     async fn start(port: &str) -> Self {
-        Self::start_for(port, "").await
+        Self::start_with(&[("PORT", port)]).await
     }
 
     /// Starts a provider whose client `keyed` has this public key.
     async fn start_for(port: &str, jwk: &str) -> Self {
+        Self::start_with(&[("PORT", port), ("CLIENT_JWK", jwk)]).await
+    }
+
+    async fn start_with(environment: &[(&str, &str)]) -> Self {
         let mut node = Command::new("node");
-        node.arg("provider.mjs").current_dir(install()).env("PORT", port).env("CLIENT_JWK", jwk);
+        node.arg("provider.mjs").current_dir(install()).envs(environment.iter().copied());
         let mut process = Program::spawn(node);
         let url = process.url(INSTALL_HINT).await;
         Self { process, url }
@@ -128,6 +133,25 @@ impl Site {
         format!("{}/v1/auth/login", self.url())
     }
 
+    fn logout_uri(&self) -> String {
+        format!("{}/v1/auth/logout", self.url())
+    }
+
+    async fn open_login(&self, browser: &Browser) {
+        browser.open(&format!("{}/v1/auth/login?return_to=/me", self.url())).await;
+    }
+
+    /// Signs a browser out with a form of the service, and at the provider, whose question `confirm` answers.
+    async fn sign_out(&self, browser: &Browser, confirm: impl AsyncFnOnce(&Browser)) {
+        let form = r#"document.body.innerHTML = '<form method="post" action="/v1/auth/logout">' +
+            '<input name="return_to" value="/public"><button id="out">Sign out</button></form>'"#;
+        browser.script(form).await;
+        browser.click("#out").await;
+        confirm(browser).await;
+        browser.shows("hello, stranger").await;
+        assert_eq!(browser.url().await, format!("{}/public", self.url()));
+    }
+
     async fn start(&self, environment: &[(&str, &str)]) -> Program {
         let (listen, redirect_uri) = (format!("127.0.0.1:{}", self.0), self.redirect_uri());
         let own = [
@@ -167,7 +191,7 @@ impl Site {
     /// answers of `/me` and `whoami` between them.
     async fn sign_in_and_out(&self, fill_in: impl AsyncFnOnce(&Browser)) -> (Value, Value) {
         let browser = Browser::start().await;
-        browser.open(&format!("{}/v1/auth/login?return_to=/me", self.url())).await;
+        self.open_login(&browser).await;
         fill_in(&browser).await;
         browser.shows("identity").await;
         assert_eq!(browser.url().await, format!("{}/me", self.url()));

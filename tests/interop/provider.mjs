@@ -3,7 +3,9 @@
 // PORT sets the port (default: a free one), CLIENT_JWK the public key of the client `keyed`. The first
 // line of output is the URL. The client `svc` with the secret `s3cret` gets JWTs for the resources below
 // by client credentials. The client `web` signs users in, refreshes and exchanges tokens. Every user who
-// signs in is alice. `/counts` returns the number of successful grants by type.
+// signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
+// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. `/counts` returns the number of successful
+// grants by type.
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -63,6 +65,15 @@ const clients = [
     token_endpoint_auth_method: 'none',
   },
 ];
+if (process.env.REDIRECT_URI) {
+  clients.push({
+    ...userClient,
+    client_id: 'shared',
+    client_secret: 's3cret',
+    redirect_uris: [process.env.REDIRECT_URI],
+    post_logout_redirect_uris: [process.env.POST_LOGOUT_REDIRECT_URI],
+  });
+}
 if (process.env.CLIENT_JWK) {
   clients.push({
     ...userClient,
@@ -169,6 +180,23 @@ function exchange(provider, issuer) {
   provider.registerGrantType(TOKEN_EXCHANGE, handler, parameters, []);
 }
 
+const PASSWORD_PAGE = `<!doctype html><html lang="en"><title>Password</title>
+<form method="post"><label>Password of alice <input id="password" name="password" type="password"></label>
+<button>Sign in</button></form></html>`;
+
+async function interact(provider, request, response) {
+  const { params } = await provider.interactionDetails(request, response);
+  if (params.client_id === 'shared') {
+    let form = '';
+    for await (const chunk of request) form += chunk;
+    if (new URLSearchParams(form).get('password') !== 'wonderland') {
+      response.setHeader('content-type', 'text/html').end(PASSWORD_PAGE);
+      return;
+    }
+  }
+  await provider.interactionFinished(request, response, { login: { accountId: 'alice' } });
+}
+
 const server = createServer();
 server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
   const url = `http://127.0.0.1:${server.address().port}`;
@@ -184,9 +212,9 @@ server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
     if (request.url === '/counts') {
       response.end(JSON.stringify(counts));
     } else if (request.url.startsWith('/interaction/')) {
-      provider
-        .interactionFinished(request, response, { login: { accountId: 'alice' } })
-        .catch((error) => response.writeHead(500).end(String(error)));
+      interact(provider, request, response).catch((error) =>
+        response.writeHead(500).end(String(error)),
+      );
     } else {
       callback(request, response);
     }

@@ -1,0 +1,77 @@
+//! Sign-out (logout) at a third-party provider, as on a shared computer.
+
+use serde_json::json;
+
+use super::{Provider, Site};
+use crate::support::process::Program;
+use crate::support::webdriver::Browser;
+
+async fn start(site: &Site) -> Provider {
+    let (redirect_uri, logout_uri) = (site.redirect_uri(), site.logout_uri());
+    let uris = [("REDIRECT_URI", &*redirect_uri), ("POST_LOGOUT_REDIRECT_URI", &*logout_uri)];
+    Provider::start_with(&uris).await
+}
+
+async fn service(provider: &Provider, site: &Site, more: &[(&str, &str)]) -> Program {
+    let environment = [
+        ("SCAIWAVE_ISSUER", provider.url.as_str()),
+        ("SCAIWAVE_AUDIENCE", "scaiwave"),
+        ("SCAIWAVE_CLIENT_ID", "shared"),
+        ("SCAIWAVE_CLIENT_SECRET", "s3cret"),
+        ("SCAIWAVE_SCOPES", "openid admin"),
+    ];
+    site.start(&[&environment, more].concat()).await
+}
+
+async fn enter_password(browser: &Browser) {
+    browser.has("#password").await;
+    browser.write("#password", "wonderland").await;
+    browser.click("button").await;
+    browser.shows("identity").await;
+}
+
+#[tokio::test]
+async fn next_sign_in_asks_for_the_password() {
+    let site = Site::reserve();
+    let provider = start(&site).await;
+    let browser = Browser::start().await;
+    let only_here = service(&provider, &site, &[]).await;
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+    let sign_out = "return fetch('/v1/auth/logout', { method: 'POST' }).then(it => it.status)";
+    assert_eq!(browser.script(sign_out).await, 204);
+    // The next user of the computer is signed in as alice.
+    site.open_login(&browser).await;
+    browser.shows("identity").await;
+    only_here.kill().await;
+
+    let page = site.logout_uri();
+    let _service = service(&provider, &site, &[("SCAIWAVE_POST_LOGOUT_REDIRECT_URI", &page)]).await;
+    site.open_login(&browser).await;
+    browser.shows("identity").await;
+    let confirm = async |browser: &Browser| {
+        browser.has("button[name=logout]").await;
+        let url = browser.url().await;
+        assert!(
+            url.starts_with(&format!("{}/session/end?id_token_hint=ey", provider.url)),
+            "{url}"
+        );
+        browser.click("button[name=logout]").await;
+    };
+    site.sign_out(&browser, confirm).await;
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+
+    // A script gets the URL, and navigates itself.
+    let script = "return fetch('/v1/auth/logout', { method: 'POST' }).then(it => it.json())
+        .then(json => { location.href = json.end_session_url; return Object.keys(json) })";
+    assert_eq!(browser.script(script).await, json!(["end_session_url"]));
+    browser.has("button[name=logout]").await;
+    browser.click("button[name=logout]").await;
+    // Without `return_to` it arrives at the landing page.
+    while browser.url().await != format!("{}/", site.url()) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+}
