@@ -584,6 +584,7 @@ impl TokenExchangeBuilder {
             end_session_url,
             breakers: Breakers::default(),
             metadata: Mutex::new(None),
+            end_session: Mutex::new(None),
             issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),
         };
         let cached = CachedExchange::new(endpoint, cache, keys, fingerprint);

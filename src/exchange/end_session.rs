@@ -1,11 +1,18 @@
 //! [`EndSessionRequest`]: the request that signs a browser out at the provider (OpenID Connect
 //! RP-Initiated Logout 1.0 §2).
 
+use std::sync::PoisonError;
+use std::time::Duration;
+
 use url::Url;
 
+use super::builder::Settings;
+use super::endpoint::{MAX_BYTES, METADATA_TTL, TokenEndpoint};
 use super::{ExchangeError, TokenExchangeClient};
+use crate::clock::with_timeout;
 #[cfg(feature = "endpoints")]
 use crate::config::Fault;
+use crate::issuer::Limits;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
 
@@ -14,6 +21,10 @@ const RESERVED: [&str; 4] = ["id_token_hint", "client_id", "post_logout_redirect
 
 /// The longest URL with an ID token. Common servers accept a request line of 8 KiB.
 const MAX_URL_BYTES: usize = 8000;
+
+/// The time after which metadata without the endpoint is read again. The search may have failed because the
+/// provider was unavailable.
+const MISSING_TTL: Duration = Duration::from_secs(60);
 
 /// The labels of warnings that are logged once.
 const HINT: &str = "id_token_hint";
@@ -113,6 +124,28 @@ fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 
+impl TokenEndpoint {
+    /// Looks for the end-session endpoint in all metadata documents of the issuer. Of these, `endpoints`
+    /// reads only the first.
+    async fn end_session_in_other_metadata(&self) -> Option<Url> {
+        let lock = || self.end_session.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, now) = (lock().clone(), self.settings.clock.elapsed());
+        if let Some((read_at, url)) = known {
+            let ttl = if url.is_some() { METADATA_TTL } else { MISSING_TTL };
+            if now.saturating_sub(read_at) < ttl {
+                return url;
+            }
+        }
+        let Settings { plain_http, route, timeout, .. } = &self.settings;
+        let limits = Limits { deadline: *timeout, max_bytes: MAX_BYTES };
+        let (urls, http) = (&self.metadata_urls, &self.http);
+        let search = http.end_session_endpoint(urls, &self.name, plain_http, route, limits);
+        let found = with_timeout(*timeout, search).await.flatten();
+        *lock() = Some((now, found.clone()));
+        found
+    }
+}
+
 impl TokenExchangeClient {
     /// Returns the URL that a browser must open to sign out (log out) at the provider.
     ///
@@ -146,7 +179,11 @@ impl TokenExchangeClient {
         if let Some(url) = &endpoint.end_session_url {
             return Ok(url.clone());
         }
-        endpoint.endpoints().await?.end_session.clone().ok_or(ExchangeError::NotConfigured(
+        let found = match &endpoint.endpoints().await?.end_session {
+            Some(url) => Some(url.clone()),
+            None => endpoint.end_session_in_other_metadata().await,
+        };
+        found.ok_or(ExchangeError::NotConfigured(
             "the provider's metadata has no end_session_endpoint; set end_session_url",
         ))
     }

@@ -22,10 +22,10 @@ use crate::support::retry::Backoff;
 use crate::support::telemetry;
 
 /// The largest answer that is read, in bytes.
-const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// The time after which metadata is read again.
-const METADATA_TTL: Duration = Duration::from_secs(3600);
+pub(super) const METADATA_TTL: Duration = Duration::from_secs(3600);
 
 /// The labels, in the field `grant` of log events, of requests other than token requests.
 const METADATA: &str = "metadata";
@@ -98,6 +98,9 @@ pub(super) struct TokenEndpoint {
     pub(super) breakers: Breakers,
     /// The endpoints from the metadata, and the monotonic time at which they were read.
     pub(super) metadata: Mutex<Option<(Duration, Arc<Endpoints>)>>,
+    /// The end-session endpoint, if the metadata above does not name it and other metadata does, and the
+    /// monotonic time at which it was looked for.
+    pub(super) end_session: Mutex<Option<(Duration, Option<Url>)>>,
     /// The issuers with which the metadata is shared.
     pub(super) issuers: OnceLock<Issuers>,
 }

@@ -154,6 +154,26 @@ impl Http {
         }
         Err(problem)
     }
+
+    /// Returns the end-session endpoint in the first metadata of `issuer` that names one. That of RFC 8414
+    /// need not have it, because OpenID Connect defines it.
+    pub(crate) async fn end_session_endpoint(
+        &self,
+        urls: &[Url],
+        issuer: &str,
+        plain_http: &PlainHttp,
+        route: &Route,
+        limits: Limits,
+    ) -> Option<Url> {
+        for url in urls {
+            let Ok(answer) = self.get(url, limits, route, None).await else { continue };
+            let found = Endpoints::parse(&answer.body, url, issuer, plain_http).ok();
+            if let Some(endpoint) = found.and_then(|endpoints| endpoints.end_session) {
+                return Some(endpoint);
+            }
+        }
+        None
+    }
 }
 
 /// Returns the possible metadata URLs of `issuer`. RFC 8414 inserts the well-known path before the issuer's

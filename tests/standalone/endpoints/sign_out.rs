@@ -1,13 +1,19 @@
 //! Sign-out (logout) at the provider, and attacks on it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::Router;
 use axum::http::Method;
-use scaikey_auth::Auth;
-use scaikey_auth::exchange::SealingKeys;
+use axum::routing::get;
+use scaikey_auth::exchange::{EndSessionRequest, SealingKeys};
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
 use scaikey_auth::validator::insecure_decode_claims;
+use scaikey_auth::{Auth, TokenExchangeClient};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use super::env::{BYE, LOGOUT, MINUTE, Setup, TestEnv, Visitor, encoded};
 use crate::support::http::{self, Answer};
@@ -369,4 +375,39 @@ async fn config_names_the_end_session_endpoint() {
     env.provider.fail(ProviderEndpoint::Discovery, Fault::remove_member("end_session_endpoint"));
     let config = env.visitor().get("/v1/auth/config").await.json();
     assert!(config.get("end_session_endpoint").is_none(), "{config}");
+}
+
+/// Serves two metadata documents, as providers do whose document of RFC 8414 has only members of OAuth.
+/// Returns the URL, and the number of requests so far.
+async fn two_documents() -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicU64::new(0));
+    let oauth = json!({ "issuer": url, "token_endpoint": format!("{url}/token") });
+    let mut openid = oauth.clone();
+    openid["end_session_endpoint"] = format!("{url}/logout").into();
+    let serve = |document: Value| {
+        let requests = requests.clone();
+        get(async move || {
+            requests.fetch_add(1, Ordering::Relaxed);
+            document.to_string()
+        })
+    };
+    let app = Router::new()
+        .route("/.well-known/oauth-authorization-server", serve(oauth))
+        .route("/.well-known/openid-configuration", serve(openid));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, requests)
+}
+
+#[tokio::test]
+async fn endpoint_is_in_either_metadata() {
+    let (url, requests) = two_documents().await;
+    let client = TokenExchangeClient::builder(&url).allow_loopback_http(true);
+    let client = client.client_auth(ClientAuth::basic("wave", "s")).build().unwrap();
+    for _ in 0..3 {
+        let found = client.end_session_url(&EndSessionRequest::new()).await.unwrap();
+        assert_eq!(found.as_str(), format!("{url}/logout?client_id=wave"));
+    }
+    assert_eq!(requests.load(Ordering::Relaxed), 3, "each document is read once or twice");
 }
