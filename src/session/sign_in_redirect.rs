@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sign_in_and_its_failure_are_not_redirected() {
+    fn sign_in_and_failure_are_not_redirected() {
         let redirects = |local_login: &str, failure_page, target: &str| {
             let uri = "https://host.example/app/v1/auth/login";
             let paths = PublicPaths::new(uri, local_login).unwrap();
