@@ -6,8 +6,11 @@ mod support;
 #[cfg(feature = "postgres")]
 mod axum_service;
 mod browser;
+mod form_post;
 mod printed_commands;
 mod scaikey_documents;
 mod service;
 mod streams;
 mod sub_path;
+#[cfg(feature = "sqlite")]
+mod web_app;

@@ -139,6 +139,16 @@ impl Browser {
         std::fs::write(path, image.as_str().unwrap()).unwrap();
     }
 
+    /// Sets the size of the window, and whether the user prefers dark pages.
+    pub(crate) async fn look(&self, width: u32, height: u32, scheme: &str) {
+        let size = json!({ "width": width, "height": height });
+        self.ask("POST", "/window/rect", &size).await;
+        let scheme = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let command =
+            json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": scheme } });
+        self.ask("POST", "/goog/cdp/execute", &command).await;
+    }
+
     async fn element(&self, selector: &str) -> String {
         let body = json!({ "using": "css selector", "value": selector });
         let found = self.ask("POST", "/element", &body).await;
