@@ -68,7 +68,7 @@ async fn notes(users: State<Users>, me: Identity) -> Result<Html<String>, Status
     let items: String = notes.iter().map(|note| format!("<li>{}</li>", escaped(note))).collect();
     let (name, email) = (escaped(&name), escaped(&email));
     Ok(page(&format!(
-        r#"<h1>Hello, {name}</h1><p>You are user {id}: {email}. You have signed in {sign_ins}×.</p>
+        r#"<h1>Hello, {name}</h1><p>You are user {id}: {email}. Sign-ins: {sign_ins}.</p>
 <form method="post" action="/app/notes"><label for="text">New note</label>
 <input id="text" name="text" maxlength="200" required><button id="add">Add</button></form><ul>{items}</ul>
 <form method="post" action="/app/v1/auth/logout"><button id="sign-out" class="quiet">Sign out</button></form>"#

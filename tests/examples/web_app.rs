@@ -59,7 +59,7 @@ async fn users_sign_in_write_notes_and_sign_out() {
     assert_eq!(browser.url().await, notes);
     // The name and the address are in the ID token only, so registration stored them.
     browser.shows("Hello, Alice Smith").await;
-    browser.shows("You are user 1: alice@example.com. You have signed in 1×.").await;
+    browser.shows("You are user 1: alice@example.com. Sign-ins: 1.").await;
     let whoami = "return fetch('/app/v1/auth/whoami').then(answer => answer.json())";
     assert_eq!(browser.script(whoami).await.get("email"), None);
     for note in ["Buy milk", "<b>bold</b> & \"quoted\""] {
@@ -78,6 +78,6 @@ async fn users_sign_in_write_notes_and_sign_out() {
     sign_out(&browser, &here).await;
     browser.open(&notes).await;
     sign_in(&browser, "alice", "wonderland").await;
-    browser.shows("You are user 1: alice@example.com. You have signed in 2×.").await;
+    browser.shows("You are user 1: alice@example.com. Sign-ins: 2.").await;
     browser.shows("Buy milk").await;
 }
