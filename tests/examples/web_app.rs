@@ -33,7 +33,7 @@ async fn sign_out(browser: &Browser, here: &str) {
 }
 
 #[tokio::test]
-async fn users_sign_in_write_notes_and_sign_out() {
+async fn users_sign_in_write_and_sign_out() {
     let mut example = Program::example("web_app", &[("LISTEN", "127.0.0.1:0")]);
     let line = example.stdout.line("Open http").await;
     let here = line.split(' ').nth(1).unwrap().to_owned();
