@@ -3,9 +3,21 @@
 use std::fmt;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
 const GRPC: &[u8] = b"application/grpc";
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
+/// The headers of prefetches and of web sockets.
+const NO_PAGE_LOADS: [HeaderName; 4] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("purpose"),
+    header::SEC_WEBSOCKET_KEY,
+    header::UPGRADE,
+];
 
 /// The method, URI and headers of a request: the input of custom token sources, tenant sources and guards.
 /// `Debug` prints neither headers nor the query, because they may contain tokens.
@@ -86,16 +98,19 @@ impl<'r> RequestHead<'r> {
     /// request must neither be an upgrade nor have `X-Requested-With`. Any client can send these headers, so
     /// never authorize by them.
     pub fn is_navigation(&self) -> bool {
-        let is = |name: &str, text: &str| self.headers.get(name).is_some_and(|value| value == text);
-        let has = |name: &str| self.headers.contains_key(name);
-        if has("sec-purpose") || has("purpose") || has("sec-websocket-key") || has("upgrade") {
-            return false;
-        }
-        if has("sec-fetch-mode") || has("sec-fetch-dest") {
-            let is_document = !has("sec-fetch-dest") || is("sec-fetch-dest", "document");
-            return is("sec-fetch-mode", "navigate") && is_document;
-        }
-        !has("x-requested-with") && self.prefers_html()
+        // Most clients are programs, which two look-ups recognise.
+        let is_page_load = match self.headers.get(&SEC_FETCH_MODE) {
+            Some(mode) => {
+                let destination = self.headers.get(&SEC_FETCH_DEST);
+                mode == "navigate" && destination.is_none_or(|it| it == "document")
+            }
+            None => self.prefers_html() && !self.has_any(&[SEC_FETCH_DEST, X_REQUESTED_WITH]),
+        };
+        is_page_load && !self.has_any(&NO_PAGE_LOADS)
+    }
+
+    fn has_any(&self, names: &[HeaderName]) -> bool {
+        names.iter().any(|name| self.headers.contains_key(name))
     }
 
     /// Returns the kind of client, which decides what a refusal looks like.
