@@ -91,7 +91,7 @@ pub struct ClientConfig {
     /// Entra ID, use [`ExchangeGrant::OnBehalfOf`].
     pub exchange_grant: ExchangeGrant,
     /// The `requested_token_type` of exchanges: `jwt`, `access_token`, another URI, or `none` to omit the
-    /// parameter. Default `jwt`.
+    /// parameter. Default `jwt`; with the preset for Keycloak `access_token`.
     pub requested_token_type: Option<String>,
     /// The lifetime of tokens of unknown lifetime, which are otherwise not cached. Default: none.
     #[serde(rename = "default_lifetime_seconds", with = "optional_seconds")]

@@ -215,7 +215,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "`token_exchange`"),
     row("REQUESTED_TOKEN_TYPE", "client.requested_token_type", |it, text| store(&mut it.client.requested_token_type, any_text(text)),
         "the `requested_token_type` of exchanges: `jwt`, `access_token`, another URI, or `none` to omit it",
-        "`jwt`"),
+        "`jwt`; with `P_PROVIDER=keycloak`: `access_token`"),
     row("DEFAULT_LIFETIME_SECONDS", "client.default_lifetime_seconds", |it, text| store(&mut it.client.default_lifetime, seconds(text).map(Some)),
         "the lifetime in seconds of tokens that have neither `expires_in` nor `exp`",
         "none: such tokens are not cached"),

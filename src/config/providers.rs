@@ -115,6 +115,11 @@ impl Provider {
         }
     }
 
+    /// Returns the `requested_token_type` of an exchange, if the provider refuses the default.
+    fn requested_token_type(self) -> Option<&'static str> {
+        (self == Self::Keycloak).then_some("access_token")
+    }
+
     /// Returns whether the provider signs no other tokens than ID tokens.
     fn has_only_id_tokens(self) -> bool {
         self == Self::Google
@@ -635,6 +640,11 @@ impl IssuerConfig {
             ..Self::new(urls.issuer)
         };
         config.audience_claims(provider.audience_claims())
+    }
+
+    /// Returns the default of `client.requested_token_type`, if the preset has one.
+    pub(crate) fn requested_token_type(&self) -> Option<&'static str> {
+        self.provider.and_then(Provider::requested_token_type)
     }
 
     /// Returns the configuration without any settings except the preset and `issuer`.

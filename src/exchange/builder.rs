@@ -135,6 +135,7 @@ impl TokenExchangeBuilder {
     pub(super) fn from_config(config: &AuthConfig) -> Self {
         let issuer = config.issuers.first().cloned().unwrap_or_else(|| IssuerConfig::new(""));
         let plain_http = issuer.plain_http();
+        let default_type = issuer.requested_token_type();
         let mut builder = Self::new(issuer.issuer);
         builder.settings.plain_http = plain_http;
         builder.expected_issuer = issuer.expected_issuer;
@@ -155,7 +156,7 @@ impl TokenExchangeBuilder {
         builder.end_session_url = client.end_session_url.clone();
         builder.settings.spends_without_lock = client.insecure_spend_without_lock;
         builder.settings.answer.claims = issuer.claims;
-        builder.apply_answer_settings(client);
+        builder.apply_answer_settings(client, default_type);
         let has_unreadable_auth = builder.faults.iter().any(|fault| fault.field == "client.auth");
         match client_auth(client) {
             Err(_) if has_unreadable_auth => {}
@@ -174,10 +175,11 @@ impl TokenExchangeBuilder {
         builder
     }
 
-    /// Applies the settings for the provider's answers.
-    fn apply_answer_settings(&mut self, client: &ClientConfig) {
+    /// Applies the settings for the provider's answers. `default_type` is the `requested_token_type` of the
+    /// issuer's preset.
+    fn apply_answer_settings(&mut self, client: &ClientConfig, default_type: Option<&str>) {
         let settings = &mut self.settings;
-        match requested_type(client.requested_token_type.as_deref()) {
+        match requested_type(client.requested_token_type.as_deref().or(default_type)) {
             Ok(kind) => settings.answer.requested_type = kind,
             Err(fault) => self.faults.push(fault),
         }
@@ -253,8 +255,8 @@ impl TokenExchangeBuilder {
     }
 
     /// Sets the `requested_token_type` of exchanges. Default: [`TokenType::Jwt`]. `None` omits the
-    /// parameter, for providers that do not accept it. A response with this `issued_token_type` is
-    /// accepted, as are an access token and a JWT.
+    /// parameter, for providers that do not accept it. Keycloak needs [`TokenType::AccessToken`]. A
+    /// response with this `issued_token_type` is accepted, as are an access token and a JWT.
     pub fn requested_token_type(mut self, kind: Option<TokenType>) -> Self {
         self.settings.answer.requested_type = kind;
         self

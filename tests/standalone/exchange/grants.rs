@@ -8,7 +8,7 @@ use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{ExchangeRequest, TenantId, TokenExchangeClient};
 
-use super::{builder, client, provider};
+use super::{SECRET, builder, client, provider};
 
 fn last_form(provider: &scaikey_auth::testing::Provider) -> Vec<(String, String)> {
     let mut form = provider.received(ProviderEndpoint::Token).pop().unwrap().form();
@@ -39,6 +39,26 @@ async fn exchange_sends_exactly_five_parameters() {
     assert!(token.is_bearer() && token.refresh_token().is_none());
     let claims: serde_json::Value = insecure_decode_claims(token.secret().expose()).unwrap();
     assert_eq!((&claims["aud"], &claims["sub"]), (&"scaivault".into(), &"alice-id".into()));
+}
+
+#[tokio::test]
+async fn keycloak_is_asked_for_access_tokens() {
+    let provider = provider().await;
+    for (own, expected) in [(None, "access_token"), (Some("jwt"), "jwt")] {
+        let config = serde_json::json!({
+            "issuers": [{
+                "provider": "keycloak", "issuer": provider.issuer(), "allow_loopback_http": true,
+                "claims": { "tenant_id": ["tenant_id"] },
+            }],
+            "client": { "id": "drive:1 %", "secret": SECRET, "requested_token_type": own },
+        });
+        let config = serde_json::from_value(config).unwrap();
+        let client = TokenExchangeClient::from_config(&config).build().unwrap();
+        let request = ExchangeRequest::new(provider.token().sign(), "scaivault");
+        client.exchange(&request).await.unwrap();
+        let kind = format!("urn:ietf:params:oauth:token-type:{expected}");
+        assert!(last_form(&provider).contains(&("requested_token_type".to_owned(), kind)));
+    }
 }
 
 #[tokio::test]
