@@ -373,12 +373,20 @@ impl Auth {
         if step <= Step::Admission {
             self.admit(&identity).await?;
         }
-        let Some(target) = self.target_tenant(&identity, request.tenant)? else {
-            return Ok(self.context(identity, None));
-        };
-        let answer = self.0.tenants.resolve(target).await;
-        let tenant = self.check_tenant(answer, &identity, target, request.tenant)?;
+        let tenant = self.resolve_tenant(&identity, request.tenant).await?;
         Ok(self.context(identity, tenant))
+    }
+
+    /// Resolves the tenant in which a caller acts, and checks that it may use the service. Without
+    /// `requested`, it is the caller's own.
+    pub(crate) async fn resolve_tenant(
+        &self,
+        identity: &Identity,
+        requested: Option<&RequestedTenant>,
+    ) -> Result<Option<Tenant>, AuthError> {
+        let Some(target) = self.target_tenant(identity, requested)? else { return Ok(None) };
+        let answer = self.0.tenants.resolve(target).await;
+        self.check_tenant(answer, identity, target, requested)
     }
 
     #[inline]

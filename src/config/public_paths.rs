@@ -110,9 +110,7 @@ impl PublicPaths {
     /// Returns whether a browser that is redirected to `page` requests `login`. Browsers resolve dot
     /// segments. The query is not compared.
     pub(crate) fn leads_to_login(&self, page: &str) -> bool {
-        let here = Url::parse("https://here.invalid").ok();
-        let url = here.and_then(|here| here.join(page).ok());
-        url.is_some_and(|url| url.path() == self.login)
+        resolved(page).is_some_and(|url| url.path() == self.login)
     }
 
     /// Returns whether `path`, as this service sees it, may be the path of `login`.
@@ -144,11 +142,22 @@ fn common_end(one: &str, other: &str) -> usize {
     segments.take_while(|(one, other)| one == other).map(|(one, _)| one.len() + 1).sum()
 }
 
+/// Returns what a browser requests that is redirected to `page`: it resolves dot segments.
+fn resolved(page: &str) -> Option<Url> {
+    Url::parse("https://here.invalid").ok()?.join(page).ok()
+}
+
 /// Returns whether a redirect to `path` stays on this host. Browsers read `\` as `/`, drop tabs and
-/// line ends, and take the text after two slashes for a host.
+/// line ends, and take the text after two slashes for a host. A server behind that redirects a resolved
+/// path with two slashes would do the rest.
 pub(crate) fn is_local_path(path: &str) -> bool {
     let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    path.len() <= MAX_PAGE_LEN && plain && path.starts_with('/') && !path.starts_with("//")
+    let has_host = |path: &str| path.starts_with("//");
+    path.len() <= MAX_PAGE_LEN
+        && plain
+        && path.starts_with('/')
+        && !has_host(path)
+        && resolved(path).is_some_and(|url| !has_host(url.path()))
 }
 
 #[cfg(test)]

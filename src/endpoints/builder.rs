@@ -11,7 +11,7 @@ use super::body;
 use super::identity_id::default_identity_id;
 use super::proxies::{ClientAddress, TrustedProxies};
 use super::response::Outages;
-use super::sign_in::SignIn;
+use super::sign_in::{self, SignIn};
 use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
 use super::{Endpoint, Endpoints, Inner};
@@ -30,6 +30,10 @@ use crate::support::telemetry;
 
 /// Default prefix of the paths.
 const DEFAULT_PREFIX: &str = "/v1/auth";
+
+/// The problem of a setting that needs a sign-in.
+const NO_SIGN_IN: &str =
+    "has no effect without a sign-in: set redirect_uri (`P_REDIRECT_URI`), or call `sign_in`";
 
 /// A builder for [`Endpoints`], made by [`Auth::endpoints`].
 ///
@@ -57,6 +61,8 @@ pub struct EndpointsBuilder {
     faults: Vec<Fault>,
     /// Where the settings come from, so that faults name environment variables.
     origin: Origin,
+    /// The settings of the configuration that have an effect on a sign-in only.
+    sign_in_settings: Vec<&'static str>,
     /// Whether the configuration has a setting that needs a client.
     needs_client: bool,
     /// Whether the configured client has faults, which are already reported.
@@ -99,6 +105,7 @@ impl Auth {
             trusted_proxies: None,
             faults: Vec::new(),
             origin: Origin::default(),
+            sign_in_settings: Vec::new(),
             needs_client: false,
             has_client_faults: false,
         }
@@ -145,7 +152,8 @@ impl EndpointsBuilder {
     }
 
     /// Sets the registrar, which stores the users and workloads that this service knows. Enables
-    /// `register`.
+    /// `register`. A registration that takes more than 5 s of real time is dropped, and fails with 503 or,
+    /// at a sign-in, `temporarily_unavailable`.
     pub fn registrar(mut self, registrar: impl Registrar) -> Self {
         self.inner.registrar = Some(Arc::new(registrar));
         self
@@ -182,8 +190,9 @@ impl EndpointsBuilder {
     /// If the store does not answer, the sign-in fails with `temporarily_unavailable` and can be
     /// repeated. If the registrar refuses the identity
     /// ([`RegistrarError::InvalidIdentity`](crate::registrar::RegistrarError::InvalidIdentity)), the
-    /// sign-in fails with `access_denied`. This service must accept the access token, as for a
-    /// session; otherwise the sign-in fails with `server_error`. Passwords (`token`) and refreshes
+    /// sign-in fails with `access_denied`, as it does for a user whose tenant `register` refuses: an
+    /// unknown or suspended tenant, or none in the token. This service must accept the access token, as
+    /// for a session; otherwise the sign-in fails with `server_error`. Passwords (`token`) and refreshes
     /// register nobody.
     pub fn register_at_sign_in(mut self) -> Self {
         self.inner.registers_at_sign_in = true;
@@ -348,13 +357,12 @@ impl EndpointsBuilder {
                 self.without.extend([Endpoint::Token, Endpoint::Refresh, Endpoint::Logout]);
             }
         }
+        let cookie_name = sign_in::cookie_name(settings);
+        let cookie_name = self.collect_faults(cookie_name.map_err(ConfigError::one)).flatten();
         if let (None, Some(uri)) = (&self.inner.sign_in, &settings.redirect_uri) {
-            self.inner.sign_in = Some(SignIn::configured(uri, settings));
+            self.inner.sign_in = Some(SignIn::configured(uri, settings, cookie_name));
         }
-        if settings.redirect_navigation && self.inner.sign_in.is_none() {
-            let problem = "leads browsers to a sign-in, but there is none: set `redirect_uri`";
-            self.faults.push(Fault::new("redirect_navigation", problem));
-        }
+        self.sign_in_settings = sign_in::fields_of_sign_in(settings);
         self.prefix = self.prefix.or_else(|| settings.prefix.clone());
         if let (None, true, Some(client)) =
             (&self.inner.sessions, settings.has_sessions(), &self.inner.client)
@@ -363,8 +371,8 @@ impl EndpointsBuilder {
             let sessions = keys.and_then(|keys| {
                 let builder = |keys| {
                     let mut sessions = Sessions::builder(&self.inner.auth, client.clone(), keys);
-                    if let Some(name) = &settings.cookie_name {
-                        sessions = sessions.cookie_name(name.as_str());
+                    if let Some(name) = cookie_name {
+                        sessions = sessions.cookie_name(name);
                     }
                     if let Some(uri) = &settings.post_logout_redirect_uri {
                         sessions = sessions.end_at_provider(uri);
@@ -547,6 +555,10 @@ impl EndpointsBuilder {
                 faults.push(Fault::new("redirect_navigation", problem));
             }
         }
+        if self.inner.sign_in.is_none() {
+            let fault = |field: &&str| Fault::new(*field, NO_SIGN_IN);
+            faults.extend(self.sign_in_settings.iter().map(fault));
+        }
         self.check_client(faults);
         self.check_registration(faults);
     }
@@ -555,12 +567,13 @@ impl EndpointsBuilder {
         if !self.inner.registers_at_sign_in {
             return;
         }
+        let has_database_fault = faults.iter().any(|fault| fault.field.starts_with("database"));
         let mut wrong = |problem| faults.push(Fault::new("endpoints.register_at_sign_in", problem));
-        if self.inner.registrar.is_none() && self.faults.is_empty() {
+        if self.inner.registrar.is_none() && !has_database_fault {
             wrong("needs a registrar: call `registrar`, or set `P_DATABASE_URL`");
         }
         if self.inner.sign_in.is_none() {
-            wrong("has no effect without a sign-in: set `P_REDIRECT_URI`, or call `sign_in`");
+            wrong(NO_SIGN_IN);
         }
     }
 

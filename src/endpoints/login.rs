@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::error::InvalidToken;
 use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
 use crate::identity::Identity;
+use crate::layer::RequestHead;
 use crate::session::{CurrentSession, revoke};
 use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
@@ -82,6 +83,13 @@ impl Inner {
         parameters: &Parameters,
     ) -> Result<Response<Bytes>, Failure> {
         let sign_in = self.sign_in()?;
+        // Each sign-in may clear the cookie of an older one. Browsers take the new cookie from an image of a
+        // page of the same site, and with `form_post` of any site.
+        if RequestHead::of_parts(&incoming.head).is_part_of_foreign_page() {
+            return Err(invalid_request(
+                "Pages of other origins must start a sign-in with a link or a redirect.",
+            ));
+        }
         let return_to = match parameters.get("return_to") {
             Some(page) => sign_in.page(page).ok_or(RETURN_TO_ELSEWHERE)?.to_owned(),
             None => sign_in.landing_page(),

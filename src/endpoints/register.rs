@@ -1,5 +1,7 @@
 //! `POST register`: creates a participant for the caller.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::Serialize;
@@ -7,12 +9,17 @@ use serde::Serialize;
 use super::identity_id::rfc3339;
 use super::response::Failure;
 use super::{EndpointRequest, Inner};
+use crate::clock::with_timeout;
 use crate::error::AuthError;
 use crate::exchange::{AccessToken, identity_of};
 use crate::identity::Identity;
 use crate::layer::mark_mock;
 use crate::registrar::{ParticipantId, RegistrarError, Registration, WorkspaceId};
 use crate::support::telemetry::{self, Causes};
+
+/// The timeout of a registrar, which holds a sign-in. Longer than that of `SqlRegistrar`, because a
+/// registrar of the service may create more than a row.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct RegisterResponse<'a> {
@@ -42,8 +49,9 @@ impl Inner {
         Ok(response)
     }
 
-    /// Registers the user of a sign-in, if the service asks for it. Name and e-mail address come from
-    /// the access token or, where it has none, from the verified ID token.
+    /// Registers the user of a sign-in, if the service asks for it, and if the tenant of the user may
+    /// use the service. Name and e-mail address come from the access token or, where it has none, from
+    /// the verified ID token.
     pub(super) async fn register_at_sign_in(
         &self,
         identity: &Identity,
@@ -51,6 +59,9 @@ impl Inner {
     ) -> Result<(), Failure> {
         if !self.registers_at_sign_in {
             return Ok(());
+        }
+        if let Err(error) = self.auth.resolve_tenant(identity, None).await {
+            return Err(refused_sign_in(error, "The user's tenant cannot use this service."));
         }
         let mapping = self.client()?.claims_mapping();
         let id_token = token.id_token().and_then(|it| identity_of(it, mapping));
@@ -60,9 +71,8 @@ impl Inner {
         };
         match self.register_identity(&identity).await {
             Ok(_) => Ok(()),
-            Err(Failure::Auth(error @ AuthError::Unregistrable(_))) => {
-                telemetry::refused(error.reason(), &error);
-                Err(Failure::OAuth("access_denied", "This service cannot register this identity."))
+            Err(Failure::Auth(error)) => {
+                Err(refused_sign_in(error, "This service cannot register this identity."))
             }
             Err(failure) => Err(failure),
         }
@@ -71,7 +81,8 @@ impl Inner {
     async fn register_identity(&self, identity: &Identity) -> Result<Registration, Failure> {
         let registrar = self.registrar.as_ref();
         let registrar = registrar.ok_or(Failure::NotConfigured("there is no registrar"))?;
-        let registered = registrar.register(identity).await;
+        let registered = with_timeout(REGISTRATION_TIMEOUT, registrar.register(identity)).await;
+        let registered = registered.unwrap_or(Err(RegistrarError::TimedOut(REGISTRATION_TIMEOUT)));
         self.log_outage(&registered);
         registered.map_err(|error| auth_error(error).into())
     }
@@ -92,6 +103,15 @@ impl Inner {
             Ok(_) => {}
         }
     }
+}
+
+/// Returns the failure of a sign-in whose user cannot be registered, now or ever.
+fn refused_sign_in(error: AuthError, description: &'static str) -> Failure {
+    if error.is_unavailable() {
+        return error.into();
+    }
+    telemetry::refused(error.reason(), &error);
+    Failure::OAuth("access_denied", description)
 }
 
 /// Returns whether an ID token is about the user of the access token. Most ID tokens name no tenant.

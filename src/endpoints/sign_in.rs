@@ -23,6 +23,9 @@ const SCOPES: &str = "openid profile email offline_access";
 /// Default part of the cookie names after `__Host-`.
 const COOKIE_PREFIX: &str = "sign-in";
 
+/// Maximum length of the configured name of the cookies: `sign-in-NAME` has at most 64 characters.
+const MAX_COOKIE_NAME: usize = 56;
+
 pub(super) const RETURN_TO_ELSEWHERE: Failure =
     invalid_request("The parameter return_to must be a page of this host, other than login.");
 
@@ -33,7 +36,10 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 /// Connect Core §3.1). Pass them to
 /// [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
 ///
-/// `GET login` redirects a browser to the provider. A sealed cookie binds state, nonce and PKCE
+/// `GET login` redirects a browser to the provider. From pages of other origins it accepts links and
+/// redirects only: an image, a frame or a `fetch` of such a page gets 400, because each sign-in may clear
+/// the cookie of an older one. *Not* checked for browsers that do not say what they load (Fetch Metadata;
+/// Safari before 16.4). A sealed cookie binds state, nonce and PKCE
 /// verifier to this browser for ten minutes. Any process with the same keys can complete the
 /// sign-in.
 ///
@@ -43,8 +49,9 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 ///
 /// A session needs an access token that this service accepts. If it does not accept the token
 /// (because of its audience, for example), the sign-in fails with `server_error`, and a warning in
-/// the log names the reason. Sign-in does not check whether the token's *tenant* may use the
-/// service.
+/// the log names the reason. A sign-in does *not* check whether the token's tenant may use the
+/// service, unless it [registers](super::EndpointsBuilder::register_at_sign_in) its user:
+/// [`Auth::layer`](crate::Auth::layer) checks the tenant of each request with the session.
 ///
 /// The refresh token of a failed sign-in is revoked, unless the sign-in failed because something
 /// was unavailable: the browser may repeat the callback, and the second request may still use the
@@ -133,7 +140,11 @@ impl SignIn {
     }
 
     /// Creates the settings from a configuration.
-    pub(super) fn configured(redirect_uri: &str, settings: &EndpointsConfig) -> Self {
+    pub(super) fn configured(
+        redirect_uri: &str,
+        settings: &EndpointsConfig,
+        cookie_name: Option<&str>,
+    ) -> Self {
         let mut sign_in = Self::new(redirect_uri);
         if let Some(scopes) = &settings.scopes {
             sign_in = sign_in.scopes(scopes.as_str());
@@ -142,7 +153,7 @@ impl SignIn {
         sign_in.failure_page.clone_from(&settings.failure_page);
         sign_in.redirect_navigation = settings.redirect_navigation;
         sign_in.form_post = settings.form_post;
-        if let Some(name) = &settings.cookie_name {
+        if let Some(name) = cookie_name {
             sign_in.cookie_prefix = format!("{COOKIE_PREFIX}-{name}");
         }
         sign_in.extra.clone_from(&settings.sign_in_parameters);
@@ -190,8 +201,8 @@ impl SignIn {
     ///
     /// Every 401 of the inner service counts, also one that it makes itself, with two exceptions: a
     /// 401 that asks only for other credentials, such as `Basic`, and one that refuses a token of the
-    /// request. A request with a session or an `Authorization` other than `Basic` is never
-    /// redirected, nor one for `login` or for the [`failure_page`](Self::failure_page) after a failed
+    /// request. A request with a session, an `Authorization` other than `Basic` or a token in the query
+    /// is never redirected, nor one for `login` or for the [`failure_page`](Self::failure_page) after a failed
     /// sign-in. If a session cannot be used within a minute after its sign-in (for example because
     /// processes have different keys), the browser gets 401 instead of an endless redirect.
     pub fn redirect_navigation(mut self) -> Self {
@@ -213,11 +224,10 @@ impl SignIn {
     ///   provider
     /// - `temporarily_unavailable`: the provider is unavailable, or there were too many attempts
     /// - `invalid_grant`: the provider or this service rejected the code or a token
-    /// - `access_denied`: also if the registrar refuses the identity
-    ///   ([`register_at_sign_in`](super::EndpointsBuilder::register_at_sign_in))
     /// - `access_denied`, `invalid_scope`, `login_required`, `consent_required`,
     ///   `interaction_required`, `account_selection_required`, `unauthorized_client`: the
-    ///   provider's own error
+    ///   provider's own error; `access_denied` also if this service cannot
+    ///   [register](super::EndpointsBuilder::register_at_sign_in) the user
     /// - `server_error`: any other cause
     ///
     /// Other endpoints have further codes, such as `unsupported_grant_type`, all from the error
@@ -401,6 +411,30 @@ impl SignIn {
             }
         }
     }
+}
+
+/// Returns the configured name of the cookies, if there is one.
+pub(super) fn cookie_name(settings: &EndpointsConfig) -> Result<Option<&str>, Fault> {
+    let name = settings.cookie_name.as_deref();
+    match name.is_none_or(|name| is_cookie_name(name) && name.len() <= MAX_COOKIE_NAME) {
+        true => Ok(name),
+        false => Err(Fault::new(
+            "endpoints.cookie_name",
+            "must have 1 to 56 characters: ASCII letters, digits, `-`, `_` and `.`",
+        )),
+    }
+}
+
+/// Returns the fields that are set, and have an effect on a sign-in only.
+pub(super) fn fields_of_sign_in(settings: &EndpointsConfig) -> Vec<&'static str> {
+    let fields = [
+        ("endpoints.landing", settings.landing.is_some()),
+        ("endpoints.failure_page", settings.failure_page.is_some()),
+        ("endpoints.redirect_navigation", settings.redirect_navigation),
+        ("endpoints.form_post", settings.form_post),
+        ("endpoints.cookie_name", settings.cookie_name.is_some() && !settings.has_sessions()),
+    ];
+    fields.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field).collect()
 }
 
 impl Inner {

@@ -30,6 +30,16 @@ const MALFORMED: AuthError = AuthError::MalformedCredentials(
     "The bearer token in the query contains characters that are not allowed.",
 );
 
+/// Marks a response to a request from whose query the layer removed a token, so that an outer layer does
+/// not put the URI into a redirect.
+#[derive(Clone)]
+pub(crate) struct HadQueryToken;
+
+/// Returns whether the query has a parameter with the name of RFC 6750 §2.3.
+pub(crate) fn has_access_token(uri: &Uri) -> bool {
+    uri.query().unwrap_or_default().split('&').any(|pair| is_named(pair, "access_token"))
+}
+
 fn is_named(pair: &str, name: &str) -> bool {
     let own = pair.split_once('=').map_or(pair, |(name, _)| name);
     percent_decode_str(own).eq(name.bytes())

@@ -9,8 +9,9 @@ use http_body::Body;
 
 use super::PROVENANCE_HEADER;
 use super::auth_layer::AuthLayer;
+use super::query::{self, HadQueryToken};
 use super::source::{Removed, TenantSource, TokenSource};
-use super::{query, web_socket};
+use super::web_socket;
 use crate::auth::{Attempt, Auth, AuthContext, AuthRequest, IncomingToken};
 use crate::error::{AuthError, ErrorResponse, Refusal};
 use crate::gate::{BoxFuture, Decision, Gate, ResponseBody};
@@ -97,6 +98,7 @@ impl<Q: Body> Gate<Q> for AuthLayer {
         }
         if removed.from_query {
             query::forbid_shared_caches(response.headers_mut());
+            response.extensions_mut().insert(HadQueryToken);
         }
         None
     }

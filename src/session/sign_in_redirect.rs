@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::config::{PublicPaths, is_local_path};
 use crate::gate::ResponseBody;
-use crate::layer::RequestHead;
+use crate::layer::{HadQueryToken, RequestHead, has_access_token};
 
 /// The headers that decide whether a browser is redirected.
 const VARY: HeaderValue =
@@ -34,7 +34,7 @@ impl SignInRedirect {
     /// the browser would be redirected without end.
     pub(super) fn redirect(&self, head: RequestHead<'_>) -> Option<Redirect> {
         let is_page = matches!(*head.method, Method::GET | Method::HEAD) && head.is_navigation();
-        if !is_page || has_credentials(head.headers) {
+        if !is_page || has_credentials(head) {
             return None;
         }
         let path = head.uri.path();
@@ -59,7 +59,10 @@ impl SignInRedirect {
 impl Redirect {
     /// Replaces a response that asks for a sign-in.
     pub(super) fn replace<B>(self, response: &mut Response<ResponseBody<B>>) {
-        if response.status() != StatusCode::UNAUTHORIZED || !asks_for_token(response.headers()) {
+        // The redirect would have the token in its URL.
+        let had_token = response.extensions().get::<HadQueryToken>().is_some();
+        let asks = response.status() == StatusCode::UNAUTHORIZED;
+        if had_token || !asks || !asks_for_token(response.headers()) {
             return;
         }
         let mut redirect = Response::new(bytes::Bytes::new());
@@ -72,12 +75,14 @@ impl Redirect {
     }
 }
 
-/// Returns whether a request has credentials other than `Basic`, which browsers also send to a proxy.
-fn has_credentials(headers: &HeaderMap) -> bool {
+/// Returns whether a request has credentials other than `Basic`, which browsers also send to a proxy. A
+/// layer that takes the token from another parameter marks its response.
+fn has_credentials(head: RequestHead<'_>) -> bool {
     let is_basic = |value: &HeaderValue| {
         value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "))
     };
-    headers.get_all(header::AUTHORIZATION).iter().any(|value| !is_basic(value))
+    let mut values = head.headers.get_all(header::AUTHORIZATION).iter();
+    values.any(|value| !is_basic(value)) || has_access_token(head.uri)
 }
 
 /// Returns whether a 401 asks for a token, and does not refuse one (RFC 6750 §3.1). A handler that answers 401

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 const GRPC: &[u8] = b"application/grpc";
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
@@ -107,6 +108,15 @@ impl<'r> RequestHead<'r> {
             None => self.prefers_html() && !self.has_any(&[SEC_FETCH_DEST, X_REQUESTED_WITH]),
         };
         is_page_load && !self.has_any(&NO_PAGE_LOADS)
+    }
+
+    /// Returns whether a page of another origin loads this as a part of itself: an image, a script, a frame, a
+    /// `fetch` (Fetch Metadata). Older browsers do not say it.
+    pub(crate) fn is_part_of_foreign_page(&self) -> bool {
+        let is_other =
+            |name: &HeaderName, text: &str| self.headers.get(name).is_some_and(|it| it != text);
+        is_other(&SEC_FETCH_SITE, "same-origin")
+            && (is_other(&SEC_FETCH_MODE, "navigate") || is_other(&SEC_FETCH_DEST, "document"))
     }
 
     fn has_any(&self, names: &[HeaderName]) -> bool {

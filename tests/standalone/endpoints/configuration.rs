@@ -414,6 +414,55 @@ fn reserved_sign_in_parameters_are_faults() {
     }
 }
 
+#[test]
+fn settings_of_missing_sign_in_are_faults() {
+    let without_sign_in = |more: &[(&str, &str)]| {
+        let settings = SIGN_IN.iter().filter(|(name, _)| *name != "REDIRECT_URI");
+        from_variables(&settings.chain(more).copied().collect::<Vec<_>>())
+    };
+    without_sign_in(&[]).unwrap();
+    for setting in [
+        ("FORM_POST", "true"),
+        ("LANDING", "/home"),
+        ("FAILURE_PAGE", "/sorry"),
+        ("COOKIE_NAME", "wave"),
+        ("REDIRECT_NAVIGATION", "true"),
+        ("REGISTER_AT_SIGN_IN", "true"),
+    ] {
+        let outcome = without_sign_in(&[setting]);
+        refused(outcome, &format!("WAVE_{}", setting.0), "WAVE_REDIRECT_URI");
+    }
+    // Sessions without a sign-in, which another process starts.
+    without_sign_in(&[("COOKIE_NAME", "wave"), ("SESSION_KEYS", KEY)]).unwrap();
+    // A sign-in in code takes the place of the settings.
+    let variables = [("P_LANDING", "/home"), ("P_FORM_POST", "true")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = AuthConfig::from_vars("P", variables);
+    let client = client("https://id.example").build().unwrap();
+    let endpoints = auth().endpoints().client(client).sign_in(sign_in()).configured(&config);
+    endpoints.build().unwrap();
+}
+
+#[test]
+fn wrong_database_is_one_fault() {
+    let more = [("REGISTER_AT_SIGN_IN", "true"), ("DATABASE_URL", "nonsense://x")];
+    let error = from_variables(&[&SIGN_IN[..], &more].concat()).unwrap_err();
+    assert_eq!(error.faults().len(), 1, "{error}");
+    refused(Err::<(), _>(error), "WAVE_DATABASE_URL", "");
+}
+
+#[test]
+fn invalid_cookie_names_are_one_fault() {
+    let all = |name| from_variables(&[&SIGN_IN[..], &[("SESSION_KEYS", KEY), name]].concat());
+    let longest = "w".repeat(56);
+    all(("COOKIE_NAME", longest.as_str())).unwrap();
+    for name in [&format!("{longest}w"), &"w".repeat(65), "a b", "\u{e4}", "a;"] {
+        let error = all(("COOKIE_NAME", name)).unwrap_err();
+        assert_eq!(error.faults().len(), 1, "{error}");
+        refused(Err::<(), _>(error), "WAVE_COOKIE_NAME", "56 characters");
+    }
+}
+
 #[tokio::test]
 async fn authorization_request_keeps_its_own_parameters() {
     let client = client("https://id.example").authorization_url(AUTHORIZE).build().unwrap();

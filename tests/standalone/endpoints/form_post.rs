@@ -306,3 +306,26 @@ async fn variable_and_file_turn_form_post_on() {
     let error = endpoints.build().unwrap_err().to_string();
     assert!(error.contains("response_mode") && error.contains("set form_post"), "{error}");
 }
+
+#[tokio::test]
+async fn other_sites_cannot_evict_pending_sign_ins() {
+    let env = setup().build().await;
+    let browser = env.visitor();
+    let form = start(&env, &browser).await;
+    let page = format!("{LOGIN}?return_to=/{}", "a".repeat(1500));
+    for (mode, destination) in
+        [("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe"), ("no-cors", "script")]
+    {
+        env.clock.advance(MINUTE / 60);
+        let headers = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", mode),
+            ("sec-fetch-dest", destination),
+        ];
+        let answer = browser.send(Method::GET, &page, &headers, "").await;
+        assert_eq!(answer.header("location"), refused("invalid_request"), "{destination}");
+        assert_eq!(answer.header_opt("set-cookie"), None, "{destination}");
+    }
+    assert_eq!(browser.cookie_names().len(), 1);
+    assert_eq!(post(&browser, LOGIN, &form, "cross-site").await.header("location"), "/me");
+}

@@ -1,10 +1,11 @@
 //! Browsers that load a page without a session go to the sign-in, and come back.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::routing::get;
 use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::error::{ErrorResponse, ProblemJson, Refusal};
 use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::layer::TokenSource;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::{Identity, scope};
@@ -134,6 +135,45 @@ async fn sign_in_does_not_redirect_to_itself() {
     assert_eq!(page, "/own-401?from=login&error=invalid_request");
     assert_eq!(load(&browser, &page).await.status, 401);
     assert_eq!(load(&browser, "/own-401?from=login").await.status, 303);
+}
+
+#[tokio::test]
+async fn query_tokens_are_in_no_redirect() {
+    let env = env().await;
+    let sessions = Sessions::builder(&env.auth, env.client.clone(), SealingKeys::random().unwrap());
+    let sessions = sessions.build().unwrap();
+    let endpoints = env.auth.endpoints().client(env.client.clone()).sessions(sessions.clone());
+    let sign_in = SignIn::new(REDIRECT).redirect_navigation();
+    let layer = |name| {
+        let sources = [TokenSource::Authorization, TokenSource::insecure_query(name)];
+        env.auth.layer().tokens_from(sources)
+    };
+    // Handlers that do not know this user, and a route that reads no token from the query.
+    let own_401 = || get(async || StatusCode::UNAUTHORIZED);
+    let app = axum::Router::new()
+        .route("/own", own_401().layer(layer("access_token")))
+        .route("/ticket", own_401().layer(layer("ticket")))
+        .route("/optional", own_401().layer(layer("ticket").optional()))
+        .route("/me", own_401().layer(env.auth.layer()))
+        .layer(endpoints.sign_in(sign_in).build().unwrap())
+        .layer(sessions.layer());
+    let server = Server::axum(app).await;
+    let token = env.provider.token().subject("bob-id").sign();
+    for (path, status) in [
+        (format!("/own?access_token={token}&a=b"), 401),
+        (format!("/own?access_token={token}&access_token={token}"), 400),
+        (format!("/ticket?a&tick%65t={token}"), 401),
+        (format!("/optional?ticket={token}"), 401),
+        (format!("/me?access%5Ftoken={token}"), 401),
+        ("/own?a=b".to_owned(), 303),
+        ("/ticket".to_owned(), 303),
+        ("/optional?tickets=x".to_owned(), 303),
+    ] {
+        let answer = server.get(&path, &NAVIGATE).await;
+        assert_eq!(answer.status, status, "{path}");
+        let location = answer.header_opt("location").unwrap_or_default();
+        assert!(!location.contains(&token), "{location}");
+    }
 }
 
 #[tokio::test]

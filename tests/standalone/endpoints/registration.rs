@@ -10,11 +10,13 @@ use scaikey_auth::endpoints::Endpoint;
 use scaikey_auth::registrar::{
     MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError, Registration,
 };
+use scaikey_auth::tenant::TenantStatus;
 use scaikey_auth::testing::{Fault, ProviderEndpoint, TokenBuilder};
 use serde_json::json;
 
 use super::env::{REDIRECT, Setup, TestEnv};
 use crate::support::Log;
+use crate::support::tenants::{Store, StoreMode, tenant};
 
 /// A table of users without workspaces, which fails on demand.
 #[derive(Debug, Clone, Default)]
@@ -194,6 +196,87 @@ async fn clients_are_registered_before_they_get_tokens() {
     let calls = users.calls();
     env.sign_in(&env.visitor()).await.assert_oauth_error(500, "server_error");
     assert_eq!(users.calls(), calls);
+}
+
+/// A service that registers at sign-in, and has these tenants.
+async fn env_with_tenants(setup: Setup, tenants: Store, users: &Users) -> TestEnv {
+    let setup = setup.sign_in(|it| it.failure_page("/sorry"));
+    env(setup.auth(|auth| auth.tenants(tenants)), users).await
+}
+
+#[tokio::test]
+async fn sign_in_registers_nobody_of_refused_tenants() {
+    let suspended = tenant("tenant-1", TenantStatus::Suspended);
+    for tenants in [Store::with(&["another"]), Store::over([suspended].into_iter().collect())] {
+        let users = Users::default();
+        let env = env_with_tenants(Setup::with_sessions(), tenants, &users).await;
+        let bearer = format!("Bearer {}", bare(&env).sign());
+        let bearer = [("authorization", bearer.as_str())];
+        let register = env.visitor().send(Method::POST, "/v1/auth/register", &bearer, "").await;
+        let browser = env.visitor();
+        let answer = env.sign_in(&browser).await;
+        assert_eq!((register.status, users.calls()), (403, 0), "{register:?}");
+        assert_eq!(answer.header("location"), "/sorry?error=access_denied");
+        assert!(browser.cookie_names().is_empty(), "there is no session");
+        assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 1);
+    }
+}
+
+#[tokio::test]
+async fn clients_of_refused_tenants_get_no_tokens() {
+    let users = Users::default();
+    let env = env_with_tenants(Setup::default(), Store::with(&["another"]), &users).await;
+    let verifier = scaikey_auth::exchange::PkceVerifier::generate().unwrap();
+    let code = env.provider.authorize("bob", "wave", REDIRECT, &verifier.challenge());
+    let form = format!("code={code}&code_verifier={}", verifier.secret().expose());
+    let answer = env.visitor().post_form("/v1/auth/login", &form).await;
+    answer.assert_oauth_error(400, "access_denied");
+    assert_eq!(users.calls(), 0);
+}
+
+#[tokio::test]
+async fn unavailable_tenants_fail_the_sign_in() {
+    let (users, tenants) = (Users::default(), Store::with(&["tenant-1"]));
+    let env = env_with_tenants(Setup::with_sessions(), tenants.clone(), &users).await;
+    let browser = env.visitor();
+    tenants.set_mode(StoreMode::Failing);
+    let answer = env.sign_in(&browser).await;
+    assert_eq!(answer.header("location"), "/sorry?error=temporarily_unavailable");
+    assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 0, "it may be repeated");
+    assert_eq!(users.calls(), 0);
+    tenants.set_mode(StoreMode::Normal);
+    assert_eq!(env.sign_in(&browser).await.header("location"), "/me");
+    assert_eq!(users.calls(), 1);
+}
+
+/// A store that does not answer.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait]
+impl Registrar for Hanging {
+    async fn register(&self, _: &Identity) -> Result<Registration, RegistrarError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn hanging_store_fails_the_sign_in() {
+    let setup = Setup::with_sessions().sign_in(|it| it.failure_page("/sorry"));
+    let setup = setup.endpoints(|endpoints| endpoints.registrar(Hanging).register_at_sign_in());
+    let env = setup.build().await;
+    let answer = env.sign_in(&env.visitor()).await;
+    assert_eq!(answer.header("location"), "/sorry?error=temporarily_unavailable");
+}
+
+#[tokio::test]
+async fn sessions_start_for_users_of_unknown_tenants() {
+    // Each request of the session is refused, until its tenant is known.
+    let setup = Setup::with_sessions();
+    let env = setup.auth(|auth| auth.tenants(Store::with(&["another"]))).build().await;
+    let browser = env.visitor();
+    assert_eq!(env.sign_in(&browser).await.header("location"), "/me");
+    assert_eq!(browser.get("/me").await.status, 403);
 }
 
 /// Signs bob in with these profile claims in the access token and in the ID token, and returns his

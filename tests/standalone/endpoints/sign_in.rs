@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::Method;
 use scaikey_auth::Auth;
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
@@ -154,6 +155,35 @@ async fn long_return_paths_are_bounded_in_size() {
 }
 
 #[tokio::test]
+async fn parts_of_foreign_pages_start_nothing() {
+    let env = TestEnv::new().await;
+    let browser = env.visitor();
+    for (site, mode, destination, status) in [
+        // A sibling sub-domain: browsers take its `SameSite=Lax` cookies.
+        ("same-site", "no-cors", "image", 400),
+        ("same-site", "navigate", "iframe", 400),
+        ("cross-site", "cors", "empty", 400),
+        ("cross-site", "navigate", "document", 303),
+        ("none", "navigate", "document", 303),
+        // Pages of this host can start a sign-in in a hidden frame.
+        ("same-origin", "navigate", "iframe", 303),
+    ] {
+        let headers = [
+            ("sec-fetch-site", site),
+            ("sec-fetch-mode", mode),
+            ("sec-fetch-dest", destination),
+            // A prerendered page that the user opens is a page load.
+            ("sec-purpose", "prefetch;prerender"),
+        ];
+        let before = browser.cookie_names().len();
+        let answer = browser.send(Method::GET, "/v1/auth/login", &headers, "").await;
+        assert_eq!(answer.status, status, "{site} {destination}: {answer:?}");
+        let started = browser.cookie_names().len() - before;
+        assert_eq!(started, usize::from(status == 303), "{site} {destination}");
+    }
+}
+
+#[tokio::test]
 async fn process_with_same_keys_completes_sign_in() {
     let keys = SealingKeys::random().unwrap();
     let mut setup = Setup::default();
@@ -187,6 +217,11 @@ async fn return_to_cannot_leave_this_host() {
         "\\\\evil.example",
         "javascript:alert(1)",
         "evil",
+        // Browsers resolve dot segments, and request `//evil.example` of this host.
+        "/.//evil.example",
+        "/a/..//evil.example",
+        "/%2e//evil.example",
+        "/..//evil.example",
     ] {
         // `%09` arrives decoded.
         let to = to.replace("%09", "\t");
