@@ -22,7 +22,7 @@ use scaikey_auth::tenant::{CachedTenants, TenantStatus};
 use scaikey_auth::{Auth, AuthContext, Identity, Tenant, TenantId, TenantResolver, role};
 use scaikey_auth::{config::MockUser, error::BoxError, extract::TenantRow};
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 mod serve;
@@ -133,8 +133,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let auth = Auth::from_env("SCAIWAVE").mock_user(mock.claim("roles", vec!["editor"]));
     let pool = database().await?;
     let auth = auth.tenants(CachedTenants::new(Workspaces(pool.clone()))).build()?;
-    let at = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&at).await.map_err(|why| format!("LISTEN={at}: {why}"))?;
+    let listener = serve::listen().await?;
     println!("listening on http://{}", listener.local_addr()?);
     serve::serve(listener, app(&auth, pool), serve::HEAD_TIMEOUT).await;
     Ok(())
@@ -142,7 +141,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt::init(); // prints nothing unless RUST_LOG is set
+    serve::log_warnings();
     if let Err(problem) = run().await {
         eprintln!("{problem}");
         std::process::exit(1);

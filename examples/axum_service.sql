@@ -14,5 +14,6 @@ CREATE TABLE IF NOT EXISTS notes (
 
 INSERT INTO workspaces (id, name, suspended) VALUES
     ('0190a3c4-7a1e-7c2a-9f00-5d1b52f0a001', 'acme', FALSE),
-    ('0190a3c4-7a1e-7c2a-9f00-5d1b52f0a002', 'late', TRUE)
+    ('0190a3c4-7a1e-7c2a-9f00-5d1b52f0a002', 'late', TRUE),
+    ('0190a3c4-7a1e-7c2a-9f00-5d1b52f0a003', 'beta', FALSE)
 ON CONFLICT DO NOTHING;

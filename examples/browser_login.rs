@@ -20,7 +20,6 @@ use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, Provider, User};
 use scaikey_auth::{Auth, Identity, IssuerConfig, Tenant, TokenExchangeClient};
-use tokio::net::TcpListener;
 
 mod serve;
 
@@ -63,7 +62,7 @@ fn app(issuer: String, base_url: &str) -> Result<Router, BoxError> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt::init(); // prints errors only; set RUST_LOG=info for more
+    serve::log_warnings();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,12 +73,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), BoxError> {
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!(
-            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example browser_login"
-        )
-    })?;
+    let listener = serve::listen().await?;
     // Browsers accept secure cookies over plain http from `localhost`.
     let here = format!("http://localhost:{}", listener.local_addr()?.port());
     let provider = Provider::start().await;

@@ -14,7 +14,6 @@ use scaikey_auth::tenant::{CachedTenants, TenantStatus};
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{Auth, IssuerConfig, Tenant, TenantId, TenantResolver};
 use sqlx::SqlitePool;
-use tokio::net::TcpListener;
 
 mod serve;
 
@@ -50,12 +49,7 @@ async fn plan(TenantRow(workspace): TenantRow<Workspace>) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!(
-            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example custom_tenants --features sqlite"
-        )
-    })?;
+    let listener = serve::listen().await?;
     let provider = Provider::start().await;
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
     let auth = Auth::builder()

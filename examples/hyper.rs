@@ -10,7 +10,6 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use scaikey_auth::{Auth, AuthContext, IssuerConfig, testing::Provider};
-use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 
 mod serve;
@@ -24,12 +23,7 @@ async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!(
-            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example hyper"
-        )
-    })?;
+    let listener = serve::listen().await?;
     let provider = Provider::start().await;
     let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").build()?;

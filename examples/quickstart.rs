@@ -10,7 +10,6 @@ use axum::{Router, routing::get};
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{Auth, ConfigError, Identity, IssuerConfig, Tenant, scope};
-use tokio::net::TcpListener;
 
 mod serve;
 
@@ -46,12 +45,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!(
-            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example quickstart"
-        )
-    })?;
+    let listener = serve::listen().await?;
     // ES256 tokens are short, which keeps the `curl` lines short.
     let provider = Provider::builder().algorithms([Algorithm::ES256]).start().await;
     let api = api(provider.issuer())?;

@@ -46,7 +46,6 @@ use scaikey_auth::{
     TokenExchangeClient, role, scope,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 mod serve;
@@ -111,12 +110,7 @@ fn endpoints(
 
 async fn run(auth: Auth, client: TokenClient, endpoints: Endpoints) -> Result<(), BoxError> {
     let (delay, limit) = (seconds("STOP_DELAY", 5)?, seconds("STOP_LIMIT", 20)?);
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!(
-            "Cannot listen on {listen}: {error}.\nSet LISTEN to another address, for example LISTEN=127.0.0.1:8081."
-        )
-    })?;
+    let listener = serve::listen().await?;
     let mut signals = StopSignals::new()?;
     reload_on_hangup(&endpoints)?;
     tracing::info!("listening on http://{}", listener.local_addr()?);

@@ -22,7 +22,6 @@ use scaikey_auth::error::BoxError;
 use scaikey_auth::layer::TokenSource;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::{Auth, AuthContext, ConfigError, IssuerConfig};
-use tokio::net::TcpListener;
 
 mod serve;
 
@@ -83,7 +82,7 @@ fn app(issuer: String) -> Result<Router, ConfigError> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt::init(); // prints errors only; set RUST_LOG=info for more
+    serve::log_warnings();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -94,12 +93,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), BoxError> {
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| {
-        format!(
-            "Cannot listen on {listen}: {error}.\nChoose another address: LISTEN=127.0.0.1:8081 cargo run --example streams"
-        )
-    })?;
+    let listener = serve::listen().await?;
     let here = format!("http://{}", listener.local_addr()?);
     let seconds = std::env::var("TOKEN_SECONDS").ok().and_then(|text| text.parse().ok());
     let lifetime = Duration::from_secs(seconds.unwrap_or(10));

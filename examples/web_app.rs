@@ -125,8 +125,8 @@ async fn app(issuer: String, base: &str, pool: SqlitePool) -> Result<Router, Box
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let listen = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
-    let listener = tokio::net::TcpListener::bind(&listen).await?;
+    serve::log_warnings(); // such as the reason why a sign-in failed
+    let listener = serve::listen().await?;
     // Browsers accept secure cookies over plain http from `localhost`.
     let base = format!("http://localhost:{}/app", listener.local_addr()?.port());
     let provider = Provider::start().await;

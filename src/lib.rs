@@ -50,7 +50,7 @@
 //! | [`proof`], [`admission`] | proof of possession (DPoP, mTLS): [`ProofVerifier`](proof::ProofVerifier); checks of valid tokens, such as deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
 //! | [`replay`] | tokens that may be used only once: [`ReplayLog`](replay::ReplayLog) |
 //! | [`tenant`] | tenant stores: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
-//! | [`registrar`] | this service's record of each user (*participant*), with a workspace: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
+//! | [`registrar`] | this service's record of each user (*participant*), with or without a workspace: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
 //! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
 //! | [`outbound`] | a layer for HTTP clients, also for `reqwest`: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
 //! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`Throttle`](endpoints::Throttle) |

@@ -1,7 +1,10 @@
-//! Serves HTTP/1.1 for the examples: hyper with a time limit for request heads, and a graceful stop.
+//! What the examples share: a log, a listener, and a server for HTTP/1.1. The server is hyper with a time
+//! limit for request heads, and a graceful stop.
 //!
 //! `axum::serve` has no such limit: a client that sends half a head, or nothing, keeps its
 //! connection and its file descriptor open forever.
+
+#![allow(dead_code, reason = "each example uses a part")]
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -17,9 +20,28 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::{Service, ServiceExt as _};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// The time limit for a request head, and for an idle connection between two requests.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Logs warnings and errors to the error output; with `RUST_LOG`, what it says.
+pub(crate) fn log_warnings() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy());
+    log.with_writer(std::io::stderr).init();
+}
+
+/// Listens on the address in `LISTEN`, by default on `127.0.0.1:8080`.
+pub(crate) async fn listen() -> Result<TcpListener, String> {
+    let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+    TcpListener::bind(&address).await.map_err(|why| {
+        format!(
+            "Cannot listen on {address}: {why}. Set LISTEN to another address, for example LISTEN=127.0.0.1:8081."
+        )
+    })
+}
 
 /// A share in the stop of the server. Each request has one in its extensions. The server waits until all
 /// are dropped, so a web socket keeps a clone.
@@ -34,7 +56,6 @@ impl Stop {
     }
 }
 
-#[allow(dead_code, reason = "the example `service` calls `serve_until`")]
 /// Serves until the process ends. Adds the client address to each request, because the endpoints
 /// throttle by address.
 pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, head_timeout: Duration)

@@ -136,7 +136,8 @@ impl AuthLayer {
     /// }
     /// ```
     ///
-    /// Requests that are refused, and those without a token, have no caller.
+    /// Requests that this layer refuses, and those without a token, have no caller. A request that a guard
+    /// refuses has one.
     #[must_use]
     pub fn record_identity(self, fields: IdentityFields) -> Self {
         self.with_options(|options| options.recorded = Some(fields))

@@ -21,6 +21,17 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A registrar that uses the tables `auth_participants` and `auth_workspaces` (features `sqlite`,
 /// `postgres`). Clones share the connections.
 ///
+/// ```
+/// # #[cfg(feature = "postgres")]
+/// # async fn example(auth: scaikey_auth::Auth) -> Result<(), Box<dyn std::error::Error>> {
+/// use scaikey_auth::Secret;
+/// use scaikey_auth::registrar::SqlRegistrar;
+///
+/// let registrar = SqlRegistrar::connect(&Secret::new("postgres://wave@db.example/wave")).await?;
+/// let endpoints = auth.endpoints().registrar(registrar).build()?; // adds `POST /v1/auth/register`
+/// # Ok(()) }
+/// ```
+///
 /// ```sql
 /// CREATE TABLE auth_participants (
 ///     id             TEXT PRIMARY KEY,   -- random, a UUID of version 4

@@ -12,9 +12,11 @@ mod postgres;
 use self::postgres::Postgres;
 use crate::support::http::{Answer, client, get, send};
 use crate::support::process::Program;
+use crate::support::within_timeout;
 
 const ACME: &str = "0190a3c4-7a1e-7c2a-9f00-5d1b52f0a001";
 const LATE: &str = "0190a3c4-7a1e-7c2a-9f00-5d1b52f0a002";
+const BETA: &str = "0190a3c4-7a1e-7c2a-9f00-5d1b52f0a003";
 const FREE_PORT: (&str, &str) = ("LISTEN", "127.0.0.1:0");
 const MOCK: (&str, &str) = ("SCAIWAVE_AUTH_MODE", "mock");
 
@@ -29,6 +31,10 @@ async fn start(database: &Postgres, environment: &[(&str, &str)]) -> (Program, S
 
 async fn post(url: &str, token: &str, text: &'static str) -> Answer {
     send(client().post(url).bearer_auth(token).body(text)).await
+}
+
+async fn stream(url: &str, token: &str) -> reqwest::Response {
+    client().get(format!("{url}/events")).bearer_auth(token).send().await.unwrap()
 }
 
 #[tokio::test]
@@ -48,8 +54,16 @@ async fn notes_belong_to_workspaces() {
     assert_eq!(post(&notes, &editor, "buy milk").await.status, 201);
     assert_eq!(post(&notes, &member, "no").await.status, 403, "lacks the role");
     assert_eq!(get(&notes, Some(&member)).await.json(), json!(["buy milk"]));
+    let neighbour = provider.token().tenant(BETA).roles(["editor"]).sign();
+    assert_eq!(get(&notes, Some(&neighbour)).await.json(), json!([]));
+    let mut events = stream(&url, &neighbour).await;
+    assert_eq!(post(&notes, &editor, "buy bread").await.status, 201);
+    assert_eq!(post(&notes, &neighbour, "sell milk").await.status, 201);
+    let event = within_timeout(events.chunk()).await.unwrap().unwrap();
+    assert_eq!(event, "data: sell milk\n\n".as_bytes(), "the first event of its own workspace");
+    assert_eq!(get(&notes, Some(&neighbour)).await.json(), json!(["sell milk"]));
     // In upper case, it is another tenant id.
-    for tenant in [LATE, &ACME.to_uppercase(), "0190a3c4-7a1e-7c2a-9f00-5d1b52f0a003", "acme"] {
+    for tenant in [LATE, &ACME.to_uppercase(), "0190a3c4-7a1e-7c2a-9f00-5d1b52f0a004", "acme"] {
         let token = provider.token().tenant(tenant).sign();
         assert_eq!(get(&notes, Some(&token)).await.status, 403, "{tenant}");
     }
@@ -76,8 +90,7 @@ async fn events_end_with_the_token() {
     let mut seconds = 2;
     let mut stream = loop {
         let token = member.clone().expires_in(Duration::from_secs(seconds)).sign();
-        let request = client().get(format!("{url}/events")).bearer_auth(token);
-        let stream = request.send().await.unwrap();
+        let stream = stream(&url, &token).await;
         if stream.status() == 200 {
             break stream;
         }
@@ -87,7 +100,7 @@ async fn events_end_with_the_token() {
     assert_eq!(post(&format!("{url}/notes"), &editor, "buy milk").await.status, 201);
     let mut received = String::new();
     // Ends with the token, not with an error.
-    while let Some(part) = stream.chunk().await.unwrap() {
+    while let Some(part) = within_timeout(stream.chunk()).await.unwrap() {
         received.push_str(std::str::from_utf8(&part).unwrap());
     }
     // On a slow machine, the note comes after the end.
@@ -97,10 +110,11 @@ async fn events_end_with_the_token() {
 #[tokio::test]
 async fn mock_mode_needs_no_provider() {
     let database = Postgres::start();
-    let (_service, url) = start(&database, &[MOCK]).await;
-    let mut events = client().get(format!("{url}/events")).bearer_auth("x").send().await.unwrap();
+    let (mut service, url) = start(&database, &[MOCK]).await;
+    service.stderr.line("WARN").await; // about the mode
+    let mut events = stream(&url, "x").await;
     assert_eq!(post(&format!("{url}/notes"), "x", "buy milk").await.status, 201);
-    let event = events.chunk().await.unwrap().unwrap();
+    let event = within_timeout(events.chunk()).await.unwrap().unwrap();
     assert_eq!(event, "data: buy milk\n\n".as_bytes());
 }
 
@@ -113,6 +127,7 @@ async fn start_errors_name_the_remedy() {
     for (environment, parts) in [
         (vec![MOCK], ["DATABASE_URL", "docker run"]),
         (vec![MOCK, nothing], ["No database at DATABASE_URL", ""]),
+        (vec![MOCK, works, ("LISTEN", "here")], ["Cannot listen on here", "LISTEN="]),
         (vec![works], ["SCAIWAVE_ISSUER is missing", "SCAIWAVE_AUDIENCE is missing"]),
     ] {
         let (code, _, stderr) = Program::example("axum_service", &environment).end().await;

@@ -61,12 +61,16 @@ async fn quickstart_debug_log_gives_the_reason() {
     quickstart.stdout.line("insufficient_scope").await;
 }
 
+/// The examples that listen first. `axum_service` needs a database before, so its tests do this.
+const LISTENING: [&str; 7] =
+    ["quickstart", "hyper", "service", "streams", "browser_login", "web_app", "custom_tenants"];
+
 #[tokio::test]
 async fn unusable_listen_address_is_explained() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (listen, problem) in [(taken.as_str(), "in use"), ("here", "invalid")] {
-        for example in ["quickstart", "hyper", "service"] {
+        for example in LISTENING {
             let environment = [("LISTEN", listen), ("SCAIWAVE_AUTH_MODE", "mock")];
             let (code, _, stderr) = Program::example(example, &environment).end().await;
             assert_eq!(code, Some(1), "{example}: {stderr}");

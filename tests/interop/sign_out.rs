@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Provider, Site};
+use crate::support::eventually;
 use crate::support::process::Program;
 use crate::support::webdriver::Browser;
 
@@ -69,9 +70,8 @@ async fn next_sign_in_asks_for_the_password() {
     browser.has("button[name=logout]").await;
     browser.click("button[name=logout]").await;
     // Without `return_to` it arrives at the landing page.
-    while browser.url().await != format!("{}/", site.url()) {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let landing = format!("{}/", site.url());
+    eventually(async || browser.url().await == landing).await;
     site.open_login(&browser).await;
     enter_password(&browser).await;
 }

@@ -64,7 +64,7 @@ fn public_types_have_an_example() {
     let mut missing = Vec::new();
     let mut names = BTreeSet::new();
     for item in public_types() {
-        let has_example = documentation(&item.file, &item.name).contains("```");
+        let has_example = has_rust_block(&documentation(&item.file, &item.name));
         let path = item.path();
         if !has_example && !excepted.contains(&path) {
             missing.push(format!("{path} ({})", item.file));
@@ -76,6 +76,24 @@ fn public_types_have_an_example() {
     assert!(missing.is_empty(), "{} types have no example: {missing:#?}", missing.len());
     let obsolete: Vec<_> = excepted.difference(&names).collect();
     assert!(obsolete.is_empty(), "these exceptions have an example or do not exist: {obsolete:?}");
+}
+
+/// Whether a doc comment has a block that rustdoc compiles.
+fn has_rust_block(documentation: &str) -> bool {
+    let fences = documentation
+        .lines()
+        .filter_map(|line| line.trim_start_matches("/// ").strip_prefix("```"));
+    let mut openings = fences.step_by(2);
+    openings.any(|language| ["", "rust", "no_run", "rust,no_run"].contains(&language))
+}
+
+#[test]
+fn only_compiled_blocks_are_examples() {
+    assert!(!has_rust_block("/// A table.\n/// ```sql\n/// SELECT 1\n/// ```"));
+    assert!(!has_rust_block("/// ```text\n/// ```\n/// ```ignore\n/// ```"));
+    assert!(has_rust_block(
+        "/// ```sql\n/// SELECT 1\n/// ```\n///\n/// ```no_run\n/// f();\n/// ```"
+    ));
 }
 
 /// Returns the doc comment of a type, including its attributes.

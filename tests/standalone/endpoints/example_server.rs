@@ -63,6 +63,7 @@ fn examples_serve_with_head_timeouts() {
     for file in files.filter(|path| path.extension().is_some_and(|it| it == "rs")) {
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("axum::serve(") && !text.contains("serve_connection"), "{file:?}");
+        assert!(!text.contains("\"LISTEN\""), "{file:?}: `serve::listen` explains its errors");
         servers += usize::from(text.contains("serve::HEAD_TIMEOUT"));
     }
     assert!(servers >= 5, "{servers}");
