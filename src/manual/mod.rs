@@ -63,7 +63,7 @@
 //! | Cognito | [Amazon Cognito](providers#amazon-cognito) |
 //! | configuration, file, environment | [configuration](operating#configuration), [variables](operating#environment-variables) |
 //! | conformance suite | [suites](testing#items), [adding a store](contributing#add-a-store) |
-//! | cookie | [sign-in cookies](endpoints#browser-sign-in), [session cookies](endpoints#sessions) |
+//! | cookie | [sign-in cookies](endpoints#cookies), [session cookies](endpoints#sessions) |
 //! | CORS, preflight | [step 1](request) |
 //! | CSRF, origin | [sessions](endpoints#sessions), [threats](threats#sign-in-and-sessions) |
 //! | default | [defaults of all variables](operating#environment-variables) |
@@ -73,7 +73,9 @@
 //! | e-mail | [participants](tenants#participants), [an identity](request#where-an-identity-comes-from) |
 //! | Entra ID, Azure | [Microsoft Entra ID](providers#microsoft-entra-id), [on-behalf-of](exchange#microsoft-entra-id), [missing groups](request#groups-that-a-token-leaves-out) |
 //! | error format, problem+json | [answers](request#answers), [`ErrorResponse`](crate::error::ErrorResponse) |
+//! | error page, failure page | [error pages](endpoints#error-pages) |
 //! | example | [a table of the examples](testing#examples) |
+//! | form post, Apple | [form post](endpoints#form-post), [other providers](providers#other-providers) |
 //! | Google | [Google](providers#google) |
 //! | graceful shutdown, SIGTERM | [stopping without errors](deploying#stopping-without-errors) |
 //! | group | [roles and groups](request#where-an-identity-comes-from), [guards](request#guards) |
@@ -116,7 +118,9 @@
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
 //! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
 //! | session | [sessions](endpoints#sessions) |
+//! | SIGHUP, reload | [secrets](deploying#secrets), [secrets in files](operating#secrets-in-files) |
 //! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |
+//! | sub-path, prefix | [behind a proxy](endpoints#behind-a-proxy) |
 //! | Supabase | [Supabase](providers#supabase) |
 //! | test, forged token | [testing your service](testing) |
 //! | token exchange, RFC 8693 | [exchange](exchange#grants), [outbound](outbound#choosing-the-token) |
