@@ -38,7 +38,7 @@ pub(crate) use auth_config::AuthConfig;
 pub(crate) use fault::ConfigError;
 pub(crate) use issuer::{
     IssuerConfig, KeyAccess, MISSING_ISSUER, OTHER_PLACEHOLDER, Route, TENANT_PLACEHOLDER,
-    fits_url, has_other_placeholder, is_loopback, problem_of_document,
+    fits_url, has_other_placeholder, has_user_information, is_loopback, problem_of_document,
 };
 pub(crate) use mode::AuthMode;
 pub(crate) use origin::Origin;

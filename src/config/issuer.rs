@@ -690,7 +690,7 @@ impl IssuerConfig {
         // elsewhere.
         let url = Url::parse(&url.replace(TENANT_PLACEHOLDER, "1"))
             .map_err(|_| "is not a URL: write it as https://host/path")?;
-        if !url.username().is_empty() || url.password().is_some() {
+        if has_user_information(&url) {
             return Err("contains a user name or password: remove them".to_owned());
         }
         self.plain_http().check(&url)
@@ -725,7 +725,7 @@ pub(crate) fn problem_of_document(field: &str, url: &str) -> Option<String> {
     let (document, after) = document.split_once('/').unwrap_or((document, ""));
     let is_metadata = ["openid-configuration", "oauth-authorization-server"].contains(&document);
     match field {
-        "issuer" if parsed.username().is_empty() && parsed.password().is_none() => {
+        "issuer" if !has_user_information(&parsed) => {
             let server = &parsed[..Position::BeforePath];
             let path = if after.is_empty() { before.to_owned() } else { format!("{before}/{after}") };
             let path = path.replace("%7Btenant_id%7D", TENANT_PLACEHOLDER);
@@ -773,6 +773,11 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
+}
+
+/// Returns whether a URL contains a user name or a password.
+pub(crate) fn has_user_information(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 const MAX_LEEWAY: Duration = Duration::from_secs(600);

@@ -113,6 +113,14 @@ impl PublicPaths {
         resolved(page).is_some_and(|url| url.path() == self.login)
     }
 
+    /// Returns whether an absolute URL is that of `login`. The query is not compared.
+    pub(crate) fn is_login_url(&self, url: &str) -> bool {
+        let url = Url::parse(url).ok();
+        url.is_some_and(|url| {
+            url.origin().ascii_serialization() == self.origin && url.path() == self.login
+        })
+    }
+
     /// Returns whether `path`, as this service sees it, may be the path of `login`.
     pub(crate) fn is_login(&self, path: &str) -> bool {
         path == self.local_login || self.login.ends_with(path)

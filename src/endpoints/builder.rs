@@ -16,7 +16,9 @@ use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
-use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, Origin, is_path_prefix};
+use crate::config::{
+    AuthConfig, AuthMode, ConfigError, Fault, Origin, PublicPaths, is_path_prefix,
+};
 use crate::error::{ErrorResponse, ProblemJson};
 use crate::exchange::TokenExchangeClient;
 use crate::guard::{Guard, scope};
@@ -559,8 +561,20 @@ impl EndpointsBuilder {
             let fault = |field: &&str| Fault::new(*field, NO_SIGN_IN);
             faults.extend(self.sign_in_settings.iter().map(fault));
         }
+        self.check_page_after_sign_out(faults);
         self.check_client(faults);
         self.check_registration(faults);
+    }
+
+    fn check_page_after_sign_out(&self, faults: &mut Vec<Fault>) {
+        let page = self.inner.sessions.as_ref().and_then(Sessions::post_logout_redirect_uri);
+        let login = self.inner.sign_in.as_ref().map(SignIn::redirect_uri);
+        let paths = login.and_then(|login| PublicPaths::new(login, &self.login_path()));
+        if page.zip(paths).is_some_and(|(page, paths)| paths.is_login_url(page)) {
+            let problem = "is the URL of `login`, which would start another sign-in: set it to the URL of \
+                           `logout` beside it, or to a public page";
+            faults.push(Fault::new("post_logout_redirect_uri", problem));
+        }
     }
 
     fn check_registration(&self, faults: &mut Vec<Fault>) {

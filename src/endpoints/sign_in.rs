@@ -8,7 +8,9 @@ use url::Url;
 
 use super::Inner;
 use super::response::{Failure, invalid_request};
-use crate::config::{EndpointsConfig, Fault, PublicPaths, is_local_path, is_loopback};
+use crate::config::{
+    EndpointsConfig, Fault, PublicPaths, has_user_information, is_local_path, is_loopback,
+};
 use crate::error::AuthError;
 use crate::exchange::reserved_parameter;
 use crate::identity::Scopes;
@@ -385,8 +387,11 @@ impl SignIn {
             let secure =
                 |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
             let is_plain = !uri.contains(['{', '}']);
-            if !url.is_some_and(|url| secure(&url) && url.fragment().is_none() && is_plain) {
-                let problem = "must be an https URL without fragment and braces (http for loopback only): \
+            let is_usable = |url: &Url| {
+                secure(url) && url.fragment().is_none() && !has_user_information(url) && is_plain
+            };
+            if !url.as_ref().is_some_and(is_usable) {
+                let problem = "must be an https URL without user information, fragment and braces (http for loopback only): \
                                set it to the public URL of `login`";
                 faults.push(Fault::new("redirect_uri", problem));
             }

@@ -10,13 +10,14 @@ use super::breaker::Breakers;
 use super::cache::{ClientFingerprint, MemoryCache, TokenCache};
 use super::cached::CachedExchange;
 use super::contract::{AnswerRules, Relaxed};
+use super::end_session::EndSessionSearch;
 use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls};
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
     AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, ExchangeGrant, Fault, IssuerConfig,
     MISSING_ISSUER, OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER,
-    has_other_placeholder, problem_of_document,
+    has_other_placeholder, has_user_information, problem_of_document,
 };
 use crate::identity::{ClaimsMapping, InvalidClaimPath};
 use crate::issuer::{
@@ -511,6 +512,8 @@ impl TokenExchangeBuilder {
     /// * [`discovery_url`](Self::discovery_url), [`revocation_url`](Self::revocation_url),
     ///   [`authorization_url`](Self::authorization_url) or [`end_session_url`](Self::end_session_url)
     ///   has `{tenant_id}`;
+    /// * [`authorization_url`](Self::authorization_url) or [`end_session_url`](Self::end_session_url), which
+    ///   browsers see, has a user name or password;
     /// * a [`trusted_audience`](Self::trusted_audience) is empty, or
     ///   [`accept_extra_scopes`](Self::accept_extra_scopes) is no list of scopes;
     /// * the [`timeout`](Self::timeout) is 0.
@@ -526,9 +529,9 @@ impl TokenExchangeBuilder {
         let revocation_url =
             self.tenantless_url("revocation_url", self.revocation_url.as_ref(), &mut faults);
         let authorization_url =
-            self.tenantless_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
+            self.browser_url("authorization_url", self.authorization_url.as_ref(), &mut faults);
         let end_session_url =
-            self.tenantless_url("end_session_url", self.end_session_url.as_ref(), &mut faults);
+            self.browser_url("end_session_url", self.end_session_url.as_ref(), &mut faults);
         if self.settings.trusted_audiences.iter().any(String::is_empty) {
             faults.push(Fault::new("trusted_audiences", "has an empty entry: name an audience"));
         }
@@ -586,7 +589,7 @@ impl TokenExchangeBuilder {
             end_session_url,
             breakers: Breakers::default(),
             metadata: Mutex::new(None),
-            end_session: Mutex::new(None),
+            end_session: EndSessionSearch::default(),
             issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),
         };
         let cached = CachedExchange::new(endpoint, cache, keys, fingerprint);
@@ -672,6 +675,22 @@ impl TokenExchangeBuilder {
             return None;
         }
         self.url(field, text, faults)
+    }
+
+    /// Parses a URL to which browsers are redirected, so that it must have no secret.
+    fn browser_url(
+        &self,
+        field: &str,
+        text: Option<&String>,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Url> {
+        let url = self.tenantless_url(field, text, faults)?;
+        if has_user_information(&url) {
+            let problem = "has a user name or password, which every browser would see: remove it";
+            faults.push(Fault::new(field, problem));
+            return None;
+        }
+        Some(url)
     }
 
     fn url(&self, field: &str, text: &str, faults: &mut Vec<Fault>) -> Option<Url> {

@@ -1,7 +1,7 @@
 //! [`EndSessionRequest`]: the request that signs a browser out at the provider (OpenID Connect
 //! RP-Initiated Logout 1.0 §2).
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use url::Url;
@@ -14,6 +14,7 @@ use crate::clock::with_timeout;
 use crate::config::Fault;
 use crate::issuer::Limits;
 use crate::support::secret::Secret;
+use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry;
 
 /// The parameters that the request itself has.
@@ -22,12 +23,15 @@ const RESERVED: [&str; 4] = ["id_token_hint", "client_id", "post_logout_redirect
 /// The longest URL with an ID token. Common servers accept a request line of 8 KiB.
 const MAX_URL_BYTES: usize = 8000;
 
-/// The time after which metadata without the endpoint is read again. The search may have failed because the
-/// provider was unavailable.
+/// The time after which metadata without the endpoint is read again: an update of the provider may add it.
 const MISSING_TTL: Duration = Duration::from_secs(60);
+
+/// The time after which metadata that could not be read is requested again.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// The labels of warnings that are logged once.
 const HINT: &str = "id_token_hint";
+const SEARCH: &str = "end_session_metadata";
 #[cfg(feature = "endpoints")]
 const ENDPOINT: &str = "end_session_endpoint";
 
@@ -124,25 +128,68 @@ fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 
+type Found = Result<Option<Url>, ExchangeError>;
+
+/// The search for the end-session endpoint in all metadata of the issuer. All requests share one search.
+#[derive(Debug, Default)]
+pub(super) struct EndSessionSearch {
+    /// The last outcome, and the monotonic time at which it was known.
+    last: Mutex<Option<(Duration, Found)>>,
+    running: SingleFlight<(), Found>,
+}
+
+impl EndSessionSearch {
+    fn last(&self) -> MutexGuard<'_, Option<(Duration, Found)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the last outcome, and whether it is fresh enough to be used without another search.
+    fn known(&self, now: Duration) -> Option<(Found, bool)> {
+        let (at, found) = self.last().clone()?;
+        let ttl = match &found {
+            Ok(Some(_)) => METADATA_TTL,
+            Ok(None) => MISSING_TTL,
+            Err(_) => FAILURE_TTL,
+        };
+        let is_fresh = now.saturating_sub(at) < ttl;
+        Some((found, is_fresh))
+    }
+
+    /// Keeps an outcome, and returns it. An endpoint that was found before outlives a failure.
+    fn keep(&self, now: Duration, found: Found) -> Found {
+        let mut last = self.last();
+        let kept = match (&found, last.take()) {
+            (Err(_), Some((_, Ok(Some(url))))) => Ok(Some(url)),
+            _ => found,
+        };
+        *last = Some((now, kept.clone()));
+        kept
+    }
+}
+
 impl TokenEndpoint {
     /// Looks for the end-session endpoint in all metadata documents of the issuer. Of these, `endpoints`
     /// reads only the first.
-    async fn end_session_in_other_metadata(&self) -> Option<Url> {
-        let lock = || self.end_session.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, now) = (lock().clone(), self.settings.clock.elapsed());
-        if let Some((read_at, url)) = known {
-            let ttl = if url.is_some() { METADATA_TTL } else { MISSING_TTL };
-            if now.saturating_sub(read_at) < ttl {
-                return url;
-            }
+    async fn end_session_in_other_metadata(&self) -> Found {
+        let now = || self.settings.clock.elapsed();
+        if let Some((found, true)) = self.end_session.known(now()) {
+            return found; // A search ended just before this one.
         }
         let Settings { plain_http, route, timeout, .. } = &self.settings;
         let limits = Limits { deadline: *timeout, max_bytes: MAX_BYTES };
         let (urls, http) = (&self.metadata_urls, &self.http);
         let search = http.end_session_endpoint(urls, &self.name, plain_http, route, limits);
-        let found = with_timeout(*timeout, search).await.flatten();
-        *lock() = Some((now, found.clone()));
-        found
+        let found = with_timeout(*timeout, search).await;
+        let found = found.unwrap_or_else(|| Err("the metadata did not arrive in time".into()));
+        let found = found.map_err(|problem| {
+            let remedy = "to need no metadata, set end_session_url (`P_END_SESSION_URL`)";
+            let problem =
+                format!("the end-session endpoint is unknown, because {problem}; {remedy}");
+            ExchangeError::provider_unavailable(None, problem)
+        });
+        let breaker = self.breakers.of(&self.name);
+        self.log_outage_of(&self.name, &breaker, SEARCH, found.as_ref().err());
+        self.end_session.keep(now(), found)
     }
 }
 
@@ -156,9 +203,10 @@ impl TokenExchangeClient {
     /// The URL contains the ID token, so do not log it. The ID token is *not* verified here.
     ///
     /// # Errors
-    /// A further parameter of the request has the name of one that the request itself sets; or the
-    /// end-session endpoint is not configured, and the metadata cannot be read or does not name it
-    /// ([`NotConfigured`](ExchangeError::NotConfigured)).
+    /// A further parameter of the request has the name of one that the request itself sets, or the
+    /// end-session endpoint is neither configured nor in the metadata
+    /// ([`NotConfigured`](ExchangeError::NotConfigured)); or it is not configured, and the metadata cannot be
+    /// read ([`Unavailable`](ExchangeError::Unavailable)).
     pub async fn end_session_url(&self, request: &EndSessionRequest) -> Result<Url, ExchangeError> {
         if request.extra.iter().any(|(name, _)| is_reserved(name)) {
             return Err(ExchangeError::NotConfigured(
@@ -181,11 +229,28 @@ impl TokenExchangeClient {
         }
         let found = match &endpoint.endpoints().await?.end_session {
             Some(url) => Some(url.clone()),
-            None => endpoint.end_session_in_other_metadata().await,
+            None => self.end_session_elsewhere().await?,
         };
         found.ok_or(ExchangeError::NotConfigured(
             "the provider's metadata has no end_session_endpoint; set end_session_url",
         ))
+    }
+
+    /// Returns the end-session endpoint in further metadata.
+    async fn end_session_elsewhere(&self) -> Found {
+        let endpoint = &self.cached.endpoint;
+        if let Some((found, true)) = endpoint.end_session.known(endpoint.settings.clock.elapsed()) {
+            return found;
+        }
+        let ended = || ExchangeError::provider_unavailable(None, "the metadata was not read");
+        self.search_end_session().wait().await.unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Joins or starts the search for the end-session endpoint.
+    fn search_end_session(&self) -> Waiter<Found> {
+        let cached = self.cached.clone();
+        let search = || async move { cached.endpoint.end_session_in_other_metadata().await };
+        self.cached.endpoint.end_session.running.run((), search)
     }
 
     /// Logs that a sign-out at the provider goes without an ID token. Warns once for each
@@ -200,14 +265,25 @@ impl TokenExchangeClient {
 
 #[cfg(feature = "endpoints")]
 impl TokenExchangeClient {
-    /// Returns the end-session endpoint, if known without waiting for metadata that nothing else needs.
+    /// Returns the end-session endpoint, if it is configured, or is in metadata that was read already. If
+    /// further metadata may have it, starts to read them, but does not wait.
     pub(crate) async fn known_end_session_endpoint(&self) -> Option<Url> {
         let endpoint = &self.cached.endpoint;
-        let reads_metadata = endpoint.authorization_url.is_none();
-        match &endpoint.end_session_url {
-            None if reads_metadata => self.end_session_endpoint().await.ok(),
-            configured => configured.clone(),
+        if endpoint.end_session_url.is_some() || endpoint.authorization_url.is_some() {
+            return endpoint.end_session_url.clone();
         }
+        let known = endpoint.endpoints().await.ok()?;
+        if known.end_session.is_some() {
+            return known.end_session.clone();
+        }
+        let (found, is_fresh) = endpoint
+            .end_session
+            .known(endpoint.settings.clock.elapsed())
+            .unwrap_or((Ok(None), false));
+        if !is_fresh {
+            drop(self.search_end_session());
+        }
+        found.ok().flatten()
     }
 
     /// Logs that the provider has no end-session endpoint. Warns once.

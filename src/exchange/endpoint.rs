@@ -11,6 +11,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use super::breaker::{ALL_GRANTS, Breaker, Breakers, Delivery, Permit, Transition};
 use super::builder::Settings;
 use super::contract;
+use super::end_session::EndSessionSearch;
 use super::request::TokenRequest;
 use super::{AccessToken, ExchangeError, OAuthError};
 use crate::clock::{sleep, with_timeout};
@@ -98,9 +99,8 @@ pub(super) struct TokenEndpoint {
     pub(super) breakers: Breakers,
     /// The endpoints from the metadata, and the monotonic time at which they were read.
     pub(super) metadata: Mutex<Option<(Duration, Arc<Endpoints>)>>,
-    /// The end-session endpoint, if the metadata above does not name it and other metadata does, and the
-    /// monotonic time at which it was looked for.
-    pub(super) end_session: Mutex<Option<(Duration, Option<Url>)>>,
+    /// The search for the end-session endpoint in further metadata, if that above does not name it.
+    pub(super) end_session: EndSessionSearch,
     /// The issuers with which the metadata is shared.
     pub(super) issuers: OnceLock<Issuers>,
 }
@@ -276,7 +276,7 @@ impl TokenEndpoint {
         }
     }
 
-    fn log_outage_of(
+    pub(super) fn log_outage_of(
         &self,
         url: &str,
         breaker: &Breaker,

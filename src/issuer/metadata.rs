@@ -156,7 +156,8 @@ impl Http {
     }
 
     /// Returns the end-session endpoint in the first metadata of `issuer` that names one. That of RFC 8414
-    /// need not have it, because OpenID Connect defines it.
+    /// need not have it, because OpenID Connect defines it. If none names it, and some could not be read,
+    /// the error says why: nothing is then known.
     pub(crate) async fn end_session_endpoint(
         &self,
         urls: &[Url],
@@ -164,16 +165,31 @@ impl Http {
         plain_http: &PlainHttp,
         route: &Route,
         limits: Limits,
-    ) -> Option<Url> {
+    ) -> Result<Option<Url>, String> {
+        let mut problem = None;
         for url in urls {
-            let Ok(answer) = self.get(url, limits, route, None).await else { continue };
-            let found = Endpoints::parse(&answer.body, url, issuer, plain_http).ok();
-            if let Some(endpoint) = found.and_then(|endpoints| endpoints.end_session) {
-                return Some(endpoint);
+            match self.get(url, limits, route, None).await {
+                Ok(answer) => {
+                    let found = Endpoints::parse(&answer.body, url, issuer, plain_http).ok();
+                    if let Some(endpoint) = found.and_then(|endpoints| endpoints.end_session) {
+                        return Ok(Some(endpoint));
+                    }
+                }
+                Err(error) if is_missing(&error) => {}
+                Err(error) => problem = Some(format!("the metadata at {url} {error}")),
             }
         }
-        None
+        problem.map_or(Ok(None), Err)
     }
+}
+
+/// Returns whether the server said that there is no such document, which a retry would not change. Some
+/// servers answer 400 or 403 to paths that they do not know.
+fn is_missing(error: &FetchError) -> bool {
+    use http::StatusCode as Code;
+    let FetchError::Status { status, .. } = error else { return false };
+    let passes = [Code::REQUEST_TIMEOUT, Code::TOO_EARLY, Code::TOO_MANY_REQUESTS];
+    status.is_client_error() && !passes.contains(status)
 }
 
 /// Returns the possible metadata URLs of `issuer`. RFC 8414 inserts the well-known path before the issuer's

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::Auth;
 use crate::clock::unix_time;
-use crate::config::{ConfigError, Fault, is_loopback};
+use crate::config::{ConfigError, Fault, has_user_information, is_loopback};
 use crate::exchange::{
     AccessToken, EndSessionRequest, ExchangeError, Freshness, OAuthError, RefreshRequest,
     TokenExchangeClient,
@@ -527,8 +527,9 @@ impl SessionsBuilder {
     /// sign-out ends only the session of this service.
     ///
     /// `post_logout_redirect_uri` is the page to which the provider then redirects the browser: an https
-    /// URL without a fragment (http for loopback only), exactly as registered at the provider. It is a
-    /// public page of the service, or the public URL of the endpoint `logout`. In the second case a sign-out
+    /// URL without user information and fragment (http for loopback only), exactly as registered at the
+    /// provider. It is a public page of the service, or the public URL of the endpoint `logout` (that of
+    /// `login` would start the next sign-in, and is a fault). In the second case a sign-out
     /// may name a page of this host with `return_to`, and otherwise leads to
     /// [`landing`](crate::endpoints::SignIn::landing).
     ///
@@ -539,7 +540,9 @@ impl SessionsBuilder {
     ///
     /// *Not* checked: whether the provider ended its session. Its end-session endpoint comes from its
     /// metadata, or from [`end_session_url`](crate::exchange::TokenExchangeBuilder::end_session_url).
-    /// If there is none, a sign-out ends only the session of this service, and a warning is logged.
+    /// If there is none, a sign-out ends only the session of this service, and a warning is logged. If that
+    /// is unknown, because the metadata cannot be read, the session of this service ends, and the browser
+    /// gets an error.
     ///
     /// ```
     /// use scaikey_auth::exchange::SealingKeys;
@@ -581,8 +584,8 @@ impl SessionsBuilder {
         let origins = Origins::new(&self.origins, &mut faults);
         if let Some(uri) = &self.post_logout_redirect_uri {
             if !is_public_page(uri) {
-                let problem = "must be an https URL without fragment and braces (http for loopback only): set it \
-                               to a page of this service that is registered at the provider";
+                let problem = "must be an https URL without user information, fragment and braces (http for loopback only): \
+                               set it to a page of this service that is registered at the provider";
                 faults.push(Fault::new("post_logout_redirect_uri", problem));
             }
             faults.extend(self.client.sign_out_faults());
@@ -612,5 +615,7 @@ fn is_public_page(uri: &str) -> bool {
     let is_secure =
         |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
     let url = Url::parse(uri).ok().filter(|_| !uri.contains(['{', '}']));
-    url.is_some_and(|url| is_secure(&url) && url.fragment().is_none())
+    url.is_some_and(|url| {
+        is_secure(&url) && url.fragment().is_none() && !has_user_information(&url)
+    })
 }

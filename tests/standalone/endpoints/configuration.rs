@@ -505,6 +505,21 @@ async fn variables_turn_sign_out_at_provider_on() {
 }
 
 #[test]
+fn urls_for_browsers_have_no_password() {
+    for (name, url) in [
+        ("END_SESSION_URL", "https://user:pw@id.example/logout"),
+        ("AUTHORIZATION_URL", "https://user@id.example/authorize"),
+        ("REDIRECT_URI", "https://user:pw@wave.example/v1/auth/login"),
+    ] {
+        let variables = SIGN_IN.iter().filter(|(other, _)| *other != name).copied();
+        let variables: Vec<_> = variables.chain([(name, url)]).collect();
+        let error = from_variables(&variables).unwrap_err().to_string();
+        assert!(error.contains(&format!("WAVE_{name}")), "{error}");
+        assert!(error.contains("user") && !error.contains("pw@"), "{error}");
+    }
+}
+
+#[test]
 fn useless_pages_after_sign_out_are_refused() {
     let name = "POST_LOGOUT_REDIRECT_URI";
     let outcome = from_variables(&[&SIGN_IN[..], &[(name, "https://wave.example/")]].concat());
@@ -514,6 +529,18 @@ fn useless_pages_after_sign_out_are_refused() {
             from_variables(&[&SIGN_IN[..], &[("SESSION_KEYS", KEY), (name, page)]].concat());
         refused(outcome, "WAVE_POST_LOGOUT_REDIRECT_URI", "https URL");
     }
+    for (page, problem) in [
+        ("https://wave.example/v1/auth/login", "another sign-in"),
+        ("https://wave.example/x/../v1/auth/login?a=b", "another sign-in"),
+        ("https://user:pw@wave.example/bye", "user information"),
+    ] {
+        let outcome =
+            from_variables(&[&SIGN_IN[..], &[("SESSION_KEYS", KEY), (name, page)]].concat());
+        refused(outcome, "WAVE_POST_LOGOUT_REDIRECT_URI", problem);
+    }
+    // The path of `login`, but of another service.
+    let page = (name, "https://other.example/v1/auth/login");
+    from_variables(&[&SIGN_IN[..], &[("SESSION_KEYS", KEY), page]].concat()).unwrap();
     // Sessions that the service builds itself.
     let client = client("https://id.example").build().unwrap();
     let sessions = || Sessions::builder(&auth(), client.clone(), SealingKeys::random().unwrap());

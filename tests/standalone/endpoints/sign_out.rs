@@ -1,23 +1,29 @@
 //! Sign-out (logout) at the provider, and attacks on it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, StatusCode};
 use axum::routing::get;
-use scaikey_auth::exchange::{EndSessionRequest, SealingKeys};
+use scaikey_auth::endpoints::SignIn;
+use scaikey_auth::exchange::{EndSessionRequest, ExchangeError, SealingKeys};
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
+use scaikey_auth::session::Sessions;
+use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, User};
 use scaikey_auth::validator::insecure_decode_claims;
 use scaikey_auth::{Auth, TokenExchangeClient};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
-use super::env::{BYE, LOGOUT, MINUTE, Setup, TestEnv, Visitor, encoded};
+use super::env::{BYE, LOGOUT, MINUTE, REDIRECT, Setup, TestEnv, Visitor, encoded};
 use crate::support::http::{self, Answer};
-use crate::support::{Log, local};
+use crate::support::{Log, eventually, local, until, within_timeout};
 
 const PATH: &str = "/v1/auth/logout";
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -377,37 +383,222 @@ async fn config_names_the_end_session_endpoint() {
     assert!(config.get("end_session_endpoint").is_none(), "{config}");
 }
 
-/// Serves two metadata documents, as providers do whose document of RFC 8414 has only members of OAuth.
-/// Returns the URL, and the number of requests so far.
-async fn two_documents() -> (String, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let requests = Arc::new(AtomicU64::new(0));
-    let oauth = json!({ "issuer": url, "token_endpoint": format!("{url}/token") });
-    let mut openid = oauth.clone();
-    openid["end_session_endpoint"] = format!("{url}/logout").into();
-    let serve = |document: Value| {
-        let requests = requests.clone();
-        get(async move || {
-            requests.fetch_add(1, Ordering::Relaxed);
-            document.to_string()
+/// The behaviour of a server for a metadata document.
+#[derive(Clone)]
+enum Document {
+    Served(Value),
+    Status(u16),
+    /// Served as soon as there are permits.
+    Held(Arc<Semaphore>, Value),
+}
+
+/// A provider with two metadata documents, of which that of RFC 8414 has only members of OAuth.
+struct TwoDocuments {
+    url: String,
+    second: Arc<Mutex<Document>>,
+    /// The number of requests for the second document.
+    requests: Arc<AtomicU64>,
+}
+
+impl TwoDocuments {
+    /// Starts the provider. The second document names the end-session endpoint.
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let second = Arc::new(Mutex::new(Document::Served(Self::openid(&url))));
+        let provider = Self { url, second, requests: Arc::default() };
+        let (oauth, second) = (Self::oauth(&provider.url), provider.second.clone());
+        let requests = provider.requests.clone();
+        let serve = async move || {
+            requests.fetch_add(1, Ordering::SeqCst);
+            let document = second.lock().unwrap().clone();
+            match document {
+                Document::Served(json) => (StatusCode::OK, json.to_string()),
+                Document::Status(code) => (StatusCode::from_u16(code).unwrap(), String::new()),
+                Document::Held(gate, json) => {
+                    gate.acquire().await.unwrap().forget();
+                    (StatusCode::OK, json.to_string())
+                }
+            }
+        };
+        let app = Router::new()
+            .route("/.well-known/oauth-authorization-server", get(async move || oauth.to_string()))
+            .route("/.well-known/openid-configuration", get(serve));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        provider
+    }
+
+    fn oauth(url: &str) -> Value {
+        let [token, authorize, jwks] =
+            ["token", "authorize", "jwks"].map(|name| format!("{url}/{name}"));
+        json!({
+            "issuer": url,
+            "token_endpoint": token,
+            "authorization_endpoint": authorize,
+            "jwks_uri": jwks,
         })
-    };
-    let app = Router::new()
-        .route("/.well-known/oauth-authorization-server", serve(oauth))
-        .route("/.well-known/openid-configuration", serve(openid));
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    (url, requests)
+    }
+
+    fn openid(url: &str) -> Value {
+        let mut document = Self::oauth(url);
+        document["end_session_endpoint"] = format!("{url}/logout").into();
+        document
+    }
+
+    fn set(&self, second: Document) {
+        *self.second.lock().unwrap() = second;
+    }
+
+    /// Holds the second document until the semaphore has permits.
+    fn hold(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        self.set(Document::Held(gate.clone(), Self::openid(&self.url)));
+        gate
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    fn client(&self, clock: &ManualClock) -> TokenExchangeClient {
+        let client = TokenExchangeClient::builder(&self.url).allow_loopback_http(true);
+        let client = client.clock(clock.clone()).timeout(MINUTE * 10);
+        client.client_auth(ClientAuth::basic("wave", "s")).build().unwrap()
+    }
+
+    /// Returns a service whose sign-outs continue at this provider.
+    fn service(&self, clock: &ManualClock) -> Router {
+        let auth = Auth::builder().issuer(local(&self.url)).audience("scaiwave").build().unwrap();
+        let client = self.client(clock);
+        let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random().unwrap());
+        let sessions = sessions.end_at_provider(BYE).build().unwrap();
+        let endpoints = auth.endpoints().client(client).sessions(sessions);
+        let endpoints = endpoints.sign_in(SignIn::new(REDIRECT).failure_page("/sorry"));
+        Router::new().layer(endpoints.build().unwrap())
+    }
+}
+
+async fn found(client: &TokenExchangeClient) -> Result<url::Url, ExchangeError> {
+    within_timeout(client.end_session_url(&EndSessionRequest::new())).await
+}
+
+/// Signs out with a form, without a session. Returns where the browser is led.
+async fn led_to(service: &Router) -> String {
+    let request = http_request(Method::POST, PATH).header(SAME.0, SAME.1);
+    let request = request.header(NAVIGATE.0, NAVIGATE.1).body(Body::empty()).unwrap();
+    let answer = within_timeout(service.clone().oneshot(request)).await.unwrap();
+    answer.headers()["location"].to_str().unwrap().to_owned()
+}
+
+/// Returns the end-session endpoint in `GET config`.
+async fn in_config(service: &Router) -> Option<String> {
+    let request = http_request(Method::GET, "/v1/auth/config").body(Body::empty()).unwrap();
+    let answer = within_timeout(service.clone().oneshot(request)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let body = axum::body::to_bytes(answer.into_body(), 9999).await.unwrap();
+    let config: Value = serde_json::from_slice(&body).unwrap();
+    config.get("end_session_endpoint").map(|url| url.as_str().unwrap().to_owned())
+}
+
+fn http_request(method: Method, path: &str) -> axum::http::request::Builder {
+    axum::http::Request::builder().method(method).uri(path)
 }
 
 #[tokio::test]
 async fn endpoint_is_in_either_metadata() {
-    let (url, requests) = two_documents().await;
-    let client = TokenExchangeClient::builder(&url).allow_loopback_http(true);
-    let client = client.client_auth(ClientAuth::basic("wave", "s")).build().unwrap();
+    let provider = TwoDocuments::start().await;
+    let client = provider.client(&ManualClock::default());
     for _ in 0..3 {
-        let found = client.end_session_url(&EndSessionRequest::new()).await.unwrap();
-        assert_eq!(found.as_str(), format!("{url}/logout?client_id=wave"));
+        let url = found(&client).await.unwrap();
+        assert_eq!(url.as_str(), format!("{}/logout?client_id=wave", provider.url));
     }
-    assert_eq!(requests.load(Ordering::Relaxed), 3, "each document is read once or twice");
+    assert_eq!(provider.requests(), 1);
+}
+
+#[tokio::test]
+async fn concurrent_sign_outs_read_metadata_once() {
+    let provider = TwoDocuments::start().await;
+    let (client, gate) = (provider.client(&ManualClock::default()), provider.hold());
+    let searches: Vec<_> = (0..40)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { found(&client).await })
+        })
+        .collect();
+    until(|| provider.requests() > 0).await;
+    gate.add_permits(40);
+    for search in searches {
+        search.await.unwrap().unwrap();
+    }
+    assert_eq!(provider.requests(), 1);
+}
+
+#[tokio::test]
+async fn unavailable_metadata_is_no_missing_endpoint() {
+    let log = Log::start();
+    let (provider, clock) = (TwoDocuments::start().await, ManualClock::default());
+    let (client, service) = (provider.client(&clock), provider.service(&clock));
+    for status in [503, 500, 429] {
+        provider.set(Document::Status(status));
+        clock.advance(Duration::from_secs(6));
+        let error = found(&client).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::Unavailable { .. }), "{status} {error}");
+        assert_eq!(led_to(&service).await, "/sorry?error=temporarily_unavailable", "{status}");
+    }
+    // Not again for each sign-out.
+    let before = provider.requests();
+    for _ in 0..5 {
+        assert!(found(&client).await.is_err());
+    }
+    assert_eq!(provider.requests(), before);
+    let text = log.text();
+    assert!(text.contains("requests to the provider fail") && text.contains("P_END_SESSION_URL"));
+    assert!(!text.contains("metadata has no end_session_endpoint"), "{text}");
+
+    provider.set(Document::Served(TwoDocuments::openid(&provider.url)));
+    clock.advance(Duration::from_secs(6));
+    assert!(led_to(&service).await.starts_with(&format!("{}/logout?", provider.url)));
+    found(&client).await.unwrap();
+    // The endpoint outlives a later failure.
+    provider.set(Document::Status(503));
+    clock.advance(MINUTE * 61);
+    found(&client).await.unwrap();
+}
+
+#[tokio::test]
+async fn document_that_does_not_exist_is_no_failure() {
+    let (provider, clock) = (TwoDocuments::start().await, ManualClock::default());
+    let service = provider.service(&clock);
+    for second in [
+        Document::Status(404),
+        Document::Status(410),
+        // Of servers that hide what they do not have.
+        Document::Status(401),
+        Document::Status(403),
+        Document::Served(TwoDocuments::oauth(&provider.url)),
+        Document::Served(json!("a page of a single-page application")),
+    ] {
+        provider.set(second);
+        clock.advance(MINUTE * 2);
+        assert_eq!(led_to(&service).await, BYE);
+    }
+}
+
+#[tokio::test]
+async fn config_waits_for_no_second_metadata() {
+    let (provider, clock) = (TwoDocuments::start().await, ManualClock::default());
+    let (service, gate) = (provider.service(&clock), provider.hold());
+    for _ in 0..5 {
+        assert_eq!(in_config(&service).await, None);
+    }
+    until(|| provider.requests() > 0).await;
+    gate.add_permits(1);
+    let logout = Some(format!("{}/logout", provider.url));
+    eventually(async || in_config(&service).await == logout).await;
+    assert_eq!(provider.requests(), 1);
+    // When it is old, it is read again, and still no answer waits.
+    clock.advance(MINUTE * 61);
+    assert_eq!(in_config(&service).await, logout);
+    until(|| provider.requests() == 2).await;
+    assert_eq!(in_config(&service).await, logout);
 }
