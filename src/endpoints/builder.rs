@@ -418,15 +418,26 @@ impl EndpointsBuilder {
         self.faults.push(Fault::new("endpoints.post_logout_redirect_uri", problem));
     }
 
-    /// Returns whether the provider redirects browsers to `logout` after a sign-out: to the public URL
-    /// beside that of `login`.
+    /// Returns the page after sign-out, and the public URL of `logout`, which is beside that of `login`.
+    fn pages_after_sign_out(&self) -> Option<(Url, Url)> {
+        let page = self.inner.sessions.as_ref().and_then(Sessions::post_logout_redirect_uri)?;
+        let login = Url::parse(self.inner.sign_in.as_ref()?.redirect_uri()).ok()?;
+        Some((Url::parse(page).ok()?, login.join(Endpoint::Logout.as_str()).ok()?))
+    }
+
+    /// Returns whether the provider redirects browsers to `logout` after a sign-out.
     fn provider_returns_to_logout(&self) -> bool {
-        let page = self.inner.sessions.as_ref().and_then(Sessions::post_logout_redirect_uri);
-        let page = page.and_then(|page| Url::parse(page).ok());
-        let login = self.inner.sign_in.as_ref().map(SignIn::redirect_uri);
-        let login = login.and_then(|login| Url::parse(login).ok());
-        let logout = login.and_then(|login| login.join(Endpoint::Logout.as_str()).ok());
-        page.zip(logout).is_some_and(|(page, logout)| page == logout)
+        self.pages_after_sign_out().is_some_and(|(page, logout)| page == logout)
+    }
+
+    /// Warns of a page after sign-out that looks like `logout`, which then answers 405.
+    fn warn_of_page_after_sign_out(&self) {
+        let Some((page, logout)) = self.pages_after_sign_out() else { return };
+        let local =
+            format!("{}/{}", self.local_prefix().trim_end_matches('/'), Endpoint::Logout.as_str());
+        if page != logout && page.path().trim_end_matches('/').ends_with(&local) {
+            telemetry::nearly_logout(page.as_str(), logout.as_str());
+        }
     }
 
     /// Stores participants in the database of the tenants, if one is configured.
@@ -515,6 +526,7 @@ impl EndpointsBuilder {
             client.share_metadata(self.inner.auth.issuers());
         }
         self.inner.provider_returns_to_logout = self.provider_returns_to_logout();
+        self.warn_of_page_after_sign_out();
         let enabled =
             Endpoint::ALL.into_iter().filter(|endpoint| self.is_enabled(*endpoint)).collect();
         let prefix = self.local_prefix().trim_end_matches('/').to_owned();

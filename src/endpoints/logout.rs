@@ -26,6 +26,7 @@ struct SignOut<'r> {
     post_logout_redirect_uri: &'r str,
     /// The session that ended, if the browser had one.
     session: Option<&'r Session>,
+    /// The page that the request names. It is not checked yet.
     return_to: Option<&'r str>,
 }
 
@@ -39,7 +40,7 @@ impl Inner {
     /// The cookies are cleared in any case, and a failed revocation is logged.
     ///
     /// If sessions end at the provider, a browser is then led there, whether or not the token could
-    /// be revoked.
+    /// be revoked. A session ends whatever the parameters are: an answer about them comes afterwards.
     pub(super) async fn logout(
         &self,
         incoming: &EndpointRequest,
@@ -48,8 +49,14 @@ impl Inner {
             return self.return_from_provider(incoming).await;
         }
         let known = ["refresh_token", "return_to"];
-        let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &known)?;
+        let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &known);
         let session = incoming.head.extensions.get::<CurrentSession>();
+        let (parameters, refusal) = match parameters {
+            Ok(parameters) => (parameters, None),
+            Err(failure) if session.is_some() => (Parameters::default(), Some(failure)),
+            Err(failure) => return Err(failure),
+        };
+        self.check_session_layer(incoming)?;
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let sign_out = self.sign_out_at_provider(incoming, &parameters)?;
         let outcome = match (session, from_body) {
@@ -63,10 +70,11 @@ impl Inner {
                 "There is no session, and the parameter refresh_token is missing.",
             )),
         };
-        let mut response = match sign_out {
+        let mut response = match (refusal, sign_out) {
+            (Some(failure), _) => self.failure_response(Endpoint::Logout, &incoming.head, failure),
             // A failed revocation is logged. It must not keep the user from signing out at the provider.
-            Some(sign_out) => self.lead_to_provider(incoming, &sign_out).await,
-            None => outcome.map_or_else(
+            (None, Some(sign_out)) => self.lead_to_provider(incoming, &sign_out).await,
+            (None, None) => outcome.map_or_else(
                 |failure| self.failure_response(Endpoint::Logout, &incoming.head, failure),
                 |()| no_content(),
             ),
@@ -77,6 +85,18 @@ impl Inner {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// Refuses a request with cookies of the sessions, which the session layer would have removed. Without
+    /// the layer the session cannot end here.
+    fn check_session_layer(&self, incoming: &EndpointRequest) -> Result<(), Failure> {
+        let EndpointRequest { head, .. } = incoming;
+        match &self.sessions {
+            Some(sessions) if sessions.has_cookies(&head.headers) => Err(Failure::NotConfigured(
+                "the session layer is not outside of the endpoints, so sessions cannot end: add `sessions.layer()` after the endpoints",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the part of a sign-out that follows at the provider, if it is configured, and the
@@ -105,10 +125,6 @@ impl Inner {
             }
         }
         let return_to = parameters.get("return_to").filter(|_| self.provider_returns_to_logout);
-        let return_to = match return_to {
-            Some(page) => Some(self.sign_in()?.page(page).ok_or(RETURN_TO_ELSEWHERE)?),
-            None => None,
-        };
         Ok(Some(SignOut { sessions, post_logout_redirect_uri, session, return_to }))
     }
 
@@ -130,13 +146,17 @@ impl Inner {
         sign_out: &SignOut<'_>,
         is_navigation: bool,
     ) -> Result<Response<Bytes>, Failure> {
-        let pending = sign_out.return_to.map(PendingSignOut::new).transpose()?;
+        let return_to = match sign_out.return_to {
+            Some(page) => Some(self.sign_in()?.page(page).ok_or(RETURN_TO_ELSEWHERE)?),
+            None => None,
+        };
+        let pending = return_to.map(PendingSignOut::new).transpose()?;
         let state = pending.as_ref().map(|pending| pending.state.as_str());
         let url = match sign_out.sessions.end_session_url(sign_out.session, state).await {
             Ok(url) => url,
             // The provider has no such endpoint, which is logged, so this is the whole sign-out.
             Err(ExchangeError::NotConfigured(_)) if is_navigation => {
-                let page = sign_out.return_to.unwrap_or(sign_out.post_logout_redirect_uri);
+                let page = return_to.unwrap_or(sign_out.post_logout_redirect_uri);
                 return see_other(page).ok_or(INVALID_LOCATION);
             }
             Err(ExchangeError::NotConfigured(_)) => return Ok(no_content()),

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::http::{FetchError, Http, Limits, check_metadata_url};
 use super::near_miss::NearMiss;
-use crate::config::{PlainHttp, Route};
+use crate::config::{PlainHttp, Route, has_user_information};
 use crate::support::json::{Document, Fault, Value};
 
 /// The reason why metadata is not used.
@@ -113,6 +113,8 @@ impl Endpoints {
             // Credentials are sent there, so the rules are at least as strict as for keys.
             check_metadata_url(&url, from, plain_http).ok().map(|()| url)
         };
+        // Browsers see these.
+        let page = |name: &str| endpoint(name).filter(|url| !has_user_information(url));
         let member = |name: &str| document.root().get(name);
         let supports_iss_parameter = member("authorization_response_iss_parameter_supported");
         let challenges = member("code_challenge_methods_supported").filter(|list| list.is_list());
@@ -120,8 +122,8 @@ impl Endpoints {
         Ok(Self {
             token: endpoint("token_endpoint").ok_or(MetadataError::Lacks("token_endpoint"))?,
             revocation: endpoint("revocation_endpoint"),
-            authorization: endpoint("authorization_endpoint"),
-            end_session: endpoint("end_session_endpoint"),
+            authorization: page("authorization_endpoint"),
+            end_session: page("end_session_endpoint"),
             supports_iss_parameter: supports_iss_parameter
                 .and_then(Value::as_bool)
                 .unwrap_or(false),
@@ -254,6 +256,17 @@ mod tests {
         ] {
             assert!(parse(body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn pages_for_browsers_have_no_password() {
+        let from: Url = "https://a.example/d".parse().unwrap();
+        let body = r#"{"issuer":"https://a.example","token_endpoint":"https://a.example/t",
+            "authorization_endpoint":"https://u:p@a.example/a",
+            "end_session_endpoint":"https://u@a.example/e"}"#;
+        let plain = PlainHttp::default();
+        let read = Endpoints::parse(body.as_bytes(), &from, "https://a.example", &plain).unwrap();
+        assert_eq!((read.authorization, read.end_session), (None, None));
     }
 
     /// Generates URLs of all kinds, some of which are acceptable.

@@ -280,6 +280,12 @@ impl Sessions {
         origin::is_from_trusted_page(&head.uri, &head.headers, self.origins())
     }
 
+    /// Returns whether a request has cookies of these sessions, valid or not. Behind the session layer none has.
+    pub(crate) fn has_cookies(&self, headers: &HeaderMap) -> bool {
+        let (_, names) = self.0.cookies.read(headers, |_, _| None::<()>);
+        !names.stale.is_empty()
+    }
+
     /// Reads the session from the cookies of a request, and classifies the cookies.
     fn read(&self, headers: &HeaderMap) -> (Option<Session>, CookieNames) {
         self.0.cookies.read(headers, |id, sealed| self.open(id, sealed))

@@ -514,6 +514,12 @@ pub(crate) fn page_elsewhere(field: &str, page: &str, home: &str) {
     tracing::warn!(target: TARGET, "{field} is {page}, but browsers see this service under {home} (the path of redirect_uri): unless another service answers there, set {field} to a path under {home}");
 }
 
+/// Logs that the page after sign-out is not quite the URL of the endpoint `logout`.
+#[cfg(feature = "endpoints")]
+pub(crate) fn nearly_logout(page: &str, logout: &str) {
+    tracing::warn!(target: TARGET, "post_logout_redirect_uri is {page}, which is taken for a page of the service, and not for the endpoint `logout`, whose public URL is {logout}: unless a page answers there, set it to {logout}");
+}
+
 /// Logs that a service under a sub-path has the default names of cookies.
 pub(crate) fn shared_cookie_name(setting: &str, home: &str) {
     tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, give each of them its own name");

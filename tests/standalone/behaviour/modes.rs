@@ -232,6 +232,11 @@ fn child() {
             "{mode}: {error}"
         );
         assert!(builder().insecure_allow_mock_in_production().build().is_ok(), "{mode}");
+        // In a cluster for development, a variable must still name the environment.
+        let is_named = std::env::var_os("APP_ENV").is_some();
+        let is_objection_met = expected.contains("in_kubernetes") && is_named;
+        let outcome = builder().insecure_allow_mock_in_kubernetes().build();
+        assert_eq!(outcome.is_ok(), may_start || is_objection_met, "{mode}");
     }
 }
 
@@ -254,6 +259,7 @@ fn mock_modes_start_only_outside_production() {
             &[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("APP_ENV", "staging")],
             "insecure_allow_mock_in_kubernetes",
         ),
+        (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")], "insecure_allow_mock_in_kubernetes"),
     ];
     let binary = std::env::current_exe().unwrap();
     for (variables, expected) in table {

@@ -520,6 +520,27 @@ fn urls_for_browsers_have_no_password() {
 }
 
 #[test]
+fn pages_that_look_like_logout_are_logged() {
+    let build = |page: &str| {
+        let log = Log::start();
+        let page = [("SESSION_KEYS", KEY), ("POST_LOGOUT_REDIRECT_URI", page)];
+        from_variables(&[&SIGN_IN[..], &page].concat()).unwrap();
+        log.text().contains("set it to https://wave.example/v1/auth/logout")
+    };
+    for page in [
+        "https://www.wave.example/v1/auth/logout",
+        "https://wave.example/v1/auth/logout/",
+        "https://wave.example/v1/auth/logout?x",
+        "https://wave.example/app/v1/auth/logout",
+    ] {
+        assert!(build(page), "{page}");
+    }
+    for page in ["https://wave.example/v1/auth/logout", "https://wave.example/logout"] {
+        assert!(!build(page), "{page}");
+    }
+}
+
+#[test]
 fn useless_pages_after_sign_out_are_refused() {
     let name = "POST_LOGOUT_REDIRECT_URI";
     let outcome = from_variables(&[&SIGN_IN[..], &[(name, "https://wave.example/")]].concat());
