@@ -188,7 +188,8 @@ async fn return_to_another_host_is_refused() {
 async fn invalid_parameters_prevent_no_sign_out() {
     let (env, browser) = signed_in(Setup::with_sessions().end_at_provider(LOGOUT)).await;
     let long = format!("return_to=/search?{}", "q".repeat(2100));
-    let bodies = ["return_to=https://evil.example/", "return_to=/a&return_to=/b", "a=%ff", &long];
+    let bodies =
+        ["return_to=https://evil.example/", "return_to=/a&return_to=/b", "return_to=%ff", &long];
     for body in bodies {
         env.sign_in(&browser).await;
         let revoked = env.provider.requests(ProviderEndpoint::Revocation);
@@ -626,7 +627,7 @@ async fn unavailable_metadata_is_no_missing_endpoint() {
 }
 
 #[tokio::test]
-async fn document_that_does_not_exist_is_no_failure() {
+async fn missing_document_is_no_failure() {
     let (provider, clock) = (TwoDocuments::start().await, ManualClock::default());
     let service = provider.service(&clock);
     for second in [
