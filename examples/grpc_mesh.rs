@@ -4,7 +4,7 @@
 //! the warehouse: a layer around its channel adds a token for the caller, or the shop's own token.
 //! Prints the calls and their status codes.
 
-use scaikey_auth::error::{BoxError, Grpc};
+use scaikey_auth::error::BoxError;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::outbound::{CallerLayer, OutboundLayer, OutboundService, OutboundToken};
 use scaikey_auth::testing::{self, Provider};
@@ -82,10 +82,8 @@ fn shop(provider: &Provider, warehouse: &str) -> Result<String, BoxError> {
         .path("/shop.Orders/Restock", scope("orders:write"))
         .public("/shop.Orders/Version")
         .build()?;
-    let protected = ServiceBuilder::new()
-        .layer(auth.layer().optional().respond_with(Grpc))
-        .layer(methods.respond_with(Grpc))
-        .layer(CallerLayer);
+    let protected =
+        ServiceBuilder::new().layer(auth.layer().optional()).layer(methods).layer(CallerLayer);
     let (_reporter, health) = tonic_health::server::health_reporter();
     serve(Routes::new(health).add_service(protected.named_layer(Texts(orders))))
 }
@@ -117,8 +115,8 @@ impl Methods for Orders {
 fn warehouse(provider: &Provider) -> Result<String, BoxError> {
     let auth = auth(provider).audience("warehouse").build()?;
     let methods = auth.require_by_path().path(COUNT, scope("stock:read"));
-    let methods = methods.path(ORDER, scope("stock:write")).build()?.respond_with(Grpc);
-    let protected = ServiceBuilder::new().layer(auth.layer().respond_with(Grpc)).layer(methods);
+    let methods = methods.path(ORDER, scope("stock:write")).build()?;
+    let protected = ServiceBuilder::new().layer(auth.layer()).layer(methods);
     serve(Routes::new(protected.named_layer(Texts(Stock))))
 }
 

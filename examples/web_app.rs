@@ -8,7 +8,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::extract::State;
-use axum::response::{Html, Redirect};
+use axum::response::{Html, IntoResponse, Redirect};
 use axum::{Form, Router, http::StatusCode, routing::get};
 use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::error::BoxError;
@@ -57,9 +57,8 @@ impl Registrar for Users {
     }
 }
 
-async fn notes(users: State<Users>, me: Identity) -> Result<Html<String>, StatusCode> {
-    let user =
-        "SELECT id, IFNULL(name, '?'), IFNULL(email, '?'), sign_ins FROM users WHERE key = $1";
+async fn notes(users: State<Users>, me: Identity) -> Result<impl IntoResponse, StatusCode> {
+    let user = "SELECT id, IFNULL(name,'?'), IFNULL(email,'?'), sign_ins FROM users WHERE key = $1";
     let user = sqlx::query_as(user).bind(key_of(&me)).fetch_optional(&users.0.0).await;
     let user: Option<(i64, String, String, i64)> = user.map_err(unavailable)?;
     let (id, name, email, sign_ins) = user.ok_or(StatusCode::FORBIDDEN)?; // never signed in here
@@ -67,12 +66,13 @@ async fn notes(users: State<Users>, me: Identity) -> Result<Html<String>, Status
     let notes: Vec<String> = notes.bind(id).fetch_all(&users.0.0).await.map_err(unavailable)?;
     let items: String = notes.iter().map(|note| format!("<li>{}</li>", escaped(note))).collect();
     let (name, email) = (escaped(&name), escaped(&email));
-    Ok(page(&format!(
+    let page = page(&format!(
         r#"<h1>Hello, {name}</h1><p>You are user {id}: {email}. Sign-ins: {sign_ins}.</p>
 <form method="post" action="/app/notes"><label for="text">New note</label>
 <input id="text" name="text" maxlength="200" required><button id="add">Add</button></form><ul>{items}</ul>
 <form method="post" action="/app/v1/auth/logout"><button id="sign-out" class="quiet">Sign out</button></form>"#
-    )))
+    ));
+    Ok(([("cache-control", "no-store")], page)) // so that Back does not show it after a sign-out
 }
 
 /// The session layer refuses this request if a page of another site sends it.

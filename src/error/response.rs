@@ -92,8 +92,14 @@ impl<'a> Refusal<'a> {
 ///     if !refusal.navigation {
 ///         return ProblemJson.respond(refusal);
 ///     }
-///     // The message is a fixed sentence, so nothing needs escaping.
-///     let message = refusal.error.public_message();
+///     // `public_message()` speaks of tokens, which the users of a page do not know.
+///     let message = match refusal.error.public_reason() {
+///         "credentials_missing" | "token_expired" => "Please sign in.",
+///         "forbidden" | "insufficient_scope" => "You may not see this page.",
+///         "foreign_origin" => "Please send this form from our own page.",
+///         "unavailable" => "We cannot check who you are. Please try again in a minute.",
+///         _ => "This did not work.",
+///     };
 ///     let html = format!("<!doctype html><title>Sorry</title><h1>Sorry</h1><p>{message}</p>");
 ///     let mut response = Response::new(Bytes::from(html));
 ///     *response.status_mut() = refusal.status;

@@ -7,9 +7,9 @@
 //! | you | read |
 //! |---|---|
 //! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`testing`] |
-//! | sign browsers in | [`endpoints`], which begins with a whole program, and the example `web_app`; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
+//! | sign browsers in | [`endpoints`], which begins with the layers and the variables, and the example `web_app`, a whole program; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
-//! | accept web sockets, streams or gRPC | [streams](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
+//! | accept web sockets, streams or gRPC | [streams](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path), [the end of gRPC streams](request#web-sockets-and-event-streams) |
 //! | operate a service | [`deploying`] for Kubernetes, [alerts](deploying#alerts), [refusals](deploying#refusals); [`operating`] for variables, [outages](operating#outages), [logs and metrics](operating#logs-and-metrics) |
 //! | replace another library | [`migrating`] |
 //! | decide or review | [`threats`], [what is not covered](threats#not-covered), [`costs`] |

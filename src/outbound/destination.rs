@@ -93,7 +93,7 @@ impl OutboundToken {
         Self::new(TokenKind::None)
     }
 
-    /// Requests only these scopes. With [`forwarded`](Self::forwarded) or [`none`](Self::none),
+    /// Requests only these scopes: `.scopes("stock:read".parse()?)`. With [`forwarded`](Self::forwarded) or [`none`](Self::none),
     /// building the layer fails, because no token is requested.
     pub fn scopes(mut self, only: Scopes) -> Self {
         match &mut self.kind {

@@ -522,7 +522,7 @@ pub(crate) fn nearly_logout(page: &str, logout: &str) {
 
 /// Logs that a service under a sub-path has the default names of cookies.
 pub(crate) fn shared_cookie_name(setting: &str, home: &str) {
-    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, give each of them its own name");
+    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, give each of them its own name (for both kinds of cookies: P_COOKIE_NAME)");
 }
 
 /// Logs that a configured Redis server stores no tokens, because the token client has another cache.

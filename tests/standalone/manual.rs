@@ -136,6 +136,14 @@ fn two_tables_list_every_example() {
 }
 
 #[test]
+fn large_examples_fit_150_lines() {
+    for example in ["axum_service", "grpc_mesh", "web_app"] {
+        let text = fs::read_to_string(format!("examples/{example}.rs")).unwrap();
+        assert!(text.lines().count() <= 150, "{example} has {} lines", text.lines().count());
+    }
+}
+
+#[test]
 fn cost_tables_repeat_the_measured_results() {
     let results = cells(&fs::read_to_string("benches/peers/RESULTS.md").unwrap());
     for page in ["README.md", "src/manual/costs.md"] {
