@@ -121,6 +121,14 @@ impl PublicPaths {
         })
     }
 
+    /// Returns the last segment of the path that a browser requests which is redirected to `page`, if the
+    /// path is beside that of `login`, as those of the other endpoints are.
+    pub(crate) fn beside_login(&self, page: &str) -> Option<String> {
+        let (start, _) = self.login.rsplit_once('/')?;
+        let url = resolved(page)?;
+        url.path().strip_prefix(start)?.strip_prefix('/').map(str::to_owned)
+    }
+
     /// Returns whether `path`, as this service sees it, may be the path of `login`.
     pub(crate) fn is_login(&self, path: &str) -> bool {
         path == self.local_login || self.login.ends_with(path)

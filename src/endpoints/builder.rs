@@ -560,7 +560,9 @@ impl EndpointsBuilder {
             );
         }
         if let Some(sign_in) = &self.inner.sign_in {
-            sign_in.check(&self.login_path(), faults);
+            let mut others = Endpoint::ALL.to_vec();
+            others.retain(|endpoint| *endpoint != Endpoint::Login && self.is_enabled(*endpoint));
+            sign_in.check(&self.login_path(), &others, faults);
             let has_sessions = self.inner.sessions.is_some() || self.needs_client;
             let has_login = !self.without.contains(&Endpoint::Login);
             if sign_in.redirect_navigation && !(has_sessions && has_login) {

@@ -124,7 +124,8 @@ impl Inner {
     }
 
     /// Handles a browser that returns from the provider. If it started this sign-in, clears the
-    /// cookie, whether or not the sign-in succeeds.
+    /// cookie, whether or not the sign-in succeeds. After an outage the cookie stays, so that the
+    /// browser can send the callback again: the tokens are not revoked either.
     async fn handle_callback(
         &self,
         incoming: &EndpointRequest,
@@ -151,9 +152,10 @@ impl Inner {
             Ok(code) => self.complete_sign_in(code, &pending).await,
             Err(failure) => Err(failure),
         };
+        let is_over = !matches!(&outcome, Err(failure) if failure.is_unavailable());
         let mut response =
             outcome.unwrap_or_else(|failure| self.sign_in_failure_response(incoming, failure));
-        if let Some(cookie) = PendingSignIn::clear(&prefix, state) {
+        if is_over && let Some(cookie) = PendingSignIn::clear(&prefix, state) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::Inner;
 use super::response::{Failure, invalid_request};
+use super::{Endpoint, Inner};
 use crate::config::{
     EndpointsConfig, Fault, PublicPaths, has_user_information, is_local_path, is_loopback,
 };
@@ -56,8 +56,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 /// [`Auth::layer`](crate::Auth::layer) checks the tenant of each request with the session.
 ///
 /// The refresh token of a failed sign-in is revoked, unless the sign-in failed because something
-/// was unavailable: the browser may repeat the callback, and the second request may still use the
-/// tokens.
+/// was unavailable: then the cookie stays, too, the browser may repeat the callback (reload the page),
+/// and the second request may still use the tokens.
 ///
 /// If a sign-in was already completed, has expired or was started in another browser, the browser
 /// is redirected to [`landing`](Self::landing) if it has a session, and otherwise to the
@@ -213,7 +213,7 @@ impl SignIn {
     }
 
     /// Sets the page after a failed sign-in: a path as for [`landing`](Self::landing), without a
-    /// fragment. Default: none; the error is returned as JSON.
+    /// fragment, and not the path of an endpoint. Default: none; the error is returned as JSON.
     ///
     /// All failures of a browser at `login` lead there. Failures of other endpoints do so only if a
     /// browser loads a page with the request, for example by a form that signs out
@@ -361,8 +361,9 @@ impl SignIn {
         }
     }
 
-    /// Reports invalid settings. `login` is the path of the endpoint in this service.
-    pub(super) fn check(&self, login: &str, faults: &mut Vec<Fault>) {
+    /// Reports invalid settings. `login` is the path of the endpoint in this service, `others` are the
+    /// other enabled endpoints.
+    pub(super) fn check(&self, login: &str, others: &[Endpoint], faults: &mut Vec<Fault>) {
         faults.extend(self.faults.iter().cloned());
         if !is_cookie_name(&self.cookie_prefix) {
             let problem = "must have 1 to 64 characters: ASCII letters, digits, `-`, `_` and `.`";
@@ -414,6 +415,11 @@ impl SignIn {
                     "is the path of `login`, which would start another sign-in: set another path";
                 faults.push(Fault::new(field, problem));
             }
+        }
+        let name = failure_page.and_then(|page| paths.as_ref()?.beside_login(page));
+        if name.is_some_and(|name| others.iter().any(|endpoint| endpoint.as_str() == name)) {
+            let problem = "is the path of an endpoint, whose failures would lead to it again: set another path";
+            faults.push(Fault::new("failure_page", problem));
         }
     }
 }

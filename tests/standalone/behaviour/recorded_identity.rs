@@ -1,8 +1,8 @@
 //! The caller in the fields of the current span.
 
 use axum::Router;
-use http::Request;
-use scaikey_auth::layer::{IdentityFields, Pseudonyms};
+use http::{HeaderName, Request};
+use scaikey_auth::layer::{IdentityFields, Pseudonyms, TenantSource};
 use scaikey_auth::{AuthContext, Identity, Secret};
 use tower_http::trace::TraceLayer;
 use tracing::field::Empty;
@@ -70,6 +70,26 @@ async fn pseudonym_and_tenant_are_recorded() {
     }
     assert!(!refused.contains("pseudo") && !refused.contains("tenant="), "{refused}");
     assert!(!text.contains(SUBJECT) && !text.contains("user.id"), "{text}");
+}
+
+#[tokio::test]
+async fn recorded_tenant_is_that_of_the_request() {
+    let log = Log::start();
+    let world = World::new().await;
+    let auth = world.auth().build().unwrap();
+    let header = TenantSource::header(HeaderName::from_static("x-tenant-id"));
+    let layer = auth.layer().tenant_from(header.authorised_by(|_, _| true));
+    let layer = layer.record_identity(IdentityFields::UserId);
+    let trace = TraceLayer::new_for_http().make_span_with(|_: &Request<_>| {
+        tracing::info_span!("request", user.id = Empty, tenant = Empty)
+    });
+    let app = Router::new().fallback(async || ()).layer(layer).layer(trace);
+    let server = Server::axum(app).await;
+    let bearer = format!("Bearer {}", world.provider.token().tenant("acme").sign());
+    let headers = [("authorization", bearer.as_str()), ("x-tenant-id", "globex")];
+    assert_eq!(server.get("/", &headers).await.status, 200);
+    let text = log.text();
+    assert!(responses(&text)[0].contains("tenant=\"globex\""), "{text}");
 }
 
 #[tokio::test]

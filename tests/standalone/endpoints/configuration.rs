@@ -444,6 +444,18 @@ fn settings_of_missing_sign_in_are_faults() {
 }
 
 #[test]
+fn failure_page_is_no_endpoint() {
+    let with = |page| from_variables(&[&SIGN_IN[..], &[("FAILURE_PAGE", page)]].concat());
+    for page in ["/v1/auth/logout", "/v1/auth/./whoami?a", "/v1/auth/config"] {
+        refused(with(page), "WAVE_FAILURE_PAGE", "is the path of an endpoint");
+    }
+    // Not enabled, or no endpoint.
+    for page in ["/v1/auth/register", "/v1/auth/sorry", "/v1/auth/logout/page", "/logout"] {
+        with(page).unwrap();
+    }
+}
+
+#[test]
 fn wrong_database_is_one_fault() {
     let more = [("REGISTER_AT_SIGN_IN", "true"), ("DATABASE_URL", "nonsense://x")];
     let error = from_variables(&[&SIGN_IN[..], &more].concat()).unwrap_err();

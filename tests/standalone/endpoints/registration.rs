@@ -11,12 +11,12 @@ use scaikey_auth::registrar::{
     MemoryRegistrar, ParticipantId, Profile, Registrar, RegistrarError, Registration,
 };
 use scaikey_auth::tenant::TenantStatus;
-use scaikey_auth::testing::{Fault, ProviderEndpoint, TokenBuilder};
+use scaikey_auth::testing::{Fault, Provider, ProviderEndpoint, TokenBuilder};
 use serde_json::json;
 
 use super::env::{REDIRECT, Setup, TestEnv};
-use crate::support::Log;
 use crate::support::tenants::{Store, StoreMode, tenant};
+use crate::support::{Log, local};
 
 /// A table of users without workspaces, which fails on demand.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,11 @@ async fn env(setup: Setup, users: &Users) -> TestEnv {
 
 /// A token of bob without profile claims.
 fn bare(env: &TestEnv) -> TokenBuilder {
-    let token = env.provider.token().subject("bob-id");
+    bare_of(&env.provider)
+}
+
+fn bare_of(provider: &Provider) -> TokenBuilder {
+    let token = provider.token().subject("bob-id");
     ["preferred_username", "email", "name"].iter().fold(token, |token, name| token.without(name))
 }
 
@@ -126,7 +130,7 @@ async fn unavailable_store_fails_the_sign_in() {
     users.set(UNAVAILABLE);
     let answer = env.sign_in(&browser).await;
     assert_eq!(answer.header("location"), "/sorry?error=temporarily_unavailable");
-    assert!(browser.cookie_names().is_empty(), "{:?}", browser.cookie_names());
+    assert!(browser.session_cookies().is_empty(), "{:?}", browser.cookie_names());
     assert_eq!(env.provider.requests(ProviderEndpoint::Revocation), 0, "it may be repeated");
     users.set(0);
     assert_eq!(env.sign_in(&browser).await.header("location"), "/me");
@@ -140,15 +144,15 @@ async fn repeated_callback_registers_after_outage() {
     let browser = env.visitor();
     let redirect = browser.get("/v1/auth/login?return_to=/me").await;
     let callback = env.callback_path(redirect.header("location"));
-    let cookies = browser.cookies.lock().unwrap().clone();
     users.set(UNAVAILABLE);
     let answer = browser.get(&callback).await;
     answer.assert_oauth_error(503, "temporarily_unavailable");
     assert!(answer.body.contains("The store of participants is unavailable"), "{answer:?}");
     users.set(0);
-    *browser.cookies.lock().unwrap() = cookies;
     assert_eq!(browser.get(&callback).await.header("location"), "/me");
     assert_eq!(browser.get("/me").await.status, 200);
+    assert_eq!(env.provider.requests(ProviderEndpoint::Token), 1, "the code is redeemed once");
+    assert!(browser.cookie_names().iter().all(|name| name.starts_with("__Host-session")));
 }
 
 #[tokio::test]
@@ -338,6 +342,40 @@ async fn id_token_of_another_tenant_is_ignored() {
     assert_eq!(profile_after(&[], &claims).await, Profile::default());
     let claims = [("email", json!("bob@acme.example")), ("tenant_id", json!("tenant-1"))];
     assert!(profile_after(&[], &claims).await.email.is_some());
+}
+
+#[tokio::test]
+async fn id_token_of_another_user_is_ignored() {
+    let (users, setup) = (Users::default(), Setup::default());
+    let second = Provider::builder().clock(setup.clock.clone()).start().await;
+    let trusted = local(second.issuer());
+    let env = setup.auth(|auth| auth.issuer(trusted)).build().await;
+    let env = env.with_client(|client| client.insecure_any_subject()).await;
+    let own = users.clone();
+    let setup = Setup::default();
+    let setup = setup.endpoints(|endpoints| endpoints.registrar(own).register_at_sign_in());
+    let env = env.start_process(setup).await;
+    let id_token = || {
+        let token = bare(&env).audience("wave").without("tenant_id").without("scope");
+        token.claim("email", json!("eve@acme.example"))
+    };
+    let redeem = async |code: &str, access: TokenBuilder, id: TokenBuilder| {
+        let answer = json!({
+            "access_token": access.sign(), "id_token": id.sign(), "token_type": "Bearer", "expires_in": 600,
+        });
+        let answer = Fault::Body("application/json", answer.to_string());
+        env.provider.fail(ProviderEndpoint::Token, answer);
+        let form = format!("code={code}&code_verifier={}", "v".repeat(43));
+        let answer = env.visitor().post_form("/v1/auth/login", &form).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    // Another subject; another issuer, whose `bob-id` may be another user.
+    redeem("0", bare(&env), id_token().subject("eve-id")).await;
+    assert_eq!(users.profile(&env, bare(&env)).await, Profile::default());
+    redeem("1", bare_of(&second), id_token()).await;
+    assert_eq!(users.profile(&env, bare_of(&second)).await, Profile::default());
+    redeem("2", bare(&env), id_token()).await;
+    assert!(users.profile(&env, bare(&env)).await.email.is_some());
 }
 
 #[tokio::test]
