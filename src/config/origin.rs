@@ -34,7 +34,7 @@ impl Origin {
 
     /// Returns the variable that `field` comes from. If all settings come from variables, that is also the
     /// variable to set for a missing field.
-    pub(super) fn variable(&self, field: &str) -> Option<String> {
+    pub(crate) fn variable(&self, field: &str) -> Option<String> {
         let (prefix, name) = (self.prefix.as_ref()?, variable_for(field)?);
         match self.variables.get(name) {
             Some(variable) => Some(variable.clone()),

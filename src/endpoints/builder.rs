@@ -505,7 +505,7 @@ impl EndpointsBuilder {
         let login = self.login_path();
         if let Some(sign_in) = &mut self.inner.sign_in {
             sign_in.set_paths(&login);
-            sign_in.warn_of_paths(&login);
+            sign_in.warn_of_paths(&login, self.inner.sessions.as_ref(), &self.origin);
         }
         if let (Some(sign_in), Some(sessions)) = (&self.inner.sign_in, &self.inner.sessions) {
             sign_in.set_up_sessions(sessions);
@@ -566,8 +566,8 @@ impl EndpointsBuilder {
             let has_sessions = self.inner.sessions.is_some() || self.needs_client;
             let has_login = !self.without.contains(&Endpoint::Login);
             if sign_in.redirect_navigation && !(has_sessions && has_login) {
-                let problem = "leads browsers to a sign-in that starts a session: set up sessions, \
-                               and keep the endpoint `login`";
+                let problem = "leads browsers to a sign-in that starts a session: set up sessions \
+                               (`P_SESSION_KEYS`), and keep the endpoint `login`";
                 faults.push(Fault::new("redirect_navigation", problem));
             }
         }

@@ -9,7 +9,7 @@ use url::Url;
 use super::response::{Failure, invalid_request};
 use super::{Endpoint, Inner};
 use crate::config::{
-    EndpointsConfig, Fault, PublicPaths, has_user_information, is_local_path, is_loopback,
+    EndpointsConfig, Fault, Origin, PublicPaths, has_user_information, is_local_path, is_loopback,
 };
 use crate::error::AuthError;
 use crate::exchange::reserved_parameter;
@@ -92,6 +92,8 @@ pub struct SignIn {
     /// Set by `build()`.
     pub(super) paths: Option<PublicPaths>,
     cookie_prefix: String,
+    /// Whether the settings come from a configuration.
+    is_configured: bool,
     faults: Vec<Fault>,
 }
 
@@ -137,6 +139,7 @@ impl SignIn {
             token_warnings: Arc::default(),
             paths: None,
             cookie_prefix: COOKIE_PREFIX.to_owned(),
+            is_configured: false,
             faults: Vec::new(),
         }
     }
@@ -147,7 +150,7 @@ impl SignIn {
         settings: &EndpointsConfig,
         cookie_name: Option<&str>,
     ) -> Self {
-        let mut sign_in = Self::new(redirect_uri);
+        let mut sign_in = Self { is_configured: true, ..Self::new(redirect_uri) };
         if let Some(scopes) = &settings.scopes {
             sign_in = sign_in.scopes(scopes.as_str());
         }
@@ -331,33 +334,42 @@ impl SignIn {
         self.paths = PublicPaths::new(self.redirect_uri(), login);
     }
 
-    /// Lets the session layer redirect browsers to this sign-in, if that is on. Warns if the sessions have
-    /// the default name under a sub-path.
+    /// Lets the session layer redirect browsers to this sign-in, if that is on.
     pub(super) fn set_up_sessions(&self, sessions: &Sessions) {
-        let Some(paths) = &self.paths else { return };
-        if self.redirect_navigation {
+        if let (true, Some(paths)) = (self.redirect_navigation, &self.paths) {
             let redirect = SignInRedirect::new(paths.clone(), self.failure_page.as_deref());
             sessions.set_sign_in(redirect);
         }
-        if !paths.home().is_empty() && sessions.has_default_cookie_name() {
-            telemetry::shared_cookie_name("cookie_name", paths.home());
-        }
     }
 
-    /// Warns of settings that are doubtful, but right behind some proxies.
-    pub(super) fn warn_of_paths(&self, login: &str) {
+    /// Warns of settings that are doubtful, but right behind some proxies. Names them by their variables
+    /// if they come from the environment.
+    pub(super) fn warn_of_paths(&self, login: &str, sessions: Option<&Sessions>, origin: &Origin) {
         let (Some(paths), Ok(url)) = (&self.paths, Url::parse(self.redirect_uri())) else { return };
+        let name = |field: &str| {
+            let variable = origin.variable(field).filter(|_| self.is_configured);
+            variable.unwrap_or_else(|| field.to_owned())
+        };
         if !url.path().ends_with(login) {
-            telemetry::redirect_elsewhere(url.path(), login);
+            telemetry::redirect_elsewhere(&name("redirect_uri"), url.path(), login);
         }
         let pages = [("landing", &self.landing), ("failure_page", &self.failure_page)];
         for (field, page) in pages {
             if let Some(page) = page.as_ref().filter(|page| !paths.contains(page)) {
-                telemetry::page_elsewhere(field, page, paths.home());
+                telemetry::page_elsewhere(&name(field), page, paths.home());
             }
         }
-        if !paths.home().is_empty() && self.cookie_prefix == COOKIE_PREFIX {
-            telemetry::shared_cookie_name("cookie_prefix", paths.home());
+        if paths.home().is_empty() {
+            return;
+        }
+        // One variable sets both.
+        let mut defaults = Vec::new();
+        defaults.extend((self.cookie_prefix == COOKIE_PREFIX).then(|| name("cookie_prefix")));
+        let has_default = sessions.is_some_and(Sessions::has_default_cookie_name);
+        defaults.extend(has_default.then(|| name("cookie_name")));
+        defaults.dedup();
+        for setting in defaults {
+            telemetry::shared_cookie_name(&setting, paths.home());
         }
     }
 

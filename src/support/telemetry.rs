@@ -505,13 +505,13 @@ pub(crate) fn sealing_keys_replaced(path: &Path) {
 }
 
 /// Logs that the redirect URI does not lead to the endpoint `login`.
-pub(crate) fn redirect_elsewhere(path: &str, login: &str) {
-    tracing::warn!(target: TARGET, "the path of redirect_uri is {path}, but this service completes sign-ins at {login}: unless a proxy maps one to the other, set redirect_uri to the public URL of {login}");
+pub(crate) fn redirect_elsewhere(setting: &str, path: &str, login: &str) {
+    tracing::warn!(target: TARGET, "the path of {setting} is {path}, but this service completes sign-ins at {login}: unless a proxy maps one to the other, set {setting} to the public URL of {login}");
 }
 
 /// Logs that a page of the sign-in is outside the path under which the service stands.
-pub(crate) fn page_elsewhere(field: &str, page: &str, home: &str) {
-    tracing::warn!(target: TARGET, "{field} is {page}, but browsers see this service under {home} (the path of redirect_uri): unless another service answers there, set {field} to a path under {home}");
+pub(crate) fn page_elsewhere(setting: &str, page: &str, home: &str) {
+    tracing::warn!(target: TARGET, "{setting} is {page}, but browsers see this service under {home} (the path of the redirect URI): unless another service answers there, set {setting} to a path under {home}");
 }
 
 /// Logs that the page after sign-out is not quite the URL of the endpoint `logout`.
@@ -522,7 +522,7 @@ pub(crate) fn nearly_logout(page: &str, logout: &str) {
 
 /// Logs that a service under a sub-path has the default names of cookies.
 pub(crate) fn shared_cookie_name(setting: &str, home: &str) {
-    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, give each of them its own name (for both kinds of cookies: P_COOKIE_NAME)");
+    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, set {setting} to a name of its own in each");
 }
 
 /// Logs that a configured Redis server stores no tokens, because the token client has another cache.

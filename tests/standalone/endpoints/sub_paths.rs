@@ -162,6 +162,27 @@ fn from_variables(
 }
 
 #[tokio::test]
+async fn warnings_name_the_variables() {
+    let env = TestEnv::new().await;
+    let told = |more: &[(&str, &str)]| {
+        let log = Log::start();
+        from_variables(&env, more).unwrap();
+        let text = log.text();
+        text.lines().filter(|line| line.contains("WARN")).collect::<Vec<_>>().join("\n")
+    };
+    let log = told(&[("LANDING", "/home"), ("FAILURE_PAGE", "/sorry")]);
+    for name in ["P_COOKIE_NAME has its default", "P_LANDING is /home", "P_FAILURE_PAGE is /sorry"]
+    {
+        assert!(log.contains(name), "{name}: {log}");
+    }
+    assert_eq!(log.lines().count(), 3, "{log}");
+    let named = ("COOKIE_NAME", "wave");
+    let log = told(&[named, ("REDIRECT_URI", "https://wave.example/app/callback")]);
+    assert!(log.contains("the path of P_REDIRECT_URI is"), "{log}");
+    assert!(!told(&[named]).contains("WARN"));
+}
+
+#[tokio::test]
 async fn environment_sets_paths_and_cookie_names() {
     let env = TestEnv::new().await;
     let variables = [
@@ -220,5 +241,6 @@ async fn invalid_paths_name_their_variables() {
         let variables = [("REDIRECT_NAVIGATION", "true"), (without, "")];
         let error = from_variables(&env, &variables).unwrap_err().to_string();
         assert!(error.contains("P_REDIRECT_NAVIGATION"), "{without}: {error}");
+        assert!(error.contains(&format!("`P_{without}`")), "{error}");
     }
 }
