@@ -124,7 +124,8 @@ impl TokenWarnings {
 }
 
 impl SignIn {
-    /// Creates the settings with the public URL of `login`, as registered at the provider.
+    /// Creates the settings with the public URL of `login`, as registered at the provider: `https`, or `http`
+    /// for loopback. Over `http`, use `localhost`, because the cookies are `Secure`.
     pub fn new(redirect_uri: impl Into<String>) -> Self {
         Self {
             redirect_uris: vec![redirect_uri.into()],
@@ -232,7 +233,8 @@ impl SignIn {
     /// - `access_denied`, `invalid_scope`, `login_required`, `consent_required`,
     ///   `interaction_required`, `account_selection_required`, `unauthorized_client`: the
     ///   provider's own error; `access_denied` also if this service cannot
-    ///   [register](super::EndpointsBuilder::register_at_sign_in) the user
+    ///   [register](super::EndpointsBuilder::register_at_sign_in) the user. To tell such a user from one who
+    ///   cancels, register every user, and refuse on the pages, with a guard for example
     /// - `server_error`: any other cause
     ///
     /// Other endpoints have further codes, such as `unsupported_grant_type`, all from the error

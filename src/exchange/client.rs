@@ -99,6 +99,9 @@ impl TokenExchangeClient {
 
     /// Returns a builder configured from environment variables: see [`AuthConfig::from_env`].
     /// [`build`](TokenExchangeBuilder::build) reports variables with invalid values.
+    ///
+    /// The mode does not matter: tokens for other services come from a provider, so `P_ISSUER` (unless the
+    /// preset knows it) and `P_CLIENT_ID` are required in mock mode, too.
     pub fn from_env(prefix: &str) -> TokenExchangeBuilder {
         Self::from_config(&AuthConfig::from_env(prefix))
     }

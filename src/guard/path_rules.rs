@@ -38,7 +38,6 @@ const MAX_LOGGED_PATH: usize = 200;
 /// [`guard_fn`](super::guard_fn) sees the method.
 ///
 /// ```
-/// use scaikey_auth::error::Grpc;
 /// use scaikey_auth::guard::{GuardExt, authenticated};
 /// use scaikey_auth::{Auth, ConfigError, role, scope};
 /// use tonic::service::LayerExt as _;
@@ -54,8 +53,8 @@ const MAX_LOGGED_PATH: usize = 200;
 ///     .build()?;
 /// // `orders` is the service, such as `OrdersServer::new(..)`, and `protected` goes to `add_service`.
 /// let protected = ServiceBuilder::new()
-///     .layer(auth.layer().respond_with(Grpc))
-///     .layer(methods.respond_with(Grpc))
+///     .layer(auth.layer())
+///     .layer(methods)
 ///     .named_layer(orders);
 /// # Ok(()) }
 /// ```

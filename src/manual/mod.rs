@@ -7,9 +7,9 @@
 //! | you | read |
 //! |---|---|
 //! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`testing`] |
-//! | sign browsers in | [`endpoints`], which begins with the layers and the variables, and the example `web_app`, a whole program; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
+//! | sign browsers in | [a whole program](endpoints#a-web-application) with its variables, and the example `web_app`; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
-//! | accept web sockets, streams or gRPC | [streams](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path), [the end of gRPC streams](request#web-sockets-and-event-streams) |
+//! | accept web sockets, streams or gRPC | [streams, also of gRPC](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
 //! | operate a service | [`deploying`] for Kubernetes, [alerts](deploying#alerts), [refusals](deploying#refusals); [`operating`] for variables, [outages](operating#outages), [logs and metrics](operating#logs-and-metrics) |
 //! | replace another library | [`migrating`] |
 //! | decide or review | [`threats`], [what is not covered](threats#not-covered), [`costs`] |
@@ -84,7 +84,7 @@
 //! | HS256 | [migrating](migrating#hs256) |
 //! | hyper | [start](start#with-hyper), [server limits](operating#server-limits) |
 //! | ID token | [relaxed rules](request#relaxed-rules), [sign-in](endpoints#browser-sign-in) |
-//! | introspection | [the endpoint](endpoints); opaque tokens of a provider need [your own validator](contributing#add-a-validator) |
+//! | introspection | [the endpoint](endpoints#all-endpoints); opaque tokens of a provider need [your own validator](contributing#add-a-validator) |
 //! | issuer, iss | [your own provider](start#5-your-own-provider), [one issuer per tenant](tenants#one-issuer-per-tenant) |
 //! | JWKS, key set, key rotation | [keys](operating#keys), [step 7](request) |
 //! | JWT | [how a token is checked](request), [from `jsonwebtoken`](migrating#from-jsonwebtoken) |
@@ -102,7 +102,7 @@
 //! | OpenAPI, utoipa | [in OpenAPI](request#in-openapi-with-utoipa) |
 //! | optional authentication, public route | [public routes](start#public-routes) |
 //! | outage, offline | [outages](operating#outages), [when the provider fails](exchange#when-the-provider-fails) |
-//! | password | the password grant: [all endpoints](endpoints), [grants](exchange#grants) |
+//! | password | the password grant: [all endpoints](endpoints#all-endpoints), [grants](exchange#grants) |
 //! | PKCE | [browser sign-in](endpoints#browser-sign-in) |
 //! | PostgreSQL, SQLite, database | [resolvers](tenants#resolvers), [participants](tenants#participants) |
 //! | proxy | in front: [endpoints](endpoints#behind-a-proxy), [client addresses](endpoints#rate-limits-and-client-addresses); to the provider: [reaching the provider](operating#reaching-the-provider) |

@@ -93,8 +93,8 @@ impl OutboundToken {
         Self::new(TokenKind::None)
     }
 
-    /// Requests only these scopes: `.scopes("stock:read".parse()?)`. With [`forwarded`](Self::forwarded) or [`none`](Self::none),
-    /// building the layer fails, because no token is requested.
+    /// Requests only these scopes: `.scopes("stock:read".parse()?)`. With [`forwarded`](Self::forwarded) or
+    /// [`none`](Self::none), building the layer fails, because no token is requested.
     pub fn scopes(mut self, only: Scopes) -> Self {
         match &mut self.kind {
             TokenKind::OnBehalf(request) => request.scopes = only,
