@@ -36,6 +36,8 @@ pub use mode::{MockUser, UnknownAuthMode};
 
 pub(crate) use auth_config::AuthConfig;
 pub(crate) use fault::ConfigError;
+#[cfg(feature = "endpoints")]
+pub(crate) use issuer::is_public_url;
 pub(crate) use issuer::{
     IssuerConfig, KeyAccess, MISSING_ISSUER, OTHER_PLACEHOLDER, Route, TENANT_PLACEHOLDER,
     fits_url, has_other_placeholder, has_user_information, is_loopback, problem_of_document,

@@ -1,4 +1,4 @@
-//! What the examples share: a log, a listener, and a server for HTTP/1.1. The server is hyper with a time
+//! Shared parts of the examples: a log, a listener, and a server for HTTP/1.1. The server is hyper with a time
 //! limit for request heads, and a graceful stop.
 //!
 //! `axum::serve` has no such limit: a client that sends half a head, or nothing, keeps its
@@ -26,7 +26,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// The time limit for a request head, and for an idle connection between two requests.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Logs warnings and errors to the error output; with `RUST_LOG`, what it says.
+/// Logs warnings and errors to the error output. `RUST_LOG` replaces this filter.
 pub(crate) fn log_warnings() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
     let log = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy());

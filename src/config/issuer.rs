@@ -780,6 +780,16 @@ pub(crate) fn has_user_information(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
+/// Returns whether a provider can redirect browsers to this URL of the service.
+#[cfg(feature = "endpoints")]
+pub(crate) fn is_public_url(text: &str) -> bool {
+    let url = Url::parse(text).ok().filter(|_| !text.contains(['{', '}']));
+    url.is_some_and(|url| {
+        let is_secure = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
+        is_secure && url.fragment().is_none() && !has_user_information(&url)
+    })
+}
+
 const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
 pub(super) fn default_leeway() -> Duration {

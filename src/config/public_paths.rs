@@ -121,8 +121,8 @@ impl PublicPaths {
         })
     }
 
-    /// Returns the last segment of the path that a browser requests which is redirected to `page`, if the
-    /// path is beside that of `login`, as those of the other endpoints are.
+    /// Resolves `page` as a browser does. Returns the rest of its path after the directory of `login`, if it is
+    /// in there, as the other endpoints are.
     pub(crate) fn beside_login(&self, page: &str) -> Option<String> {
         let (start, _) = self.login.rsplit_once('/')?;
         let url = resolved(page)?;
@@ -158,14 +158,14 @@ fn common_end(one: &str, other: &str) -> usize {
     segments.take_while(|(one, other)| one == other).map(|(one, _)| one.len() + 1).sum()
 }
 
-/// Returns what a browser requests that is redirected to `page`: it resolves dot segments.
+/// Resolves `page` as a browser does that follows a redirect: without dot segments.
 fn resolved(page: &str) -> Option<Url> {
     Url::parse("https://here.invalid").ok()?.join(page).ok()
 }
 
 /// Returns whether a redirect to `path` stays on this host. Browsers read `\` as `/`, drop tabs and
-/// line ends, and take the text after two slashes for a host. A server behind that redirects a resolved
-/// path with two slashes would do the rest.
+/// line ends, and take the text after two slashes for a host. Nor may the resolved path begin with two
+/// slashes: a server that redirects to it would lead to another host.
 pub(crate) fn is_local_path(path: &str) -> bool {
     let plain = path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let has_host = |path: &str| path.starts_with("//");

@@ -67,6 +67,8 @@ pub struct EndpointsBuilder {
     sign_in_settings: Vec<&'static str>,
     /// Whether the configuration has a setting that needs a client.
     needs_client: bool,
+    /// Whether the sessions are built from the configuration.
+    has_configured_sessions: bool,
     /// Whether the configured client has faults, which are already reported.
     has_client_faults: bool,
 }
@@ -109,6 +111,7 @@ impl Auth {
             origin: Origin::default(),
             sign_in_settings: Vec::new(),
             needs_client: false,
+            has_configured_sessions: false,
             has_client_faults: false,
         }
     }
@@ -193,7 +196,7 @@ impl EndpointsBuilder {
     /// repeated. If the registrar refuses the identity
     /// ([`RegistrarError::InvalidIdentity`](crate::registrar::RegistrarError::InvalidIdentity)), the
     /// sign-in fails with `access_denied`, as it does for a user whose tenant `register` refuses: an
-    /// unknown or suspended tenant, or none in the token. This service must accept the access token, as
+    /// unknown or suspended tenant, or none where one is required. This service must accept the access token, as
     /// for a session; otherwise the sign-in fails with `server_error`. Passwords (`token`) and refreshes
     /// register nobody.
     pub fn register_at_sign_in(mut self) -> Self {
@@ -384,6 +387,7 @@ impl EndpointsBuilder {
                 keys.map(builder).transpose()
             });
             self.inner.sessions = self.collect_faults(sessions).flatten();
+            self.has_configured_sessions = true;
         } else if settings.post_logout_redirect_uri.is_some() {
             self.check_sign_out(settings.has_sessions());
         }
@@ -430,13 +434,20 @@ impl EndpointsBuilder {
         self.pages_after_sign_out().is_some_and(|(page, logout)| page == logout)
     }
 
+    /// Returns the name of a setting of the sessions: a variable only if they are built from variables.
+    fn session_setting(&self, field: &str) -> String {
+        let variable = self.origin.variable(field).filter(|_| self.has_configured_sessions);
+        variable.unwrap_or_else(|| field.to_owned())
+    }
+
     /// Warns of a page after sign-out that looks like `logout`, which then answers 405.
     fn warn_of_page_after_sign_out(&self) {
         let Some((page, logout)) = self.pages_after_sign_out() else { return };
         let local =
             format!("{}/{}", self.local_prefix().trim_end_matches('/'), Endpoint::Logout.as_str());
         if page != logout && page.path().trim_end_matches('/').ends_with(&local) {
-            telemetry::nearly_logout(page.as_str(), logout.as_str());
+            let setting = self.session_setting("post_logout_redirect_uri");
+            telemetry::nearly_logout(&setting, page.as_str(), logout.as_str());
         }
     }
 
@@ -503,9 +514,12 @@ impl EndpointsBuilder {
         self.check(&mut faults);
         ConfigError::from_faults(faults).map_err(|error| error.named_by(&self.origin))?;
         let login = self.login_path();
+        let sessions = self.inner.sessions.as_ref();
+        let has_default = sessions.is_some_and(Sessions::has_default_cookie_name);
+        let default_cookie_name = has_default.then(|| self.session_setting("cookie_name"));
         if let Some(sign_in) = &mut self.inner.sign_in {
             sign_in.set_paths(&login);
-            sign_in.warn_of_paths(&login, self.inner.sessions.as_ref(), &self.origin);
+            sign_in.warn_of_paths(&login, default_cookie_name, &self.origin);
         }
         if let (Some(sign_in), Some(sessions)) = (&self.inner.sign_in, &self.inner.sessions) {
             sign_in.set_up_sessions(sessions);

@@ -85,7 +85,7 @@ impl Inner {
         let sign_in = self.sign_in()?;
         // Each sign-in may clear the cookie of an older one. Browsers take the new cookie from an image of a
         // page of the same site, and with `form_post` of any site.
-        if RequestHead::of_parts(&incoming.head).is_part_of_foreign_page() {
+        if RequestHead::of_parts(&incoming.head).is_loaded_by_foreign_page() {
             return Err(invalid_request(
                 "Pages of other origins must start a sign-in with a link or a redirect.",
             ));

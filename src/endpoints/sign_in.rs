@@ -8,9 +8,7 @@ use url::Url;
 
 use super::response::{Failure, invalid_request};
 use super::{Endpoint, Inner};
-use crate::config::{
-    EndpointsConfig, Fault, Origin, PublicPaths, has_user_information, is_local_path, is_loopback,
-};
+use crate::config::{EndpointsConfig, Fault, Origin, PublicPaths, is_local_path, is_public_url};
 use crate::error::AuthError;
 use crate::exchange::reserved_parameter;
 use crate::identity::Scopes;
@@ -39,9 +37,9 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 /// [`EndpointsBuilder::sign_in`](super::EndpointsBuilder::sign_in).
 ///
 /// `GET login` redirects a browser to the provider. From pages of other origins it accepts links and
-/// redirects only: an image, a frame or a `fetch` of such a page gets 400, because each sign-in may clear
-/// the cookie of an older one. *Not* checked for browsers that do not say what they load (Fetch Metadata;
-/// Safari before 16.4). A sealed cookie binds state, nonce and PKCE
+/// redirects only: an image, a frame, a `fetch` or a prefetch of such a page fails with `invalid_request`,
+/// because each sign-in may clear the cookie of an older one. *Not* checked for browsers that do not say
+/// what they load (Fetch Metadata; Safari before 16.4). A sealed cookie binds state, nonce and PKCE
 /// verifier to this browser for ten minutes. Any process with the same keys can complete the
 /// sign-in.
 ///
@@ -56,8 +54,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 /// [`Auth::layer`](crate::Auth::layer) checks the tenant of each request with the session.
 ///
 /// The refresh token of a failed sign-in is revoked, unless the sign-in failed because something
-/// was unavailable: then the cookie stays, too, the browser may repeat the callback (reload the page),
-/// and the second request may still use the tokens.
+/// was unavailable: then the cookie stays, too, and the browser may repeat the callback, which works within
+/// a minute (by a reload or, from the failure page, by the Back button).
 ///
 /// If a sign-in was already completed, has expired or was started in another browser, the browser
 /// is redirected to [`landing`](Self::landing) if it has a session, and otherwise to the
@@ -233,8 +231,8 @@ impl SignIn {
     /// - `access_denied`, `invalid_scope`, `login_required`, `consent_required`,
     ///   `interaction_required`, `account_selection_required`, `unauthorized_client`: the
     ///   provider's own error; `access_denied` also if this service cannot
-    ///   [register](super::EndpointsBuilder::register_at_sign_in) the user. To tell such a user from one who
-    ///   cancels, register every user, and refuse on the pages, with a guard for example
+    ///   [register](super::EndpointsBuilder::register_at_sign_in) the user. To distinguish such a user from
+    ///   one who cancels, register every user, and refuse on the pages, with a guard for example
     /// - `server_error`: any other cause
     ///
     /// Other endpoints have further codes, such as `unsupported_grant_type`, all from the error
@@ -346,7 +344,14 @@ impl SignIn {
 
     /// Warns of settings that are doubtful, but right behind some proxies. Names them by their variables
     /// if they come from the environment.
-    pub(super) fn warn_of_paths(&self, login: &str, sessions: Option<&Sessions>, origin: &Origin) {
+    ///
+    /// `session_setting` names the setting of the sessions' cookie name, if it has its default.
+    pub(super) fn warn_of_paths(
+        &self,
+        login: &str,
+        session_setting: Option<String>,
+        origin: &Origin,
+    ) {
         let (Some(paths), Ok(url)) = (&self.paths, Url::parse(self.redirect_uri())) else { return };
         let name = |field: &str| {
             let variable = origin.variable(field).filter(|_| self.is_configured);
@@ -367,8 +372,7 @@ impl SignIn {
         // One variable sets both.
         let mut defaults = Vec::new();
         defaults.extend((self.cookie_prefix == COOKIE_PREFIX).then(|| name("cookie_prefix")));
-        let has_default = sessions.is_some_and(Sessions::has_default_cookie_name);
-        defaults.extend(has_default.then(|| name("cookie_name")));
+        defaults.extend(session_setting);
         defaults.dedup();
         for setting in defaults {
             telemetry::shared_cookie_name(&setting, paths.home());
@@ -398,14 +402,7 @@ impl SignIn {
             faults.push(Fault::new("sign_in_parameters", problem));
         }
         for uri in &self.redirect_uris {
-            let url = Url::parse(uri).ok();
-            let secure =
-                |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
-            let is_plain = !uri.contains(['{', '}']);
-            let is_usable = |url: &Url| {
-                secure(url) && url.fragment().is_none() && !has_user_information(url) && is_plain
-            };
-            if !url.as_ref().is_some_and(is_usable) {
+            if !is_public_url(uri) {
                 let problem = "must be an https URL without user information, fragment and braces (http for loopback only): \
                                set it to the public URL of `login`";
                 faults.push(Fault::new("redirect_uri", problem));
@@ -457,6 +454,7 @@ pub(super) fn fields_of_sign_in(settings: &EndpointsConfig) -> Vec<&'static str>
         ("endpoints.failure_page", settings.failure_page.is_some()),
         ("endpoints.redirect_navigation", settings.redirect_navigation),
         ("endpoints.form_post", settings.form_post),
+        ("endpoints.sign_in_parameters", !settings.sign_in_parameters.is_empty()),
         ("endpoints.cookie_name", settings.cookie_name.is_some() && !settings.has_sessions()),
     ];
     fields.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field).collect()

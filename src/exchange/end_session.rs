@@ -155,11 +155,12 @@ impl EndSessionSearch {
         Some((found, is_fresh))
     }
 
-    /// Keeps an outcome, and returns it. An endpoint that was found before outlives a failure.
+    /// Keeps an outcome, and returns it. An endpoint that was found before outlives a failure, and metadata
+    /// without it: a sign-out that the provider refuses is better than one that seems complete and is not.
     fn keep(&self, now: Duration, found: Found) -> Found {
         let mut last = self.last();
         let kept = match (&found, last.take()) {
-            (Err(_), Some((_, Ok(Some(url))))) => Ok(Some(url)),
+            (Err(_) | Ok(None), Some((_, Ok(Some(url))))) => Ok(Some(url)),
             _ => found,
         };
         *last = Some((now, kept.clone()));
@@ -265,8 +266,8 @@ impl TokenExchangeClient {
 
 #[cfg(feature = "endpoints")]
 impl TokenExchangeClient {
-    /// Returns the end-session endpoint, if it is configured, or is in metadata that was read already. If
-    /// further metadata may have it, starts to read them, but does not wait.
+    /// Returns the end-session endpoint, if it is configured or known. Waits only for the first metadata
+    /// document, which the caller needs anyway. If further metadata may have it, starts to read them.
     pub(crate) async fn known_end_session_endpoint(&self) -> Option<Url> {
         let endpoint = &self.cached.endpoint;
         if endpoint.end_session_url.is_some() || endpoint.authorization_url.is_some() {

@@ -186,12 +186,19 @@ impl Http {
 }
 
 /// Returns whether the server said that there is no such document, which a retry would not change. Some
-/// servers answer 400 or 403 to paths that they do not know.
+/// servers answer 400, 401 or 403 to paths that they do not know.
 fn is_missing(error: &FetchError) -> bool {
     use http::StatusCode as Code;
     let FetchError::Status { status, .. } = error else { return false };
-    let passes = [Code::REQUEST_TIMEOUT, Code::TOO_EARLY, Code::TOO_MANY_REQUESTS];
-    status.is_client_error() && !passes.contains(status)
+    // These are about the connection, the proxy or the time, not about the document.
+    let others = [
+        Code::PROXY_AUTHENTICATION_REQUIRED,
+        Code::REQUEST_TIMEOUT,
+        Code::MISDIRECTED_REQUEST,
+        Code::TOO_EARLY,
+        Code::TOO_MANY_REQUESTS,
+    ];
+    status.is_client_error() && !others.contains(status)
 }
 
 /// Returns the possible metadata URLs of `issuer`. RFC 8414 inserts the well-known path before the issuer's

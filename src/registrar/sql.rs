@@ -77,7 +77,7 @@ sql_constructors!(SqlRegistrar);
 
 impl SqlRegistrar {
     /// Sets the timeout of a registration, in real time. Default: 2 s. A transaction that is not committed
-    /// by then is rolled back.
+    /// by then is rolled back. The endpoints wait at most 5 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

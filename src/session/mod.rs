@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::Auth;
 use crate::clock::unix_time;
-use crate::config::{ConfigError, Fault, has_user_information, is_loopback};
+use crate::config::{ConfigError, Fault, is_public_url};
 use crate::exchange::{
     AccessToken, EndSessionRequest, ExchangeError, Freshness, OAuthError, RefreshRequest,
     TokenExchangeClient,
@@ -589,7 +589,7 @@ impl SessionsBuilder {
         }
         let origins = Origins::new(&self.origins, &mut faults);
         if let Some(uri) = &self.post_logout_redirect_uri {
-            if !is_public_page(uri) {
+            if !is_public_url(uri) {
                 let problem = "must be an https URL without user information, fragment and braces (http for loopback only): \
                                set it to a page of this service that is registered at the provider";
                 faults.push(Fault::new("post_logout_redirect_uri", problem));
@@ -614,14 +614,4 @@ impl SessionsBuilder {
             sign_in: OnceLock::new(),
         })))
     }
-}
-
-/// Returns whether a provider can redirect browsers to this page.
-fn is_public_page(uri: &str) -> bool {
-    let is_secure =
-        |url: &Url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url));
-    let url = Url::parse(uri).ok().filter(|_| !uri.contains(['{', '}']));
-    url.is_some_and(|url| {
-        is_secure(&url) && url.fragment().is_none() && !has_user_information(&url)
-    })
 }

@@ -12,13 +12,12 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// The headers of prefetches and of web sockets.
-const NO_PAGE_LOADS: [HeaderName; 4] = [
-    HeaderName::from_static("sec-purpose"),
-    HeaderName::from_static("purpose"),
-    header::SEC_WEBSOCKET_KEY,
-    header::UPGRADE,
-];
+/// The headers of prefetches. `Purpose` is the older name.
+const PREFETCH: [HeaderName; 2] =
+    [HeaderName::from_static("sec-purpose"), HeaderName::from_static("purpose")];
+
+/// The headers of web sockets.
+const WEB_SOCKET: [HeaderName; 2] = [header::SEC_WEBSOCKET_KEY, header::UPGRADE];
 
 /// The method, URI and headers of a request: the input of custom token sources, tenant sources and guards.
 /// `Debug` prints neither headers nor the query, because they may contain tokens.
@@ -107,16 +106,19 @@ impl<'r> RequestHead<'r> {
             }
             None => self.prefers_html() && !self.has_any(&[SEC_FETCH_DEST, X_REQUESTED_WITH]),
         };
-        is_page_load && !self.has_any(&NO_PAGE_LOADS)
+        is_page_load && !self.has_any(&PREFETCH) && !self.has_any(&WEB_SOCKET)
     }
 
-    /// Returns whether a page of another origin loads this as a part of itself: an image, a script, a frame, a
-    /// `fetch` (Fetch Metadata). Older browsers do not say it.
-    pub(crate) fn is_part_of_foreign_page(&self) -> bool {
+    /// Returns whether a page of another origin loads this without the user: as an image, a script, a frame, by
+    /// `fetch`, or as a prefetch (Fetch Metadata). Older browsers do not say it.
+    pub(crate) fn is_loaded_by_foreign_page(&self) -> bool {
         let is_other =
             |name: &HeaderName, text: &str| self.headers.get(name).is_some_and(|it| it != text);
-        is_other(&SEC_FETCH_SITE, "same-origin")
-            && (is_other(&SEC_FETCH_MODE, "navigate") || is_other(&SEC_FETCH_DEST, "document"))
+        let is_part =
+            is_other(&SEC_FETCH_MODE, "navigate") || is_other(&SEC_FETCH_DEST, "document");
+        // `none`: the user typed the address, and the browser may load it before it is complete.
+        let is_prefetch = is_other(&SEC_FETCH_SITE, "none") && self.has_any(&PREFETCH);
+        is_other(&SEC_FETCH_SITE, "same-origin") && (is_part || is_prefetch)
     }
 
     fn has_any(&self, names: &[HeaderName]) -> bool {

@@ -516,13 +516,13 @@ pub(crate) fn page_elsewhere(setting: &str, page: &str, home: &str) {
 
 /// Logs that the page after sign-out is not quite the URL of the endpoint `logout`.
 #[cfg(feature = "endpoints")]
-pub(crate) fn nearly_logout(page: &str, logout: &str) {
-    tracing::warn!(target: TARGET, "post_logout_redirect_uri is {page}, which is taken for a page of the service, and not for the endpoint `logout`, whose public URL is {logout}: unless a page answers there, set it to {logout}");
+pub(crate) fn nearly_logout(setting: &str, page: &str, logout: &str) {
+    tracing::warn!(target: TARGET, "{setting} is {page}, which is taken for a page of the service, and not for the endpoint `logout`, whose public URL is {logout}: unless a page answers there, set it to {logout}");
 }
 
 /// Logs that a service under a sub-path has the default names of cookies.
 pub(crate) fn shared_cookie_name(setting: &str, home: &str) {
-    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, set {setting} to a name of its own in each");
+    tracing::warn!(target: TARGET, "{setting} has its default, and browsers see this service under {home}: cookies belong to the whole host, so if another service of this host also keeps sessions, set {setting} to a different name in each");
 }
 
 /// Logs that a configured Redis server stores no tokens, because the token client has another cache.

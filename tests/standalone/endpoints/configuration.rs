@@ -428,6 +428,7 @@ fn settings_of_missing_sign_in_are_faults() {
         ("COOKIE_NAME", "wave"),
         ("REDIRECT_NAVIGATION", "true"),
         ("REGISTER_AT_SIGN_IN", "true"),
+        ("SIGN_IN_PARAMETERS", "prompt=login"),
     ] {
         let outcome = without_sign_in(&[setting]);
         refused(outcome, &format!("WAVE_{}", setting.0), "WAVE_REDIRECT_URI");

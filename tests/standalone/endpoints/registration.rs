@@ -209,7 +209,7 @@ async fn env_with_tenants(setup: Setup, tenants: Store, users: &Users) -> TestEn
 }
 
 #[tokio::test]
-async fn sign_in_registers_nobody_of_refused_tenants() {
+async fn sign_in_registers_none_of_refused_tenants() {
     let suspended = tenant("tenant-1", TenantStatus::Suspended);
     for tenants in [Store::with(&["another"]), Store::over([suspended].into_iter().collect())] {
         let users = Users::default();
@@ -235,7 +235,7 @@ async fn clients_of_refused_tenants_get_no_tokens() {
     let form = format!("code={code}&code_verifier={}", verifier.secret().expose());
     let answer = env.visitor().post_form("/v1/auth/login", &form).await;
     answer.assert_oauth_error(400, "access_denied");
-    assert_eq!(users.calls(), 0);
+    assert_eq!((users.calls(), env.provider.requests(ProviderEndpoint::Revocation)), (0, 1));
 }
 
 #[tokio::test]

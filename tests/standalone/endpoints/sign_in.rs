@@ -167,17 +167,22 @@ async fn parts_of_foreign_pages_start_nothing() {
         ("none", "navigate", "document", 303),
         // Pages of this host can start a sign-in in a hidden frame.
         ("same-origin", "navigate", "iframe", 303),
+        // The rules of a page of another origin let the browser load this in advance.
+        ("same-site", "navigate", "document; prefetch", 400),
+        ("cross-site", "navigate", "document; prefetch", 400),
+        ("none", "navigate", "document; prefetch", 303),
     ] {
+        let (destination, purpose) = destination.split_once("; ").unwrap_or((destination, ""));
         let headers = [
             ("sec-fetch-site", site),
             ("sec-fetch-mode", mode),
             ("sec-fetch-dest", destination),
-            // A prerendered page that the user opens is a page load.
-            ("sec-purpose", "prefetch;prerender"),
+            ("sec-purpose", purpose),
         ];
+        let headers = &headers[..if purpose.is_empty() { 3 } else { 4 }];
         let before = browser.cookie_names().len();
-        let answer = browser.send(Method::GET, "/v1/auth/login", &headers, "").await;
-        assert_eq!(answer.status, status, "{site} {destination}: {answer:?}");
+        let answer = browser.send(Method::GET, "/v1/auth/login", headers, "").await;
+        assert_eq!(answer.status, status, "{site} {destination} {purpose}: {answer:?}");
         let started = browser.cookie_names().len() - before;
         assert_eq!(started, usize::from(status == 303), "{site} {destination}");
     }

@@ -620,10 +620,14 @@ async fn unavailable_metadata_is_no_missing_endpoint() {
     clock.advance(Duration::from_secs(6));
     assert!(led_to(&service).await.starts_with(&format!("{}/logout?", provider.url)));
     found(&client).await.unwrap();
-    // The endpoint outlives a later failure.
-    provider.set(Document::Status(503));
-    clock.advance(MINUTE * 61);
-    found(&client).await.unwrap();
+    // The endpoint outlives a later failure, and a document that is hidden for a while.
+    for status in [503, 403] {
+        provider.set(Document::Status(status));
+        clock.advance(MINUTE * 61);
+        let before = provider.requests();
+        found(&client).await.unwrap();
+        assert!(provider.requests() > before, "{status}");
+    }
 }
 
 #[tokio::test]
