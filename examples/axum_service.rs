@@ -83,7 +83,7 @@ async fn write(
     let query = sqlx::query("INSERT INTO notes (workspace, author, text) VALUES ($1, $2, $3)");
     let query = query.bind(workspace.id).bind(author.subject()).bind(&text);
     query.execute(&notes.pool).await.map_err(unavailable)?;
-    let _ = notes.new.send((workspace.id, text)); // fails if nobody listens
+    let _ = notes.new.send((workspace.id, text)); // fails without a listener
     Ok(StatusCode::CREATED)
 }
 

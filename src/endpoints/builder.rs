@@ -198,7 +198,7 @@ impl EndpointsBuilder {
     /// sign-in fails with `access_denied`, as it does for a user whose tenant `register` refuses: an
     /// unknown or suspended tenant, or none where one is required. This service must accept the access token, as
     /// for a session; otherwise the sign-in fails with `server_error`. Passwords (`token`) and refreshes
-    /// register nobody.
+    /// register no user.
     pub fn register_at_sign_in(mut self) -> Self {
         self.inner.registers_at_sign_in = true;
         self

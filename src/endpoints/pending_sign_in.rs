@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -86,9 +87,7 @@ impl PendingSignIn {
         clock: &dyn Clock,
     ) -> Option<Self> {
         let name = cookie_name(prefix, state)?;
-        let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
-        let plain = keys.open_unexpired(Purpose::SignIn, &name, sealed, clock)?;
-        let found: Self = serde_json::from_slice(&plain).ok()?;
+        let found: Self = open_cookie(Purpose::SignIn, &name, headers, keys, clock)?;
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 
@@ -140,7 +139,20 @@ fn new_state(now: SystemTime) -> Result<String, Failure> {
     Ok(base64url::encode(state))
 }
 
-fn random() -> Result<[u8; 32], Failure> {
+/// Reads a sealed cookie that has not expired. The name of the cookie is authenticated.
+pub(super) fn open_cookie<T: DeserializeOwned>(
+    purpose: Purpose<'_>,
+    name: &str,
+    headers: &HeaderMap,
+    keys: &SealingKeys,
+    clock: &dyn Clock,
+) -> Option<T> {
+    let (_, sealed) = cookies_named(headers, name).find(|(rest, _)| rest.is_empty())?;
+    let plain = keys.open_unexpired(purpose, name, sealed, clock)?;
+    serde_json::from_slice(&plain).ok()
+}
+
+pub(super) fn random() -> Result<[u8; 32], Failure> {
     crypto::random()
         .map_err(|_| Failure::NotConfigured("the operating system cannot supply random bytes"))
 }

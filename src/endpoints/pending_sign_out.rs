@@ -8,9 +8,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use super::pending_sign_in::{open_cookie, random};
 use super::response::Failure;
 use crate::clock::Clock;
-use crate::session::{clear_cookie, cookies_named, set_cookie};
+use crate::session::{clear_cookie, set_cookie};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
@@ -31,10 +32,7 @@ pub(super) struct PendingSignOut {
 
 impl PendingSignOut {
     pub(super) fn new(return_to: &str) -> Result<Self, Failure> {
-        let state: [u8; 32] = crypto::random().map_err(|_| {
-            Failure::NotConfigured("the operating system cannot supply random bytes")
-        })?;
-        Ok(Self { state: base64url::encode(state), return_to: return_to.to_owned() })
+        Ok(Self { state: base64url::encode(random()?), return_to: return_to.to_owned() })
     }
 
     /// Returns the cookie that holds the sign-out. Its name begins with `prefix`.
@@ -59,9 +57,7 @@ impl PendingSignOut {
         clock: &dyn Clock,
     ) -> Option<Self> {
         let name = format!("{prefix}{NAME}");
-        let (_, sealed) = cookies_named(headers, &name).find(|(rest, _)| rest.is_empty())?;
-        let plain = keys.open_unexpired(Purpose::SignOut, &name, sealed, clock)?;
-        let found: Self = serde_json::from_slice(&plain).ok()?;
+        let found: Self = open_cookie(Purpose::SignOut, &name, headers, keys, clock)?;
         crypto::equal(found.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 

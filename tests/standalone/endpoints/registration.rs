@@ -105,7 +105,7 @@ async fn sign_in_registers_before_the_session() {
     assert_eq!(env.sign_in(&browser).await.header("location"), "/me");
     assert_eq!(users.calls(), 1);
     assert_eq!(browser.get("/me").await.status, 200);
-    assert_eq!(users.calls(), 1, "requests register nobody");
+    assert_eq!(users.calls(), 1, "requests register no user");
     // The participant is that of the access token.
     let known = users.profile(&env, bare(&env)).await;
     assert_eq!(known.display_name.as_deref(), Some("bob"));
