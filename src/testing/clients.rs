@@ -38,6 +38,8 @@ pub struct Client {
     pub(super) post_logout_redirect_uris: Vec<String>,
     pub(super) lifetime: Option<Duration>,
     pub(super) sends_expires_in: bool,
+    /// The prefix of its access tokens, if they are opaque.
+    pub(super) opaque_prefix: Option<String>,
 }
 
 /// The authentication method of a client.
@@ -86,6 +88,7 @@ impl Client {
             post_logout_redirect_uris: Vec::new(),
             lifetime: None,
             sends_expires_in: true,
+            opaque_prefix: None,
         }
     }
 
@@ -134,6 +137,15 @@ impl Client {
     /// Omits `expires_in` from the token responses to this client.
     pub fn without_expires_in(mut self) -> Self {
         self.sends_expires_in = false;
+        self
+    }
+
+    /// Makes its access tokens opaque: texts that begin with `prefix`, whose claims only
+    /// [introspection](super::TestIssuer::introspection_endpoint) shows. `prefix` may be empty. ID tokens stay
+    /// JWTs. Default: access tokens are JWTs. See [`TokenBuilder::opaque`](super::TokenBuilder::opaque) for a
+    /// token without a grant.
+    pub fn opaque_access_tokens(mut self, prefix: &str) -> Self {
+        self.opaque_prefix = Some(prefix.to_owned());
         self
     }
 

@@ -30,6 +30,8 @@
 //! - A [`Client`] gets tokens by client credentials, password, [code](TestIssuer::authorize),
 //!   refresh and [exchange](Client::may_exchange), and can revoke and introspect them. A
 //!   [public](Client::public) client is limited to password, code, refresh and revocation.
+//! - [`Client::opaque_access_tokens`] and [`TokenBuilder::opaque`] make access tokens that are no JWTs. The
+//!   introspection endpoint shows their claims, as JSON or signed.
 //! - With [`TestIssuer::single_sign_on`], the provider remembers a browser that signed in, until it
 //!   signs out (logs out) at [`TestIssuer::end_session_endpoint`].
 //! - [`ManualClock`] stands still until the test moves it, so that no test has to sleep.

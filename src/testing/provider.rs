@@ -373,6 +373,11 @@ pub(super) mod tests {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
     }
 
+    pub(in super::super) fn jws_header(token: &str) -> Value {
+        let part = token.split('.').next().unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    }
+
     #[tokio::test]
     async fn metadata_leads_to_the_key_set() {
         let provider = Provider::start().await;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::endpoint::{ProviderEndpoint, ReceivedRequest};
 use super::faults::Fault;
 use super::issuer::TestIssuer;
+use super::keys::SigningKey;
 use super::oauth::{self, Answer};
 
 /// The issuers that the server answers for.
@@ -168,8 +169,8 @@ async fn answer_with_faults(
         Fault::RedirectHere => redirect(&format!("{REDIRECT_PREFIX}{}", request.target)),
         Fault::HangUp => return Err(io::Error::other("connection closed by the fault")),
         Fault::Rewrite(rewrite) => {
-            let Answer { status, headers, json, .. } = normal();
-            let mut answer = json_response(Full::from(rewrite.apply(json)));
+            let Answer { status, headers, json, signed_by, .. } = normal();
+            let mut answer = json_or_jwt(rewrite.apply(json), signed_by.as_ref());
             *answer.status_mut() = status;
             answer.headers_mut().extend(headers);
             answer
@@ -199,7 +200,7 @@ fn normal_answer(
             issuer.jwks()
         }
     };
-    Answer { status: StatusCode::OK, headers, json, page: None }
+    Answer { status: StatusCode::OK, headers, json, page: None, signed_by: None }
 }
 
 impl Answer {
@@ -207,7 +208,7 @@ impl Answer {
         let mut answer = match (self.page, self.json) {
             (Some(page), _) => response(StatusCode::OK, Full::from(page)),
             (None, serde_json::Value::Null) => response(StatusCode::OK, Full::default()),
-            (None, json) => json_response(Full::from(json.to_string())),
+            (None, json) => json_or_jwt(json.to_string(), self.signed_by.as_ref()),
         };
         *answer.status_mut() = self.status;
         answer.headers_mut().extend(self.headers);
@@ -236,6 +237,18 @@ fn json_response(
 ) -> HttpResponse {
     let mut answer = response(StatusCode::OK, body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// Answers with JSON, or with a JWT whose payload it is.
+fn json_or_jwt(text: String, key: Option<&SigningKey>) -> HttpResponse {
+    let Some(key) = key else { return json_response(Full::from(text)) };
+    let header = serde_json::json!({
+        "typ": "token-introspection+jwt", "alg": key.algorithm().as_str(), "kid": key.kid(),
+    });
+    let mut answer = response(StatusCode::OK, Full::from(key.token(header.to_string(), text)));
+    let kind = HeaderValue::from_static(oauth::SIGNED_INTROSPECTION);
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
     answer
 }
 

@@ -197,11 +197,35 @@ impl TokenBuilder {
         key.token(header, payload)
     }
 
-    /// Returns the signing key, the header and the payload, for forgeries.
-    pub(super) fn parts(mut self) -> (SigningKey, String, String) {
+    /// Returns an opaque token with these claims instead of a JWT: a text that begins with `prefix`, which
+    /// may be empty. Only the issuer's [introspection](TestIssuer::introspection_endpoint) shows its claims
+    /// (RFC 7662 §2.2), until it expires or is [revoked](TestIssuer::revoke_token). Key and header are not
+    /// used.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use scaikey_auth::testing::Provider;
+    ///
+    /// let provider = Provider::start().await;
+    /// let token = provider.token().subject("bob").scope("docs:read").opaque("skt_");
+    /// assert!(token.starts_with("skt_"));
+    /// # }
+    /// ```
+    pub fn opaque(mut self, prefix: &str) -> String {
+        self.shape_claims();
+        self.issuer.grant_store().add_opaque_token(prefix, self.claims)
+    }
+
+    fn shape_claims(&mut self) {
         if self.shaped {
             self.issuer.shape(&mut self.claims);
         }
+    }
+
+    /// Returns the signing key, the header and the payload, for forgeries.
+    pub(super) fn parts(mut self) -> (SigningKey, String, String) {
+        self.shape_claims();
         let key = match self.key {
             Some(key) => key,
             None => match self.algorithm {

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::super::clients::User;
 use super::super::keys::base64url;
 use super::OAuthError;
@@ -18,6 +20,8 @@ struct Entries {
     codes: HashMap<String, Code>,
     /// Each with its session and whether it was used.
     refresh_tokens: HashMap<String, (Arc<Session>, bool)>,
+    /// The claims of opaque access tokens.
+    opaque_tokens: HashMap<String, Map<String, Value>>,
     /// Ids of revoked sessions and `jti`s of revoked access tokens.
     revoked: HashSet<String>,
     assertions: HashSet<(String, String)>,
@@ -159,6 +163,22 @@ impl GrantStore {
         self.entries().refresh_tokens.get(token).map(|(session, _)| Arc::clone(session))
     }
 
+    /// Creates an opaque access token with these claims.
+    pub(in super::super) fn add_opaque_token(
+        &self,
+        prefix: &str,
+        claims: Map<String, Value>,
+    ) -> String {
+        let token = format!("{prefix}{}", random_text());
+        self.entries().opaque_tokens.insert(token.clone(), claims);
+        token
+    }
+
+    /// Returns the claims of an opaque access token, valid or not.
+    pub(in super::super) fn opaque_claims(&self, token: &str) -> Option<Map<String, Value>> {
+        self.entries().opaque_tokens.get(token).cloned()
+    }
+
     /// Revokes a session by its id, or an access token by its `jti`.
     pub(super) fn revoke(&self, id: &str) {
         self.entries().revoked.insert(id.to_owned());
@@ -207,8 +227,11 @@ impl GrantStore {
 }
 
 /// Returns an unguessable name with this prefix.
-#[expect(clippy::expect_used, reason = "a test tool cannot continue without a random source")]
 fn random(prefix: &str) -> String {
-    let random = crypto::random::<32>().expect("the system has random numbers");
-    format!("{prefix}-{}", base64url(random))
+    format!("{prefix}-{}", random_text())
+}
+
+#[expect(clippy::expect_used, reason = "a test tool cannot continue without a random source")]
+fn random_text() -> String {
+    base64url(crypto::random::<32>().expect("the system has random numbers"))
 }

@@ -191,7 +191,11 @@ pub(super) fn issue(
     if !scope.is_empty() {
         token = token.scope(&scope);
     }
-    let mut json = json!({ "access_token": token.sign(), "token_type": "Bearer", "scope": scope });
+    let access_token = match &client.opaque_prefix {
+        Some(prefix) => token.opaque(prefix),
+        None => token.sign(),
+    };
+    let mut json = json!({ "access_token": access_token, "token_type": "Bearer", "scope": scope });
     if let (true, Some(members)) = (client.sends_expires_in, json.as_object_mut()) {
         members.insert("expires_in".to_owned(), lifetime.as_secs().into());
     }

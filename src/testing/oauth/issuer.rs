@@ -29,7 +29,11 @@ impl TestIssuer {
         self.url_of("/oauth/revoke")
     }
 
-    /// Returns the URL of the introspection endpoint (RFC 7662).
+    /// Returns the URL of the introspection endpoint (RFC 7662). It answers each confidential client about
+    /// each token of this issuer, also about tokens for another audience: a resource server has to compare
+    /// `aud` itself. It signs the answer (RFC 9701) if the request accepts
+    /// `application/token-introspection+jwt`; a [`Fault::rewrite`](super::super::Fault::rewrite) then
+    /// changes the payload before it is signed.
     pub fn introspection_endpoint(&self) -> String {
         self.url_of("/oauth/introspect")
     }
@@ -112,6 +116,15 @@ impl TestIssuer {
         })
     }
 
+    /// Revokes an access token, a JWT or an opaque one: introspection then answers `active: false`. Has no
+    /// effect on a token of another issuer or without `jti`.
+    pub fn revoke_token(&self, token: &str) {
+        let claims = self.own_claims(token).unwrap_or_default();
+        if let Some(id) = claims.get("jti").and_then(Value::as_str) {
+            self.grant_store().revoke(id);
+        }
+    }
+
     /// Sets the lifetime of access tokens from the token endpoint, rounded down to whole seconds.
     /// [`Client::token_lifetime`](super::super::Client::token_lifetime) takes precedence. `None`
     /// restores [`ProviderBuilder::token_lifetime`](super::super::ProviderBuilder::token_lifetime).
@@ -147,6 +160,9 @@ impl TestIssuer {
             "token_endpoint": self.token_endpoint(),
             "revocation_endpoint": self.revocation_endpoint(),
             "introspection_endpoint": self.introspection_endpoint(),
+            "introspection_endpoint_auth_methods_supported":
+                auth_methods.into_iter().filter(|method| *method != "none").collect::<Value>(),
+            "introspection_signing_alg_values_supported": algorithms,
             "end_session_endpoint": self.end_session_endpoint(),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query", "form_post"],

@@ -18,8 +18,12 @@ use serde_json::{Value, json};
 
 use super::endpoint::{ProviderEndpoint, ReceivedRequest};
 use super::issuer::TestIssuer;
+use super::keys::SigningKey;
 use form::Form;
 pub(super) use grant_store::GrantStore;
+
+/// The media type of a signed introspection answer (RFC 9701 §5).
+pub(super) const SIGNED_INTROSPECTION: &str = "application/token-introspection+jwt";
 
 /// An answer before it is sent.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(super) struct Answer {
     pub(super) json: Value,
     /// An HTML body instead of JSON.
     pub(super) page: Option<String>,
+    /// The key that signs the JSON body, which is then the payload of a JWT (RFC 9701 §5).
+    pub(super) signed_by: Option<SigningKey>,
 }
 
 /// Answers a request to an OAuth endpoint.
@@ -50,7 +56,7 @@ pub(super) fn answer(
         match endpoint {
             ProviderEndpoint::Revocation => revoke_and_introspect::revoke(issuer, &client, &form),
             ProviderEndpoint::Introspection => {
-                revoke_and_introspect::introspect(issuer, &client, &form)
+                revoke_and_introspect::introspect(issuer, &client, request, &form)
             }
             _ => grants::grant(issuer, &client, &form),
         }
@@ -96,7 +102,18 @@ impl OAuthError {
 
 impl Answer {
     fn ok(json: Value) -> Self {
-        Self { status: StatusCode::OK, headers: no_store_headers(), json, page: None }
+        Self {
+            status: StatusCode::OK,
+            headers: no_store_headers(),
+            json,
+            page: None,
+            signed_by: None,
+        }
+    }
+
+    fn signed_by(mut self, key: SigningKey) -> Self {
+        self.signed_by = Some(key);
+        self
     }
 }
 
@@ -107,7 +124,7 @@ impl From<OAuthError> for Answer {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let json = json!({ "error": error.error, "error_description": error.description });
-        Self { status: error.status, headers, json, page: None }
+        Self { status: error.status, headers, json, page: None, signed_by: None }
     }
 }
 

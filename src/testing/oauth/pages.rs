@@ -27,7 +27,7 @@ pub(super) fn page(status: StatusCode, title: &str, main: &str) -> Answer {
 </html>
 "#
     );
-    Answer { status, headers, json: Value::Null, page: Some(page) }
+    Answer { status, headers, json: Value::Null, page: Some(page), signed_by: None }
 }
 
 const STYLE: &str = "
