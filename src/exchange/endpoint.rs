@@ -18,7 +18,9 @@ use crate::clock::{sleep, with_timeout};
 use crate::config::TENANT_PLACEHOLDER;
 use crate::error::BoxError;
 use crate::identity::TenantId;
-use crate::issuer::{ClientAuth, Endpoints, FetchError, Http, Issuers, Limits};
+use crate::issuer::{
+    ClientAuth, ClientRequest, Endpoints, FetchError, Http, Issuers, Limits, RequestError,
+};
 use crate::support::retry::Backoff;
 use crate::support::telemetry;
 
@@ -224,19 +226,17 @@ impl TokenEndpoint {
         url: &Url,
         fill: impl Fn(&mut Serializer<'_, String>),
     ) -> (Delivery, Result<Vec<u8>, ExchangeError>) {
-        let now = self.settings.clock.now();
-        // The credentials are in the form or in the header, depending on the method.
-        let authenticated = {
-            let mut form = Serializer::new(String::new());
-            fill(&mut form);
-            self.auth.authenticate(&mut form, &self.name, now).map(|header| (header, form.finish()))
+        let request = ClientRequest {
+            http: &self.http,
+            auth: &self.auth,
+            issuer: &self.name,
+            url,
+            accept: "application/json",
+            limits: Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES },
+            route: &self.settings.route,
+            now: self.settings.clock.now(),
         };
-        let (header, form) = match authenticated {
-            Ok(authenticated) => authenticated,
-            Err(error) => return (Delivery::NotAuthenticated, Err(error.into())),
-        };
-        let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
-        match self.http.post_form(url, header, form, limits, &self.settings.route, now).await {
+        match request.send(fill).await {
             Ok(answer) if answer.status == StatusCode::OK => {
                 (Delivery::Answered(answer.status), Ok(answer.body))
             }
@@ -244,7 +244,10 @@ impl TokenEndpoint {
                 let error = ExchangeError::of(answer.status, answer.retry_after, &answer.body);
                 (Delivery::Answered(answer.status), Err(error))
             }
-            Err(error) => {
+            Err(RequestError::NoCredentials(error)) => {
+                (Delivery::NotAuthenticated, Err(error.into()))
+            }
+            Err(RequestError::NoAnswer(error)) => {
                 let delivery = match error {
                     FetchError::Unconnected(_) | FetchError::Ca(_) => Delivery::NotConnected,
                     _ => Delivery::NoAnswer,

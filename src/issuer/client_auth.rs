@@ -50,6 +50,25 @@ pub struct ClientAuth {
     method: Method,
 }
 
+/// The credentials for one request: a header or form parameters.
+#[derive(Debug)]
+pub(crate) struct ClientCredentials {
+    header: Option<HeaderValue>,
+    parameters: Vec<(&'static str, Secret)>,
+}
+
+impl ClientCredentials {
+    /// Returns the value of the header `Authorization`, if the method needs it.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        self.header.clone()
+    }
+
+    /// Appends the form parameters that the method needs.
+    pub(crate) fn append_to(&self, form: &mut Serializer<'_, String>) {
+        form.extend_pairs(self.parameters.iter().map(|(name, value)| (name, value.expose())));
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Method {
     Basic(SecretSource),
@@ -131,31 +150,37 @@ impl ClientAuth {
         }
     }
 
-    /// Adds the credentials to a request: returns a header, or adds form parameters.
-    pub(crate) fn authenticate(
+    /// Returns the credentials for one request to the provider. `issuer` is the audience of an assertion,
+    /// unless [`assertion_audience`](Self::assertion_audience) set another one.
+    pub(crate) async fn credentials(
         &self,
-        form: &mut Serializer<'_, String>,
         issuer: &str,
         now: SystemTime,
-    ) -> Result<Option<HeaderValue>, ClientAuthError> {
-        match &self.method {
-            Method::Basic(secret) => return self.basic_header(&secret.read()?).map(Some),
-            Method::Post(secret) => {
-                form.append_pair("client_id", &self.id);
-                form.append_pair("client_secret", secret.read()?.expose());
-            }
+    ) -> Result<ClientCredentials, ClientAuthError> {
+        let id = ("client_id", Secret::new(self.id.as_str()));
+        Ok(match &self.method {
+            Method::Basic(secret) => ClientCredentials {
+                header: Some(self.basic_header(&secret.read()?)?),
+                parameters: Vec::new(),
+            },
+            Method::Post(secret) => ClientCredentials {
+                header: None,
+                parameters: vec![id, ("client_secret", secret.read()?)],
+            },
             Method::Key(key, audience) => {
                 let audience = audience.as_deref().unwrap_or(issuer);
                 let assertion = key.sign(ASSERTION_TYPE, &self.assertion_claims(audience, now)?)?;
-                form.append_pair("client_id", &self.id);
-                form.append_pair("client_assertion_type", JWT_BEARER);
-                form.append_pair("client_assertion", &assertion);
+                ClientCredentials {
+                    header: None,
+                    parameters: vec![
+                        id,
+                        ("client_assertion_type", Secret::new(JWT_BEARER)),
+                        ("client_assertion", Secret::new(assertion)),
+                    ],
+                }
             }
-            Method::None => {
-                form.append_pair("client_id", &self.id);
-            }
-        }
-        Ok(None)
+            Method::None => ClientCredentials { header: None, parameters: vec![id] },
+        })
     }
 
     fn basic_header(&self, secret: &Secret) -> Result<HeaderValue, ClientAuthError> {

@@ -273,13 +273,14 @@ impl Http {
     pub(crate) async fn post_form(
         &self,
         url: &Url,
+        accept: &'static str,
         authorization: Option<HeaderValue>,
         form: String,
         limits: Limits,
         route: &Route,
         now: SystemTime,
     ) -> Result<Posted, FetchError> {
-        let mut request = request(Method::POST, url, "application/json", form.into_bytes())?;
+        let mut request = request(Method::POST, url, accept, form.into_bytes())?;
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(header::CONTENT_TYPE, form_type);
         if let Some(value) = authorization {

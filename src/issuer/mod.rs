@@ -11,6 +11,7 @@
 mod attempts;
 mod cached_key_set;
 mod client_auth;
+mod client_request;
 mod discovery;
 mod health;
 mod http;
@@ -50,6 +51,7 @@ pub use template::TenantIssuers;
 
 pub(crate) use cached_key_set::{KeySetVersion, NotRefreshed, Refreshed, SignatureCheck};
 pub(crate) use client_auth::ClientAuthError;
+pub(crate) use client_request::{ClientRequest, RequestError};
 pub(crate) use http::{FetchError, HAS_OWN_CLIENT, Http, Limits, check_ca_file};
 pub(crate) use issuer_keys::IssuerKeys;
 pub(crate) use jwk::{CertificateHash, KeyQuery, MAX_KID};
