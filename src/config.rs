@@ -10,6 +10,8 @@
 mod algorithm;
 pub(crate) mod auth_config;
 mod client;
+#[cfg(feature = "jwe")]
+mod decryption_keys;
 mod endpoints;
 mod env;
 pub(crate) mod fault;
@@ -27,6 +29,8 @@ mod secrets;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use client::{ClientAuthMethod, ClientConfig, ExchangeGrant};
+#[cfg(feature = "jwe")]
+pub use decryption_keys::{DecryptionKeys, InvalidDecryptionKeys};
 pub use endpoints::EndpointsConfig;
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::Fault;
@@ -35,6 +39,8 @@ pub use jwks::JwksSettings;
 pub use mode::{MockUser, UnknownAuthMode};
 
 pub(crate) use auth_config::AuthConfig;
+#[cfg(feature = "jwe")]
+pub(crate) use decryption_keys::Decryption;
 pub(crate) use fault::ConfigError;
 #[cfg(feature = "endpoints")]
 pub(crate) use issuer::is_public_url;

@@ -10,6 +10,8 @@ use url::{Host, Position, Url};
 use super::jwks::JwksSettings;
 use super::providers::Provider;
 use super::{Algorithm, Fault, MESH_REMEDY, PlainHttp};
+#[cfg(feature = "jwe")]
+use super::{Decryption, DecryptionKeys};
 use crate::identity::{
     ClaimPath, ClaimTest, ClaimsMapping, InvalidClaimPath, InvalidClaimTest, TenantId,
 };
@@ -203,6 +205,9 @@ pub struct IssuerConfig {
     pub(crate) key_access: KeyAccess,
     /// Whether a resolver decides which tenants have an issuer.
     pub(crate) has_resolver: bool,
+    /// The keys for encrypted tokens.
+    #[cfg(feature = "jwe")]
+    pub(crate) decryption: Decryption,
 }
 
 /// The way to a server. The file is read for each request, because CA certificates are replaced while the
@@ -253,6 +258,8 @@ impl IssuerConfig {
             inline_keys: None,
             key_access: KeyAccess::default(),
             has_resolver: false,
+            #[cfg(feature = "jwe")]
+            decryption: Decryption::default(),
         }
     }
 
@@ -438,6 +445,47 @@ impl IssuerConfig {
         self
     }
 
+    /// Adds private keys with which tokens of this issuer are opened that the provider encrypts to this service
+    /// (nested JWT, RFC 7519 §2). Unencrypted tokens of the issuer are then refused, unless
+    /// [allowed](Self::also_unencrypted).
+    ///
+    /// An encrypted token has five parts (RFC 7516 §3.1) and `cty: JWT`. Inside is one signed JWT, which must pass
+    /// every rule as if it had come alone, and whose issuer must be one that has the key. `enc` may be `A128GCM`,
+    /// `A256GCM`, `A128CBC-HS256` or `A256CBC-HS512`. Compression (`zip`), `crit` and all other algorithms are
+    /// refused. A token with `kid` is opened with the key of that name; for one without, at most two keys are
+    /// tried. It may be twice as long as [`max_token_bytes`](field@crate::AuthConfig::max_token_bytes).
+    ///
+    /// A token that was verified stays in the [cache](crate::validator::VerifiedTokens) until it expires, even if
+    /// its decryption key is removed: the provider's signature proves it, not the encryption.
+    ///
+    /// For an issuer with `{tenant_id}`, set the keys on the template: the tenant is known only after decryption.
+    ///
+    /// ```
+    /// use scaikey_auth::config::DecryptionKeys;
+    /// use scaikey_auth::{Auth, ConfigError, IssuerConfig};
+    ///
+    /// fn auth(keys: DecryptionKeys) -> Result<Auth, ConfigError> {
+    ///     let issuer = IssuerConfig::new("https://scaikey.example").decrypt(keys);
+    ///     Auth::builder().issuer(issuer).audience("scaivault").build()
+    /// }
+    /// ```
+    #[cfg(feature = "jwe")]
+    pub fn decrypt(mut self, keys: DecryptionKeys) -> Self {
+        self.decryption.keys.push(keys);
+        self
+    }
+
+    /// Also accepts unencrypted tokens of an issuer with [decryption keys](Self::decrypt), for the time in which
+    /// the provider begins to encrypt. Default: they are refused, as RFC 9068 §4 requires.
+    ///
+    /// **What it costs.** A client that gets an unencrypted token can read its claims, and nobody notices that the
+    /// provider has stopped encrypting.
+    #[cfg(feature = "jwe")]
+    pub fn also_unencrypted(mut self) -> Self {
+        self.decryption.also_unencrypted = true;
+        self
+    }
+
     /// Returns the name of the field with the expected value of `iss`.
     fn expected_field(&self) -> &'static str {
         if self.expected_issuer.is_some() { "expected_issuer" } else { "issuer" }
@@ -535,6 +583,13 @@ impl IssuerConfig {
             fault("audience", "has an empty entry");
         }
         self.check_token_rules(&mut fault);
+        #[cfg(feature = "jwe")]
+        if self.decryption.also_unencrypted && self.decryption.keys.is_empty() {
+            fault(
+                "also_unencrypted",
+                "has no effect without decryption keys: give them, or remove it",
+            );
+        }
         self.jwks.check(&mut fault);
         for (field, problem) in self.claims_to_check().faults() {
             fault(&format!("claims.{field}"), &problem);

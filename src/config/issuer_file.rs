@@ -9,6 +9,8 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+#[cfg(feature = "jwe")]
+use super::Decryption;
 use super::issuer::{default_algorithms, default_audience_claims, default_leeway};
 use super::jwks::{optional_seconds, seconds};
 use super::providers::Provider;
@@ -70,6 +72,9 @@ struct Fields {
     key_access: KeyAccess,
     #[serde(skip)]
     has_resolver: bool,
+    #[cfg(feature = "jwe")]
+    #[serde(skip)]
+    decryption: Decryption,
 }
 
 /// Reads a configuration with `provider` as the preset with the other members laid over it.

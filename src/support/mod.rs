@@ -5,6 +5,8 @@ pub(crate) mod telemetry;
 
 pub(crate) mod secret;
 
+pub(crate) mod secret_file;
+
 pub(crate) mod base64url;
 
 pub(crate) mod crypto;
@@ -12,6 +14,9 @@ pub(crate) mod crypto;
 pub(crate) mod mac;
 
 pub(crate) mod json;
+
+#[cfg(feature = "jwe")]
+pub(crate) mod jwe;
 
 pub(crate) mod request_head;
 

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use crate::clock::{Clock, unix_time};
 use crate::support::base64url;
 use crate::support::crypto;
-use crate::support::secret::{Secret, SecretFileError, SecretSource, read_file};
-use crate::support::telemetry::{self, Outage};
+use crate::support::secret::{Secret, SecretFileError, SecretSource};
+use crate::support::secret_file::SecretFile;
 
 /// The version of the format of sealed bytes.
 const VERSION: u8 = 1;
@@ -26,9 +26,6 @@ const KEY_ID: usize = 4;
 
 /// The minimum length of a key, in bytes. A shorter one could be guessed.
 const MIN_KEY: usize = 32;
-
-/// The time between two reads of a file with keys.
-const FILE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The keys that seal (encrypt and authenticate) cached tokens and cookies: one key, or two while it is
 /// replaced. All processes of a service share them.
@@ -67,25 +64,11 @@ const FILE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct SealingKeys {
     keys: Arc<ArcSwap<KeyList>>,
-    file: Option<Arc<KeyFile>>,
+    file: Option<Arc<SecretFile>>,
 }
 
 /// The keys in force, in order of preference.
 type KeyList = Vec<Arc<SealingKey>>;
-
-/// The file that keys are read from.
-struct KeyFile {
-    path: PathBuf,
-    state: Mutex<FileState>,
-    outage: Outage,
-}
-
-struct FileState {
-    /// The time of the last read, by the monotonic clock of its caller.
-    read_at: Duration,
-    /// The text of the keys in force.
-    text: Secret,
-}
 
 /// The error for text that is not a valid set of keys, for a file that cannot be read, or for missing random
 /// bytes. It contains the path of the file, and reveals nothing about the keys.
@@ -96,8 +79,8 @@ pub struct InvalidSealingKeys {
 }
 
 impl InvalidSealingKeys {
-    const fn new(problem: &'static str) -> Self {
-        Self { problem: Cow::Borrowed(problem) }
+    fn new(problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { problem: problem.into() }
     }
 
     /// Returns the problem, for a fault that names the setting.
@@ -160,11 +143,7 @@ impl SealingKeys {
     /// # Ok::<(), scaikey_auth::exchange::InvalidSealingKeys>(())
     /// ```
     pub fn file(path: impl Into<PathBuf>) -> Result<Self, InvalidSealingKeys> {
-        let path = path.into();
-        let text = read_file(&path)?;
-        let keys = parse(&text).map_err(|problem| unusable(&path, problem))?;
-        let state = Mutex::new(FileState { read_at: Duration::ZERO, text });
-        let file = KeyFile { path, state, outage: Outage::default() };
+        let (file, keys) = SecretFile::read(&path.into(), "sealing keys", parse)?;
         Ok(Self { file: Some(Arc::new(file)), ..Self::fixed(keys) })
     }
 
@@ -196,8 +175,9 @@ impl SealingKeys {
 
     /// Returns the keys in force. Reads their file again, if that is due by `clock`.
     pub(crate) fn current(&self, clock: &dyn Clock) -> Guard<Arc<KeyList>> {
-        if let Some(file) = &self.file {
-            file.refresh(&self.keys, clock.elapsed());
+        let replaced = self.file.as_ref().and_then(|it| it.read_again(clock.elapsed(), parse));
+        if let Some(keys) = replaced {
+            self.keys.store(Arc::new(keys));
         }
         self.keys.load()
     }
@@ -253,55 +233,12 @@ impl SealingKeys {
     }
 }
 
-impl KeyFile {
-    /// Reads the file, unless another thread is reading it or that was done recently. If the file cannot be
-    /// used, the previous keys stay in force.
-    fn refresh(&self, keys: &ArcSwap<KeyList>, now: Duration) {
-        let Ok(mut state) = self.state.try_lock() else { return };
-        // The keys may serve two clocks, which need not have started together.
-        if now.abs_diff(state.read_at) < FILE_INTERVAL {
-            return;
-        }
-        state.read_at = now;
-        match self.read_changed(&state.text) {
-            Ok(None) if self.outage.record_success(|| now) => {
-                telemetry::sealing_keys_readable(&self.path);
-            }
-            Ok(None) => {}
-            Ok(Some((text, list))) => {
-                self.outage.record_success(|| now);
-                keys.store(Arc::new(list));
-                state.text = text;
-                telemetry::sealing_keys_replaced(&self.path);
-            }
-            Err(error) => {
-                let is_new = self.outage.record_failure(&error, now);
-                telemetry::sealing_keys_not_read(&error, is_new);
-            }
-        }
-    }
-
-    /// Returns the content of the file and its keys, unless it is `text`.
-    fn read_changed(&self, text: &Secret) -> Result<Option<(Secret, KeyList)>, InvalidSealingKeys> {
-        let read = read_file(&self.path)?;
-        if read == *text {
-            return Ok(None);
-        }
-        let keys = parse(&read).map_err(|problem| unusable(&self.path, problem))?;
-        Ok(Some((read, keys)))
-    }
-}
-
-fn unusable(path: &Path, problem: &str) -> InvalidSealingKeys {
-    SecretFileError::new(path, problem).into()
-}
-
 /// Parses one key, or two separated by a comma.
-fn parse(keys: &Secret) -> Result<KeyList, &'static str> {
+fn parse(keys: &Secret) -> Result<KeyList, String> {
     let keys: Option<Vec<_>> = keys.expose().split(',').map(decode).collect();
     match keys.ok_or(NOT_BASE64)? {
-        keys if keys.iter().any(|key| key.len() < MIN_KEY) => Err(TOO_SHORT),
-        keys if keys.len() > 2 => Err("has more than two keys"),
+        keys if keys.iter().any(|key| key.len() < MIN_KEY) => Err(TOO_SHORT.to_owned()),
+        keys if keys.len() > 2 => Err("has more than two keys".to_owned()),
         keys => Ok(keys.iter().map(|key| Arc::new(SealingKey::new(key))).collect()),
     }
 }

@@ -485,23 +485,23 @@ pub(crate) fn token_cache_recovered() {
     tracing::info!(target: TARGET, "token cache answers again");
 }
 
-/// Logs that a file with sealing keys cannot be used, so that the previous keys stay in force. Warns if the
-/// failure is new.
-pub(crate) fn sealing_keys_not_read(error: &dyn Display, is_new: bool) {
+/// Logs that a file with keys cannot be used, so that the previous keys stay in force. Warns if the failure is
+/// new.
+pub(crate) fn secret_file_not_read(content: &str, error: &dyn Display, is_new: bool) {
     if_new!(
         is_new,
-        warn!(%error, "sealing keys were not read again; the previous ones stay in force")
+        warn!(%error, "{content} were not read again; the previous ones stay in force")
     );
 }
 
-/// Logs that a file with sealing keys can be read again, with the keys in force.
-pub(crate) fn sealing_keys_readable(path: &Path) {
-    tracing::info!(target: TARGET, path = %path.display(), "sealing keys can be read again");
+/// Logs that a file with keys can be read again, with the keys in force.
+pub(crate) fn secret_file_readable(content: &str, path: &Path) {
+    tracing::info!(target: TARGET, path = %path.display(), "{content} can be read again");
 }
 
-/// Logs that sealing keys were replaced by those in their file.
-pub(crate) fn sealing_keys_replaced(path: &Path) {
-    tracing::info!(target: TARGET, path = %path.display(), "sealing keys replaced from their file");
+/// Logs that keys were replaced by those in their file.
+pub(crate) fn secret_file_replaced(content: &str, path: &Path) {
+    tracing::info!(target: TARGET, path = %path.display(), "{content} replaced from their file");
 }
 
 /// Logs that the redirect URI does not lead to the endpoint `login`.

@@ -20,6 +20,7 @@ const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
             "src/support/mac.rs",
             "src/support/crypto.rs",
             "src/support/seal.rs",
+            "src/support/jwe/",
             "src/validator/id_token.rs",
             "src/testing/",
         ],
