@@ -365,6 +365,8 @@ fn expanded(key: &hmac::Key, info: [&[u8]; 2]) -> Zeroizing<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const PURPOSES: [Purpose<'_>; 7] = [
