@@ -15,6 +15,7 @@ mod decryption_keys;
 mod endpoints;
 mod env;
 pub(crate) mod fault;
+mod introspection;
 pub(crate) mod issuer;
 mod issuer_file;
 mod jwks;
@@ -42,6 +43,8 @@ pub(crate) use auth_config::AuthConfig;
 #[cfg(feature = "jwe")]
 pub(crate) use decryption_keys::Decryption;
 pub(crate) use fault::ConfigError;
+pub use introspection::SignedAnswers;
+pub(crate) use introspection::{IntrospectionSettings, overlap};
 #[cfg(feature = "endpoints")]
 pub(crate) use issuer::is_public_url;
 pub(crate) use issuer::{

@@ -2,7 +2,9 @@
 //!
 //! The trait [`TokenValidator`] and its implementation for signed JWTs, [`JwksValidator`], are at the root of
 //! the crate. This module has [`Credentials`], the input of a custom validator, and [`VerifiedTokens`], the
-//! cache of verified tokens. [`GroupSource`] fetches groups that a token lacks. [`insecure_decode_claims`] decodes a token without verifying it, for debugging.
+//! cache of verified tokens. [`OpaqueTokens`] are tokens about which the issuer is asked, and
+//! [`IntrospectedTokens`] is the cache of its answers. [`GroupSource`] fetches groups that a token lacks.
+//! [`insecure_decode_claims`] decodes a token without verifying it, for debugging.
 //!
 //! See also: [manual::request](crate::manual::request).
 
@@ -13,13 +15,16 @@ pub(crate) mod jwks;
 mod jws;
 #[cfg(feature = "mock")]
 mod mock;
+pub(crate) mod opaque;
 mod rules;
 pub(crate) mod token_validator;
 mod verification;
 mod verified;
 
+pub use crate::config::SignedAnswers;
 pub use groups::{GroupRequest, GroupSource};
 pub use jwks::insecure_decode_claims;
+pub use opaque::{IntrospectedTokens, IntrospectedTokensStats, OpaqueTokens};
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 

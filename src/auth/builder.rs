@@ -13,7 +13,10 @@ use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};
-use crate::validator::{GroupSource, JwksValidator, SyntaxChecked, TokenValidator};
+use crate::validator::opaque;
+use crate::validator::{
+    GroupSource, IntrospectedTokens, JwksValidator, OpaqueTokens, SyntaxChecked, TokenValidator,
+};
 
 /// A builder for [`Auth`]. [`build`](Self::build) does no network I/O.
 ///
@@ -48,6 +51,7 @@ pub struct AuthBuilder {
     insecure_http_hosts: Vec<String>,
     http: Option<Arc<dyn HttpClient>>,
     group_sources: Vec<(String, Arc<dyn GroupSource>)>,
+    opaque_tokens: Vec<OpaqueTokens>,
 }
 
 impl AuthBuilder {
@@ -67,6 +71,7 @@ impl AuthBuilder {
             insecure_http_hosts: Vec::new(),
             http: None,
             group_sources: Vec::new(),
+            opaque_tokens: Vec::new(),
         }
     }
 
@@ -237,6 +242,18 @@ impl AuthBuilder {
         self
     }
 
+    /// Accepts opaque tokens of a configured issuer, about which its introspection endpoint is asked (RFC 7662).
+    /// May be repeated, for other issuers. Default: none. Mock mode does not use it. See [`OpaqueTokens`] for the
+    /// rules, and the page [opaque tokens](crate::manual::request#opaque-tokens).
+    ///
+    /// They are found by their prefix, or by having no dots as JWTs have, and come after your own
+    /// [validators](Self::validator) and before JWTs. An issuer that is [added](crate::issuer::Issuers::add) while the service runs
+    /// cannot have opaque tokens; those of a [removed](crate::issuer::Issuers::remove) one are refused.
+    pub fn opaque_tokens(mut self, tokens: OpaqueTokens) -> Self {
+        self.opaque_tokens.push(tokens);
+        self
+    }
+
     /// Sets the user that every caller becomes in mock mode, and every caller with a mock token in
     /// hybrid mode. Default: [`MockUser::default`].
     pub fn mock_user(mut self, user: MockUser) -> Self {
@@ -299,7 +316,12 @@ impl AuthBuilder {
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
-        let mut jwks = JwksValidator::with_key_sets(&config, key_sets)?;
+        let faults = opaque::faults(&self.opaque_tokens, &config);
+        let mut jwks = match JwksValidator::with_key_sets(&config, key_sets) {
+            Ok(jwks) => ConfigError::from_faults(faults).map(|()| jwks),
+            Err(error) => Err(error.and(faults)),
+        }
+        .map_err(|error| error.named_by(&config.origin))?;
         for (issuer, source) in self.group_sources {
             let templates = tenant_issuers.iter().map(|(template, _)| template);
             let mut known = config.issuers.iter().chain(templates).map(IssuerConfig::expected);
@@ -313,6 +335,7 @@ impl AuthBuilder {
         let jwks = Arc::new(jwks);
         let issuers = jwks.issuers().clone();
         let verified_tokens = jwks.verified_tokens().clone();
+        let introspected_tokens = IntrospectedTokens::new(!self.opaque_tokens.is_empty());
         for (template, resolver) in tenant_issuers {
             issuers.add_tenant_issuers(template, resolver)?;
         }
@@ -349,6 +372,7 @@ impl AuthBuilder {
             validators,
             issuers,
             verified_tokens,
+            introspected_tokens,
             proofs: ProofVerifiers(proofs),
             admission: AdmissionChecks::new(admission),
             tenants,

@@ -18,7 +18,7 @@ use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
-use crate::validator::{Credentials, TokenValidator, VerifiedTokens};
+use crate::validator::{Credentials, IntrospectedTokens, TokenValidator, VerifiedTokens};
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
 ///
@@ -192,6 +192,7 @@ struct Inner {
     validators: Vec<Arc<dyn TokenValidator>>,
     issuers: Issuers,
     verified_tokens: VerifiedTokens,
+    introspected_tokens: IntrospectedTokens,
     proofs: ProofVerifiers,
     admission: AdmissionChecks,
     tenants: Arc<dyn TenantResolver>,
@@ -302,6 +303,12 @@ impl Auth {
     /// Returns the cache of verified tokens, to monitor and flush it.
     pub fn verified_tokens(&self) -> &VerifiedTokens {
         &self.0.verified_tokens
+    }
+
+    /// Returns the cache of introspection answers about [opaque tokens](AuthBuilder::opaque_tokens), to monitor
+    /// and flush it.
+    pub fn introspected_tokens(&self) -> &IntrospectedTokens {
+        &self.0.introspected_tokens
     }
 
     /// Returns the authentication mode.

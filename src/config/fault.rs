@@ -75,6 +75,12 @@ impl ConfigError {
         self
     }
 
+    /// Adds faults.
+    pub(crate) fn and(mut self, faults: Vec<Fault>) -> Self {
+        self.faults.extend(faults);
+        self
+    }
+
     pub(crate) fn one(fault: Fault) -> Self {
         Self { faults: vec![fault] }
     }
