@@ -4,6 +4,7 @@
 Covers normal and build dependencies on every platform, without dev-dependencies:
   - each licence is in the list of `.deny.toml`;
   - each package comes from crates.io;
+  - OpenSSL is only a dependency with the feature `josekit`;
   - no package needs a newer Rust than Cargo.toml states: `rust-version`, or 1.94 with `sqlite` and `postgres`.
 
 cargo-deny checks licences and sources more thoroughly; the workflow runs it. This script needs no installation."""
@@ -16,6 +17,7 @@ import tomllib
 
 CRATES_IO = "registry+https://github.com/rust-lang/crates.io-index"
 SQL_RUST = "1.94"
+OPENSSL = {"native-tls", "openssl", "openssl-sys"}
 
 
 def metadata(*features):
@@ -88,6 +90,11 @@ def main():
             faults.append(f"{name}: licence {package['license']} is not in .deny.toml")
         if package["source"] != CRATES_IO:
             faults.append(f"{name}: comes from {package['source'] or 'a path'}")
+
+    without_openssl = [name for name in crate["features"] if name != "josekit"]
+    for package in dependencies(metadata("--no-default-features", "--features", ",".join(without_openssl)))[1]:
+        if package["name"] in OPENSSL:
+            faults.append(f"{package['name']} {package['version']}: only the feature `josekit` may link OpenSSL")
 
     without_sql = [name for name in crate["features"] if name not in ("sqlite", "postgres")]
     _, plain = dependencies(metadata("--no-default-features", "--features", ",".join(without_sql)))

