@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+#[cfg(feature = "jwe")]
+use super::encryption::EncryptionKey;
 use super::keys::SigningKey;
 use crate::support::secret::Secret;
 
@@ -40,6 +42,8 @@ pub struct Client {
     pub(super) sends_expires_in: bool,
     /// The prefix of its access tokens, if they are opaque.
     pub(super) opaque_prefix: Option<String>,
+    #[cfg(feature = "jwe")]
+    pub(super) id_token_recipient: Option<EncryptionKey>,
 }
 
 /// The authentication method of a client.
@@ -89,6 +93,8 @@ impl Client {
             lifetime: None,
             sends_expires_in: true,
             opaque_prefix: None,
+            #[cfg(feature = "jwe")]
+            id_token_recipient: None,
         }
     }
 
@@ -146,6 +152,14 @@ impl Client {
     /// token without a grant.
     pub fn opaque_access_tokens(mut self, prefix: &str) -> Self {
         self.opaque_prefix = Some(prefix.to_owned());
+        self
+    }
+
+    /// Encrypts its ID tokens for this recipient (`id_token_encrypted_response_alg` of OpenID Connect
+    /// Registration; feature `jwe`). Default: they are signed only.
+    #[cfg(feature = "jwe")]
+    pub fn encrypt_id_tokens(mut self, recipient: &EncryptionKey) -> Self {
+        self.id_token_recipient = Some(recipient.clone());
         self
     }
 

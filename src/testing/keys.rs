@@ -243,7 +243,7 @@ pub(super) fn base64url(bytes: impl AsRef<[u8]>) -> String {
 }
 
 #[expect(clippy::expect_used, reason = "a test tool cannot continue without a random source")]
-fn expect_crypto<T, E: fmt::Debug>(result: Result<T, E>) -> T {
+pub(super) fn expect_crypto<T, E: fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("the cryptography library works")
 }
 

@@ -34,6 +34,7 @@
 //!   introspection endpoint shows their claims, as JSON or signed.
 //! - With [`TestIssuer::single_sign_on`], the provider remembers a browser that signed in, until it
 //!   signs out (logs out) at [`TestIssuer::end_session_endpoint`].
+//! - An `EncryptionKey` (feature `jwe`) is the recipient of encrypted tokens.
 //! - [`ManualClock`] stands still until the test moves it, so that no test has to sleep.
 //! - [`forge`] makes tokens that a service must reject, and unusual tokens that it must accept.
 //! - [`conformance`] tests your own tenant store, registrar, token cache and replay log.
@@ -48,6 +49,8 @@ pub mod challenge;
 mod clients;
 mod clock;
 pub mod conformance;
+#[cfg(feature = "jwe")]
+mod encryption;
 mod endpoint;
 mod faults;
 pub mod forge;
@@ -64,6 +67,8 @@ mod tokens;
 
 pub use clients::{Client, User};
 pub use clock::ManualClock;
+#[cfg(feature = "jwe")]
+pub use encryption::EncryptionKey;
 pub use endpoint::{ProviderEndpoint, ReceivedRequest};
 pub use faults::{BadKey, Fault, Rewrite};
 pub use identity::identity;

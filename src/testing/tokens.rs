@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+#[cfg(feature = "jwe")]
+use super::encryption::EncryptionKey;
 use super::issuer::TestIssuer;
 use super::keys::SigningKey;
 use crate::clock::unix_seconds;
@@ -41,6 +43,8 @@ pub struct TokenBuilder {
     kid: Kid,
     /// Whether [`TestIssuer::shape_tokens`] applies.
     shaped: bool,
+    #[cfg(feature = "jwe")]
+    recipient: Option<EncryptionKey>,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +80,8 @@ impl TokenBuilder {
             algorithm: None,
             kid: Kid::OfTheKey,
             shaped: true,
+            #[cfg(feature = "jwe")]
+            recipient: None,
         }
     }
 
@@ -191,10 +197,25 @@ impl TokenBuilder {
         self
     }
 
+    /// Encrypts the token for this recipient after it is signed (RFC 7519 §11.2; feature `jwe`). For other
+    /// headers of the encryption, sign the token and use [`EncryptionKey::encrypt`].
+    #[cfg(feature = "jwe")]
+    pub fn encrypted_for(mut self, recipient: &EncryptionKey) -> Self {
+        self.recipient = Some(recipient.clone());
+        self
+    }
+
     /// Signs the token.
     pub fn sign(self) -> String {
+        #[cfg(feature = "jwe")]
+        let recipient = self.recipient.clone();
         let (key, header, payload) = self.parts();
-        key.token(header, payload)
+        let token = key.token(header, payload);
+        #[cfg(feature = "jwe")]
+        if let Some(recipient) = recipient {
+            return recipient.encrypt(token, json!({}));
+        }
+        token
     }
 
     /// Returns an opaque token with these claims instead of a JWT: a text that begins with `prefix`, which

@@ -4,10 +4,11 @@
 // line of output is the URL. The client `svc` with the secret `s3cret` gets JWTs for the resources below
 // by client credentials. The client `web` signs users in, refreshes and exchanges tokens. Every user who
 // signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
-// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. `/counts` returns the number of successful
+// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. The client `encrypted` has the same URIs, and
+// the key set at KEYS_URI: its tokens are encrypted for these keys. `/counts` returns the number of successful
 // grants by type.
 
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createLocalJWKSet, jwtVerify } from 'jose';
 import Provider, { errors } from 'oidc-provider';
@@ -16,9 +17,11 @@ const RESOURCES = {
   'https://scaiwave.example/rs256': { audience: 'scaiwave', alg: 'RS256' },
   'https://scaiwave.example/es256': { audience: 'scaiwave', alg: 'ES256' },
   'https://scaiwave.example/eddsa': { audience: 'scaiwave', alg: 'EdDSA' },
+  'https://scaiwave.example/encrypted': { audience: 'scaiwave', alg: 'ES256', encrypted: true },
   'https://elsewhere.example': { audience: 'elsewhere', alg: 'RS256' },
   'https://drive.example': { audience: 'scaidrive', alg: 'RS256' },
 };
+const ENCRYPTED_RESOURCE = 'https://scaiwave.example/encrypted';
 const DEFAULT_RESOURCE = 'https://scaiwave.example/rs256';
 const REDIRECT_URI = 'https://wave.example/v1/auth/login';
 const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
@@ -74,6 +77,18 @@ if (process.env.REDIRECT_URI) {
     post_logout_redirect_uris: [process.env.POST_LOGOUT_REDIRECT_URI],
   });
 }
+if (process.env.KEYS_URI) {
+  clients.push({
+    ...userClient,
+    client_id: 'encrypted',
+    client_secret: 's3cret',
+    redirect_uris: [process.env.REDIRECT_URI],
+    post_logout_redirect_uris: [process.env.POST_LOGOUT_REDIRECT_URI],
+    jwks_uri: process.env.KEYS_URI,
+    id_token_encrypted_response_alg: 'ECDH-ES',
+    id_token_encrypted_response_enc: 'A128CBC-HS256',
+  });
+}
 if (process.env.CLIENT_JWK) {
   clients.push({
     ...userClient,
@@ -84,15 +99,23 @@ if (process.env.CLIENT_JWK) {
   });
 }
 
-function resourceServer(resource) {
-  const { audience, alg } = RESOURCES[resource] ?? {};
+async function resourceServer(resource) {
+  const { audience, alg, encrypted } = RESOURCES[resource] ?? {};
   if (!audience) throw new errors.InvalidTarget();
   return {
     audience,
     scope: 'admin docs:read',
     accessTokenFormat: 'jwt',
-    jwt: { sign: { alg } },
+    jwt: { sign: { alg }, ...(encrypted && { encrypt: await encryption() }) },
   };
+}
+
+// The encryption for a service, with the key that it publishes.
+async function encryption() {
+  const { keys } = await (await fetch(process.env.KEYS_URI)).json();
+  const jwk = keys.find(({ alg }) => alg.startsWith('RSA'));
+  const key = createPublicKey({ key: jwk, format: 'jwk' });
+  return { alg: jwk.alg, enc: 'A256CBC-HS512', kid: jwk.kid, key };
 }
 
 const configuration = {
@@ -115,7 +138,7 @@ const configuration = {
     if (!session.accountId) return undefined;
     const grant = new ctx.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
     grant.addOIDCScope(params.scope);
-    grant.addResourceScope(DEFAULT_RESOURCE, 'admin docs:read');
+    grant.addResourceScope(defaultResource(client.clientId), 'admin docs:read');
     await grant.save();
     return grant;
   },
@@ -123,16 +146,22 @@ const configuration = {
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
+    encryption: { enabled: true },
     revocation: { enabled: true },
     introspection: { enabled: true },
     resourceIndicators: {
       enabled: true,
-      defaultResource: (_ctx, client) => (client.clientId === 'svc' ? undefined : DEFAULT_RESOURCE),
+      defaultResource: (_ctx, { clientId }) => defaultResource(clientId),
       useGrantedResource: () => true,
       getResourceServerInfo: (_ctx, resource) => resourceServer(resource),
     },
   },
 };
+
+function defaultResource(clientId) {
+  if (clientId === 'svc') return undefined;
+  return clientId === 'encrypted' ? ENCRYPTED_RESOURCE : DEFAULT_RESOURCE;
+}
 
 const AUDIENCES = { scaidrive: 'https://drive.example', scaiwave: DEFAULT_RESOURCE };
 
@@ -168,7 +197,7 @@ function exchange(provider, issuer) {
       gty: 'token_exchange',
       scope: params.scope ?? 'docs:read',
     });
-    token.resourceServer = new provider.ResourceServer(resource, resourceServer(resource));
+    token.resourceServer = new provider.ResourceServer(resource, await resourceServer(resource));
     ctx.body = {
       access_token: await token.save(),
       issued_token_type: `${TOKEN_TYPE}jwt`,

@@ -83,7 +83,7 @@ fn authorization_code(
     };
     let (session, nonce) = issuer.grant_store().spend_code(code, matches)?;
     let mut answer = answer_with_refresh_token(issuer, client, &session, &session.scope, form);
-    add_id_token(issuer, &session, nonce, &mut answer);
+    add_id_token(issuer, client, &session, nonce, &mut answer);
     Ok(answer)
 }
 
@@ -102,13 +102,14 @@ fn refresh(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, 
         true => issue(issuer, client, user_token(issuer, client, &session, form), &scope),
         false => answer_with_refresh_token(issuer, client, &session, &scope, form),
     };
-    add_id_token(issuer, &session, None, &mut answer);
+    add_id_token(issuer, client, &session, None, &mut answer);
     Ok(answer)
 }
 
 /// Adds an ID token to the answer if `openid` was granted (OpenID Connect Core §2).
 fn add_id_token(
     issuer: &TestIssuer,
+    client: &Client,
     session: &Session,
     nonce: Option<String>,
     answer: &mut Answer,
@@ -136,6 +137,10 @@ fn add_id_token(
     }
     if let Some(nonce) = nonce {
         token = token.claim("nonce", nonce);
+    }
+    #[cfg(feature = "jwe")]
+    if let Some(recipient) = &client.id_token_recipient {
+        token = token.encrypted_for(recipient);
     }
     members.insert("id_token".to_owned(), token.sign().into());
 }
