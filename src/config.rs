@@ -32,7 +32,7 @@ pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use client::{ClientAuthMethod, ClientConfig, ExchangeGrant};
 #[cfg(feature = "jwe")]
 pub use decryption_keys::{DecryptionKeys, InvalidDecryptionKeys};
-pub use endpoints::EndpointsConfig;
+pub use endpoints::{EndpointsConfig, IdentitySource};
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::Fault;
 pub use issuer::TokenProfile;

@@ -58,6 +58,6 @@ pub use token::{AccessToken, CacheStatus, Freshness};
 pub(crate) use cache::{ClientFingerprint, TokenCache};
 pub(crate) use client::TokenExchangeClient;
 pub(crate) use request::{ExchangeRequest, TokenRequest};
-#[cfg(feature = "endpoints")]
-pub(crate) use token::identity_of;
 pub(crate) use token::subject_of;
+#[cfg(feature = "endpoints")]
+pub(crate) use token::{has_same_claim, has_same_subject, identity_of};

@@ -28,7 +28,9 @@ pub use opaque::{IntrospectedTokens, IntrospectedTokensStats, OpaqueTokens};
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
-pub(crate) use id_token::{ExpectedIdToken, verify_id_token};
+pub(crate) use id_token::{
+    ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse, verify_id_token,
+};
 pub(crate) use jwks::JwksValidator;
 #[cfg(feature = "trust")]
 pub(crate) use jwks::unverified_claims;

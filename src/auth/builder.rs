@@ -1,6 +1,7 @@
 //! [`AuthBuilder`]: builds an [`Auth`] from a configuration and settings in code.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::{Auth, Inner};
 use crate::admission::{AdmissionCheck, AdmissionChecks};
@@ -382,6 +383,7 @@ impl AuthBuilder {
             challenger,
             resource,
             clock,
+            has_id_token_sessions: AtomicBool::new(false),
         })))
     }
 }

@@ -3,6 +3,7 @@
 mod builder;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 pub use builder::AuthBuilder;
@@ -18,7 +19,9 @@ use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
-use crate::validator::{Credentials, IntrospectedTokens, TokenValidator, VerifiedTokens};
+use crate::validator::{
+    Credentials, IntrospectedTokens, SessionIdToken, TokenValidator, VerifiedTokens,
+};
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
 ///
@@ -203,6 +206,8 @@ struct Inner {
     challenger: Challenger,
     resource: Option<Resource>,
     clock: Arc<dyn Clock>,
+    /// Whether there are sessions whose ID tokens name the caller.
+    has_id_token_sessions: AtomicBool,
 }
 
 /// A function that decides whether an identity may act in a tenant other than its own.
@@ -332,8 +337,8 @@ impl Auth {
     }
 
     fn attempt(&self, request: AuthRequest<'_>) -> Result<Attempt, AuthError> {
-        let credentials = self.credentials(request);
-        let Some(result) = self.validator_for(&credentials)?.try_validate(&credentials) else {
+        let (validator, credentials) = self.validator_of(request)?;
+        let Some(result) = validator.try_validate(&credentials) else {
             return Ok(Attempt::Unvalidated);
         };
         let identity = result?;
@@ -367,8 +372,7 @@ impl Auth {
             Attempt::Done(result) => return result,
             Attempt::Validated(identity, step) => (identity, step),
             Attempt::Unvalidated => {
-                let credentials = self.credentials(request);
-                let validator = self.validator_for(&credentials)?;
+                let (validator, credentials) = self.validator_of(request)?;
                 (validator.validate(&credentials).await?, Step::Proof)
             }
         };
@@ -427,6 +431,9 @@ impl Auth {
 
     /// Returns whether the rest of an attempt needs the head of the request.
     pub(crate) fn needs_head(&self, attempt: &Attempt) -> bool {
+        if matches!(attempt, Attempt::Unvalidated) && self.has_id_token_sessions() {
+            return true;
+        }
         let may_need_proof = match attempt {
             Attempt::Unvalidated => true,
             Attempt::Validated(_, step) => *step <= Step::Proof,
@@ -535,6 +542,32 @@ impl Auth {
         self.0.unknown_tenant_is_not_found
     }
 
+    /// Lets the ID tokens of sessions name the caller.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn enable_id_token_sessions(&self) {
+        self.0.has_id_token_sessions.store(true, Ordering::Relaxed);
+    }
+
+    fn has_id_token_sessions(&self) -> bool {
+        self.0.has_id_token_sessions.load(Ordering::Relaxed)
+    }
+
+    /// Returns the validator of a request, and its input: the token of the request, or the ID token of its
+    /// session.
+    #[inline]
+    fn validator_of<'r>(
+        &'r self,
+        request: AuthRequest<'r>,
+    ) -> Result<(&'r dyn TokenValidator, Credentials<'r>), AuthError> {
+        if self.has_id_token_sessions()
+            && let Some(session) = session_id_token(request)
+        {
+            return Ok((&*session.validator, Credentials::bearer(session.id_token.expose())));
+        }
+        let credentials = self.credentials(request);
+        Ok((&**self.validator_for(&credentials)?, credentials))
+    }
+
     fn validator_for(
         &self,
         presented: &Credentials<'_>,
@@ -564,4 +597,12 @@ impl Auth {
             _ => Err(AuthError::TenantMismatch),
         }
     }
+}
+
+/// Returns the ID token that the session layer added to a request, if the token of the request is still that of
+/// the session.
+fn session_id_token(request: AuthRequest<'_>) -> Option<&SessionIdToken> {
+    let session = request.head?.extensions.get::<SessionIdToken>()?;
+    let is_own = session.access_token.expose().as_bytes() == request.credentials.token_bytes();
+    is_own.then_some(session)
 }

@@ -71,6 +71,9 @@ pub struct EndpointsConfig {
     /// A file with `session_keys`, instead of it. White space at its end is ignored. The file must exist at
     /// the start. It is read again every 10 s while it is used; see `SealingKeys::file`. Default: none.
     pub session_keys_file: Option<PathBuf>,
+    /// The token that names the user of a session; see `SessionsBuilder::identity_from`. Default
+    /// [`IdentitySource::AccessToken`]. Needs session keys.
+    pub session_identity: IdentitySource,
     /// Whether each user who signs in is registered before the session starts; see
     /// `EndpointsBuilder::register_at_sign_in`. Needs a registrar, such as that of the database. Default
     /// false.
@@ -87,6 +90,31 @@ pub struct EndpointsConfig {
     /// The addresses and networks of proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`.
     /// Default: none.
     pub trusted_proxies: Vec<String>,
+}
+
+/// The token that names the user of a browser session. In files it is `access_token` or `id_token`.
+///
+/// ```
+/// use scaikey_auth::AuthConfig;
+/// use scaikey_auth::config::IdentitySource;
+///
+/// # fn main() -> Result<(), serde_json::Error> {
+/// // P_SESSION_IDENTITY=id_token
+/// let file = r#"{ "endpoints": { "session_identity": "id_token" } }"#;
+/// let config: AuthConfig = serde_json::from_str(file)?;
+/// assert_eq!(config.endpoints.session_identity, IdentitySource::IdToken);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum IdentitySource {
+    /// The access token. This service must accept it: as a JWT, or by introspection.
+    #[default]
+    AccessToken,
+    /// The ID token, which the sign-in and each renewal verify. For providers whose access tokens only the
+    /// provider can read.
+    IdToken,
 }
 
 /// The problem of parameters that are not pairs.

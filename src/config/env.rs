@@ -285,6 +285,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("SESSION_KEYS_FILE", "endpoints.session_keys_file", |it, text| replace(&mut it.endpoints.session_keys_file, &mut it.endpoints.session_keys, any_text(text)),
         "a file with `P_SESSION_KEYS`, read at the start and, while it is used, every 10 seconds",
         "none"),
+    row("SESSION_IDENTITY", "endpoints.session_identity", |it, text| store(&mut it.endpoints.session_identity, choice(text, "`access_token` or `id_token`")),
+        "the token that names the user of a session: `access_token`, or `id_token` for providers whose access tokens only they can read (Google)",
+        "`access_token`"),
     row("REGISTER_AT_SIGN_IN", "endpoints.register_at_sign_in", |it, text| store(&mut it.endpoints.register_at_sign_in, boolean(text)),
         "`true` registers each user who signs in, before the session starts; needs a registrar, such as `P_DATABASE_URL`",
         "`false`"),
@@ -335,6 +338,7 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "redirect_uri" => "endpoints.redirect_uri",
         "sign_in_parameters" => "endpoints.sign_in_parameters",
         "session_keys" => "endpoints.session_keys",
+        "session_identity" => "endpoints.session_identity",
         "post_logout_redirect_uri" => "endpoints.post_logout_redirect_uri",
         "prefix" => "endpoints.prefix",
         "landing" => "endpoints.landing",
@@ -638,6 +642,7 @@ mod tests {
         ("SESSION_KEYS", "y"),
         ("POST_LOGOUT_REDIRECT_URI", "https://wave.example/bye"),
         ("FORM_POST", "true"),
+        ("SESSION_IDENTITY", "id_token"),
         ("REGISTER_AT_SIGN_IN", "true"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
@@ -724,6 +729,7 @@ mod tests {
         assert_eq!(endpoints.session_keys, Some(Secret::new("y")));
         assert!(endpoints.password_grant);
         assert!(endpoints.form_post && endpoints.register_at_sign_in);
+        assert_eq!(endpoints.session_identity, crate::config::IdentitySource::IdToken);
         assert_eq!(endpoints.trust_file, Some("/run/trust.toml".into()));
         assert_eq!(endpoints.trusted_proxies, ["10.0.0.1", "10.1.0.0/16"]);
     }

@@ -1,6 +1,8 @@
 //! Notices about settings that are valid but look like mistakes.
 
-use super::{AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IssuerConfig};
+use super::{
+    AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, Fault, IdentitySource, IssuerConfig,
+};
 use crate::identity::ClaimPath;
 
 impl AuthConfig {
@@ -70,6 +72,11 @@ impl AuthConfig {
             ("endpoints", "endpoints.scopes", endpoints.scopes.is_some()),
             ("endpoints", "endpoints.sign_in_parameters", !endpoints.sign_in_parameters.is_empty()),
             ("endpoints", "endpoints.form_post", endpoints.form_post),
+            (
+                "endpoints",
+                "endpoints.session_identity",
+                endpoints.session_identity != IdentitySource::default(),
+            ),
             ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
             ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
             (

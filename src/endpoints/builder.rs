@@ -17,7 +17,8 @@ use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
 use crate::config::{
-    AuthConfig, AuthMode, ConfigError, Fault, Origin, PublicPaths, is_path_prefix,
+    AuthConfig, AuthMode, ConfigError, EndpointsConfig, Fault, IdentitySource, Origin, PublicPaths,
+    is_path_prefix,
 };
 use crate::error::{ErrorResponse, ProblemJson};
 use crate::exchange::TokenExchangeClient;
@@ -382,14 +383,17 @@ impl EndpointsBuilder {
                     if let Some(uri) = &settings.post_logout_redirect_uri {
                         sessions = sessions.end_at_provider(uri);
                     }
-                    sessions.build()
+                    sessions.identity_from(settings.session_identity).build()
                 };
                 keys.map(builder).transpose()
             });
             self.inner.sessions = self.collect_faults(sessions).flatten();
             self.has_configured_sessions = true;
-        } else if settings.post_logout_redirect_uri.is_some() {
-            self.check_sign_out(settings.has_sessions());
+        } else {
+            if settings.post_logout_redirect_uri.is_some() {
+                self.check_sign_out(settings.has_sessions());
+            }
+            self.check_session_identity(settings);
         }
         self.needs_client = settings.has_sessions();
         self.inner.registers_at_sign_in |= settings.register_at_sign_in;
@@ -420,6 +424,20 @@ impl EndpointsBuilder {
             None => "needs sessions: set session_keys (`P_SESSION_KEYS`), or remove it",
         };
         self.faults.push(Fault::new("endpoints.post_logout_redirect_uri", problem));
+    }
+
+    /// Reports a source of identities that has no effect, because the configuration makes no sessions.
+    fn check_session_identity(&mut self, settings: &EndpointsConfig) {
+        let problem = match &self.inner.sessions {
+            _ if settings.session_identity == IdentitySource::AccessToken => return,
+            Some(sessions) if sessions.id_tokens().is_some() => return,
+            Some(_) => {
+                "has no effect on sessions that are built in code: call identity_from on their builder"
+            }
+            None if settings.has_sessions() => return, // The client is missing, which is another fault.
+            None => "needs sessions: set session_keys (`P_SESSION_KEYS`), or remove it",
+        };
+        self.faults.push(Fault::new("endpoints.session_identity", problem));
     }
 
     /// Returns the page after sign-out, and the public URL of `logout`, which is beside that of `login`.
@@ -579,6 +597,12 @@ impl EndpointsBuilder {
             sign_in.check(&self.login_path(), &others, faults);
             let has_sessions = self.inner.sessions.is_some() || self.needs_client;
             let has_login = !self.without.contains(&Endpoint::Login);
+            let needs_id_token =
+                self.inner.sessions.as_ref().is_some_and(|it| it.id_tokens().is_some());
+            if needs_id_token && !sign_in.scopes.contains("openid") {
+                let problem = "lack `openid`, but the ID token names the users of sessions (`P_SESSION_IDENTITY`): add it";
+                faults.push(Fault::new("endpoints.scopes", problem));
+            }
             if sign_in.redirect_navigation && !(has_sessions && has_login) {
                 let problem = "leads browsers to a sign-in that starts a session: set up sessions \
                                (`P_SESSION_KEYS`), and keep the endpoint `login`";

@@ -10,15 +10,15 @@ use super::response::{Failure, invalid_request, see_other};
 use super::sign_in::RETURN_TO_ELSEWHERE;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
-use crate::error::InvalidToken;
+use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
-use crate::identity::Identity;
+use crate::identity::{Identity, Provenance};
 use crate::layer::RequestHead;
 use crate::session::{CurrentSession, revoke};
 use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
-use crate::validator::{ExpectedIdToken, verify_id_token};
+use crate::validator::{ExpectedIdToken, SessionIdTokens, TokenResponse, verify_id_token};
 
 /// Maximum number of characters of an unverified error code in the log.
 const MAX_ERROR_CHARS: usize = 64;
@@ -32,6 +32,9 @@ const ANSWER_PARAMETERS: [&str; 4] = ["code", "state", "iss", "error"];
 
 /// Body parameters from a client that ran the authorization code flow itself.
 const BODY_PARAMETERS: [&str; 4] = ["code", "code_verifier", "redirect_uri", "nonce"];
+
+const DIFFERENT_USERS: Failure =
+    Failure::OAuth("invalid_grant", "The access token and the ID token belong to different users.");
 
 impl Inner {
     pub(super) async fn login(
@@ -224,8 +227,15 @@ impl Inner {
         pending: &PendingSignIn,
     ) -> Result<Response<Bytes>, Failure> {
         let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
-        let identity = self.check_access_token(token).await?;
-        let cookies = sessions.start(token.clone());
+        let (identity, session) = match sessions.id_tokens() {
+            None => (self.check_access_token(token).await?, token.clone()),
+            Some(id_tokens) => {
+                let identity = self.check_identity(token, id_tokens).await?;
+                let session = sessions.until_expiry_of(&identity, token.clone());
+                (identity, session)
+            }
+        };
+        let cookies = sessions.start(session);
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
         let response = see_other(&pending.return_to);
@@ -242,23 +252,55 @@ impl Inner {
     /// Checks that this service accepts the access token, which is the session's credential, and
     /// that the admission checks pass. Returns the identity in the token.
     async fn check_access_token(&self, token: &AccessToken) -> Result<Identity, Failure> {
-        match self.auth.validate(token.secret().expose()).await {
-            Ok(identity) => {
-                self.auth.admit(&identity).await?;
-                Ok(identity)
+        let identity = self.auth.validate(token.secret().expose()).await;
+        let identity = self.accepted("access token", identity)?;
+        self.check_introspected(&identity, token)?;
+        self.auth.admit(&identity).await?;
+        Ok(identity)
+    }
+
+    /// Checks that the ID token names a user, and that the admission checks pass. Returns the identity in it.
+    async fn check_identity(
+        &self,
+        token: &AccessToken,
+        id_tokens: &SessionIdTokens,
+    ) -> Result<Identity, Failure> {
+        let missing = Failure::OAuth("invalid_grant", "The identity provider sent no ID token.");
+        let id_token = token.id_token().ok_or(missing)?;
+        let identity = self.accepted("ID token", id_tokens.identity(id_token.expose()).await)?;
+        self.auth.admit(&identity).await?;
+        Ok(identity)
+    }
+
+    /// Returns the identity of a token of a sign-in, or logs why the token is refused.
+    fn accepted(
+        &self,
+        token: &'static str,
+        identity: Result<Identity, AuthError>,
+    ) -> Result<Identity, Failure> {
+        identity.or_else(|error| {
+            if error.is_unavailable() {
+                return Err(error.into());
             }
-            Err(error) if error.is_unavailable() => Err(error.into()),
-            Err(error) => {
-                self.sign_in()?.token_warnings.warn(
-                    "access token",
-                    Some(&error),
-                    self.clock().elapsed(),
-                );
-                Err(Failure::NotConfigured(
-                    "this service does not accept the provider's access token",
-                ))
-            }
+            let now = self.clock().elapsed();
+            self.sign_in()?.token_warnings.warn(token, Some(&error), now);
+            Err(Failure::NotConfigured("this service does not accept the provider's access token"))
+        })
+    }
+
+    /// Checks that the answer about an opaque access token names the user of the ID token.
+    fn check_introspected(&self, identity: &Identity, token: &AccessToken) -> Result<(), Failure> {
+        let client = self.client()?;
+        let id_token = token.id_token().and_then(|it| subject_of(it, client.claims_mapping()));
+        let is_other = id_token.is_some_and(|subject| subject != identity.subject());
+        let is_introspected = identity.provenance() == Provenance::Introspected;
+        if is_introspected && is_other && !client.accepts_any_subject() {
+            let error = InvalidToken::MalformedClaim("sub").into();
+            let now = self.clock().elapsed();
+            self.sign_in()?.token_warnings.warn("ID token", Some(&error), now);
+            return Err(DIFFERENT_USERS);
         }
+        Ok(())
     }
 
     /// Returns the tokens if the admission checks pass. An access token that this service does not
@@ -338,8 +380,7 @@ impl Inner {
             issuer: client.issuer(),
             client_id: client.client_id(),
             trusted_audiences: client.trusted_audiences(),
-            nonce,
-            access_token: token.secret().expose(),
+            response: Some(TokenResponse { nonce, access_token: token.secret().expose() }),
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
         if let Err(error) = verify_id_token(issuers, clock, id_token.expose(), &rules).await {
@@ -353,10 +394,7 @@ impl Inner {
             (Some(one), Some(other)) if one != other && !client.accepts_any_subject() => {
                 let error = InvalidToken::MalformedClaim("sub").into();
                 sign_in.token_warnings.warn("ID token", Some(&error), now);
-                Err(Failure::OAuth(
-                    "invalid_grant",
-                    "The access token and the ID token belong to different users.",
-                ))
+                Err(DIFFERENT_USERS)
             }
             _ => Ok(()),
         }

@@ -10,10 +10,10 @@ use crate::clock::{Clock, jittered};
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
-#[cfg(feature = "endpoints")]
-pub(crate) use response::identity_of;
 pub(crate) use response::subject_of;
 pub(super) use response::{claims_of, until_exp};
+#[cfg(feature = "endpoints")]
+pub(crate) use response::{has_same_claim, has_same_subject, identity_of};
 
 /// The remaining lifetime below which a token counts as expired, because it may expire in transit.
 const SAFETY_MARGIN: Duration = Duration::from_secs(30);
@@ -232,6 +232,13 @@ impl AccessToken {
     pub(super) fn with_lifetime(mut self, lifetime: Duration) -> Self {
         Arc::make_mut(&mut self.data).lifetime = Some(lifetime);
         self
+    }
+
+    /// Returns the token with another remaining lifetime.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn with_remaining(self, left: Duration, clock: &dyn Clock) -> Self {
+        let age = self.age(clock);
+        self.with_lifetime(age.saturating_add(left))
     }
 
     #[cfg(feature = "endpoints")]

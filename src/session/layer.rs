@@ -16,6 +16,7 @@ use crate::error::{AuthError, ErrorResponse, ProblemJson};
 use crate::exchange::{ExchangeError, Freshness};
 use crate::gate::{BoxFuture, Decision, Gate, Gated, ResponseBody};
 use crate::layer::{RequestHead, bearer, refuse};
+use crate::validator::SessionIdToken;
 
 /// A [`tower_layer::Layer`] for [`Sessions`], made by [`Sessions::layer`]. Place it outside
 /// [`AuthLayer`](crate::AuthLayer) and [`Endpoints`](crate::endpoints::Endpoints), and inside CORS
@@ -117,6 +118,7 @@ impl<Q> Gate<Q> for SessionLayer {
         let sessions = &self.0.sessions;
         request.extensions_mut().remove::<CurrentSession>();
         request.extensions_mut().remove::<EndedSession>();
+        request.extensions_mut().remove::<SessionIdToken>();
         let (session, names) = sessions.read(request.headers());
         if session.is_none() && names.stale.is_empty() {
             let sign_in = sessions.redirect_to_sign_in(request, None);
@@ -158,7 +160,7 @@ impl<Q> Gate<Q> for SessionLayer {
                 return Ok(Decision::Wait(awaited));
             }
             renewal => {
-                attach_session(request, session);
+                attach_session(sessions, request, session);
                 after.renewal = renewal;
             }
         }
@@ -235,7 +237,14 @@ fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
 }
 
 /// Uses the session as the credentials of the request.
-fn attach_session<Q>(request: &mut Request<Q>, session: Session) {
+fn attach_session<Q>(sessions: &Sessions, request: &mut Request<Q>, session: Session) {
+    if let (Some(validator), Some(id_token)) = (sessions.id_tokens(), session.token.id_token()) {
+        request.extensions_mut().insert(SessionIdToken {
+            access_token: session.token.secret().clone(),
+            id_token: id_token.clone(),
+            validator: validator.clone(),
+        });
+    }
     if let Some(value) = bearer(session.token.secret().expose()) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
@@ -253,7 +262,7 @@ fn apply_renewal<Q>(
 ) -> Result<Option<On401>, AuthError> {
     let error = match renewed {
         Some(Ok(Some(session))) => {
-            attach_session(request, session.clone());
+            attach_session(&after.sessions, request, session.clone());
             after.change = Change::Renewed(session);
             return Ok(None);
         }
@@ -270,7 +279,7 @@ fn apply_renewal<Q>(
         if error.is_none() {
             after.renewal = after.sessions.renew(&before);
         }
-        attach_session(request, before);
+        attach_session(&after.sessions, request, before);
         return Ok(None);
     }
     // `logout` must work without a valid token.

@@ -25,12 +25,14 @@ use zeroize::Zeroizing;
 
 use crate::auth::Auth;
 use crate::clock::unix_time;
-use crate::config::{ConfigError, Fault, is_public_url};
+use crate::config::{ConfigError, Fault, IdentitySource, is_public_url};
+use crate::error::InvalidToken;
 use crate::exchange::{
     AccessToken, EndSessionRequest, ExchangeError, Freshness, OAuthError, RefreshRequest,
-    TokenExchangeClient,
+    TokenExchangeClient, has_same_claim, has_same_subject,
 };
 use crate::gate::BoxFuture;
+use crate::identity::{ClaimsMapping, Identity};
 use crate::layer::RequestHead;
 use crate::support::mac::Mac;
 use crate::support::media_type::is_form;
@@ -38,6 +40,7 @@ use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
+use crate::validator::SessionIdTokens;
 use cookie::{CookieId, CookieNames, CookiePrefix, has_room_for_id_token};
 use origin::Origins;
 use sign_in_redirect::Redirect;
@@ -136,6 +139,8 @@ struct Inner {
     lifetime: Duration,
     renewal_wait: Duration,
     origins: Origins,
+    /// The validator of ID tokens, if these name the users.
+    id_tokens: Option<Arc<SessionIdTokens>>,
     /// Where the provider redirects browsers after a sign-out there.
     post_logout_redirect_uri: Option<String>,
     renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
@@ -171,6 +176,7 @@ impl Sessions {
             renewal_wait: DEFAULT_RENEWAL_WAIT,
             origins: Vec::new(),
             post_logout_redirect_uri: None,
+            identity_source: IdentitySource::AccessToken,
         }
     }
 
@@ -242,6 +248,19 @@ impl Sessions {
         let mut cookies = vec![self.0.cookies.marker_cookie(&session.id, self.0.lifetime)?];
         cookies.extend(self.cookies(&session)?);
         Some(cookies)
+    }
+
+    /// Returns the validator of ID tokens, if these name the users.
+    pub(crate) fn id_tokens(&self) -> Option<&Arc<SessionIdTokens>> {
+        self.0.id_tokens.as_ref()
+    }
+
+    /// Returns tokens that expire no later than the ID token of this identity.
+    pub(crate) fn until_expiry_of(&self, identity: &Identity, token: AccessToken) -> AccessToken {
+        let clock = &**self.0.auth.clock();
+        let left = identity.expires_at().duration_since(clock.now()).unwrap_or_default();
+        let left = token.remaining(clock).map_or(left, |own| own.min(left));
+        token.with_remaining(left, clock)
     }
 
     /// Returns the cookie that ends a session. The layer clears the other cookies.
@@ -332,6 +351,9 @@ impl Sessions {
         let ends = session.started_at + self.0.lifetime;
         let sealed = match self.sealed_with_id_token(session, ends) {
             Some(sealed) => sealed,
+            None if self.0.id_tokens.is_some() => {
+                self.sealed(session, session.token.to_bytes_with_id_token(clock), ends)?
+            }
             None => self.sealed(session, session.token.to_bytes(clock), ends)?,
         };
         let left = ends.duration_since(clock.now()).unwrap_or_default();
@@ -427,20 +449,61 @@ impl Sessions {
             Some(_) => token,
             None => token.with_refresh_token(Some(refresh)),
         };
-        let reason = if !token.has_same_subject_as(&previous.token, client.claims_mapping()) {
-            "tokens_of_another_user"
-        } else if self.cookies(&previous.renewed_with(token.clone())).is_none() {
-            "tokens_too_large"
-        } else {
-            return Ok(Some(token));
+        let next = token.refresh_token().cloned();
+        let reason = match self.check_renewed(&previous, token).await? {
+            Err(reason) => reason,
+            Ok(token) if self.cookies(&previous.renewed_with(token.clone())).is_none() => {
+                "tokens_too_large"
+            }
+            Ok(token) => return Ok(Some(token)),
         };
         telemetry::session_ended(reason);
-        if let Some(token) = token.refresh_token() {
+        if let Some(token) = next {
             // `revoke` logs its failure. The session ends in any case.
-            let _ = revoke(client, token).await;
+            let _ = revoke(client, &token).await;
         }
         Ok(None)
     }
+
+    /// Returns the new tokens of a session, or the reason why they are none. Fails if that is unknown.
+    async fn check_renewed(
+        &self,
+        previous: &Session,
+        token: AccessToken,
+    ) -> Result<Result<AccessToken, &'static str>, ExchangeError> {
+        let mapping = self.0.client.claims_mapping();
+        if !token.has_same_subject_as(&previous.token, mapping) {
+            return Ok(Err("tokens_of_another_user"));
+        }
+        let Some(id_tokens) = &self.0.id_tokens else { return Ok(Ok(token)) };
+        let outcome = match (token.id_token(), previous.token.id_token()) {
+            (Some(new), Some(old)) if !is_successor(new, old, mapping) => {
+                return Ok(Err("tokens_of_another_user"));
+            }
+            (Some(new), _) => {
+                id_tokens.renewed_identity(new.expose(), token.secret().expose()).await
+            }
+            // The provider need not send another one (OpenID Connect Core §12.2). The session ends with it.
+            (None, Some(old)) => id_tokens.identity(old.expose()).await,
+            (None, None) => Err(InvalidToken::MissingClaim("sub").into()),
+        };
+        match outcome {
+            Ok(identity) => Ok(Ok(self.until_expiry_of(&identity, token))),
+            Err(error) if error.is_unavailable() => {
+                Err(ExchangeError::unavailable(error.retry_after(), "the keys of the ID token"))
+            }
+            Err(error) => {
+                telemetry::id_token_of_session_refused(error.reason());
+                Ok(Err("id_token_refused"))
+            }
+        }
+    }
+}
+
+/// Returns whether an ID token is the successor of another (OpenID Connect Core §12.2): of the same user, and with
+/// no other nonce.
+fn is_successor(new: &Secret, old: &Secret, mapping: &ClaimsMapping) -> bool {
+    has_same_subject(new, old, mapping) && has_same_claim(new, old, "nonce")
 }
 
 /// Revokes a token at the provider. Logs a failure, because the token stays valid.
@@ -494,6 +557,7 @@ pub struct SessionsBuilder {
     renewal_wait: Duration,
     origins: Vec<String>,
     post_logout_redirect_uri: Option<String>,
+    identity_source: IdentitySource,
 }
 
 impl SessionsBuilder {
@@ -517,6 +581,40 @@ impl SessionsBuilder {
     /// response. Without a request in that minute, the user has to sign in again.
     pub fn renewal_wait(mut self, wait: Duration) -> Self {
         self.renewal_wait = wait;
+        self
+    }
+
+    /// Sets the token that names the user of a session. Default [`IdentitySource::AccessToken`]: the session's
+    /// access token must be one that this service accepts, a JWT or an opaque token whose issuer has an
+    /// introspection endpoint.
+    ///
+    /// Use [`IdentitySource::IdToken`] for providers whose access tokens nobody but the provider can read, such
+    /// as Google. What it means: the page [`endpoints`](crate::manual::endpoints) explains it. In short:
+    ///
+    /// - The sign-in must request the scope `openid`. The identity has the claims of the ID token, so it has no
+    ///   scopes, and roles and groups only if the provider puts them there.
+    /// - The audience is the client, whatever [`audience`](crate::AuthBuilder::audience) says. Algorithms,
+    ///   leeway, tenants and names of claims are those of the issuer. Admission checks and guards apply.
+    /// - The session must be renewed before the ID token expires. If the provider sends no new ID token with
+    ///   the new access token, the session ends when the old one expires. A new one must have the same user.
+    /// - [`AuthContext::token`](crate::AuthContext::token) is the access token, to call the provider's APIs.
+    /// - A caller can still not use an ID token as a bearer token. Only the session layer, in the same
+    ///   process, can use one.
+    ///
+    /// ```
+    /// use scaikey_auth::config::IdentitySource;
+    /// use scaikey_auth::exchange::SealingKeys;
+    /// use scaikey_auth::session::Sessions;
+    /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+    ///
+    /// fn sessions(auth: &Auth, client: TokenExchangeClient) -> Result<Sessions, ConfigError> {
+    ///     Sessions::builder(auth, client, SealingKeys::random()?)
+    ///         .identity_from(IdentitySource::IdToken)
+    ///         .build()
+    /// }
+    /// ```
+    pub fn identity_from(mut self, source: IdentitySource) -> Self {
+        self.identity_source = source;
         self
     }
 
@@ -596,10 +694,21 @@ impl SessionsBuilder {
             }
             faults.extend(self.client.sign_out_faults());
         }
+        let id_tokens = match self.identity_source {
+            IdentitySource::AccessToken => None,
+            IdentitySource::IdToken => Some(self.id_tokens()),
+        };
+        if id_tokens.as_ref().is_some_and(|id_tokens| !id_tokens.has_issuer()) {
+            let problem = "is `id_token`, but the issuer of the client is none of the issuers whose tokens are accepted: add it";
+            faults.push(Fault::new("session_identity", problem));
+        }
         let Some(name) = name.filter(|_| faults.is_empty()) else {
             let none = || ConfigError::one(Fault::new("sessions", "cannot be set up"));
             return Err(ConfigError::from_faults(faults).err().unwrap_or_else(none));
         };
+        if id_tokens.is_some() {
+            self.auth.enable_id_token_sessions();
+        }
         Ok(Sessions(Arc::new(Inner {
             auth: self.auth,
             client: self.client,
@@ -608,10 +717,23 @@ impl SessionsBuilder {
             lifetime: self.lifetime,
             renewal_wait: self.renewal_wait,
             origins,
+            id_tokens: id_tokens.map(Arc::new),
             post_logout_redirect_uri: self.post_logout_redirect_uri,
             renewals: SingleFlight::default(),
             form_post_path: OnceLock::new(),
             sign_in: OnceLock::new(),
         })))
+    }
+    /// Returns the validator of the ID tokens of the client.
+    fn id_tokens(&self) -> SessionIdTokens {
+        let (auth, client) = (&self.auth, &self.client);
+        SessionIdTokens::new(
+            auth.issuers().clone(),
+            auth.clock().clone(),
+            auth.verified_tokens().stats().max_bytes,
+            client.issuer(),
+            client.client_id(),
+            client.trusted_audiences(),
+        )
     }
 }

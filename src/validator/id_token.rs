@@ -1,20 +1,25 @@
-//! Validation of ID tokens from a sign-in (OpenID Connect Core §3.1.3.7).
+//! Validation of ID tokens from a sign-in (OpenID Connect Core §3.1.3.7), and of those in sessions.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use aws_lc_rs::digest;
 
 use super::jws::{Header, Jws, Typ, document};
 use super::rules;
 use super::verification::{Verification, finish};
+use super::verified::VerifiedTokens;
+use super::{Credentials, TokenValidator};
 use crate::clock::{Clock, unix_time};
 use crate::config::{Algorithm, AuthConfig};
 use crate::error::{AuthError, InvalidToken};
-use crate::identity::{numeric_date, text};
-use crate::issuer::{IssuerLookup, Issuers, SignatureCheck};
+use crate::identity::{Identity, Provenance, Reading, numeric_date, text};
+use crate::issuer::{Issuer, IssuerLookup, Issuers, KeyLease, SignatureCheck};
 use crate::support::base64url;
 use crate::support::crypto;
-use crate::support::json::Value;
+use crate::support::json::{Document, Value};
+use crate::support::secret::Secret;
 
 /// The maximum age of an ID token. The provider issues it during the sign-in, so an older token is from an
 /// earlier sign-in.
@@ -30,10 +35,25 @@ pub(crate) struct ExpectedIdToken<'a> {
     /// The further audiences that are allowed, besides this service's own audiences for the issuer (if these
     /// are compared with `aud`).
     pub(crate) trusted_audiences: &'a [String],
+    /// The response that the token came in. `None`: the response of a session, which was checked then.
+    pub(crate) response: Option<TokenResponse<'a>>,
+}
+
+/// The response of the token endpoint that an ID token came in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenResponse<'a> {
     /// The nonce of the authorization request, if it had one.
     pub(crate) nonce: Option<&'a str>,
-    /// The access token of the same response.
+    /// The access token.
     pub(crate) access_token: &'a str,
+}
+
+/// An ID token whose signature and claims are valid.
+struct Verified {
+    issuer: Arc<Issuer>,
+    document: Document,
+    lease: KeyLease,
+    key_expiry: Option<SystemTime>,
 }
 
 /// Verifies the ID token of a sign-in. Waits for the issuer or its keys if necessary.
@@ -43,19 +63,143 @@ pub(crate) async fn verify_id_token(
     token: &str,
     rules: &ExpectedIdToken<'_>,
 ) -> Result<(), AuthError> {
-    finish(|| match verify(issuers, clock, token, rules) {
-        Ok(verification) => verification,
-        Err(fault) => Verification::Done(Err(fault.into())),
-    })
-    .await
+    finish(|| verify(issuers, clock, token, rules, |_| Ok(()))).await
 }
 
-fn verify(
+/// The request extension of a session whose ID token names the user. Only the session layer inserts it, so a
+/// caller cannot present an ID token in this way.
+#[derive(Clone)]
+pub(crate) struct SessionIdToken {
+    /// The session's access token, which is in the request as well.
+    pub(crate) access_token: Secret,
+    pub(crate) id_token: Secret,
+    pub(crate) validator: Arc<SessionIdTokens>,
+}
+
+/// The validator of the ID tokens of sessions. It has a cache of its own: a token in the cache of access tokens
+/// would be accepted from every caller.
+#[derive(Debug)]
+pub(crate) struct SessionIdTokens {
+    issuers: Issuers,
+    clock: Arc<dyn Clock>,
+    verified_tokens: VerifiedTokens,
+    issuer: String,
+    client_id: String,
+    trusted_audiences: Vec<String>,
+}
+
+impl SessionIdTokens {
+    /// Creates a validator of the ID tokens that `issuer` issues to a client.
+    pub(crate) fn new(
+        issuers: Issuers,
+        clock: Arc<dyn Clock>,
+        cache_bytes: usize,
+        issuer: &str,
+        client_id: &str,
+        trusted_audiences: &[String],
+    ) -> Self {
+        Self {
+            issuers,
+            clock,
+            verified_tokens: VerifiedTokens::new(cache_bytes),
+            issuer: issuer.to_owned(),
+            client_id: client_id.to_owned(),
+            trusted_audiences: trusted_audiences.to_vec(),
+        }
+    }
+
+    /// Returns whether the issuer is one of the service's issuers.
+    pub(crate) fn has_issuer(&self) -> bool {
+        !matches!(self.issuers.find(&self.issuer), IssuerLookup::Unknown)
+    }
+
+    /// Verifies an ID token, and returns the user.
+    pub(crate) async fn identity(&self, token: &str) -> Result<Identity, AuthError> {
+        finish(|| self.verify(token)).await
+    }
+
+    /// Verifies the ID token of a renewal, which must belong to the access token of the same response.
+    pub(crate) async fn renewed_identity(
+        &self,
+        token: &str,
+        access_token: &str,
+    ) -> Result<Identity, AuthError> {
+        let response = TokenResponse { nonce: None, access_token };
+        let rules = ExpectedIdToken { response: Some(response), ..self.rules() };
+        verify_id_token(&self.issuers, &*self.clock, token, &rules).await?;
+        self.identity(token).await
+    }
+
+    fn rules(&self) -> ExpectedIdToken<'_> {
+        ExpectedIdToken {
+            issuer: &self.issuer,
+            client_id: &self.client_id,
+            trusted_audiences: &self.trusted_audiences,
+            response: None,
+        }
+    }
+
+    fn verify(&self, token: &str) -> Verification<Identity> {
+        let (generation, clock) = (self.issuers.generation(), &*self.clock);
+        let miss = match self.verified_tokens.get(token.as_bytes(), generation, clock) {
+            Ok(identity) => return Verification::Done(Ok(identity)),
+            Err(miss) => miss,
+        };
+        let read = |token: Verified| {
+            let Verified { issuer, document, lease, key_expiry } = token;
+            let lifetime = rules::check_session(document.root(), &issuer, clock.now())?;
+            let lifetime = lifetime.at_most(key_expiry);
+            let reading = Reading {
+                issuer: issuer.name.clone(),
+                mapping: &issuer.rules.config.claims,
+                provenance: Provenance::Verified,
+                legacy_service_tokens: false,
+                logged: Some(&issuer.rules.logged),
+            };
+            let identity = reading.identity(document)?.with_valid_until(lifetime.ends());
+            self.verified_tokens.insert(miss, &identity, lifetime, lease, clock);
+            Ok(identity)
+        };
+        verify(&self.issuers, clock, token, &self.rules(), read)
+    }
+}
+
+#[async_trait]
+impl TokenValidator for SessionIdTokens {
+    fn accepts(&self, _: &Credentials<'_>) -> bool {
+        true
+    }
+
+    fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
+        self.verify(presented.token()).try_finish()
+    }
+
+    async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        self.identity(presented.token()).await
+    }
+}
+
+/// Verifies an ID token with the cached keys, and reads a result from it.
+fn verify<T>(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
     expected: &ExpectedIdToken<'_>,
-) -> Result<Verification<()>, InvalidToken> {
+    read: impl FnOnce(Verified) -> Result<T, InvalidToken>,
+) -> Verification<T> {
+    let verification = match try_verify(issuers, clock, token, expected) {
+        Ok(verification) => verification,
+        Err(fault) => Verification::Done(Err(fault.into())),
+    };
+    verification.and_then(|verified| read(verified).map_err(AuthError::from))
+}
+
+fn try_verify(
+    issuers: &Issuers,
+    clock: &dyn Clock,
+    token: &str,
+    expected: &ExpectedIdToken<'_>,
+) -> Result<Verification<Verified>, InvalidToken> {
     let jws = Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?;
     let header = jws.header()?;
     let document = document(jws.payload()?)?;
@@ -87,11 +231,12 @@ fn verify(
     let signature = jws.signature()?;
     let query = header.key_query(&issuer.name, &issuer.rules, clock.now());
     match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
-        SignatureCheck::Verified(..) => {
+        SignatureCheck::Verified(lease, key_expiry) => {
             issuer.record_verified_token();
             let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
             subject.ok_or(InvalidToken::MissingClaim("sub"))?;
-            Ok(Verification::Done(Ok(())))
+            let issuer = issuer.clone();
+            Ok(Verification::Done(Ok(Verified { issuer, document, lease, key_expiry })))
         }
         SignatureCheck::BadSignature(tried) => {
             Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Signature))
@@ -125,11 +270,26 @@ fn check(
     if now >= expires + leeway {
         return Err(InvalidToken::Expired);
     }
-    // Too old for this sign-in, or from the future.
-    if now >= issued + MAX_AGE.as_secs_f64() + leeway || issued > now + leeway {
+    if issued > now + leeway {
         return Err(InvalidToken::MalformedClaim("iat"));
     }
-    if let Some(nonce) = expected.nonce {
+    match expected.response {
+        Some(response) => check_response(claims, header, &response, now - issued - leeway),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the token is of this response, and not of an earlier one. `age` is in seconds.
+fn check_response(
+    claims: Value<'_>,
+    header: &Header,
+    response: &TokenResponse<'_>,
+    age: f64,
+) -> Result<(), InvalidToken> {
+    if age >= MAX_AGE.as_secs_f64() {
+        return Err(InvalidToken::MalformedClaim("iat"));
+    }
+    if let Some(nonce) = response.nonce {
         let claimed =
             text(claims.get("nonce"), "nonce")?.ok_or(InvalidToken::MissingClaim("nonce"))?;
         if !crypto::equal(claimed.as_bytes(), nonce.as_bytes()) {
@@ -137,7 +297,7 @@ fn check(
         }
     }
     match text(claims.get("at_hash"), "at_hash")? {
-        Some(claimed) if claimed != at_hash(expected.access_token, header.algorithm) => {
+        Some(claimed) if claimed != at_hash(response.access_token, header.algorithm) => {
             Err(InvalidToken::MalformedClaim("at_hash"))
         }
         _ => Ok(()),
@@ -193,7 +353,6 @@ fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::support::json::Document;
 
     const NOW: f64 = 10_000.0;
 
@@ -223,8 +382,7 @@ mod tests {
             issuer: "https://id.example",
             client_id: "app",
             trusted_audiences: &["trusted".to_owned()],
-            nonce: Some("n-1"),
-            access_token: "token",
+            response: Some(TokenResponse { nonce: Some("n-1"), access_token: "token" }),
         };
         check(document.root(), &header, &expected, &|name| name == "own", NOW, 60.0).err()
     }

@@ -6,7 +6,7 @@ use super::jws::{Header, Typ};
 use crate::config::{IssuerConfig, TokenProfile};
 use crate::error::InvalidToken;
 use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, text};
-use crate::issuer::Rules;
+use crate::issuer::{Issuer, Rules};
 use crate::support::json::Value;
 use crate::support::telemetry;
 
@@ -43,6 +43,22 @@ pub(super) fn check(
         check_rfc9068(claims)?;
     }
     check_tenant(claims, config, own_tenant)?;
+    Ok(lifetime)
+}
+
+/// Checks the rules for the ID token of a session that the rules for a sign-in lack: it is bound to no key, and
+/// its tenant belongs to the issuer.
+pub(super) fn check_session(
+    claims: Value<'_>,
+    issuer: &Issuer,
+    now: SystemTime,
+) -> Result<ValidityPeriod, InvalidToken> {
+    check_confirmation(claims, false)?;
+    let mut lifetime = check_times(claims, now, issuer.rules.config.leeway, None)?;
+    for rules in issuer.all_rules() {
+        check_tenant(claims, &rules.config, issuer.tenant.as_ref())?;
+        lifetime = lifetime.intersection(check_times(claims, now, rules.config.leeway, None)?);
+    }
     Ok(lifetime)
 }
 

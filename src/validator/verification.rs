@@ -39,6 +39,22 @@ impl<T> Verification<T> {
         Self::NeedsKeys { keys: issuer.keys.clone(), tried, fault }
     }
 
+    /// Applies a further rule to the result.
+    pub(super) fn and_then<R>(
+        self,
+        rule: impl FnOnce(T) -> Result<R, AuthError>,
+    ) -> Verification<R> {
+        match self {
+            Self::Done(result) => Verification::Done(result.and_then(rule)),
+            Self::NeedsIssuer { template, tenant, is_vouched } => {
+                Verification::NeedsIssuer { template, tenant, is_vouched }
+            }
+            Self::NeedsKeys { keys, tried, fault } => {
+                Verification::NeedsKeys { keys, tried, fault }
+            }
+        }
+    }
+
     /// Returns the result, if there is nothing to wait for.
     pub(super) fn try_finish(self) -> Option<Result<T, AuthError>> {
         match self {

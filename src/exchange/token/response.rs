@@ -59,16 +59,38 @@ impl AccessToken {
     /// Returns whether subject and tenant are equal, as far as both tokens have them. Returns false if a
     /// token is a JWT that cannot be read. A session must not change its user.
     pub(crate) fn has_same_subject_as(&self, other: &Self, mapping: &ClaimsMapping) -> bool {
-        match (claims_of(self.secret()), claims_of(other.secret())) {
-            (Ok(Some(own)), Ok(Some(other))) => {
-                [&mapping.subject, &mapping.tenant_id].into_iter().all(|paths| {
-                    let own = first_text(own.root(), paths);
-                    let other = first_text(other.root(), paths);
-                    own.is_none() || other.is_none() || own == other
-                })
-            }
-            (own, other) => own.is_ok() && other.is_ok(),
-        }
+        has_same_subject(self.secret(), other.secret(), mapping)
+    }
+}
+
+/// Compares the subjects and tenants of two tokens, as [`AccessToken::has_same_subject_as`] does.
+pub(crate) fn has_same_subject(one: &Secret, other: &Secret, mapping: &ClaimsMapping) -> bool {
+    have_same(one, other, |one, other| {
+        [&mapping.subject, &mapping.tenant_id].into_iter().all(|paths| {
+            let (one, other) = (first_text(one, paths), first_text(other, paths));
+            one.is_none() || other.is_none() || one == other
+        })
+    })
+}
+
+/// Returns whether a claim is equal, if both tokens have it.
+#[cfg(feature = "endpoints")]
+pub(crate) fn has_same_claim(one: &Secret, other: &Secret, name: &str) -> bool {
+    have_same(one, other, |one, other| match (one.get(name), other.get(name)) {
+        (Some(one), Some(other)) => one.as_str() == other.as_str(),
+        _ => true,
+    })
+}
+
+/// Compares the claims of two tokens. Only JWTs have any; one that cannot be read is equal to none.
+fn have_same(
+    one: &Secret,
+    other: &Secret,
+    are_same: impl FnOnce(Value<'_>, Value<'_>) -> bool,
+) -> bool {
+    match (claims_of(one), claims_of(other)) {
+        (Ok(Some(one)), Ok(Some(other))) => are_same(one.root(), other.root()),
+        (one, other) => one.is_ok() && other.is_ok(),
     }
 }
 

@@ -5,6 +5,7 @@ mod configuration;
 mod env;
 mod example_server;
 mod form_post;
+mod id_token_sessions;
 mod layer_order;
 mod navigation;
 mod passwords;
