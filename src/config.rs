@@ -39,7 +39,7 @@ pub use issuer::TokenProfile;
 pub use jwks::JwksSettings;
 pub use mode::{MockUser, UnknownAuthMode};
 
-pub(crate) use auth_config::AuthConfig;
+pub(crate) use auth_config::{AuthConfig, environment_variable};
 #[cfg(feature = "jwe")]
 pub(crate) use decryption_keys::Decryption;
 pub(crate) use fault::ConfigError;

@@ -282,6 +282,12 @@ impl AuthConfig {
     }
 }
 
+/// Returns a variable that the platform sets, unless it is empty. Such a variable has no prefix.
+pub(crate) fn environment_variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.is_empty()).then_some(value)
+}
+
 /// Returns the environment variables of the process. A value that is not UTF-8 is converted lossily, so that
 /// its parser rejects and names it.
 fn process_variables() -> impl Iterator<Item = (String, String)> {

@@ -45,7 +45,8 @@ pub struct ClientConfig {
     /// the start. It is read for every request to the provider, so that the secret can be replaced while the
     /// service runs. Default: none.
     pub secret_file: Option<PathBuf>,
-    /// The client authentication method. Default [`ClientAuthMethod::Basic`].
+    /// The client authentication method. Default [`ClientAuthMethod::Basic`], or, if there is a workload
+    /// token, [`ClientAuthMethod::Assertion`].
     pub auth: ClientAuthMethod,
     /// A file with the private key: unencrypted PKCS #8 in PEM. Required for `private_key_jwt`. It is read for
     /// every request to the provider. Default: none.
@@ -54,6 +55,16 @@ pub struct ClientConfig {
     pub key_id: Option<String>,
     /// The signature algorithm of the key. Default RS256.
     pub key_algorithm: Algorithm,
+    /// A file with a token of this service's platform, such as a projected service account token of
+    /// Kubernetes, which replaces the client secret (RFC 7523 §2.2): see `ClientAuth::assertion`. It is read
+    /// for every request to the provider. Set this or `workload_token`, not both. Default: none.
+    pub assertion_file: Option<PathBuf>,
+    /// The source of that token: `kubernetes`, `azure`, `aws`, `github`, `gcp` or `file:` and an absolute
+    /// path; see `WorkloadToken`. Default: none.
+    pub workload_token: Option<String>,
+    /// The `aud` of assertions: of `private_key_jwt`, and of the workload token. Default: the issuer; with
+    /// `azure` and `aws`, the one that the platform chooses.
+    pub assertion_audience: Option<String>,
     /// The token endpoint. `{tenant_id}` in it stands for the tenant. Default: as in the metadata.
     pub token_url: Option<String>,
     /// The authorization endpoint. Default: as in the metadata.
@@ -176,6 +187,11 @@ pub enum ClientAuthMethod {
     /// `private_key_jwt`: a signed assertion.
     #[serde(rename = "private_key_jwt")]
     PrivateKeyJwt,
+    /// `assertion`: a token of this service's platform instead of a secret. It follows from
+    /// [`assertion_file`](field@ClientConfig::assertion_file) or
+    /// [`workload_token`](field@ClientConfig::workload_token), so it need not be set.
+    #[serde(rename = "assertion")]
+    Assertion,
     /// `none`: no authentication.
     #[serde(rename = "none")]
     None,

@@ -165,9 +165,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_SECRET_FILE", "client.secret_file", |it, text| replace(&mut it.client.secret_file, &mut it.client.secret, any_text(text)),
         "a file with `P_CLIENT_SECRET`, read at the start and for each request to the provider",
         "none"),
-    row("CLIENT_AUTH", "client.auth", |it, text| store(&mut it.client.auth, choice(&text.to_ascii_lowercase(), "`basic`, `post`, `private_key_jwt` or `none`")),
-        "the client authentication method: `basic`, `post`, `private_key_jwt` or `none`",
-        "`basic`"),
+    row("CLIENT_AUTH", "client.auth", |it, text| store(&mut it.client.auth, choice(&text.to_ascii_lowercase(), "`basic`, `post`, `private_key_jwt`, `assertion` or `none`")),
+        "the client authentication method: `basic`, `post`, `private_key_jwt`, `assertion` (a workload token) or `none`",
+        "`basic`; with a workload token `assertion`"),
     row("CLIENT_KEY_FILE", "client.key_file", |it, text| store(&mut it.client.key_file, any_text(text)),
         "a file with the private key for `private_key_jwt`: unencrypted PKCS #8 in PEM",
         "none"),
@@ -177,6 +177,15 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| store(&mut it.client.key_algorithm, choice(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519")),
         "the signature algorithm of that key",
         "`RS256`"),
+    row("CLIENT_ASSERTION_FILE", "client.assertion_file", |it, text| replace(&mut it.client.assertion_file, &mut it.client.workload_token, any_text(text)),
+        "a file with a token of the platform, which replaces the client secret: for example a projected service account token of Kubernetes; read at the start and for each request to the provider",
+        "none"),
+    row("WORKLOAD_TOKEN", "client.workload_token", |it, text| replace(&mut it.client.workload_token, &mut it.client.assertion_file, any_text(text)),
+        "the source of that token: `kubernetes`, `azure`, `aws`, `github`, `gcp` or `file:` and an absolute path",
+        "none"),
+    row("CLIENT_ASSERTION_AUDIENCE", "client.assertion_audience", |it, text| store(&mut it.client.assertion_audience, any_text(text)),
+        "the `aud` of assertions, if the provider requires another one than its issuer: `api://AzureADTokenExchange` for Entra ID",
+        "the issuer; with `azure` and `aws`, what the platform chooses"),
     row("CLIENT_CA_FILE", "client.ca_file", |it, text| store(&mut it.client.ca_file, any_text(text)),
         "a file with the CA certificates (PEM) for the token, metadata and revocation requests of the client, if these need another CA than the key set",
         "`P_CA_FILE`"),
@@ -606,6 +615,8 @@ mod tests {
         ("CLIENT_KEY_FILE", "/run/k"),
         ("CLIENT_KEY_ID", "k1"),
         ("CLIENT_KEY_ALGORITHM", "ES256"),
+        ("WORKLOAD_TOKEN", "github"),
+        ("CLIENT_ASSERTION_AUDIENCE", "api://x"),
         ("CLIENT_CA_FILE", "/run/client-ca.pem"),
         ("TOKEN_URL", "https://t.example"),
         ("TENANT_PARAMETER", "tenant"),
@@ -703,6 +714,8 @@ mod tests {
         assert_eq!(client.key_file, Some("/run/k".into()));
         assert_eq!(client.key_id.as_deref(), Some("k1"));
         assert_eq!(client.key_algorithm, Algorithm::ES256);
+        assert_eq!(client.workload_token.as_deref(), Some("github"));
+        assert_eq!(client.assertion_audience.as_deref(), Some("api://x"));
         assert_eq!(client.ca_file, Some("/run/client-ca.pem".into()));
         assert_eq!(client.token_url.as_deref(), Some("https://t.example"));
         assert_eq!(client.tenant_parameter.as_deref(), Some("tenant"));

@@ -160,10 +160,13 @@ impl AuthConfig {
     fn doubt_client(&self, doubt: &mut dyn FnMut(&str, &str)) {
         let (client, endpoints) = (&self.client, &self.endpoints);
         let takes_secret = matches!(client.auth, ClientAuthMethod::Basic | ClientAuthMethod::Post);
+        let takes_audience = client.has_workload_token()
+            || matches!(client.auth, ClientAuthMethod::PrivateKeyJwt | ClientAuthMethod::Assertion);
+        const NO_ASSERTION: &str = "has no effect: only a workload token (`P_WORKLOAD_TOKEN`) and auth = private_key_jwt have an audience";
         let has_key = client.key_file.is_some();
         let is_without_client = client.id.is_none();
         const NO_SECRET: &str =
-            "has no effect, because auth (`P_CLIENT_AUTH`) is `none` or `private_key_jwt`";
+            "has no effect, because auth (`P_CLIENT_AUTH`) is neither `basic` nor `post`";
         const NO_KEY: &str =
             "has no effect: set auth = private_key_jwt (`P_CLIENT_AUTH=private_key_jwt`)";
         const NO_CLIENT: &str =
@@ -173,6 +176,11 @@ impl AuthConfig {
             ("client.secret", client.secret.is_some() && !takes_secret, NO_SECRET),
             ("client.secret_file", client.secret_file.is_some() && !takes_secret, NO_SECRET),
             ("client.key_file", has_key && client.auth != ClientAuthMethod::PrivateKeyJwt, NO_KEY),
+            (
+                "client.assertion_audience",
+                client.assertion_audience.is_some() && !takes_audience,
+                NO_ASSERTION,
+            ),
             ("client.redis_url", client.redis_url.is_some() && is_without_client, NO_CLIENT),
             (
                 "client.redis_url_file",

@@ -66,6 +66,11 @@ impl ClientConfig {
         source("client.secret", value, file)
     }
 
+    /// Returns whether a token of the platform replaces the secret.
+    pub(crate) fn has_workload_token(&self) -> bool {
+        self.assertion_file.is_some() || self.workload_token.is_some()
+    }
+
     /// Returns the URLs of the Redis server.
     pub(crate) fn redis_urls(&self) -> Result<Option<SecretSource>, Fault> {
         let (value, file) = (self.redis_url.as_ref(), self.redis_url_file.as_ref());

@@ -15,9 +15,9 @@ use super::endpoint::{TokenEndpoint, TokenUrlSource, TokenUrls};
 use super::{TokenExchangeClient, TokenType};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    AuthConfig, ClientAuthMethod, ClientConfig, ConfigError, ExchangeGrant, Fault, IssuerConfig,
-    MISSING_ISSUER, OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER,
-    has_other_placeholder, has_user_information, problem_of_document,
+    AuthConfig, ClientConfig, ConfigError, ExchangeGrant, Fault, IssuerConfig, MISSING_ISSUER,
+    OTHER_PLACEHOLDER, Origin, PlainHttp, Route, TENANT_PLACEHOLDER, has_other_placeholder,
+    has_user_information, problem_of_document,
 };
 use crate::identity::{ClaimsMapping, InvalidClaimPath};
 use crate::issuer::{
@@ -159,7 +159,7 @@ impl TokenExchangeBuilder {
         builder.settings.answer.claims = issuer.claims;
         builder.apply_answer_settings(client, default_type);
         let has_unreadable_auth = builder.faults.iter().any(|fault| fault.field == "client.auth");
-        match client_auth(client) {
+        match ClientAuth::from_config(client) {
             Err(_) if has_unreadable_auth => {}
             Ok(auth) => builder.auth = Some(auth),
             Err(fault) => builder.faults.push(fault),
@@ -720,30 +720,6 @@ impl TokenExchangeBuilder {
         }
         file.as_deref().map_or(Ok(()), check_ca_file)
     }
-}
-
-const NO_KEY_FILE: &str = "is missing: private_key_jwt needs the file with the private key";
-
-/// Reads the client authentication from the configuration.
-fn client_auth(client: &ClientConfig) -> Result<ClientAuth, Fault> {
-    let fault = |field: &str, problem: &str| Fault::new(format!("client.{field}"), problem);
-    let id = client.id.as_deref().filter(|id| !id.is_empty());
-    let id = id.ok_or_else(|| fault("id", "is missing: set this service's client_id"))?;
-    let secret = || {
-        let problem = "is missing: set secret or secret_file (`P_CLIENT_SECRET_FILE`), or, for a public \
-                       client, auth = none (`P_CLIENT_AUTH=none`)";
-        client.secret_source()?.ok_or_else(|| fault("secret", problem))
-    };
-    Ok(match client.auth {
-        ClientAuthMethod::Basic => ClientAuth::basic(id, secret()?),
-        ClientAuthMethod::Post => ClientAuth::post(id, secret()?),
-        ClientAuthMethod::None => ClientAuth::none(id),
-        ClientAuthMethod::PrivateKeyJwt => {
-            let file = client.key_file.clone().ok_or_else(|| fault("key_file", NO_KEY_FILE))?;
-            let (algorithm, kid) = (client.key_algorithm, client.key_id.as_deref());
-            ClientAuth::private_key_jwt(id, algorithm, kid, SecretSource::File(file))
-        }
-    })
 }
 
 /// Reads the `requested_token_type` from the configuration. `None` omits the parameter.

@@ -205,12 +205,17 @@ impl TokenExchangeClient {
         request: &TokenRequest<'_>,
         rejected: Option<&AccessToken>,
     ) -> Result<AccessToken, ExchangeError> {
+        let of_workload = match request {
+            TokenRequest::Exchange(request) => self.with_workload_token(request).await?,
+            _ => None,
+        };
+        let request = of_workload.as_ref().unwrap_or(request);
         let on_behalf_of = match request {
             TokenRequest::Service(request) => {
                 self.check_service_request(request)?;
                 None
             }
-            TokenRequest::Exchange(request) if self.uses_on_behalf_of() => {
+            TokenRequest::Exchange(request) if self.uses_on_behalf_of() && !request.is_foreign => {
                 Some(TokenRequest::OnBehalfOf(Cow::Owned(request.on_behalf_of()?)))
             }
             _ => None,
@@ -220,6 +225,20 @@ impl TokenExchangeClient {
             Some(request) => self.cached.get(&request, rejected).await,
             None => self.cached.get(request, rejected).await,
         }
+    }
+
+    /// Returns the request with the token of this workload as subject token, if it is of a workload. The
+    /// token is a part of the cache key, so the exchanged token is not used for longer than it.
+    async fn with_workload_token(
+        &self,
+        request: &ExchangeRequest,
+    ) -> Result<Option<TokenRequest<'static>>, ExchangeError> {
+        let Some(workload) = &request.workload else { return Ok(None) };
+        let endpoint = &self.cached.endpoint;
+        let token = workload.token(&endpoint.name, self.cached.clock().now());
+        let mut request = request.clone();
+        request.subject = token.await?;
+        Ok(Some(TokenRequest::Exchange(Cow::Owned(request))))
     }
 
     /// Returns whether exchanges use the on-behalf-of flow.

@@ -197,11 +197,12 @@ impl TokenEndpoint {
         let attempts = async {
             let (delivery, first) = self.attempt(url, &fill).await;
             let again = matches!(first, Err(ExchangeError::Unavailable { retry_after: None, .. }))
-                && (is_idempotent || delivery == Delivery::NotConnected);
+                && (is_idempotent || delivery == Delivery::NotConnected)
+                && delivery != Delivery::NotAuthenticated;
             if !again {
                 return (delivery, first);
             }
-            telemetry::token_request_repeated();
+            telemetry::token_request_repeated("unavailable");
             sleep(Backoff::REPEAT.wait(1)).await;
             self.attempt(url, &fill).await
         };
@@ -388,7 +389,11 @@ fn log_scope(
 ) -> Option<&'static str> {
     use OAuthError::{InvalidClient, UnauthorizedClient, UnsupportedGrantType};
     match error {
-        ExchangeError::Unavailable { .. } if delivery.is_endpoint_failure() => Some(ALL_GRANTS),
+        ExchangeError::Unavailable { .. }
+            if delivery.is_endpoint_failure() || delivery == Delivery::NotAuthenticated =>
+        {
+            Some(ALL_GRANTS)
+        }
         ExchangeError::ClientAuth(_)
         | ExchangeError::Refused { error: Some(InvalidClient), .. } => Some(ALL_GRANTS),
         ExchangeError::Refused {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use crate::issuer::ClientAuthError;
+use crate::issuer::{ClientAuthError, WorkloadTokenError};
 use crate::support::base64url;
 use crate::support::json::{Document, Value};
 
@@ -52,7 +52,8 @@ pub enum ExchangeError {
     /// The provider could not be reached, did not answer in time, or answered 429 or 5xx; or the
     /// circuit breaker is open. A request that was sent may have taken effect: a refresh token may be
     /// used up. Also returned if the shared cache does not answer or another process holds the lock, so
-    /// that a refresh token or code was not used.
+    /// that a refresh token or code was not used; or if the platform gives no usable
+    /// [`WorkloadToken`](crate::issuer::WorkloadToken), so that nothing was sent.
     #[error("{source}")]
     Unavailable {
         /// The time until a retry may succeed: the `Retry-After` of the answer, the rest of the circuit
@@ -183,9 +184,16 @@ impl ExchangeError {
     }
 
     /// Returns the name of the unavailable component, for responses that show no further details:
-    /// `token store` (the shared cache) or `identity provider`.
+    /// `token store` (the shared cache), `workload identity` (the platform's token of this service) or
+    /// `identity provider`.
     pub(crate) fn unavailable_component(&self) -> &'static str {
-        if self.is_cache_unavailable() { "token store" } else { "identity provider" }
+        match self {
+            _ if self.is_cache_unavailable() => "token store",
+            Self::Unavailable { source, .. } if source.is::<WorkloadTokenError>() => {
+                "workload identity"
+            }
+            _ => "identity provider",
+        }
     }
 
     pub(super) fn provider_unavailable(
@@ -260,9 +268,18 @@ impl ExchangeError {
     }
 }
 
+impl From<WorkloadTokenError> for ExchangeError {
+    fn from(error: WorkloadTokenError) -> Self {
+        Self::Unavailable { retry_after: None, source: Arc::new(error) }
+    }
+}
+
 impl From<ClientAuthError> for ExchangeError {
     fn from(error: ClientAuthError) -> Self {
-        Self::ClientAuth(error.to_string())
+        match error {
+            ClientAuthError::Unusable(problem) => Self::ClientAuth(problem),
+            ClientAuthError::NoWorkloadToken(error) => error.into(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use url::form_urlencoded::Serializer;
 use super::builder::Settings;
 use super::{ExchangeError, PkceVerifier};
 use crate::identity::{Scopes, TenantId};
+use crate::issuer::WorkloadToken;
 use crate::support::secret::Secret;
 
 /// A token type identifier (RFC 8693 §3), for `subject_token_type`, `requested_token_type` and
@@ -69,7 +70,8 @@ impl TokenType {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ExchangeRequest {
-    /// The token of the user on whose behalf the service acts.
+    /// The token of the user on whose behalf the service acts. Of a request
+    /// [of a workload](Self::of_workload) it is replaced by the workload's token.
     pub subject: Secret,
     /// The type of the subject token. Default: [`TokenType::AccessToken`].
     pub subject_type: TokenType,
@@ -89,6 +91,8 @@ pub struct ExchangeRequest {
     pub tenant: Option<TenantId>,
     /// The tenant in the subject token, if `tenant` is none and it is known.
     pub(crate) tenant_of_subject: Option<TenantId>,
+    /// The source of the subject token, if it is a token of this workload.
+    pub(super) workload: Option<WorkloadToken>,
     /// Whether another issuer issued the subject token. If so, its `sub` and tenant are not compared
     /// with the new token, and the new token must not have scopes beyond `scopes`, even if these are
     /// empty.
@@ -107,7 +111,33 @@ impl ExchangeRequest {
             scopes: Scopes::new(),
             tenant: None,
             tenant_of_subject: None,
+            workload: None,
             is_foreign: false,
+        }
+    }
+
+    /// Returns a request that exchanges the token of this workload for one with this audience: the service
+    /// acts as the workload that its platform knows. Each exchange asks the source for the token, with the
+    /// issuer of the provider as audience (see [`WorkloadToken::audience`]).
+    ///
+    /// The type of the subject token is [`TokenType::Jwt`]. The provider chooses subject and tenant of the new
+    /// token, so they are not compared. Name the scopes: without any, a token with scopes is refused.
+    ///
+    /// ```
+    /// use scaikey_auth::ExchangeRequest;
+    /// use scaikey_auth::issuer::WorkloadToken;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let request = ExchangeRequest::of_workload(WorkloadToken::gcp(), "scaivault")
+    ///     .scopes("vault:read".parse()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn of_workload(token: WorkloadToken, audience: impl Into<String>) -> Self {
+        Self {
+            subject_type: TokenType::Jwt,
+            workload: Some(token),
+            is_foreign: true,
+            ..Self::new("", audience)
         }
     }
 
@@ -621,6 +651,8 @@ impl TokenRequest<'_> {
                 push_set(&mut parts, request.audiences.iter().map(String::as_str));
                 push_set(&mut parts, request.resources.iter().map(Url::as_str));
                 push_set(&mut parts, request.scopes.iter());
+                // The answer is checked by other rules. Other requests keep their keys.
+                parts.extend(request.is_foreign.then_some(Some(&b"foreign"[..])));
             }
             Self::OnBehalfOf(request) => {
                 parts.push(Some(request.audience.as_bytes()));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
@@ -225,6 +225,15 @@ struct Client {
     client: reqwest::Client,
 }
 
+/// A form, ready to be sent. It has credentials, so it cannot be printed.
+pub(super) struct Form {
+    /// The value of `Accept`.
+    pub(super) accept: &'static str,
+    /// The value of `Authorization`, if there is one.
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) body: String,
+}
+
 /// An answer to a form, with any status.
 #[derive(Debug)]
 pub(crate) struct Posted {
@@ -269,21 +278,40 @@ impl Http {
         Ok(Answer { body: body(response, limits)?, max_age, is_inline: false })
     }
 
-    /// Sends a form to `url` by POST. Returns every answer within the limits, including redirects.
-    pub(crate) async fn post_form(
+    /// Sends a GET request to the token service of a platform, and follows no redirect. Any answer but a 200
+    /// within the limits is an error.
+    pub(super) async fn get_token(
         &self,
         url: &Url,
-        accept: &'static str,
-        authorization: Option<HeaderValue>,
-        form: String,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+        limits: Limits,
+    ) -> Result<Response<Vec<u8>>, FetchError> {
+        let mut request = request(Method::GET, url, "*/*", Vec::new())?;
+        request.headers_mut().extend(headers);
+        let response = self.send(url, request, limits, &Route::default(), false).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(FetchError::Status { status, retry_after: None });
+        }
+        let headers = response.headers().clone();
+        let mut answer = Response::new(body(response, limits)?);
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    /// Sends a form to `url` by POST. Returns every answer within the limits, including redirects.
+    pub(super) async fn post_form(
+        &self,
+        url: &Url,
+        form: Form,
         limits: Limits,
         route: &Route,
         now: SystemTime,
     ) -> Result<Posted, FetchError> {
-        let mut request = request(Method::POST, url, accept, form.into_bytes())?;
+        let mut request = request(Method::POST, url, form.accept, form.body.into_bytes())?;
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(header::CONTENT_TYPE, form_type);
-        if let Some(value) = authorization {
+        if let Some(value) = form.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
         let response = self.send(url, request, limits, route, false).await?;

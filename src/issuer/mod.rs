@@ -3,7 +3,7 @@
 //! `Auth::issuers` returns [`Issuers`]: [`health`](Issuers::health) for readiness probes and dashboards
 //! ([`IssuerHealth`], [`KeyState`]), and `add`, `remove` and `purge` while requests run. [`TenantIssuers`]
 //! is the trait for a provider with one issuer per tenant. [`ClientAuth`] is the client authentication of
-//! this service at the provider. [`HttpClient`] replaces the HTTP client. The configuration of an issuer,
+//! this service at the provider, and [`WorkloadToken`] replaces its secret. [`HttpClient`] replaces the HTTP client. The configuration of an issuer,
 //! [`IssuerConfig`], is at the root of the crate.
 //!
 //! See also: [manual::tenants](crate::manual::tenants).
@@ -27,6 +27,7 @@ mod set;
 mod signing;
 mod source;
 mod template;
+mod workload;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,7 @@ pub use client_auth::ClientAuth;
 pub use health::{IssuerHealth, KeyState, UnusableKey};
 pub use http::HttpClient;
 pub use template::TenantIssuers;
+pub use workload::{WorkloadToken, WorkloadTokenSource};
 
 pub(crate) use cached_key_set::{KeySetVersion, NotRefreshed, Refreshed, SignatureCheck};
 pub(crate) use client_auth::ClientAuthError;
@@ -61,8 +63,9 @@ pub(crate) use metadata::{Endpoints, well_known};
 #[cfg(feature = "trust")]
 pub(crate) use signing::SigningKey;
 pub(crate) use template::IssuerTemplate;
+pub(crate) use workload::WorkloadTokenError;
 #[cfg(feature = "testing")]
-pub(crate) use {jwk::Key, metadata::jwks_uri, set::KeySet};
+pub(crate) use {jwk::Key, metadata::jwks_uri, set::KeySet, workload::workload_token_in};
 
 /// One issuer, ready to verify tokens.
 #[derive(Debug, Clone)]

@@ -57,7 +57,7 @@
 //! | cache | of verified tokens: [operating](operating#verified-tokens), [its security](threats#cached-verified-tokens); of tokens for other services: [exchange](exchange#sharing-tokens-between-processes); of tenants: [resolvers](tenants#resolvers) |
 //! | claim | [where an identity comes from](request#where-an-identity-comes-from), [wrong types](request#claims-of-the-wrong-type) |
 //! | Clerk | [Clerk](providers#clerk) |
-//! | client authentication, client secret, private_key_jwt | [`P_CLIENT_AUTH`](operating#environment-variables), [`ClientAuth`](crate::issuer::ClientAuth) |
+//! | client authentication, client secret, private_key_jwt | [`P_CLIENT_AUTH`](operating#environment-variables), [`ClientAuth`](crate::issuer::ClientAuth); without a secret: [workload tokens](exchange#without-a-client-secret) |
 //! | client credentials, service token | [grants](exchange#grants), [a named service](exchange#service-tokens-for-a-named-service) |
 //! | clock, leeway | [`P_LEEWAY_SECONDS`](operating#environment-variables), [step 6](request) |
 //! | Cognito | [Amazon Cognito](providers#amazon-cognito) |

@@ -431,9 +431,10 @@ pub(crate) fn token_endpoint_recovered(url: &str, grant: &'static str) {
     tracing::info!(target: TARGET, url, grant, "requests to the provider succeed again");
 }
 
-/// Counts a request to a token or revocation endpoint that is sent again.
-pub(crate) fn token_request_repeated() {
-    count!("scaikey_auth_token_request_retries_total", "reason" => "unavailable");
+/// Counts a request with client authentication that is sent again. The reason is `unavailable`, or
+/// `other_assertion` if the provider refused a workload token and the source has another one.
+pub(crate) fn token_request_repeated(reason: &'static str) {
+    count!("scaikey_auth_token_request_retries_total", "reason" => reason);
 }
 
 /// Counts a lookup of a token, with the result `hit`, `miss`, `collapsed`, or `refused` for a cached refusal.

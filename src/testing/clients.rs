@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 #[cfg(feature = "jwe")]
 use super::encryption::EncryptionKey;
+use super::issuer::TestIssuer;
 use super::keys::SigningKey;
 use crate::support::secret::Secret;
 
@@ -55,6 +56,8 @@ pub(super) enum ClientCredential {
     Secret(Secret),
     /// `private_key_jwt`.
     Key(SigningKey),
+    /// A token of another issuer with this subject (RFC 7523 §2.2).
+    Federated(Box<TestIssuer>, String),
 }
 
 /// The audience and scopes that a client may exchange a token for.
@@ -73,6 +76,14 @@ impl Client {
     /// Creates a confidential client with a key: `private_key_jwt` (RFC 7523 §2.2).
     pub fn with_key(id: &str, key: &SigningKey) -> Self {
         Self::with_credential(id, ClientCredential::Key(key.clone()))
+    }
+
+    /// Creates a confidential client without a secret: it authenticates with a token of `platform` whose
+    /// `sub` is `subject`, such as `system:serviceaccount:prod:wave`, and whose only `aud` is the issuer that
+    /// the client is registered at (RFC 7523 §2.2).
+    pub fn federated(id: &str, platform: &TestIssuer, subject: &str) -> Self {
+        let platform = Box::new(platform.clone());
+        Self::with_credential(id, ClientCredential::Federated(platform, subject.to_owned()))
     }
 
     /// Creates a public client, without a secret (RFC 6749 §2.1). It can use neither the
@@ -161,6 +172,10 @@ impl Client {
     pub fn encrypt_id_tokens(mut self, recipient: &EncryptionKey) -> Self {
         self.id_token_recipient = Some(recipient.clone());
         self
+    }
+
+    pub(super) fn is_federated(&self) -> bool {
+        matches!(self.credential, ClientCredential::Federated(..))
     }
 
     pub(super) fn is_public(&self) -> bool {

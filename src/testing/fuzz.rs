@@ -12,7 +12,7 @@ use crate::config::{Algorithm, AuthConfig, JwksSettings, PlainHttp};
 use crate::error::{AuthError, Challenger};
 #[cfg(feature = "exchange")]
 use crate::exchange::{AccessToken, SealingKeys};
-use crate::issuer::{Key, KeySet, jwks_uri};
+use crate::issuer::{Key, KeySet, jwks_uri, workload_token_in};
 use crate::support::json::Document;
 #[cfg(feature = "exchange")]
 use crate::support::{seal::Purpose, secret::Secret};
@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("metadata", metadata),
     ("challenge", challenges),
     ("config", config),
+    ("workload_token", workload_token),
     #[cfg(feature = "endpoints")]
     ("cookie", cookie),
     #[cfg(feature = "trust")]
@@ -118,6 +119,15 @@ pub fn config(bytes: &[u8]) {
     let variables = text.lines().filter_map(|line| line.split_once('='));
     let variables = variables.map(|(name, value)| (format!("P_{name}"), value.to_owned()));
     let _ = Auth::from_config(AuthConfig::from_vars("P", variables)).build();
+}
+
+/// Checks that a file with a workload token has nothing but the token and white space.
+pub fn workload_token(bytes: &[u8]) {
+    if let Some(token) = workload_token_in(bytes) {
+        let token = token.expose();
+        let is_jwt = token.split('.').count() == 3 && token.bytes().all(|b| b.is_ascii_graphic());
+        assert!(is_jwt, "a text that is no JWT was accepted as a workload token");
+    }
 }
 
 /// Reads and writes session cookies: `Cookie` headers, one per line, and the content of a sealed

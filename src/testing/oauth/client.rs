@@ -37,7 +37,11 @@ pub(super) fn authenticate(
         return by_secret(issuer, &id, Some(&secret)).ok_or_else(refused);
     }
     if let Some(assertion) = form.get("client_assertion") {
-        return by_key(issuer, form, assertion).ok_or_else(OAuthError::invalid_client);
+        let client = match form.get("client_id").and_then(|id| issuer.registry().client(id)) {
+            Some(client) if client.is_federated() => by_platform(issuer, client, form, assertion),
+            _ => by_key(issuer, form, assertion),
+        };
+        return client.ok_or_else(OAuthError::invalid_client);
     }
     let id = form.get("client_id").ok_or_else(OAuthError::invalid_client)?;
     by_secret(issuer, id, form.get("client_secret")).ok_or_else(OAuthError::invalid_client)
@@ -72,6 +76,27 @@ fn by_key(issuer: &TestIssuer, form: &Form, assertion: &str) -> Option<Arc<Clien
         && exp <= now + MAX_ASSERTION_LIFETIME
         && form.get("client_id").is_none_or(|named| named == id)
         && issuer.grant_store().record_assertion(&id, text("jti")?);
+    good.then_some(client)
+}
+
+/// Authenticates by a token of the client's platform, which may be used more than once.
+fn by_platform(
+    issuer: &TestIssuer,
+    client: Arc<Client>,
+    form: &Form,
+    assertion: &str,
+) -> Option<Arc<Client>> {
+    let ClientCredential::Federated(platform, subject) = &client.credential else { return None };
+    let claims = platform.own_claims(assertion)?;
+    let has = |name: &str, value: &str| claims.get(name).is_some_and(|actual| actual == value);
+    let audience = issuer.issuer();
+    let is_for_issuer =
+        has("aud", &audience) || claims.get("aud") == Some(&Value::from(vec![audience.as_str()]));
+    let good = form.get("client_assertion_type") == Some(JWT_BEARER)
+        && has("iss", &platform.issuer())
+        && has("sub", subject)
+        && is_for_issuer
+        && issuer.unix_now() < claims.get("exp").and_then(Value::as_u64)?;
     good.then_some(client)
 }
 

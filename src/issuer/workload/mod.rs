@@ -1,0 +1,329 @@
+//! [`WorkloadToken`]: the token that the platform of this service issues to it.
+
+mod claims;
+mod file;
+mod gcp;
+mod github_actions;
+mod kept;
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use crate::clock::unix_time;
+use crate::config::environment_variable;
+use crate::error::BoxError;
+use crate::support::secret::Secret;
+use claims::TokenClaims;
+use file::TokenFile;
+use gcp::Gcp;
+use github_actions::GitHubActions;
+use kept::KeptTokens;
+
+#[cfg(feature = "testing")]
+pub(crate) use file::workload_token_in;
+
+/// The maximum length of a workload token, in bytes.
+const MAX_BYTES: usize = 16 * 1024;
+
+/// The time limit of a source that makes a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the projected service account token is, by the convention of this crate's manual.
+const KUBERNETES_PATH: &str = "/var/run/secrets/tokens/provider";
+
+/// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
+pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A source of workload tokens that this crate does not know, for example Vault, or the security token
+/// service of AWS.
+///
+/// A token that is a JWT is kept until shortly before its own `exp`, and all callers share one call. Another
+/// token is not kept: each use calls the source. A call may take 5 seconds.
+///
+/// Harmless mistake: a source that fails. Mistake that lets an attacker in: a token for another audience
+/// than the asked one, because the provider receives it and could use it there. So a JWT must have the asked
+/// audience in `aud`.
+///
+/// ```
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::issuer::{ClientAuth, WorkloadToken, WorkloadTokenSource};
+/// use scaikey_auth::Secret;
+///
+/// #[derive(Debug)]
+/// struct Vault;
+///
+/// #[async_trait::async_trait]
+/// impl WorkloadTokenSource for Vault {
+///     async fn token(&self, audience: &str) -> Result<Secret, BoxError> {
+///         // A request to `identity/oidc/token/scaiwave`, whose role has this audience.
+///         Err(format!("Vault has no role with the audience {audience}").into())
+///     }
+/// }
+///
+/// let client = ClientAuth::assertion("scaiwave", WorkloadToken::source(Vault));
+/// ```
+#[async_trait]
+pub trait WorkloadTokenSource: Debug + Send + Sync + 'static {
+    /// Returns a token for `audience`.
+    ///
+    /// # Errors
+    /// There is no token. The error is logged, so it must contain neither a token nor another secret.
+    async fn token(&self, audience: &str) -> Result<Secret, BoxError>;
+}
+
+/// The token of this workload, issued by its platform: Kubernetes, Azure, AWS, GitHub Actions, Google Cloud,
+/// or a [source of your own](Self::source).
+///
+/// With [`ClientAuth::assertion`](super::ClientAuth::assertion) it replaces the client secret. With
+/// `ExchangeRequest::of_workload` it is exchanged for a token of the provider.
+///
+/// ```
+/// use scaikey_auth::TokenExchangeClient;
+/// use scaikey_auth::issuer::{ClientAuth, WorkloadToken};
+///
+/// let token = WorkloadToken::file("/var/run/secrets/tokens/provider");
+/// let builder = TokenExchangeClient::builder("https://scaikey.example")
+///     .client_auth(ClientAuth::assertion("scaiwave", token));
+/// ```
+///
+/// # Checks
+/// Before a token is sent, its claims are read. *Not* checked: the signature, because the provider does that.
+/// A token is refused, with an error that names its file or service, if it
+///
+/// * has expired, or has more than 16 KiB;
+/// * is for the API server of Kubernetes: the provider could act as this pod in the cluster;
+/// * does not have the [audience](Self::audience) in `aud`. The default is the issuer of the provider
+///   (draft-ietf-oauth-rfc7523bis).
+///
+/// A token from a file must be a JWT.
+///
+/// # Renewal
+/// A file is read at each use, so a token that the platform replaces is used from the next request on. The
+/// token of a service is kept until shortly before its `exp`: for four fifths of its time, or until a minute
+/// is left. If the provider answers `invalid_client`, the kept token is forgotten and the source is asked
+/// once more. Another token is then sent once.
+#[derive(Debug, Clone)]
+pub struct WorkloadToken {
+    source: Source,
+    audience: Audience,
+    assertion_type: &'static str,
+    kept: KeptTokens,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    File(TokenFile),
+    Service {
+        /// The subject of error messages.
+        name: &'static str,
+        service: Arc<dyn WorkloadTokenSource>,
+        timeout: Duration,
+    },
+    /// A source that cannot be used, and why.
+    Unusable(String),
+}
+
+/// The audience that a token must have.
+#[derive(Debug, Clone)]
+enum Audience {
+    /// The provider that gets the token.
+    Provider,
+    Named(String),
+    /// Any. The platform chooses it.
+    Any,
+}
+
+/// The error for a source that gives no usable token.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WorkloadTokenError(Arc<str>);
+
+impl WorkloadTokenError {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into().into())
+    }
+}
+
+impl WorkloadToken {
+    /// Uses the token in a file, which must exist when `build` is called. It is read synchronously at each
+    /// use, so it must be local.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::of(Source::File(TokenFile::new(path.into())))
+    }
+
+    /// Uses the projected service account token of Kubernetes at `/var/run/secrets/tokens/provider`. This
+    /// path is a convention of this crate: [manual::exchange](crate::manual::exchange#without-a-client-secret)
+    /// has the lines of YAML that put the token there. For another path, use [`file`](Self::file).
+    pub fn kubernetes() -> Self {
+        Self::file(KUBERNETES_PATH)
+    }
+
+    /// Uses the file that `AZURE_FEDERATED_TOKEN_FILE` names: Microsoft Entra Workload ID sets the variable,
+    /// which is read by this call. Azure chooses the audience (`api://AzureADTokenExchange`), so it is only
+    /// checked if [`audience`](Self::audience) is set.
+    pub fn azure() -> Self {
+        Self::file_named_by("AZURE_FEDERATED_TOKEN_FILE", environment_variable)
+    }
+
+    /// Uses the file that `AWS_WEB_IDENTITY_TOKEN_FILE` names: Amazon EKS sets the variable, which is read by
+    /// this call. AWS chooses the audience (`sts.amazonaws.com`), so it is only checked if
+    /// [`audience`](Self::audience) is set.
+    pub fn aws() -> Self {
+        Self::file_named_by("AWS_WEB_IDENTITY_TOKEN_FILE", environment_variable)
+    }
+
+    fn file_named_by(name: &str, read: impl Fn(&str) -> Option<String>) -> Self {
+        let source = match read(name) {
+            Some(path) => Source::File(TokenFile::new(path.into())),
+            None => Source::Unusable(format!(
+                "{name} is not set: the platform sets it for a workload with an identity; otherwise name the file"
+            )),
+        };
+        Self { audience: Audience::Any, ..Self::of(source) }
+    }
+
+    /// Requests a token from GitHub Actions, with the variables `ACTIONS_ID_TOKEN_REQUEST_URL` and
+    /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`, which are read by this call. The job needs the permission
+    /// `id-token: write`. The URL must be `https`. A request may take 5 seconds.
+    pub fn github_actions() -> Self {
+        match GitHubActions::from_variables(environment_variable) {
+            Ok(actions) => Self::of_service("GitHub Actions", actions, TIMEOUT),
+            Err(problem) => Self::of(Source::Unusable(problem)),
+        }
+    }
+
+    /// Requests a token of the service account from the metadata server of Google Cloud. A request may take
+    /// one second. It goes to `http://metadata.google.internal` without a proxy and follows no redirect.
+    pub fn gcp() -> Self {
+        Self::of_service("the metadata server of Google Cloud", Gcp::new(), gcp::TIMEOUT)
+    }
+
+    /// Requests tokens from a source of your own.
+    pub fn source(source: impl WorkloadTokenSource) -> Self {
+        Self::of_service("the source of workload tokens", source, TIMEOUT)
+    }
+
+    /// Sets the audience: a source is asked for it, and a token must have it in `aud`. Default: the issuer of
+    /// the provider that gets the token, except for [`azure`](Self::azure) and [`aws`](Self::aws). Set it for
+    /// a provider that requires another one, such as `api://AzureADTokenExchange` for Microsoft Entra ID.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.audience = Audience::Named(audience.into());
+        self
+    }
+
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            audience: Audience::Provider,
+            assertion_type: JWT_BEARER,
+            kept: KeptTokens::default(),
+        }
+    }
+
+    /// Creates the token of a service. `name` is the subject of error messages.
+    fn of_service(
+        name: &'static str,
+        service: impl WorkloadTokenSource,
+        timeout: Duration,
+    ) -> Self {
+        Self::of(Source::Service { name, service: Arc::new(service), timeout })
+    }
+
+    /// Reads the setting `client.workload_token`.
+    pub(crate) fn from_setting(text: &str) -> Result<Self, String> {
+        match text {
+            "kubernetes" => Ok(Self::kubernetes()),
+            "azure" => Ok(Self::azure()),
+            "aws" => Ok(Self::aws()),
+            "github" => Ok(Self::github_actions()),
+            "gcp" => Ok(Self::gcp()),
+            _ => match text.strip_prefix("file:") {
+                Some(path) if Path::new(path).is_absolute() => Ok(Self::file(path)),
+                _ => Err("must be `kubernetes`, `azure`, `aws`, `github`, `gcp` or `file:` and an absolute path".to_owned()),
+            },
+        }
+    }
+
+    /// Checks the source. Reads its file, if it has one.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.source {
+            Source::File(file) => file.read().map(drop).map_err(|error| error.to_string()),
+            Source::Service { .. } => Ok(()),
+            Source::Unusable(problem) => Err(problem.clone()),
+        }
+    }
+
+    /// Returns the `client_assertion_type` of the tokens.
+    pub(super) fn assertion_type(&self) -> &'static str {
+        self.assertion_type
+    }
+
+    /// Returns a token for the provider with this issuer.
+    pub(crate) async fn token(
+        &self,
+        issuer: &str,
+        now: SystemTime,
+    ) -> Result<Secret, WorkloadTokenError> {
+        let rules = Rules { audience: self.audience.of(issuer), now: unix_time(now) };
+        match &self.source {
+            Source::File(file) => file.token(rules),
+            Source::Service { name, service, timeout } => {
+                let asked = rules.audience.unwrap_or(issuer);
+                self.kept.token(name, service, *timeout, asked, rules.now).await
+            }
+            Source::Unusable(problem) => Err(WorkloadTokenError::new(problem)),
+        }
+    }
+
+    /// Forgets this token, if it is kept.
+    pub(crate) fn forget(&self, token: &Secret) {
+        self.kept.forget(token);
+    }
+}
+
+impl Audience {
+    fn of<'a>(&'a self, issuer: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Provider => Some(issuer),
+            Self::Named(audience) => Some(audience),
+            Self::Any => None,
+        }
+    }
+}
+
+/// The rules for a token that is about to be sent.
+#[derive(Debug, Clone, Copy)]
+struct Rules<'r> {
+    /// The audience that it must have.
+    audience: Option<&'r str>,
+    now: f64,
+}
+
+impl Rules<'_> {
+    /// Checks the claims of a token. The problem continues a sentence that begins with the source.
+    fn check(self, claims: &TokenClaims) -> Result<(), String> {
+        claims.check_not_for_api_server(self.audience)?;
+        if let Some(audience) = self.audience
+            && !claims.has_audience(audience)
+        {
+            return Err(format!(
+                "has a token for {}, and not for {audience:?}: let the platform issue one for {audience:?}, or set the audience of the workload token, if the provider accepts another one",
+                claims.audiences_for_errors()
+            ));
+        }
+        match claims.expires() {
+            Some(expires) if self.now < expires => Ok(()),
+            Some(expires) => Err(format!(
+                "has a token that expired {:.0} s ago: the platform no longer renews it (Kubernetes, for example, never renews a file that is mounted with `subPath`)",
+                self.now - expires
+            )),
+            None => {
+                Err("has a token without `exp`, which providers refuse (RFC 7523 §3)".to_owned())
+            }
+        }
+    }
+}
