@@ -11,8 +11,8 @@ use crate::support::crypto;
 /// The AES-GMAC of some bytes under a random key of this process. Nothing is encrypted, all bytes are
 /// associated data, and the nonce is fixed.
 ///
-/// With a fixed nonce it is a keyed universal hash: two texts of up to 16 KiB, even chosen by an attacker,
-/// have the same MAC with a probability below 2⁻¹¹⁷, as long as no MAC leaves the process. It takes a sixth
+/// With a fixed nonce it is a keyed universal hash: two texts of up to 32 KiB, even chosen by an attacker,
+/// have the same MAC with a probability below 2⁻¹¹⁶, as long as no MAC leaves the process. It takes a sixth
 /// of the time of HMAC-SHA-256. See [manual::threats](crate::manual::threats).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mac([u8; 16]);
