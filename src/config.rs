@@ -48,8 +48,9 @@ pub(crate) use introspection::{IntrospectionSettings, overlap};
 #[cfg(feature = "endpoints")]
 pub(crate) use issuer::is_public_url;
 pub(crate) use issuer::{
-    IssuerConfig, KeyAccess, MISSING_ISSUER, OTHER_PLACEHOLDER, Route, TENANT_PLACEHOLDER,
-    fits_url, has_other_placeholder, has_user_information, is_loopback, problem_of_document,
+    IssuerConfig, KeyAccess, KeySetForm, MISSING_ISSUER, OTHER_PLACEHOLDER, Route,
+    TENANT_PLACEHOLDER, fits_url, has_other_placeholder, has_user_information, is_loopback,
+    problem_of_document,
 };
 pub(crate) use mode::AuthMode;
 pub(crate) use origin::Origin;

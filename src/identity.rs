@@ -13,6 +13,7 @@ pub(crate) mod ids;
 mod mapping;
 pub(crate) mod principal;
 mod scopes;
+pub(crate) mod spiffe_id;
 
 pub use claim_test::{ClaimTest, InvalidClaimTest};
 pub use confirmation::Confirmation;

@@ -203,6 +203,11 @@ pub struct IssuerConfig {
     pub(crate) inline_keys: Option<Arc<str>>,
     /// The files for fetching the key set.
     pub(crate) key_access: KeyAccess,
+    /// The form of the key set.
+    pub(crate) key_set_form: KeySetForm,
+    /// Whether this is a SPIFFE trust domain, and [`issuer`](Self::issuer) its name (`spiffe://prod.example`). Its
+    /// tokens are JWT-SVIDs, which are found by the trust domain of `sub`, not by `iss`.
+    pub(crate) is_trust_domain: bool,
     /// Whether a resolver decides which tenants have an issuer.
     pub(crate) has_resolver: bool,
     /// The keys for encrypted tokens.
@@ -226,6 +231,16 @@ pub(crate) struct KeyAccess {
     pub(crate) route: Route,
     /// The file with the bearer token to send.
     pub(crate) bearer_file: Option<PathBuf>,
+}
+
+/// The form of a key set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum KeySetForm {
+    /// A key set (RFC 7517). Keys in the configuration or a file may also be one JWK, or PEM.
+    #[default]
+    Jwks,
+    /// A SPIFFE bundle: a key set whose keys are for JWT-SVIDs if their `use` is `jwt-svid`.
+    SpiffeBundle,
 }
 
 impl IssuerConfig {
@@ -257,6 +272,8 @@ impl IssuerConfig {
             issuer_has_wrong_form: false,
             inline_keys: None,
             key_access: KeyAccess::default(),
+            key_set_form: KeySetForm::default(),
+            is_trust_domain: false,
             has_resolver: false,
             #[cfg(feature = "jwe")]
             decryption: Decryption::default(),
@@ -727,8 +744,11 @@ impl IssuerConfig {
     }
 
     /// Checks the issuer's URL. It may be `http` if the keys are local, because it is then only a name. The token
-    /// client, which does request it, has its own check.
+    /// client, which does request it, has its own check. A trust domain is no URL.
     fn check_issuer_url(&self, url: &str) -> Result<(), String> {
+        if self.is_trust_domain {
+            return Ok(());
+        }
         let is_local = self.inline_keys.is_some() || self.keys_file.is_some();
         match url.strip_prefix("http://").filter(|_| is_local) {
             Some(rest) => self.check_url(&format!("https://{rest}")),

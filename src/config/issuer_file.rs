@@ -14,7 +14,7 @@ use super::Decryption;
 use super::issuer::{default_algorithms, default_audience_claims, default_leeway};
 use super::jwks::{optional_seconds, seconds};
 use super::providers::Provider;
-use super::{Algorithm, IssuerConfig, JwksSettings, KeyAccess, TokenProfile};
+use super::{Algorithm, IssuerConfig, JwksSettings, KeyAccess, KeySetForm, TokenProfile};
 use crate::identity::{ClaimPath, ClaimTest, ClaimsMapping, TenantId};
 
 /// The fields of an issuer, without `provider`. `serde` reads and writes an [`IssuerConfig`] as this type says.
@@ -70,6 +70,10 @@ struct Fields {
     inline_keys: Option<Arc<str>>,
     #[serde(skip)]
     key_access: KeyAccess,
+    #[serde(skip)]
+    key_set_form: KeySetForm,
+    #[serde(skip)]
+    is_trust_domain: bool,
     #[serde(skip)]
     has_resolver: bool,
     #[cfg(feature = "jwe")]

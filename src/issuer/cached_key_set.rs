@@ -33,7 +33,7 @@ use crate::support::retry::{Rate, TokenBucket};
 use crate::support::single_flight::{SingleFlight, Waiter};
 use crate::support::telemetry::{self, Outage};
 
-/// The limits of the TTL that the provider's `Cache-Control` may set.
+/// The limits of the TTL that the provider's `Cache-Control`, or the refresh hint of a SPIFFE bundle, may set.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 /// The upper limit of durations in the settings, so that adding them to a time cannot overflow. Users may
@@ -526,15 +526,20 @@ impl CachedKeySet {
     fn parse(&self, answer: &Answer) -> Result<(KeySet, Duration), FetchFault> {
         let (allowed, max_keys) = (&self.id.algorithms, self.settings.max_keys);
         let set = match std::str::from_utf8(&answer.body) {
-            Ok(text) if answer.is_inline => KeySet::parse_inline(text, allowed, max_keys),
-            _ => KeySet::parse(&answer.body, allowed, max_keys),
+            Ok(text) if answer.is_inline => {
+                KeySet::parse_local(text, self.id.form, allowed, max_keys)
+            }
+            _ => KeySet::parse_fetched(&answer.body, self.id.form, allowed, max_keys),
         };
         let set = set.map_err(|fault| match &self.id.source {
             Source::File(file) => fault.in_file(file),
             _ => fault,
         })?;
         let (floor, ceiling) = TTL_BOUNDS;
-        let ttl = answer.max_age.map_or(self.settings.ttl, |age| age.clamp(floor, ceiling));
+        let stated = set.refresh_hint.or(answer.max_age);
+        let ttl = stated.map_or(self.settings.ttl, |age| age.clamp(floor, ceiling));
+        // A file is a copy, which may be older than its hint says, and costs little to read.
+        let ttl = if answer.is_inline { ttl.min(self.settings.ttl) } else { ttl };
         Ok((set, ttl))
     }
 
@@ -558,6 +563,7 @@ impl CachedKeySet {
                     telemetry::keys_recovered(&self.label);
                 }
                 self.log_unusable_keys(&set, before.as_deref().map(|before| &before.set));
+                self.log_older_bundle(&set, before.as_deref().map(|before| &before.set));
                 let current = self.successor(now, set, ttl, before.as_deref());
                 self.failed_at.set(Duration::ZERO);
                 history.attempts.succeeded(current.fresh_until);
@@ -617,6 +623,15 @@ impl CachedKeySet {
         }
     }
 
+    /// Logs that a bundle replaces a newer one. It is used: a control plane that was restored, or set up again,
+    /// counts from the start.
+    fn log_older_bundle(&self, now: &KeySet, before: Option<&KeySet>) {
+        let sequences = now.sequence.zip(before.and_then(|before| before.sequence));
+        if let Some((now, before)) = sequences.filter(|(now, before)| now < before) {
+            telemetry::bundle_is_older(&self.label, now, before);
+        }
+    }
+
     /// Sets the time of the next refresh, and with it the end of all leases. The caller holds the lock of
     /// the history and has already changed the set, so that both times belong to the same set.
     fn set_due(&self, at: Duration) {
@@ -651,6 +666,7 @@ mod tests {
         // No server listens there: a fetch would fail.
         let id = KeySetId {
             source: Source::at("http://127.0.0.1:1".parse().unwrap(), KeyAccess::default()),
+            form: Default::default(),
             algorithms: vec![Algorithm::ES256],
             settings: JwksSettings::default(),
         };

@@ -13,7 +13,9 @@ use super::http::{FetchError, Limits};
 use super::key_sets::{KeySetId, KeySets};
 use super::metadata::{self, Endpoints, well_known};
 use super::source::{FetchFault, Source};
-use crate::config::{Algorithm, IssuerConfig, JwksSettings, KeyAccess, PlainHttp, Route};
+use crate::config::{
+    Algorithm, IssuerConfig, JwksSettings, KeyAccess, KeySetForm, PlainHttp, Route,
+};
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry::{self, Outage};
 
@@ -109,6 +111,7 @@ impl Discovery {
     pub(super) fn key_set_at(&self, jwks_uri: Url) -> KeySetId {
         KeySetId {
             source: Source::at(jwks_uri, self.access.clone()),
+            form: KeySetForm::Jwks,
             algorithms: self.algorithms.clone(),
             settings: self.settings.clone(),
         }

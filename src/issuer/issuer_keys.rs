@@ -47,6 +47,7 @@ impl IssuerKeys {
     ) -> Result<Self, url::ParseError> {
         let id = |source| KeySetId {
             source,
+            form: config.key_set_form,
             algorithms: config.algorithms.clone(),
             settings: config.jwks.clone(),
         };

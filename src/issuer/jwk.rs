@@ -157,6 +157,10 @@ pub(crate) enum Unusable {
     Secret,
     /// Marked as revoked by the provider.
     Revoked,
+    /// A key of a SPIFFE bundle without `use`.
+    NoUse,
+    /// A key of a SPIFFE bundle without `kid`.
+    NoKeyId,
 }
 
 impl Unusable {
@@ -175,19 +179,45 @@ impl Unusable {
             }
             Self::Secret => "it is a private or symmetric key, which must not be published",
             Self::Revoked => "it is marked as revoked",
+            Self::NoUse => "it has no `use`; a SPIFFE bundle marks keys for tokens with `jwt-svid`",
+            Self::NoKeyId => "it has no `kid`, which a SPIFFE bundle requires",
         }
     }
 
     /// Returns whether the provider should fix the key. Other keys are correct, but revoked or not for this
     /// service.
     pub(crate) fn is_fault(self) -> bool {
-        matches!(self, Self::Malformed | Self::AlgorithmMismatch | Self::Unsafe | Self::Secret)
+        matches!(
+            self,
+            Self::Malformed
+                | Self::AlgorithmMismatch
+                | Self::Unsafe
+                | Self::Secret
+                | Self::NoUse
+                | Self::NoKeyId
+        )
     }
 }
 
 impl Key {
     /// Parses one key of a key set, for the algorithms in `allowed`.
     pub(crate) fn parse(jwk: Value<'_>, allowed: &[Algorithm]) -> Result<Self, Unusable> {
+        Self::parse_for("sig", jwk, allowed)
+    }
+
+    /// Parses one key of a SPIFFE bundle. Its `use` must be `jwt-svid`, and it must have a `kid`.
+    pub(crate) fn parse_jwt_authority(
+        jwk: Value<'_>,
+        allowed: &[Algorithm],
+    ) -> Result<Self, Unusable> {
+        if jwk.is_object() && jwk.get("use").is_none() {
+            return Err(Unusable::NoUse);
+        }
+        let key = Self::parse_for("jwt-svid", jwk, allowed)?;
+        if key.kid.is_some() { Ok(key) } else { Err(Unusable::NoKeyId) }
+    }
+
+    fn parse_for(usage: &str, jwk: Value<'_>, allowed: &[Algorithm]) -> Result<Self, Unusable> {
         if !jwk.is_object() {
             return Err(Unusable::Malformed);
         }
@@ -195,7 +225,7 @@ impl Key {
         if kid.is_some_and(|kid| kid.len() > MAX_KID) {
             return Err(Unusable::Malformed);
         }
-        check_purpose(jwk)?;
+        check_purpose(jwk, usage)?;
         let material = Material::parse(jwk)?;
         let validity = Validity::parse(jwk)?;
         let certificate = CertificateHash::parse(jwk)?;
@@ -278,8 +308,8 @@ fn text<'j>(jwk: Value<'j>, name: &str) -> Result<Option<&'j str>, Unusable> {
     member.map(|value| value.as_str().ok_or(Unusable::Malformed)).transpose()
 }
 
-fn check_purpose(jwk: Value<'_>) -> Result<(), Unusable> {
-    if jwk.get("use").is_some_and(|usage| usage.as_str() != Some("sig")) {
+fn check_purpose(jwk: Value<'_>, usage: &str) -> Result<(), Unusable> {
+    if jwk.get("use").is_some_and(|stated| stated.as_str() != Some(usage)) {
         return Err(Unusable::NotForVerification);
     }
     if let Some(operations) = jwk.get("key_ops") {

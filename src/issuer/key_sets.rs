@@ -7,14 +7,15 @@ use super::cached_key_set::CachedKeySet;
 use super::http::{Http, HttpClient};
 use super::source::Source;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Algorithm, JwksSettings, TENANT_PLACEHOLDER};
+use crate::config::{Algorithm, JwksSettings, KeySetForm, TENANT_PLACEHOLDER};
 use crate::support::telemetry::Outage;
 
-/// The identity of a key set: its source (with the files needed to fetch it), the allowed algorithms, and the
-/// cache settings.
+/// The identity of a key set: its source (with the files needed to fetch it), its form, the allowed algorithms,
+/// and the cache settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct KeySetId {
     pub(crate) source: Source,
+    pub(crate) form: KeySetForm,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) settings: JwksSettings,
 }
@@ -98,6 +99,7 @@ mod tests {
     fn id(url: &str, algorithms: &[Algorithm]) -> KeySetId {
         KeySetId {
             source: Source::at(url.parse().unwrap(), KeyAccess::default()),
+            form: KeySetForm::default(),
             algorithms: algorithms.to_vec(),
             settings: JwksSettings::default(),
         }

@@ -37,7 +37,8 @@ use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{
-    Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig, JwksSettings, PlainHttp, Route,
+    Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig, JwksSettings, KeySetForm, PlainHttp,
+    Route,
 };
 use crate::error::AuthError;
 use crate::identity::TenantId;
@@ -429,10 +430,10 @@ fn check(config: &AuthConfig, has_own_client: bool) -> Result<(), ConfigError> {
             }
         };
         let (algorithms, jwks) = (&issuer.algorithms, &issuer.jwks);
-        let inline = issuer.inline_keys.as_deref();
-        report("keys", inline.map(|keys| inspect_keys(keys, algorithms, jwks.max_keys)));
+        let (inline, form) = (issuer.inline_keys.as_deref(), issuer.key_set_form);
+        report("keys", inline.map(|keys| inspect_keys(keys, form, algorithms, jwks.max_keys)));
         let file = issuer.keys_file.as_deref();
-        report("keys_file", file.map(|file| inspect_keys_file(file, algorithms, jwks)));
+        report("keys_file", file.map(|file| inspect_keys_file(file, form, algorithms, jwks)));
         report(
             "ca_file",
             issuer.ca_file.as_deref().map(|file| match has_own_client {
@@ -448,27 +449,35 @@ fn check(config: &AuthConfig, has_own_client: bool) -> Result<(), ConfigError> {
 /// Checks inline keys of a configuration or a policy. The error contains the problem and the remedy.
 pub(crate) fn inspect_keys(
     keys: &str,
+    form: KeySetForm,
     allowed: &[Algorithm],
     max_keys: usize,
 ) -> Result<(), String> {
     use source::FetchFault::{HasSecret, NotAKeySet, Pem};
-    set::KeySet::parse_inline(keys, allowed, max_keys).map(drop).map_err(|fault| match fault {
-        NotAKeySet => NO_KEYS.to_owned(),
-        fault @ (HasSecret | Pem(_)) => fault.to_string(),
-        fault => format!("cannot be used: {fault}"),
-    })
+    match set::KeySet::parse_local(keys, form, allowed, max_keys) {
+        // It will never have one, unlike a bundle in a file.
+        Ok(set) if set.all.is_empty() => Err(NO_JWT_AUTHORITY.to_owned()),
+        Ok(_) => Ok(()),
+        Err(NotAKeySet) => Err(NO_KEYS.to_owned()),
+        Err(fault @ (HasSecret | Pem(_))) => Err(fault.to_string()),
+        Err(fault) => Err(format!("cannot be used: {fault}")),
+    }
 }
 
 /// Checks a file with keys. The error names the file, and contains the problem.
 fn inspect_keys_file(
     file: &std::path::Path,
+    form: KeySetForm,
     allowed: &[Algorithm],
     settings: &JwksSettings,
 ) -> Result<(), String> {
     let text = source::read_keys(file, settings.max_bytes);
-    let set = text.and_then(|text| set::KeySet::parse_inline(&text, allowed, settings.max_keys));
+    let set =
+        text.and_then(|text| set::KeySet::parse_local(&text, form, allowed, settings.max_keys));
     set.map(drop).map_err(|fault| fault.in_file(file).to_string())
 }
+
+const NO_JWT_AUTHORITY: &str = "has no key with `use` `jwt-svid`, so no token could be valid";
 
 const NO_KEYS: &str = "contains no keys: give a key set or a JWK in JSON (RFC 7517), or public keys or certificates in PEM, as text and not as a path or URL; a shared secret cannot be used";
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -9,10 +10,11 @@ use super::health::UnusableKey;
 use super::jwk::{Key, KeyQuery, Unusable};
 use super::pem;
 use super::source::FetchFault;
-use crate::config::Algorithm;
-use crate::support::json::Document;
+use crate::config::{Algorithm, KeySetForm};
+use crate::support::json::{Document, Value};
 
-/// The keys of a key set, of which at least one is usable.
+/// The keys of a key set, of which at least one is usable. A SPIFFE bundle may have none: the trust domain then
+/// has no key for JWT-SVIDs (any more).
 #[derive(Debug)]
 pub(crate) struct KeySet {
     by_kid: HashMap<Box<str>, Vec<Arc<Key>>>,
@@ -21,32 +23,95 @@ pub(crate) struct KeySet {
     pub(crate) unusable: Vec<UnusableKey>,
     /// Whether the keys have no `kid`, because they come from PEM. A token's `kid` then matches every key.
     has_no_kids: bool,
+    /// The time after which the publisher of a SPIFFE bundle suggests another fetch (`spiffe_refresh_hint`).
+    pub(crate) refresh_hint: Option<Duration>,
+    /// The number of the version of a SPIFFE bundle (`spiffe_sequence`).
+    pub(crate) sequence: Option<u64>,
 }
 
 impl KeySet {
+    /// Parses a set that was fetched.
+    pub(crate) fn parse_fetched(
+        body: &[u8],
+        form: KeySetForm,
+        allowed: &[Algorithm],
+        max_keys: usize,
+    ) -> Result<Self, FetchFault> {
+        match form {
+            KeySetForm::Jwks => Self::parse(body, allowed, max_keys),
+            KeySetForm::SpiffeBundle => Self::parse_bundle(body, allowed, max_keys),
+        }
+    }
+
+    /// Parses a set in a configuration or a file. Rejects private and symmetric keys.
+    pub(crate) fn parse_local(
+        text: &str,
+        form: KeySetForm,
+        allowed: &[Algorithm],
+        max_keys: usize,
+    ) -> Result<Self, FetchFault> {
+        match form {
+            KeySetForm::Jwks => Self::parse_inline(text, allowed, max_keys),
+            KeySetForm::SpiffeBundle => {
+                without_secrets(Self::parse_bundle(text.as_bytes(), allowed, max_keys))
+            }
+        }
+    }
+
     /// Parses a set. An unusable key is skipped. A set that is too large, or has no usable key, is rejected.
     pub(crate) fn parse(
         body: &[u8],
         allowed: &[Algorithm],
         max_keys: usize,
     ) -> Result<Self, FetchFault> {
-        let raw = RawKeySet::parse(body)?;
+        let raw: RawKeySet<'_> = parse_object(body)?;
         if raw.keys.len() > max_keys {
             return Err(FetchFault::TooManyKeys(max_keys));
         }
+        let set = Self::of_keys(
+            raw.keys.iter().map(|jwk| parse_key(jwk, |jwk| Key::parse(jwk, allowed))),
+        );
+        match (set.all.is_empty(), set.unusable.is_empty()) {
+            (false, _) => Ok(set),
+            (true, true) => Err(FetchFault::Empty),
+            (true, false) => Err(FetchFault::NoUsableKey(set.unusable)),
+        }
+    }
+
+    /// Parses a SPIFFE bundle (SPIFFE Trust Domain and Bundle §4). Keys of other kinds, such as `x509-svid`, are
+    /// ignored. A bundle without any key for JWT-SVIDs is valid: it revokes those of earlier bundles.
+    pub(crate) fn parse_bundle(
+        body: &[u8],
+        allowed: &[Algorithm],
+        max_keys: usize,
+    ) -> Result<Self, FetchFault> {
+        let raw: RawBundle<'_> = parse_object(body)?;
+        if raw.keys.len() > max_keys {
+            return Err(FetchFault::TooManyKeys(max_keys));
+        }
+        let key = |jwk: &&RawValue| parse_key(jwk, |jwk| Key::parse_jwt_authority(jwk, allowed));
+        let is_for_svids = |key: &Result<Key, UnusableKey>| !matches!(key, Err(other) if other.reason == Unusable::NotForVerification.reason());
+        let set = Self::of_keys(raw.keys.iter().map(key).filter(is_for_svids));
+        // Keys that cannot be read are a fault, not a revocation.
+        if set.all.is_empty() && set.unusable.iter().any(|key| key.is_fault) {
+            return Err(FetchFault::NoUsableKey(set.unusable));
+        }
+        let number = |member: Option<&RawValue>| member.and_then(|it| it.get().parse().ok());
+        let hint = number(raw.spiffe_refresh_hint).filter(|seconds| *seconds > 0);
+        let refresh_hint = hint.map(Duration::from_secs);
+        Ok(Self { refresh_hint, sequence: number(raw.spiffe_sequence), ..set })
+    }
+
+    fn of_keys(keys: impl Iterator<Item = Result<Key, UnusableKey>>) -> Self {
         let (mut all, mut unusable) = (Vec::new(), Vec::new());
-        for jwk in raw.keys {
-            match parse_key(jwk, allowed) {
+        for key in keys {
+            match key {
                 Ok(key) => all.push(Arc::new(key)),
                 Err(key) => unusable.push(key),
             }
         }
-        match (all.is_empty(), unusable.is_empty()) {
-            (false, _) => {}
-            (true, true) => return Err(FetchFault::Empty),
-            (true, false) => return Err(FetchFault::NoUsableKey(unusable)),
-        }
-        Ok(Self { by_kid: by_kid(&all), all, unusable, has_no_kids: false })
+        let by_kid = by_kid(&all);
+        Self { by_kid, all, unusable, has_no_kids: false, refresh_hint: None, sequence: None }
     }
 
     /// Parses keys in a configuration or a file: a key set, a single JWK, or PEM with public keys and
@@ -56,13 +121,7 @@ impl KeySet {
         allowed: &[Algorithm],
         max_keys: usize,
     ) -> Result<Self, FetchFault> {
-        let secret = Unusable::Secret.reason();
-        let has_secret = |keys: &[UnusableKey]| keys.iter().any(|key| key.reason == secret);
-        match Self::parse_any_form(text, allowed, max_keys) {
-            Ok(set) if has_secret(&set.unusable) => Err(FetchFault::HasSecret),
-            Err(FetchFault::NoUsableKey(keys)) if has_secret(&keys) => Err(FetchFault::HasSecret),
-            parsed => parsed,
-        }
+        without_secrets(Self::parse_any_form(text, allowed, max_keys))
     }
 
     fn parse_any_form(
@@ -112,11 +171,25 @@ impl KeySet {
     }
 }
 
-fn parse_key(jwk: &RawValue, allowed: &[Algorithm]) -> Result<Key, UnusableKey> {
+/// Rejects a set that has a private or symmetric key.
+fn without_secrets(parsed: Result<KeySet, FetchFault>) -> Result<KeySet, FetchFault> {
+    let secret = Unusable::Secret.reason();
+    let has_secret = |keys: &[UnusableKey]| keys.iter().any(|key| key.reason == secret);
+    match parsed {
+        Ok(set) if has_secret(&set.unusable) => Err(FetchFault::HasSecret),
+        Err(FetchFault::NoUsableKey(keys)) if has_secret(&keys) => Err(FetchFault::HasSecret),
+        parsed => parsed,
+    }
+}
+
+fn parse_key(
+    jwk: &RawValue,
+    parse: impl Fn(Value<'_>) -> Result<Key, Unusable>,
+) -> Result<Key, UnusableKey> {
     let document = Document::parse(jwk.get().as_bytes());
     let document = document.map_err(|_| UnusableKey::new(None, Unusable::Malformed))?;
-    let kid = document.root().get("kid").and_then(crate::support::json::Value::as_str);
-    Key::parse(document.root(), allowed).map_err(|why| UnusableKey::new(kid, why))
+    let kid = document.root().get("kid").and_then(Value::as_str);
+    parse(document.root()).map_err(|why| UnusableKey::new(kid, why))
 }
 
 fn by_kid(keys: &[Arc<Key>]) -> HashMap<Box<str>, Vec<Arc<Key>>> {
@@ -137,14 +210,23 @@ struct RawKeySet<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-impl<'a> RawKeySet<'a> {
-    fn parse(body: &'a [u8]) -> Result<Self, FetchFault> {
-        // Serde also accepts a list for a struct.
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(FetchFault::NotAKeySet);
-        }
-        serde_json::from_slice(body).map_err(|_| FetchFault::NotAKeySet)
+/// A SPIFFE bundle whose keys and numbers are not parsed yet.
+#[derive(serde::Deserialize)]
+struct RawBundle<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    spiffe_sequence: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    spiffe_refresh_hint: Option<&'a RawValue>,
+}
+
+fn parse_object<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, FetchFault> {
+    // Serde also accepts a list for a struct.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(FetchFault::NotAKeySet);
     }
+    serde_json::from_slice(body).map_err(|_| FetchFault::NotAKeySet)
 }
 
 #[cfg(test)]

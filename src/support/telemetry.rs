@@ -313,6 +313,11 @@ pub(crate) fn keys_unused(issuer: &str, keys: &str) {
     tracing::info!(target: TARGET, issuer, "key set has keys for another use, which are ignored{keys}");
 }
 
+/// Logs that a SPIFFE bundle with a lower sequence number replaces the one in use.
+pub(crate) fn bundle_is_older(issuer: &str, sequence: u64, previous: u64) {
+    tracing::warn!(target: TARGET, issuer, sequence, previous, "the spiffe_sequence of the bundle went back, so keys that were removed may be valid again: expected only after the control plane was restored or set up again");
+}
+
 /// Logs that a token matches more keys than are tried for one token. Called once per issuer.
 pub(crate) fn too_many_candidate_keys(issuer: &str, tried: usize) {
     tracing::warn!(target: TARGET, issuer, tried, "tokens without a unique key id match more keys than are tried for one token, so valid tokens may be refused: configure the provider to add kid, x5t or x5t#S256 to its tokens");

@@ -70,8 +70,13 @@ pub fn key(bytes: &[u8]) {
     let _ = Document::parse(bytes).map(|jwk| Key::parse(jwk.root(), &Algorithm::ALL).is_ok());
 }
 
-/// Checks that a parsed key set has at least one usable key and at most 100 keys.
+/// Checks that a parsed key set has at least one usable key and at most 100 keys, and that a SPIFFE bundle has at
+/// most 100 keys.
 pub fn key_set(bytes: &[u8]) {
+    let max_keys = JwksSettings::default().max_keys;
+    if let Ok(bundle) = KeySet::parse_bundle(bytes, &Algorithm::ALL, max_keys) {
+        assert!(bundle.all.len() + bundle.unusable.len() <= 100, "the bundle is too large");
+    }
     if let Ok(set) = KeySet::parse(bytes, &Algorithm::ALL, JwksSettings::default().max_keys) {
         let (usable, unusable) = (set.all.len(), set.unusable.len());
         assert!(usable > 0 && usable + unusable <= 100, "the key set is empty or too large");

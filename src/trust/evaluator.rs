@@ -78,7 +78,8 @@ impl TrustEvaluator {
 
     /// Decides whether a foreign token is granted an identity.
     ///
-    /// `trust_id` names the trust. With `None`, the issuer and audience of the token select it.
+    /// `trust_id` names the trust. With `None`, the audience of the token and its issuer select it,
+    /// or the trust domain of its subject.
     /// `requested` are the requested scopes. If there are none, the workload gets all scopes that
     /// the rule permits. If a requested scope is not permitted, the token is denied.
     ///
@@ -209,7 +210,7 @@ impl TrustEvaluator {
         let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
         let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
-        let key = ReplayKey::of_foreign_token(&trust.id, &trust.issuer, jti);
+        let key = ReplayKey::of_foreign_token(&trust.id, trust.authority.name(), jti);
         match self.0.replay_log.first_use(key, until).await {
             Ok(is_first) => {
                 if self.0.replay_outage.record_success(|| self.0.clock.elapsed()) {
@@ -238,7 +239,7 @@ fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> 
 }
 
 impl Inner {
-    /// Checks a policy and creates its validators. Unchanged trusts keep theirs.
+    /// Checks a policy with its files, and creates its validators. Unchanged trusts keep theirs.
     fn compile(
         &self,
         policy: TrustPolicy,
@@ -259,9 +260,7 @@ impl Inner {
                     // A foreign token usually comes once, so a cache would not help.
                     config.verified_tokens_bytes = 0;
                     let compiled = JwksValidator::with_key_sets(&config, self.key_sets.clone());
-                    let compiled = compiled.map_err(|error| error.to_string());
-                    let place = format!("trust.{}", trust.id);
-                    compiled.map_err(|error| PolicyError::one(trust.lines.own, place, error))?
+                    compiled.map_err(|error| trust.faults_of_files(&error))?
                 }
             };
             trusts.push(Arc::new(CompiledTrust { trust: trust.clone(), validator }));
@@ -285,8 +284,8 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
     }
 }
 
-/// A builder for [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and does no
-/// other I/O.
+/// A builder for [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and the files
+/// with keys that the policy names, and does no other I/O.
 ///
 /// ```
 /// use scaikey_auth::replay::MemoryReplayLog;
@@ -390,7 +389,7 @@ fn log(verification: &Verification, denied: Option<&DenialReason>) {
     let trust = verification.trust();
     telemetry::trust_decided(&telemetry::TrustDecision {
         trust: trust.map(|trust| trust.id.as_str()),
-        issuer: trust.map(|trust| trust.issuer.as_str()),
+        issuer: trust.map(|trust| trust.authority.name()),
         grant: verification.grant().map(|grant| grant.name.as_str()),
         outcome: denied.map_or("granted", DenialReason::as_str),
         subject_sha256: digest("sub").as_deref(),

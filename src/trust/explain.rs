@@ -55,9 +55,10 @@ impl Explanation {
         let denial = match (verification.claims(), verification.trust()) {
             (Some(claims), Some(trust)) => explanation.add_rules(&verification, trust, claims),
             (Some(claims), None) => {
-                let [issuer, audience] = ["iss", "aud"].map(|name| quote(claims.get(name)));
-                explanation.add(format!("the token's `iss` is {issuer}"));
-                explanation.add(format!("the token's `aud` is {audience}"));
+                for name in ["iss", "sub", "aud"] {
+                    let claim = quote(claims.get(name));
+                    explanation.add(format!("the token's `{name}` is {claim}"));
+                }
                 verification.identity.err()
             }
             (None, _) => verification.identity.err(),

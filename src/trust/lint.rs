@@ -4,12 +4,12 @@ use super::fault::Faults;
 use super::overlap::IdentityPattern;
 use super::parse::is_label;
 use super::pattern::Pattern;
-use super::policy::{Jwks, Trust};
+use super::policy::{Authority, Jwks, SVID_ALGORITHMS, Trust};
 use super::rule::{Condition, Constant, Grant, Part, is_top_level};
 use super::time::Period;
 use super::tree::{Node, NodeValue};
-use crate::config::{AuthConfig, JwksSettings, MESH_REMEDY, OTHER_PLACEHOLDER};
-use crate::identity::ClaimPath;
+use crate::config::{AuthConfig, JwksSettings, KeySetForm, MESH_REMEDY, OTHER_PLACEHOLDER};
+use crate::identity::{ClaimPath, spiffe_id};
 use crate::issuer::inspect_keys;
 
 /// The limit of `max_lifetime` and `max_age`. A token that lives longer is in effect a password.
@@ -60,16 +60,22 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
         let earlier = trusts.get(..nth).unwrap_or_default();
         let lint = TrustLint { trust, faults };
         lint.check_id(earlier);
-        lint.check_issuer();
+        match &trust.authority {
+            Authority::Issuer(issuer) => lint.check_issuer(issuer),
+            Authority::TrustDomain(_) => lint.check_trust_domain(earlier),
+        }
+        lint.check_shared_settings();
         lint.check_audiences();
         TrustLint { trust, faults: warnings }.warn_of_shared_audience();
         lint.check_times();
         lint.check_keys();
         lint.check_unique_match(earlier);
+        lint.check_svids_of_an_issuer(trusts);
         for (nth, grant) in trust.grants.iter().enumerate() {
             let lint = GrantLint { trust, grant, faults };
             lint.check_name(trust.grants.get(..nth).unwrap_or_default());
             lint.check_specific_workload();
+            lint.check_spiffe_id();
             lint.check_shared_audience();
             lint.check_email();
             lint.check_claim_names();
@@ -127,6 +133,12 @@ fn is_fixed(audience: &str) -> bool {
     FIXED_AUDIENCES.contains(&lower.trim_end_matches('/'))
 }
 
+/// Returns the trust domain of a SPIFFE ID, or of a pattern for SPIFFE IDs of one trust domain.
+fn trust_domain_of(pattern: &str) -> Option<&str> {
+    let domain = spiffe_id::trust_domain(&pattern.replace('*', "x"))?.len();
+    pattern.get(..domain).filter(|domain| !domain.contains('*'))
+}
+
 struct TrustLint<'l> {
     trust: &'l Trust,
     faults: &'l Faults,
@@ -147,8 +159,7 @@ impl TrustLint<'_> {
         }
     }
 
-    fn check_issuer(&self) {
-        let issuer = &self.trust.issuer;
+    fn check_issuer(&self, issuer: &str) {
         if issuer.contains(['{', '}', '*']) {
             self.fault("issuer", "is a pattern: give one exact issuer for each trust");
         }
@@ -161,7 +172,57 @@ impl TrustLint<'_> {
         if self.trust.discovery_url.is_some() && self.trust.jwks.is_some() {
             self.fault("discovery_url", "is not used if `jwks` is given: remove one of them");
         }
-        // The checks that trusts share with the issuers of `AuthConfig`.
+        if self.trust.bundle.is_some() {
+            self.fault("bundle", "is only for a `trust_domain`: give `jwks` for an issuer");
+        }
+    }
+
+    /// Checks a trust for JWT-SVIDs.
+    fn check_trust_domain(&self, earlier: &[Trust]) {
+        let trust = self.trust;
+        let is_same = |other: &&Trust| other.authority == trust.authority;
+        if let Some(other) = earlier.iter().find(is_same) {
+            self.fault("trust_domain", format!("is the trust domain of trust `{}`: give a trust domain one trust, with all its audiences and rules", other.id.escape_debug()));
+        }
+        match (&trust.bundle, &trust.jwks) {
+            (Some(_), Some(_)) => self.fault("jwks", "is given together with `bundle`: remove one; `jwks` is for a plain key set, without `jwt-svid` keys"),
+            (None, None) => self.fault("bundle", "is missing: give { url = … } or { file = … } of the SPIFFE bundle, or `jwks` if the keys are a plain key set"),
+            _ => {}
+        }
+        if trust.discovery_url.is_some() {
+            self.fault("discovery_url", "has no effect with `trust_domain`: remove it");
+        }
+        let other = trust.algorithms.iter().find(|it| !SVID_ALGORITHMS.contains(it));
+        if let Some(other) = other {
+            self.fault("algorithms", format!("has {other}, which a JWT-SVID cannot have: choose among RS256, ES256 and PS256, or these with 384 or 512"));
+        }
+    }
+
+    /// Rejects an issuer with a rule for the JWT-SVIDs of a trust domain that has a trust of its own, because
+    /// both would match the same token.
+    fn check_svids_of_an_issuer(&self, trusts: &[Trust]) {
+        let trust = self.trust;
+        if trust.authority.is_trust_domain() || trust.named_only {
+            return;
+        }
+        for grant in &trust.grants {
+            let subject = grant.subject.as_ref().map(|subject| subject.as_str());
+            let collides = |other: &&Trust| {
+                let shares = |audience: &String| other.audiences.contains(audience);
+                other.authority.is_trust_domain()
+                    && !other.named_only
+                    && trust.audiences.iter().any(shares)
+                    && subject.and_then(trust_domain_of) == Some(other.authority.name())
+            };
+            if let Some(other) = trusts.iter().find(collides) {
+                let lint = GrantLint { trust, grant, faults: self.faults };
+                lint.fault("subject", format!("is of the trust domain of trust `{}`, so a token could match both trusts: move the rule there, or set `named_only = true` in one of them", other.id.escape_debug()));
+            }
+        }
+    }
+
+    /// Applies the checks that trusts share with the issuers of `AuthConfig`.
+    fn check_shared_settings(&self) {
         let config = self.trust.issuer_config();
         let Err(error) = AuthConfig::of_issuer(&config, &[]).check() else { return };
         for fault in error.faults() {
@@ -169,6 +230,7 @@ impl TrustLint<'_> {
                 // `check_audiences` is stricter. Issuer patterns were rejected above.
                 "audience" | "tenants" | "claims.tenant_id" => continue,
                 "issuer" if fault.problem == OTHER_PLACEHOLDER => continue,
+                "jwks_uri" if self.trust.bundle.is_some() => "bundle",
                 "jwks_uri" => "jwks",
                 "leeway_seconds" => "leeway",
                 known @ ("discovery_url" | "algorithms") => known,
@@ -191,7 +253,7 @@ impl TrustLint<'_> {
                 "has no effect: remove it, because no audience needs it",
             );
         }
-        let own = self.trust.issuer.trim_end_matches('/');
+        let own = self.trust.authority.name().trim_end_matches('/');
         for audience in audiences {
             let lower = audience.to_ascii_lowercase();
             let lower = lower.trim_end_matches('/');
@@ -236,10 +298,16 @@ impl TrustLint<'_> {
     }
 
     fn check_keys(&self) {
-        let Some(Jwks::Inline { inline }) = &self.trust.jwks else { return };
+        let keys = [
+            ("jwks", KeySetForm::Jwks, &self.trust.jwks),
+            ("bundle", KeySetForm::SpiffeBundle, &self.trust.bundle),
+        ];
         let max_keys = JwksSettings::default().max_keys;
-        if let Err(problem) = inspect_keys(inline, &self.trust.algorithms, max_keys) {
-            self.fault("jwks", problem);
+        for (field, form, keys) in keys {
+            let Some(Jwks::Inline { inline }) = keys else { continue };
+            if let Err(problem) = inspect_keys(inline, form, &self.trust.algorithms, max_keys) {
+                self.fault(field, problem);
+            }
         }
     }
 
@@ -248,7 +316,8 @@ impl TrustLint<'_> {
         let trust = self.trust;
         let collides = |other: &&Trust| {
             let shares = |audience: &String| other.audiences.contains(audience);
-            other.issuer == trust.issuer
+            other.authority == trust.authority
+                && !trust.authority.is_trust_domain()
                 && !(other.named_only || trust.named_only)
                 && trust.audiences.iter().any(shares)
         };
@@ -315,7 +384,7 @@ impl GrantLint<'_> {
             self.fault("subject", "is missing, and so are `claims`, so every token of the issuer would match: give one of them");
             return;
         }
-        let issuer = self.trust.issuer.trim_end_matches('/');
+        let issuer = self.trust.authority.name().trim_end_matches('/');
         let Some((_, ids)) = SHARED_ISSUERS.iter().find(|(shared, _)| *shared == issuer) else {
             return;
         };
@@ -327,6 +396,15 @@ impl GrantLint<'_> {
             ids => format!("an exact `subject`, or eq / one_of on `{}`", ids.join("` or `")),
         };
         self.fault("subject", format!("does not identify the owner of the workload: all customers share this issuer, and names can be reassigned; give {remedy}"));
+    }
+
+    /// Rejects a rule for JWT-SVIDs whose subject no token of the trust domain can have.
+    fn check_spiffe_id(&self) {
+        let Some(subject) = &self.grant.subject else { return };
+        let Authority::TrustDomain(expected) = &self.trust.authority else { return };
+        if !subject.as_str().is_empty() && trust_domain_of(subject.as_str()) != Some(expected) {
+            self.fault("subject", format!("is no SPIFFE ID of the trust domain, so no token could match: write \"{expected}/…\", without a `/` at the end, and with `*` for a whole segment"));
+        }
     }
 
     /// Requires more of a rule whose tokens are also for other services: the audience does not separate
@@ -341,7 +419,7 @@ impl GrantLint<'_> {
                 "must be exact with `insecure_shared_audience`: give the full value of `sub`",
             );
         }
-        let issuer = self.trust.issuer.trim_end_matches('/');
+        let issuer = self.trust.authority.name().trim_end_matches('/');
         let shared = SHARED_ISSUERS.iter().find(|(shared, _)| *shared == issuer);
         if let Some((_, ids)) = shared
             && !ids.iter().any(|id| self.lists_values_of(id))

@@ -98,11 +98,14 @@ pub enum DenialReason {
     /// The caller named a trust that is not in the policy.
     #[error("the policy has no trust with the requested id")]
     UnknownTrust,
-    /// No trust has the token's issuer and audience.
-    #[error("no trust has the token's issuer and audience")]
+    /// No trust has the token's issuer (or the trust domain of its `sub`) and its audience.
+    #[error("no trust has the token's issuer, or the trust domain of its `sub`, and its audience")]
     NoMatchingTrust,
-    /// Several trusts have the token's issuer and one of its audiences.
-    #[error("several trusts have the token's issuer and one of its audiences: name the trust")]
+    /// Several trusts have one of the token's audiences, and its issuer or the trust domain of its
+    /// `sub`.
+    #[error(
+        "several trusts match the token's audience and its issuer, or the trust domain of its `sub`: name the trust"
+    )]
     AmbiguousTrusts,
     /// The trust's `not_after` has passed.
     #[error("the trust has ended (`not_after`)")]
@@ -110,7 +113,7 @@ pub enum DenialReason {
     /// The token is invalid.
     #[error("the token is invalid: {0}")]
     Token(InvalidToken),
-    /// The token's lifetime exceeds `max_lifetime`, or the token has no `iat`.
+    /// The token's lifetime exceeds `max_lifetime`, or the token has no `iat` although it needs one.
     #[error("the token's lifetime exceeds `max_lifetime`, or it has no `iat`")]
     Lifetime,
     /// The token is older than `max_age`.

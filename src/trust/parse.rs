@@ -2,12 +2,12 @@
 
 use super::fault::Faults;
 use super::pattern::Pattern;
-use super::policy::{Jwks, Mode, Trust};
+use super::policy::{Authority, Jwks, Mode, SVID_ALGORITHMS, Trust};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::time::{Expiry, Period};
 use super::tree::{Node, NodeValue};
 use crate::config::Algorithm;
-use crate::identity::{ClaimPath, Scopes, TenantId};
+use crate::identity::{ClaimPath, Scopes, TenantId, spiffe_id};
 
 /// Below this limit an `f64` holds every integer exactly.
 const MAX_INTEGER: u64 = 1 << 53;
@@ -16,10 +16,10 @@ const MAX_INTEGER: u64 = 1 << 53;
 const POLICY: &str = "the policy";
 
 /// The fields of each table.
-const TRUST: &str = "id, issuer, discovery_url, jwks, algorithms, audiences, max_lifetime, max_age, \
-    leeway, single_use_jti, not_after, mode, named_only, insecure_shared_audience, \
-    allow_loopback_http, grant";
-const JWKS: &str = "url, ca_file, bearer_file, inline";
+const TRUST: &str = "id, issuer, trust_domain, discovery_url, jwks, bundle, algorithms, audiences, \
+    max_lifetime, max_age, leeway, single_use_jti, not_after, mode, named_only, \
+    insecure_shared_audience, allow_loopback_http, grant";
+const JWKS: &str = "url, file, ca_file, bearer_file, inline";
 const GRANT: &str = "name, subject, claims, map";
 const MAP: &str = "identity, tenant, scopes";
 const CONDITION: &str = "eq, one_of, glob, contains";
@@ -35,7 +35,8 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
     field.check_fields(TRUST)?;
     let id =
         field.required("id", "is missing: give a short name for the log, such as \"k8s-prod-eu\"");
-    let issuer = field.required("issuer", "is missing: give the exact value of `iss`");
+    let authority = authority(field);
+    let is_trust_domain = field.get("trust_domain").is_some();
     let trust = Trust {
         // The number of earlier faults makes the name unique.
         id: id
@@ -43,8 +44,10 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
             .unwrap_or_else(|| format!("unnamed-{}", field.faults.count())),
         discovery_url: field.read("discovery_url", text),
         jwks: field.read("jwks", jwks),
+        bundle: field.read("bundle", jwks),
         algorithms: match field.get("algorithms") {
             Some(_) => field.list("algorithms", None, algorithm),
+            None if is_trust_domain => SVID_ALGORITHMS.to_vec(),
             None => vec![Algorithm::RS256, Algorithm::ES256],
         },
         audiences: field.list("audiences", None, text),
@@ -59,28 +62,47 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
         allow_loopback_http: field.read("allow_loopback_http", flag).unwrap_or_default(),
         grants: field.list("grant", Some("name"), grant),
         lines: field.node.lines(),
-        // Read last, so that the faults of all other fields are reported even if the issuer is
-        // missing.
-        issuer: issuer.and_then(|field| text(&field))?,
+        // Last, so that the faults of all other fields are reported even if this one is missing.
+        authority: authority?,
     };
     Some(trust)
 }
 
+fn authority(field: &FieldReader<'_>) -> Option<Authority> {
+    let Some(trust_domain) = field.get("trust_domain") else {
+        let problem = "is missing: give the exact value of `iss`, or `trust_domain` if the tokens are JWT-SVIDs";
+        return text(&field.required("issuer", problem)?).map(Authority::Issuer);
+    };
+    if field.get("issuer").is_some() {
+        return trust_domain
+            .report_none("is given together with `issuer`: remove one, because JWT-SVIDs are found by the trust domain of `sub`, and other tokens by `iss`");
+    }
+    trust_domain.parse(|name| match spiffe_id::is_trust_domain(name) {
+        true => Ok(Authority::TrustDomain(format!("spiffe://{name}"))),
+        false => Err("is not the name of a trust domain: give it without scheme and path, such as \"prod.acme.example\", in lower case"),
+    })
+}
+
 fn jwks(field: &FieldReader<'_>) -> Option<Jwks> {
     field.check_fields(JWKS)?;
-    let url = field.read("url", text);
+    let (url, file) = (field.read("url", text), field.read("file", text));
     let inline = match field.get("inline") {
         Some(inline) => Some(key_set(&inline)?),
         None => None,
     };
     let (ca_file, bearer_file) = (field.read("ca_file", text), field.read("bearer_file", text));
-    match (url, inline) {
-        (Some(url), None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
-        (None, Some(_)) if ca_file.is_some() || bearer_file.is_some() => field.report_none(
-            "has `ca_file` or `bearer_file`, which have no effect with `inline`: remove them",
-        ),
-        (None, Some(inline)) => Some(Jwks::Inline { inline }),
-        _ => field.report_none("needs either `url` or `inline`, and not both"),
+    match (url, file, inline) {
+        (Some(url), None, None) => Some(Jwks::Fetched { url, ca_file, bearer_file }),
+        (None, Some(_), None) | (None, None, Some(_))
+            if ca_file.is_some() || bearer_file.is_some() =>
+        {
+            field.report_none(
+                "has `ca_file` or `bearer_file`, which have no effect without `url`: remove them",
+            )
+        }
+        (None, Some(file), None) => Some(Jwks::File { file }),
+        (None, None, Some(inline)) => Some(Jwks::Inline { inline }),
+        _ => field.report_none("needs exactly one of `url`, `file` and `inline`"),
     }
 }
 

@@ -1,13 +1,13 @@
 //! [`TrustPolicy`]: a checked policy.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fault::{Faults, PolicyError, PolicyFault};
 use super::rule::Grant;
 use super::time::{Expiry, Period};
 use super::tree::{Lines, Node};
 use super::{lint, parse};
-use crate::config::{Algorithm, IssuerConfig, Route, TENANT_PLACEHOLDER};
+use crate::config::{Algorithm, ConfigError, IssuerConfig, KeySetForm, Route, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
 
 /// Rules that give foreign tokens an identity, a tenant and scopes (feature `trust`).
@@ -95,7 +95,10 @@ impl TrustPolicy {
     /// change the scopes of their tokens.
     pub(super) fn reject_own_issuers(&self, own: &[String]) -> Result<(), PolicyError> {
         let faults = Faults::default();
-        let is_own = |trust: &&Trust| own.iter().any(|own| covers_issuer(own, &trust.issuer));
+        let is_own = |trust: &&Trust| match &trust.authority {
+            Authority::Issuer(issuer) => own.iter().any(|own| covers_issuer(own, issuer)),
+            Authority::TrustDomain(_) => false,
+        };
         for trust in self.trusts.iter().filter(is_own) {
             let problem =
                 "is an issuer of this service, which accepts its tokens directly: remove the trust";
@@ -124,15 +127,60 @@ impl<'de> Deserialize<'de> for TrustPolicy {
     }
 }
 
-/// A source of tokens: an issuer, its keys, and the conditions that all its tokens must meet.
+/// The signer of a trust's tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Authority {
+    /// The value of `iss`.
+    Issuer(String),
+    /// The SPIFFE trust domain of `sub`, with the scheme: `spiffe://prod.example`. Its tokens are JWT-SVIDs.
+    #[serde(serialize_with = "without_scheme")]
+    TrustDomain(String),
+}
+
+impl Authority {
+    /// Returns the name of the authority: the issuer, or the trust domain with its scheme.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Issuer(name) | Self::TrustDomain(name) => name,
+        }
+    }
+
+    pub(super) fn is_trust_domain(&self) -> bool {
+        matches!(self, Self::TrustDomain(_))
+    }
+}
+
+fn without_scheme<S: Serializer>(trust_domain: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(trust_domain.strip_prefix("spiffe://").unwrap_or(trust_domain))
+}
+
+/// The algorithms of JWT-SVIDs (JWT-SVID §2.1).
+pub(super) const SVID_ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::ES512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
+/// A source of tokens: an issuer or a trust domain, its keys, and the conditions that all its tokens must meet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Trust {
     pub(super) id: String,
-    pub(super) issuer: String,
+    #[serde(flatten)]
+    pub(super) authority: Authority,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) discovery_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) jwks: Option<Jwks>,
+    /// The keys of a trust domain in the form of a SPIFFE bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bundle: Option<Jwks>,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) audiences: Vec<String>,
     pub(super) max_lifetime: Period,
@@ -163,6 +211,9 @@ pub(super) enum Jwks {
         #[serde(skip_serializing_if = "Option::is_none")]
         bearer_file: Option<String>,
     },
+    File {
+        file: String,
+    },
     Inline {
         inline: String,
     },
@@ -178,6 +229,23 @@ pub(super) enum Mode {
 }
 
 impl Trust {
+    /// Returns the faults of the files that the trust names, which the checks of the policy do not read.
+    pub(super) fn faults_of_files(&self, error: &ConfigError) -> PolicyError {
+        let faults = Faults::default();
+        for fault in error.faults() {
+            let field = match fault.field.as_str() {
+                "issuers[0].keys_file" if self.bundle.is_some() => "bundle",
+                "issuers[0].keys_file" => "jwks",
+                other => other,
+            };
+            let place = format!("trust.{}.{field}", self.id);
+            faults.report(self.lines.of(field), place, &*fault.problem);
+        }
+        PolicyError::check_none(faults).err().unwrap_or_else(|| {
+            PolicyError::one(self.lines.own, format!("trust.{}", self.id), error.to_string())
+        })
+    }
+
     /// Returns the configuration that verifies its tokens. It maps no claims, because only the
     /// rules read them: a platform's `tenant_id` or `roles` have no meaning in this service.
     pub(super) fn issuer_config(&self) -> IssuerConfig {
@@ -193,14 +261,18 @@ impl Trust {
         ] {
             paths.clear();
         }
-        let mut config = IssuerConfig::new(&self.issuer)
+        let mut config = IssuerConfig::new(self.authority.name())
             .algorithms(self.algorithms.iter().copied())
             .leeway(self.leeway.0)
             .claims(claims)
             .allow_loopback_http(self.allow_loopback_http);
         config.audience.clone_from(&self.audiences);
         config.discovery_url.clone_from(&self.discovery_url);
-        match &self.jwks {
+        config.is_trust_domain = self.authority.is_trust_domain();
+        if self.bundle.is_some() {
+            config.key_set_form = KeySetForm::SpiffeBundle;
+        }
+        match self.bundle.as_ref().or(self.jwks.as_ref()) {
             Some(Jwks::Fetched { url, ca_file, bearer_file }) => {
                 config.jwks_uri = Some(url.clone());
                 // A server with a private CA is in the internal network.
@@ -209,6 +281,7 @@ impl Trust {
                 config.key_access.route = Route { ca_file, ignores_proxies };
                 config.key_access.bearer_file = bearer_file.as_ref().map(Into::into);
             }
+            Some(Jwks::File { file }) => config.keys_file = Some(file.into()),
             Some(Jwks::Inline { inline }) => config.inline_keys = Some(inline.as_str().into()),
             None => {}
         }

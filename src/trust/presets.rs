@@ -55,8 +55,14 @@ pub const fn azure() -> &'static str {
     include_str!("presets/azure.toml")
 }
 
+/// Returns the preset for a SPIFFE trust domain, such as one of SPIRE. It matches the JWT-SVIDs of
+/// workloads by SPIFFE ID.
+pub const fn spiffe() -> &'static str {
+    include_str!("presets/spiffe.toml")
+}
+
 /// All presets, by name.
-pub const ALL: [(&str, &str); 8] = [
+pub const ALL: [(&str, &str); 9] = [
     ("kubernetes", kubernetes()),
     ("eks", eks()),
     ("gke", gke()),
@@ -65,4 +71,5 @@ pub const ALL: [(&str, &str); 8] = [
     ("aws", aws()),
     ("gcp", gcp()),
     ("azure", azure()),
+    ("spiffe", spiffe()),
 ];

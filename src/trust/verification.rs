@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::outcome::DenialReason;
-use super::policy::Trust;
+use super::policy::{Authority, Trust};
 use super::rule::{Grant, Mismatch};
 use crate::clock::Clock;
 use crate::error::InvalidToken;
-use crate::identity::Identity;
+use crate::identity::{Identity, spiffe_id};
 use crate::support::json::{Document, Value};
 use crate::validator::{Credentials, JwksValidator, TokenValidator, unverified_claims};
 
@@ -104,8 +104,8 @@ impl Verification {
     }
 }
 
-/// Returns the trust that the caller names, or else the one that matches the token's issuer and
-/// audience. These claims are not verified yet.
+/// Returns the trust that the caller names, or else the one that matches the token's audience, and
+/// its issuer or the trust domain of its subject. These claims are not verified yet.
 fn find_trust(
     trusts: &[Arc<CompiledTrust>],
     trust_id: Option<&str>,
@@ -116,12 +116,22 @@ fn find_trust(
         return named.cloned().ok_or(DenialReason::UnknownTrust);
     }
     let issuer = match claims.get("iss") {
-        None => return Err(InvalidToken::MissingClaim("iss").into()),
-        Some(iss) => iss.as_str().ok_or(InvalidToken::MalformedClaim("iss"))?,
+        None => None,
+        Some(iss) => Some(iss.as_str().ok_or(InvalidToken::MalformedClaim("iss"))?),
     };
+    let subject = claims.get("sub").and_then(Value::as_str);
+    let trust_domain = subject.and_then(spiffe_id::trust_domain);
+    if issuer.is_none() && trust_domain.is_none() {
+        return Err(InvalidToken::MissingClaim("iss").into());
+    }
     let is_match = |compiled: &&Arc<CompiledTrust>| {
-        let Trust { issuer: expected, audiences, named_only, .. } = &compiled.trust;
-        expected == issuer && !named_only && has_audience(claims, audiences)
+        let Trust { authority, audiences, named_only, .. } = &compiled.trust;
+        // A JWT-SVID may have an `iss`, which says nothing about the keys.
+        let is_signer = match authority {
+            Authority::Issuer(name) => issuer == Some(name),
+            Authority::TrustDomain(name) => trust_domain == Some(name),
+        };
+        is_signer && !named_only && has_audience(claims, audiences)
     };
     let mut matching = trusts.iter().filter(is_match);
     match (matching.next(), matching.next()) {
@@ -144,7 +154,12 @@ fn has_audience(claims: Value<'_>, audiences: &[String]) -> bool {
 
 /// Checks `max_lifetime` and `max_age` against the token's `iat` and `exp`.
 fn check_lifetime(trust: &Trust, identity: &Identity, now: SystemTime) -> Result<(), DenialReason> {
-    let issued_at = identity.issued_at().ok_or(DenialReason::Lifetime)?;
+    let issued_at = match identity.issued_at() {
+        Some(issued_at) => issued_at,
+        // A JWT-SVID needs no `iat`. The rest of its lifetime is limited instead.
+        None if trust.authority.is_trust_domain() && trust.max_age.is_none() => now,
+        None => return Err(DenialReason::Lifetime),
+    };
     let lifetime = identity.expires_at().duration_since(issued_at).unwrap_or_default();
     if lifetime > trust.max_lifetime.0 {
         return Err(DenialReason::Lifetime);

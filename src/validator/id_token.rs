@@ -377,6 +377,7 @@ mod tests {
             kid: None,
             certificate: Default::default(),
             typ: Typ::Jwt,
+            has_other_members: false,
         };
         let expected = ExpectedIdToken {
             issuer: "https://id.example",

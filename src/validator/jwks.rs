@@ -73,6 +73,8 @@ pub struct JwksValidator {
     headers: Arc<HeaderCache>,
     verified_tokens: VerifiedTokens,
     max_token_bytes: usize,
+    /// Whether the issuer is a SPIFFE trust domain, found by `sub`.
+    is_of_trust_domain: bool,
     /// The sources of groups, each with the `iss` of its issuer in the configuration.
     group_sources: Vec<(String, Arc<MonitoredSource>)>,
 }
@@ -124,6 +126,7 @@ impl JwksValidator {
             headers: Arc::default(),
             verified_tokens: VerifiedTokens::new(config.verified_tokens_bytes),
             max_token_bytes: config.max_token_bytes,
+            is_of_trust_domain: config.issuers.iter().any(|issuer| issuer.is_trust_domain),
             group_sources: Vec::new(),
         })
     }
@@ -204,7 +207,10 @@ impl JwksValidator {
         let header = self.headers.get(jws)?;
         let document = document(jws.payload()?)?;
         let claims = document.root();
-        let iss = rules::issuer_of(claims)?;
+        let iss = match self.is_of_trust_domain {
+            true => rules::trust_domain_of(claims)?,
+            false => rules::issuer_of(claims)?,
+        };
         let issuer = match self.issuers.find(iss) {
             IssuerLookup::Found(issuer) => issuer,
             IssuerLookup::NotOpen(template, tenant) => {

@@ -85,6 +85,8 @@ pub(crate) struct Header {
     /// `x5t` and `x5t#S256`, which select one of the issuer's keys, as `kid` does.
     pub(crate) certificate: CertificateHash,
     pub(crate) typ: Typ,
+    /// Whether it has a member besides `alg`, `kid` and `typ`. A JWT-SVID must not.
+    pub(crate) has_other_members: bool,
 }
 
 /// The kind of token according to `typ`.
@@ -92,6 +94,7 @@ pub(crate) struct Header {
 pub(crate) enum Typ {
     Absent,
     Jwt,
+    Jose,
     AccessToken,
     Other,
 }
@@ -106,11 +109,12 @@ impl Header {
         let mut algorithm = None;
         let mut kid = None;
         let mut certificate = CertificateHash::default();
-        let mut typ = Typ::Absent;
+        let (mut typ, mut has_other_members) = (Typ::Absent, false);
         for member in header.children() {
             let text = || {
                 member.as_str().ok_or(InvalidToken::Malformed("a header member has the wrong type"))
             };
+            has_other_members |= !matches!(member.name(), "alg" | "kid" | "typ");
             match member.name() {
                 "alg" => algorithm = Some(text()?.parse().map_err(|_| InvalidToken::Algorithm)?),
                 "kid" if text()?.len() > MAX_KID => {
@@ -127,7 +131,7 @@ impl Header {
             }
         }
         let algorithm = algorithm.ok_or(InvalidToken::Algorithm)?;
-        Ok(Self { algorithm, kid, certificate, typ })
+        Ok(Self { algorithm, kid, certificate, typ, has_other_members })
     }
 }
 
@@ -159,6 +163,7 @@ impl Typ {
         };
         match typ {
             typ if typ.eq_ignore_ascii_case("jwt") => Self::Jwt,
+            typ if typ.eq_ignore_ascii_case("jose") => Self::Jose,
             typ if typ.eq_ignore_ascii_case("at+jwt") => Self::AccessToken,
             _ => Self::Other,
         }
@@ -182,6 +187,7 @@ mod tests {
             kid: Some("k".into()),
             certificate: CertificateHash { sha1: Some("a".into()), sha256: None },
             typ: Typ::AccessToken,
+            has_other_members: true,
         };
         assert_eq!(read, Ok(expected));
     }
@@ -203,6 +209,7 @@ mod tests {
         for (typ, read) in [
             ("JWT", Typ::Jwt),
             ("jwt", Typ::Jwt),
+            ("JOSE", Typ::Jose),
             ("application/AT+jwt", Typ::AccessToken),
             ("APPLICATION/at+jwt", Typ::AccessToken),
             ("application/", Typ::Other),

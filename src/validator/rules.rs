@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::jws::{Header, Typ};
 use crate::config::{IssuerConfig, TokenProfile};
 use crate::error::InvalidToken;
-use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, text};
+use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, spiffe_id, text};
 use crate::issuer::{Issuer, Rules};
 use crate::support::json::Value;
 use crate::support::telemetry;
@@ -16,6 +16,12 @@ pub(super) fn issuer_of(claims: Value<'_>) -> Result<&str, InvalidToken> {
         None => Err(InvalidToken::MissingClaim("iss")),
         Some(iss) => iss.as_str().ok_or(InvalidToken::MalformedClaim("iss")),
     }
+}
+
+/// Returns the trust domain of `sub`, which must be the SPIFFE ID of a workload (JWT-SVID §3.1).
+pub(super) fn trust_domain_of(claims: Value<'_>) -> Result<&str, InvalidToken> {
+    let subject = text(claims.get("sub"), "sub")?.ok_or(InvalidToken::MissingClaim("sub"))?;
+    spiffe_id::trust_domain(subject).ok_or(InvalidToken::MalformedClaim("sub"))
 }
 
 /// Checks every rule that needs no key, cheapest first. Unless the issuer changes, only the time can change
@@ -32,7 +38,10 @@ pub(super) fn check(
     if !config.algorithms.contains(&header.algorithm) {
         return Err(InvalidToken::Algorithm);
     }
-    check_type(header.typ, config.profile)?;
+    match config.is_trust_domain {
+        true => check_svid_header(header)?,
+        false => check_type(header.typ, config.profile)?,
+    }
     check_audience(claims, config, &rules.audience)?;
     let lifetime = check_times(claims, now, config.leeway, config.max_token_lifetime)?;
     check_token_kind(claims, config.insecure_accept_id_tokens)?;
@@ -121,6 +130,20 @@ fn check_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
     match (typ, profile) {
         (Typ::AccessToken, _) | (Typ::Absent | Typ::Jwt, TokenProfile::Lenient) => Ok(()),
         _ => Err(InvalidToken::Type),
+    }
+}
+
+/// Checks the header of a JWT-SVID (JWT-SVID §2): `typ` is absent, `JWT` or `JOSE`, and there is no member that
+/// the specification does not name.
+fn check_svid_header(header: &Header) -> Result<(), InvalidToken> {
+    if !matches!(header.typ, Typ::Absent | Typ::Jwt | Typ::Jose) {
+        return Err(InvalidToken::Type);
+    }
+    match header.has_other_members {
+        true => {
+            Err(InvalidToken::Malformed("a JWT-SVID has no header member besides alg, kid, typ"))
+        }
+        false => Ok(()),
     }
 }
 

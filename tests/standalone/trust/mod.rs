@@ -9,3 +9,4 @@ mod minting;
 mod platforms;
 mod reloading;
 mod replay;
+mod svids;
