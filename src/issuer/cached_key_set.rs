@@ -563,7 +563,7 @@ impl CachedKeySet {
                     telemetry::keys_recovered(&self.label);
                 }
                 self.log_unusable_keys(&set, before.as_deref().map(|before| &before.set));
-                self.log_older_bundle(&set, before.as_deref().map(|before| &before.set));
+                self.log_bundle(&set, before.as_deref().map(|before| &before.set));
                 let current = self.successor(now, set, ttl, before.as_deref());
                 self.failed_at.set(Duration::ZERO);
                 history.attempts.succeeded(current.fresh_until);
@@ -623,9 +623,12 @@ impl CachedKeySet {
         }
     }
 
-    /// Logs that a bundle replaces a newer one. It is used: a control plane that was restored, or set up again,
-    /// counts from the start.
-    fn log_older_bundle(&self, now: &KeySet, before: Option<&KeySet>) {
+    /// Logs that a bundle has no key, or replaces a newer one. Both are used: an empty bundle revokes all keys,
+    /// and a control plane that was restored, or set up again, counts from the start.
+    fn log_bundle(&self, now: &KeySet, before: Option<&KeySet>) {
+        if now.all.is_empty() && before.is_none_or(|before| !before.all.is_empty()) {
+            telemetry::bundle_is_empty(&self.label);
+        }
         let sequences = now.sequence.zip(before.and_then(|before| before.sequence));
         if let Some((now, before)) = sequences.filter(|(now, before)| now < before) {
             telemetry::bundle_is_older(&self.label, now, before);

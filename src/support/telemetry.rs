@@ -313,6 +313,11 @@ pub(crate) fn keys_unused(issuer: &str, keys: &str) {
     tracing::info!(target: TARGET, issuer, "key set has keys for another use, which are ignored{keys}");
 }
 
+/// Logs that a SPIFFE bundle has no key for tokens. Called when that changes.
+pub(crate) fn bundle_is_empty(issuer: &str) {
+    tracing::warn!(target: TARGET, issuer, "the SPIFFE bundle has no usable key with `use` `jwt-svid`, so all tokens of the trust domain are denied: expected only if it revoked its keys; a plain key set belongs into `jwks`");
+}
+
 /// Logs that a SPIFFE bundle with a lower sequence number replaces the one in use.
 pub(crate) fn bundle_is_older(issuer: &str, sequence: u64, previous: u64) {
     tracing::warn!(target: TARGET, issuer, sequence, previous, "the spiffe_sequence of the bundle went back, so keys that were removed may be valid again: expected only after the control plane was restored or set up again");

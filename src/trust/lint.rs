@@ -186,7 +186,7 @@ impl TrustLint<'_> {
         }
         match (&trust.bundle, &trust.jwks) {
             (Some(_), Some(_)) => self.fault("jwks", "is given together with `bundle`: remove one; `jwks` is for a plain key set, without `jwt-svid` keys"),
-            (None, None) => self.fault("bundle", "is missing: give { url = … } or { file = … } of the SPIFFE bundle, or `jwks` if the keys are a plain key set"),
+            (None, None) if !trust.lines.has("bundle") && !trust.lines.has("jwks") => self.fault("bundle", "is missing: give { url = … } or { file = … } of the SPIFFE bundle, or `jwks` if the keys are a plain key set"),
             _ => {}
         }
         if trust.discovery_url.is_some() {

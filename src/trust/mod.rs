@@ -42,21 +42,23 @@
 //! A policy is TOML or JSON with the same fields. [`presets`] has a policy with placeholders for
 //! each platform.
 //!
-//! A *trust* (`[[trust]]`) is a source of tokens: an issuer, its keys, and the conditions that all
-//! its tokens must meet. A trust without rules grants nothing.
+//! A *trust* (`[[trust]]`) is a source of tokens: an issuer or a SPIFFE trust domain, its keys, and
+//! the conditions that all its tokens must meet. A trust without rules grants nothing.
 //!
 //! | field | meaning | default |
 //! |---|---|---|
 //! | `id` | the name of the trust in the log and in the placeholder `{trust}` | required |
-//! | `issuer` | the value of `iss`; must match exactly | required |
+//! | `issuer` | the value of `iss`; must match exactly | required, or `trust_domain` |
+//! | `trust_domain` | the SPIFFE trust domain of `sub`, without scheme; the tokens are [JWT-SVIDs](#jwt-svids) | none |
 //! | `discovery_url` | the URL of the discovery document | `/.well-known/openid-configuration` under the issuer |
-//! | `jwks` | `{ url = … }`: the URL of the keys; `{ inline = … }`: the keys, as JSON text or table | by discovery |
+//! | `jwks` | `{ url = … }`: the URL of the keys; `{ file = … }`: a file with the keys, read again after 5 min and for an unknown key; `{ inline = … }`: the keys, as JSON text or table | by discovery |
+//! | `bundle` | the same for the SPIFFE bundle of a trust domain | required for a trust domain, or `jwks` |
 //! | `jwks.ca_file` | CA certificates (PEM) for this `url`; the system's certificates are then not trusted | the system's |
 //! | `jwks.bearer_file` | a file with a bearer token for this `url`; read before each request | none |
-//! | `algorithms` | the accepted signature algorithms | RS256, ES256 |
+//! | `algorithms` | the accepted signature algorithms | RS256, ES256; of a trust domain: RS, ES and PS, with 256, 384 or 512 |
 //! | `audiences` | the accepted values of `aud`; one must match exactly | required |
-//! | `max_lifetime` | the limit of `exp - iat`, up to 7 d; `iat` is required | 24 h |
-//! | `max_age` | the limit of the time since `iat`, in addition to `exp` | none |
+//! | `max_lifetime` | the limit of `exp - iat`, up to 7 d; `iat` is required, but not in JWT-SVIDs, whose remaining lifetime is limited then | 24 h |
+//! | `max_age` | the limit of the time since `iat`, in addition to `exp`; `iat` is required | none |
 //! | `leeway` | the accepted clock difference, up to 10 min | 60 s |
 //! | `single_use_jti` | accepts each token once; it must have a `jti` | false |
 //! | `not_after` | the end of the trust, in UTC; with a date, the end of that day | never |
@@ -91,6 +93,51 @@
 //! Two clusters may use the same issuer string. Register each as a trust of its own, with its own
 //! keys. Give them different audiences, or set `named_only` and let callers name the trust.
 //!
+//! # JWT-SVIDs
+//!
+//! Workloads of a SPIFFE trust domain, for example of SPIRE, have JWT-SVIDs: tokens whose `sub` is
+//! the SPIFFE ID of the workload, and which usually have no `iss`. A trust with `trust_domain` accepts
+//! them:
+//!
+//! ```
+//! # let policy = scaikey_auth::trust::TrustPolicy::from_toml(r#"
+//! [[trust]]
+//! id = "mesh"
+//! trust_domain = "prod.acme.example"
+//! bundle = { url = "https://bundle.acme.example" }
+//! audiences = ["scaivault"]
+//! max_lifetime = "1h"
+//!
+//! [[trust.grant]]
+//! name = "reporters"
+//! subject = "spiffe://prod.acme.example/ns/reports/sa/*"
+//! map = { identity = "sa:{trust}:{sub}", tenant = "tnt_acme_prod", scopes = ["secrets:read"] }
+//! # "#).unwrap();
+//! # assert_eq!(policy.trust_ids().collect::<Vec<_>>(), ["mesh"]);
+//! ```
+//!
+//! * A token belongs to the trust whose `trust_domain` is exactly that of its `sub`. Only the keys of
+//!   this trust domain can have signed it. Its `iss`, if there is one, selects nothing. Each trust
+//!   domain has one trust.
+//! * `sub` must be a SPIFFE ID in its strict form: lower-case scheme and trust domain; neither user,
+//!   port, query, fragment nor percent-encoding; no empty, `.` or `..` segment; a path; at most 2048
+//!   bytes.
+//! * The header has only `alg`, `kid` and `typ`. `typ` is absent, `JWT` or `JOSE`. `alg` is RS, ES or
+//!   PS with 256, 384 or 512. A WIT-SVID (`wit+jwt`) is denied: it is no bearer token.
+//! * `aud` and `exp` are required, `iat` is not.
+//! * `bundle` is the SPIFFE bundle: at a URL with a certificate of a public CA or of `ca_file` (the
+//!   profile `https_web`; `https_spiffe` is not supported), in a file, or inline. Only its keys with
+//!   `use` `jwt-svid` and a `kid` count. A bundle without such a key is valid and revokes all keys;
+//!   then every token is denied, and a warning is logged.
+//! * The bundle is fetched again after its `spiffe_refresh_hint`, limited to 1 min to 1 h; a file at
+//!   the latest after 5 min. Without a hint, the times of other key sets apply. While the bundle
+//!   cannot be fetched, the previous keys stay in use for up to 24 h. If `spiffe_sequence` goes back,
+//!   the bundle is used, and a warning is logged.
+//! * If the keys are a plain key set (no `use`, or `sig`), as that of SPIRE's OIDC discovery provider,
+//!   give `jwks` instead of `bundle`. If the tokens always have `iss`, a trust with `issuer` works too.
+//!
+//! Sources: SPIFFE-ID, JWT-SVID, SPIFFE Trust Domain and Bundle.
+//!
 //! # Rejected policies
 //!
 //! Loading reports all faults together, each with its line. These policies are rejected:
@@ -103,13 +150,15 @@
 //!   with neither an exact subject nor an id that is never reassigned
 //! - a wildcard that begins a pattern, is part of a segment, or would cross a separator
 //! - two trusts with the same issuer and a common audience, unless one of them is `named_only`
+//! - two trusts with the same trust domain, or a rule of an issuer for its workloads beside them
+//! - a rule of a trust domain whose subject is no SPIFFE ID of it
 //! - Entra's `common` issuer
 //! - a condition on `email` without `email_verified`, or on AWS request tags without an exact
 //!   `subject`
 //! - an issuer of this service
 //! - an identity that begins with a claim, that another trust could also give, or that could be the
 //!   same for two workloads
-//! - inline `jwks` with private or symmetric keys
+//! - inline keys that are private or symmetric
 
 mod evaluator;
 mod explain;

@@ -141,6 +141,11 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// Returns whether the table has this field, readable or not.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.fields.iter().any(|(name, _)| name == field)
+    }
+
     /// Returns the line of a field, or of the table if the field is missing.
     pub(super) fn of(&self, field: &str) -> usize {
         self.fields.iter().find(|(name, _)| name == field).map_or(self.own, |(_, line)| *line)

@@ -45,8 +45,9 @@ granted"
         explain(token().issuer("https://x.example\n\u{1b}[31m").sign(), None).await,
         "\
 the token's `iss` is \"https://x.example\\n\\u{1b}[31m\"
+the token's `sub` is \"system:serviceaccount:reports:reporter\"
 the token's `aud` is \"scaivault\"
-denied: no trust has the token's issuer and audience"
+denied: no trust has the token's issuer, or the trust domain of its `sub`, and its audience"
     );
     assert_eq!(
         explain(token().expired().sign(), Some("k8s")).await,
