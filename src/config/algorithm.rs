@@ -5,11 +5,19 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A JWS signature algorithm (RFC 7518 §3.1, RFC 9864).
+/// A JWS signature algorithm (RFC 7518 §3.1, RFC 9864, RFC 9964).
 ///
 /// All algorithms are asymmetric. Neither `none` nor HMAC exists here, so neither can be configured by
 /// mistake. Names are case-sensitive (RFC 7515 §4.1.1). `EdDSA`, which RFC 9864 deprecates, is accepted as
 /// [`Ed25519`](Algorithm::Ed25519).
+///
+/// # Post-quantum signatures
+///
+/// The ML-DSA algorithms resist quantum computers. Allow one of them by name where a provider signs with it.
+/// Their signatures have 3,227, 4,412 and 6,170 characters, so check three limits before a provider changes
+/// its key: [`max_token_bytes`](crate::AuthConfig::max_token_bytes), whose default of 16 KiB suffices; the
+/// header limits of proxies, often 8 KiB for one field; and browser sessions, whose cookies cannot hold two
+/// such tokens (see the [manual](crate::manual::operating#post-quantum-tokens)).
 ///
 /// ```
 /// use scaikey_auth::IssuerConfig;
@@ -42,11 +50,17 @@ pub enum Algorithm {
     ES512,
     /// EdDSA on Curve25519.
     Ed25519,
+    /// `ML-DSA-44`: ML-DSA (FIPS 204) of security category 2, without a context.
+    MLDSA44,
+    /// `ML-DSA-65`: ML-DSA of security category 3, without a context.
+    MLDSA65,
+    /// `ML-DSA-87`: ML-DSA of security category 5, without a context.
+    MLDSA87,
 }
 
 impl Algorithm {
     /// Every algorithm, in the order of the enum.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::RS256,
         Self::RS384,
         Self::RS512,
@@ -57,6 +71,9 @@ impl Algorithm {
         Self::ES384,
         Self::ES512,
         Self::Ed25519,
+        Self::MLDSA44,
+        Self::MLDSA65,
+        Self::MLDSA87,
     ];
 
     /// Returns the name in the registry of JWS algorithms (IANA).
@@ -72,6 +89,9 @@ impl Algorithm {
             Self::ES384 => "ES384",
             Self::ES512 => "ES512",
             Self::Ed25519 => "Ed25519",
+            Self::MLDSA44 => "ML-DSA-44",
+            Self::MLDSA65 => "ML-DSA-65",
+            Self::MLDSA87 => "ML-DSA-87",
         }
     }
 }
@@ -79,7 +99,7 @@ impl Algorithm {
 /// The error for the name of an algorithm that this crate does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown signature algorithm: use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519 (or its old name, EdDSA)"
+    "unknown signature algorithm: use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, Ed25519 (or its old name, EdDSA), ML-DSA-44, ML-DSA-65 or ML-DSA-87"
 )]
 pub struct UnknownAlgorithm;
 
@@ -122,7 +142,7 @@ mod tests {
             assert_eq!(known.as_str().parse(), Ok(known));
         }
         assert_eq!("EdDSA".parse(), Ok(Algorithm::Ed25519));
-        for name in ["none", "None", "nOnE", "", "HS256", "rs256", "ES256K", "RS1", "RSA1_5"] {
+        for name in ["none", "None", "nOnE", "", "HS256", "rs256", "ES256K", "RS1", "RSA1_5", "MLDSA44", "ML-DSA", "ml-dsa-44", "ML-DSA-44-ES256"] {
             assert_eq!(name.parse::<Algorithm>(), Err(UnknownAlgorithm), "{name}");
         }
     }

@@ -174,7 +174,7 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CLIENT_KEY_ID", "client.key_id", |it, text| store(&mut it.client.key_id, any_text(text)),
         "the `kid` of that key at the provider",
         "none is sent"),
-    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| store(&mut it.client.key_algorithm, choice(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or Ed25519")),
+    row("CLIENT_KEY_ALGORITHM", "client.key_algorithm", |it, text| store(&mut it.client.key_algorithm, choice(text, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, Ed25519, ML-DSA-44, ML-DSA-65 or ML-DSA-87")),
         "the signature algorithm of that key",
         "`RS256`"),
     row("CLIENT_ASSERTION_FILE", "client.assertion_file", |it, text| replace(&mut it.client.assertion_file, &mut it.client.workload_token, any_text(text)),
@@ -583,7 +583,7 @@ mod tests {
         ("AUDIENCE_CLAIMS", "aud /a~1b/c"),
         ("INSECURE_ACCEPT_ID_TOKENS", "true"),
         ("ACCESS_TOKEN_IF", "azp token_use=access"),
-        ("ALGORITHMS", "ES512 EdDSA"),
+        ("ALGORITHMS", "ES512 EdDSA ML-DSA-65"),
         ("TOKEN_PROFILE", "rfc9068"),
         ("LEEWAY_SECONDS", "5"),
         ("ALLOW_LOOPBACK_HTTP", "TRUE"),
@@ -765,7 +765,7 @@ mod tests {
         assert!(issuer.insecure_accept_id_tokens);
         let tests = [ClaimTest::is_present("azp"), ClaimTest::equals("token_use", "access")];
         assert_eq!(issuer.access_token, tests);
-        assert_eq!(issuer.algorithms, [Algorithm::ES512, Algorithm::Ed25519]);
+        assert_eq!(issuer.algorithms, [Algorithm::ES512, Algorithm::Ed25519, Algorithm::MLDSA65]);
         assert_eq!(issuer.profile, TokenProfile::Rfc9068);
         assert_eq!(issuer.leeway.as_secs(), 5);
         assert!(issuer.allow_loopback_http);

@@ -1,4 +1,4 @@
-//! [`Key`]: a JWK (RFC 7517, RFC 7518 §6, RFC 8037), parsed for verification.
+//! [`Key`]: a JWK (RFC 7517, RFC 7518 §6, RFC 8037, RFC 9964), parsed for verification.
 
 use std::time::{Duration, SystemTime};
 
@@ -338,6 +338,7 @@ enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     Ec { curve: &'static Curve, x: Vec<u8>, y: Vec<u8> },
     Ed25519 { x: Vec<u8> },
+    MlDsa { parameters: &'static MlDsa, public: Vec<u8> },
 }
 
 /// An elliptic curve of RFC 7518 §6.2.1.1.
@@ -353,6 +354,29 @@ static CURVES: [Curve; 3] = [
     Curve { name: "P-384", coordinate: 48, algorithm: Algorithm::ES384 },
     Curve { name: "P-521", coordinate: 66, algorithm: Algorithm::ES512 },
 ];
+
+/// A parameter set of ML-DSA (FIPS 204 §4), with the length of its public keys in bytes.
+#[derive(Debug, PartialEq)]
+struct MlDsa {
+    algorithm: Algorithm,
+    public_length: usize,
+}
+
+static ML_DSA: [MlDsa; 3] = [
+    MlDsa { algorithm: Algorithm::MLDSA44, public_length: 1312 },
+    MlDsa { algorithm: Algorithm::MLDSA65, public_length: 1952 },
+    MlDsa { algorithm: Algorithm::MLDSA87, public_length: 2592 },
+];
+
+impl MlDsa {
+    /// Finds the parameter set of a JWK's `alg`.
+    fn find(alg: &str) -> Result<&'static Self, Unusable> {
+        // Other algorithms with this key type are not supported, or need another key type.
+        let algorithm = alg.parse().map_err(|_| Unusable::UnsupportedType)?;
+        let found = ML_DSA.iter().find(|it| it.algorithm == algorithm);
+        found.ok_or(Unusable::AlgorithmMismatch)
+    }
+}
 
 impl Material {
     fn parse(jwk: Value<'_>) -> Result<Self, Unusable> {
@@ -390,6 +414,15 @@ impl Material {
                 let x = bytes("x")?;
                 if x.len() == 32 { Ok(Self::Ed25519 { x }) } else { Err(Unusable::Malformed) }
             }
+            "AKP" => {
+                // RFC 9964 §3 requires `alg`, because it alone names the parameter set.
+                let parameters = MlDsa::find(text("alg")?)?;
+                let public = bytes("pub")?;
+                if public.len() != parameters.public_length {
+                    return Err(Unusable::Malformed);
+                }
+                Ok(Self::MlDsa { parameters, public })
+            }
             _ => Err(Unusable::UnsupportedType),
         }
     }
@@ -400,6 +433,7 @@ impl Material {
             Self::Rsa { .. } => &[RS256, RS384, RS512, PS256, PS384, PS512],
             Self::Ec { curve, .. } => std::slice::from_ref(&curve.algorithm),
             Self::Ed25519 { .. } => &[Algorithm::Ed25519],
+            Self::MlDsa { parameters, .. } => std::slice::from_ref(&parameters.algorithm),
         }
     }
 
@@ -415,6 +449,9 @@ impl Material {
                 ParsedPublicKey::new(ec_parameters(algorithm)?, point)
             }
             Self::Ed25519 { x } => ParsedPublicKey::new(&signature::ED25519, x),
+            Self::MlDsa { public, .. } => {
+                ParsedPublicKey::new(ml_dsa_parameters(algorithm)?, public)
+            }
         };
         Some(Verifier { algorithm, key: key.ok()? })
     }
@@ -437,6 +474,15 @@ fn ec_parameters(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgori
         Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
         Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
         Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
+        _ => return None,
+    })
+}
+
+fn ml_dsa_parameters(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    Some(match algorithm {
+        Algorithm::MLDSA44 => &signature::ML_DSA_44,
+        Algorithm::MLDSA65 => &signature::ML_DSA_65,
+        Algorithm::MLDSA87 => &signature::ML_DSA_87,
         _ => return None,
     })
 }
@@ -489,7 +535,6 @@ mod tests {
                 Unusable::Secret,
             ),
             (r#"{"kty":"oct","k":"c2VjcmV0"}"#.to_owned(), Unusable::Secret),
-            (r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AA"}"#.to_owned(), Unusable::UnsupportedType),
             (P256.replace("P-256", "secp256k1"), Unusable::UnsupportedType),
             (P256.replace("P-256", "P-384"), Unusable::Malformed),
             (P256.replace("MKBC", "MKBD"), Unusable::Unsafe),
@@ -521,6 +566,46 @@ mod tests {
             Some(Unusable::AlgorithmNotAllowed),
             "not allowed for the issuer"
         );
+    }
+
+    fn akp(alg: &str, length: usize) -> String {
+        let public = base64url::encode(vec![7; length]);
+        format!(r#"{{"kty":"AKP","alg":"{alg}","pub":"{public}"}}"#)
+    }
+
+    #[test]
+    fn ml_dsa_keys_need_alg_and_length() {
+        let sets = [("ML-DSA-44", 1312), ("ML-DSA-65", 1952), ("ML-DSA-87", 2592)];
+        for (alg, length) in sets {
+            let key = parse(&akp(alg, length)).unwrap();
+            let permitted = Algorithm::ALL.into_iter().filter(|it| key.verifier(*it).is_some());
+            assert_eq!(permitted.map(Algorithm::as_str).collect::<Vec<_>>(), [alg]);
+            let other_lengths = [0, 32, 1312, 1952, 2592, length - 1, length + 1];
+            for other in other_lengths.into_iter().filter(|other| *other != length) {
+                let refused = parse(&akp(alg, other)).err();
+                assert_eq!(refused, Some(Unusable::Malformed), "{alg} with {other} bytes");
+            }
+        }
+        let good = akp("ML-DSA-44", 1312);
+        let with = |member: &str| good.replace('}', &format!(",{member}}}"));
+        for (jwk, why) in [
+            (good.replace(r#""alg":"ML-DSA-44","#, ""), Unusable::Malformed),
+            (good.replace(r#""ML-DSA-44""#, "7"), Unusable::Malformed),
+            (good.replace(r#""pub""#, r#""x""#), Unusable::Malformed),
+            (good.replace("BwcH", "====").replace(r#""pub":"=="#, r#""pub":"?"#), Unusable::Malformed),
+            (akp("ml-dsa-44", 1312), Unusable::UnsupportedType),
+            (akp("SLH-DSA-SHA2-128s", 32), Unusable::UnsupportedType),
+            (akp("HS256", 1312), Unusable::UnsupportedType),
+            (akp("ES256", 1312), Unusable::AlgorithmMismatch),
+            (with(r#""priv":"AAAA""#), Unusable::Secret),
+            (with(r#""use":"enc""#), Unusable::NotForVerification),
+        ] {
+            assert_eq!(parse(&jwk).err(), Some(why), "{jwk}");
+        }
+        let document = Document::parse(good.as_bytes()).unwrap();
+        let defaults = [Algorithm::RS256, Algorithm::ES256];
+        let refused = Key::parse(document.root(), &defaults).err();
+        assert_eq!(refused, Some(Unusable::AlgorithmNotAllowed));
     }
 
     #[test]

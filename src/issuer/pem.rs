@@ -16,7 +16,7 @@ const SEQUENCE: u8 = 0x30;
 /// The version of a certificate; version 1 omits it.
 const EXPLICIT_0: u8 = 0xa0;
 
-/// Object identifiers (RFC 3279 §2.3, RFC 5480 §2.1.1, RFC 8410 §3).
+/// Object identifiers (RFC 3279 §2.3, RFC 5480 §2.1.1, RFC 8410 §3, RFC 9881 §2).
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
@@ -26,10 +26,14 @@ const CURVES: [(&[u8], &str); 3] = [
     (&[0x2b, 0x81, 0x04, 0x00, 0x23], "P-521"),
 ];
 
+/// The common beginning of the identifiers of ML-DSA, and the last byte of each.
+const ML_DSA: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03];
+const ML_DSA_NAMES: [(u8, &str); 3] = [(17, "ML-DSA-44"), (18, "ML-DSA-65"), (19, "ML-DSA-87")];
+
 const PRIVATE: &str =
     "has a private key: give the public key, and replace the private key, which is now exposed";
 const UNREADABLE: &str = "has a PEM block that cannot be parsed";
-const UNSUPPORTED: &str = "has a PEM block that is neither a public key (RSA, P-256, P-384, P-521, Ed25519) nor a certificate";
+const UNSUPPORTED: &str = "has a PEM block that is neither a public key (RSA, P-256, P-384, P-521, Ed25519, ML-DSA) nor a certificate";
 
 /// Returns whether a text is PEM. Other text may precede its first block.
 pub(super) fn is_pem(text: &str) -> bool {
@@ -92,8 +96,15 @@ fn key_of(mut info: Der<'_>) -> Option<Value> {
         id if id == ED25519 => {
             Some(json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url::encode(key) }))
         }
-        _ => None,
+        id => ml_dsa(id, key),
     }
+}
+
+/// Reads an ML-DSA key (RFC 9881 §4). Its parameter set becomes the `alg`, which a JWK of it must have.
+fn ml_dsa(id: &[u8], key: &[u8]) -> Option<Value> {
+    let [last] = id.strip_prefix(ML_DSA)? else { return None };
+    let (_, name) = ML_DSA_NAMES.iter().find(|(it, _)| it == last)?;
+    Some(json!({ "kty": "AKP", "alg": name, "pub": base64url::encode(key) }))
 }
 
 /// Reads an `RSAPublicKey` (RFC 8017 §A.1.1).

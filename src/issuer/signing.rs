@@ -6,7 +6,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 #[cfg(feature = "trust")]
 use aws_lc_rs::signature::KeyPair as _;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, PqdsaKeyPair};
 use serde_json::{Value, json};
 
 use super::client_auth::{ClientAuthError, failed};
@@ -96,6 +96,7 @@ enum Scheme {
     Rsa(&'static dyn signature::RsaEncoding),
     Ecdsa(&'static signature::EcdsaSigningAlgorithm),
     Ed25519,
+    MlDsa(&'static signature::PqdsaSigningAlgorithm),
 }
 
 fn scheme(algorithm: Algorithm) -> Scheme {
@@ -110,6 +111,9 @@ fn scheme(algorithm: Algorithm) -> Scheme {
         Algorithm::ES384 => Scheme::Ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
         Algorithm::ES512 => Scheme::Ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
         Algorithm::Ed25519 => Scheme::Ed25519,
+        Algorithm::MLDSA44 => Scheme::MlDsa(&signature::ML_DSA_44_SIGNING),
+        Algorithm::MLDSA65 => Scheme::MlDsa(&signature::ML_DSA_65_SIGNING),
+        Algorithm::MLDSA87 => Scheme::MlDsa(&signature::ML_DSA_87_SIGNING),
     }
 }
 
@@ -129,6 +133,11 @@ fn sign_with(algorithm: Algorithm, der: &[u8], message: &[u8]) -> Option<Vec<u8>
         Scheme::Ed25519 => {
             Some(Ed25519KeyPair::from_pkcs8(der).ok()?.sign(message).as_ref().to_vec())
         }
+        Scheme::MlDsa(kind) => {
+            let mut signed = vec![0; kind.signature_len()];
+            PqdsaKeyPair::from_pkcs8(kind, der).ok()?.sign(message, &mut signed).ok()?;
+            Some(signed)
+        }
     }
 }
 
@@ -140,6 +149,9 @@ fn public_jwk_of_der(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
             EcdsaKeyPair::from_pkcs8(kind, der).ok()?.public_key().as_der().ok()?
         }
         Scheme::Ed25519 => Ed25519KeyPair::from_pkcs8(der).ok()?.public_key().as_der().ok()?,
+        Scheme::MlDsa(kind) => {
+            PqdsaKeyPair::from_pkcs8(kind, der).ok()?.public_key().as_der().ok()?
+        }
     };
     pem::public_key(info.as_ref())
 }

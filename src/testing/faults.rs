@@ -164,7 +164,7 @@ impl fmt::Debug for Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BadKey {
-    /// `kty: AKP`, the key type of ML-DSA (RFC 9964).
+    /// A `kty` of no registry.
     UnknownType,
     /// `crv: P-256K`.
     UnknownCurve,
@@ -176,6 +176,10 @@ pub enum BadKey {
     OffCurve,
     /// A coordinate without its leading zeros (RFC 7518 §6.2.1.2).
     ShortCoordinate,
+    /// An ML-DSA key without `alg`, which alone names its parameter set (RFC 9964 §3).
+    MlDsaWithoutAlgorithm,
+    /// An ML-DSA key that lacks its last byte.
+    ShortMlDsa,
     /// `use: enc`.
     ForEncryption,
     /// `key_ops` without `verify`.
@@ -192,13 +196,15 @@ pub enum BadKey {
 
 impl BadKey {
     /// All variants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownType,
         Self::UnknownCurve,
         Self::ShortRsa,
         Self::IncompleteRsa,
         Self::OffCurve,
         Self::ShortCoordinate,
+        Self::MlDsaWithoutAlgorithm,
+        Self::ShortMlDsa,
         Self::ForEncryption,
         Self::NotForVerifying,
         Self::Symmetric,
@@ -214,8 +220,12 @@ impl BadKey {
     pub fn jwk(self) -> String {
         let n = base64url([0xff; 256]);
         let key = match self {
-            Self::UnknownType => {
-                json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": base64url([7; 1312]) })
+            Self::UnknownType => json!({ "kty": "XYZ", "alg": "XYZ-1", "pub": base64url([7; 64]) }),
+            Self::MlDsaWithoutAlgorithm => {
+                json!({ "kty": "AKP", "pub": base64url([7; 1312]) })
+            }
+            Self::ShortMlDsa => {
+                json!({ "kty": "AKP", "alg": "ML-DSA-65", "pub": base64url([7; 1951]) })
             }
             Self::UnknownCurve => {
                 json!({ "kty": "EC", "crv": "P-256K", "x": base64url([7; 32]), "y": base64url([7; 32]) })

@@ -8,7 +8,7 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, UnparsedPublicKey,
+    self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, PqdsaKeyPair, RsaKeyPair, UnparsedPublicKey,
     VerificationAlgorithm,
 };
 use base64::Engine as _;
@@ -52,6 +52,7 @@ enum Pair {
     Rsa(PooledRsaKey),
     Ec(Box<EcdsaKeyPair>),
     Ed(Box<Ed25519KeyPair>),
+    MlDsa(Box<PqdsaKeyPair>),
 }
 
 impl SigningKey {
@@ -69,6 +70,9 @@ impl SigningKey {
             Algorithm::ES384 => ecdsa(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
             Algorithm::ES512 => ecdsa(&signature::ECDSA_P521_SHA512_FIXED_SIGNING),
             Algorithm::Ed25519 => Pair::Ed(Box::new(expect_crypto(Ed25519KeyPair::generate()))),
+            Algorithm::MLDSA44 => ml_dsa(&signature::ML_DSA_44_SIGNING),
+            Algorithm::MLDSA65 => ml_dsa(&signature::ML_DSA_65_SIGNING),
+            Algorithm::MLDSA87 => ml_dsa(&signature::ML_DSA_87_SIGNING),
             _ => Pair::Rsa(PooledRsaKey::acquire()),
         };
         Self(Arc::new(Inner { kid: kid.into(), algorithm, pair }))
@@ -99,6 +103,9 @@ impl SigningKey {
             Pair::Ed(pair) => {
                 json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref()) })
             }
+            Pair::MlDsa(pair) => {
+                json!({ "kty": "AKP", "pub": base64url(pair.public_key().as_ref()) })
+            }
         };
         if let Value::Object(members) = &mut jwk {
             members.insert("use".into(), "sig".into());
@@ -109,12 +116,13 @@ impl SigningKey {
     }
 
     /// Returns the public key in the form that aws-lc-rs verifies with: PKCS #1 DER for RSA, an
-    /// uncompressed point for EC, 32 bytes for Ed25519.
+    /// uncompressed point for EC, the bytes of the key for Ed25519 and ML-DSA.
     pub fn public_key(&self) -> Vec<u8> {
         match &self.0.pair {
             Pair::Rsa(pair) => pair.key().public_key().as_ref().to_vec(),
             Pair::Ec(pair) => pair.public_key().as_ref().to_vec(),
             Pair::Ed(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::MlDsa(pair) => pair.public_key().as_ref().to_vec(),
         }
     }
 
@@ -145,6 +153,11 @@ impl SigningKey {
             }
             Pair::Ec(pair) => expect_crypto(pair.sign(&random, message)).as_ref().to_vec(),
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            Pair::MlDsa(pair) => {
+                let mut signed = vec![0; pair.algorithm().signature_len()];
+                expect_crypto(pair.sign(message, &mut signed));
+                signed
+            }
         }
     }
 
@@ -191,6 +204,11 @@ impl SigningKey {
                     .as_ref()
                     .to_vec()
             }
+            Pair::MlDsa(pair) => {
+                expect_crypto(AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()))
+                    .as_ref()
+                    .to_vec()
+            }
         };
         pem("PUBLIC KEY", &der)
     }
@@ -204,6 +222,7 @@ impl SigningKey {
             }
             Pair::Ec(pair) => expect_crypto(pair.to_pkcs8v1()).as_ref().to_vec(),
             Pair::Ed(pair) => expect_crypto(pair.to_pkcs8v1()).as_ref().to_vec(),
+            Pair::MlDsa(pair) => expect_crypto(pair.to_pkcs8v1()).as_ref().to_vec(),
         };
         pem("PRIVATE KEY", &der)
     }
@@ -251,6 +270,10 @@ fn ecdsa(algorithm: &'static signature::EcdsaSigningAlgorithm) -> Pair {
     Pair::Ec(Box::new(expect_crypto(EcdsaKeyPair::generate(algorithm))))
 }
 
+fn ml_dsa(algorithm: &'static signature::PqdsaSigningAlgorithm) -> Pair {
+    Pair::MlDsa(Box::new(expect_crypto(PqdsaKeyPair::generate(algorithm))))
+}
+
 fn ec_jwk(algorithm: Algorithm, point: &[u8]) -> Value {
     let crv = match algorithm {
         Algorithm::ES384 => "P-384",
@@ -286,6 +309,9 @@ fn verifier(algorithm: Algorithm) -> &'static dyn VerificationAlgorithm {
         Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
         Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
         Algorithm::Ed25519 => &signature::ED25519,
+        Algorithm::MLDSA44 => &signature::ML_DSA_44,
+        Algorithm::MLDSA65 => &signature::ML_DSA_65,
+        Algorithm::MLDSA87 => &signature::ML_DSA_87,
     }
 }
 

@@ -270,7 +270,10 @@ impl TokenBuilder {
 mod tests {
     use std::time::SystemTime;
 
-    use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, ED25519, UnparsedPublicKey};
+    use aws_lc_rs::signature::{
+        ECDSA_P521_SHA512_FIXED, ED25519, ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey,
+        VerificationAlgorithm,
+    };
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -289,7 +292,7 @@ mod tests {
             let jwk = published.clone().find(|jwk| jwk["kid"] == key.kid()).unwrap();
             let (signed, signature) = token.rsplit_once('.').unwrap();
             let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-            let native = |verifier| {
+            let native = |verifier: &'static dyn VerificationAlgorithm| {
                 UnparsedPublicKey::new(verifier, key.public_key())
                     .verify(signed.as_bytes(), &signature)
                     .unwrap();
@@ -298,6 +301,9 @@ mod tests {
                 // jsonwebtoken does not support these algorithms.
                 Algorithm::ES512 => native(&ECDSA_P521_SHA512_FIXED),
                 Algorithm::Ed25519 => native(&ED25519),
+                Algorithm::MLDSA44 => native(&ML_DSA_44),
+                Algorithm::MLDSA65 => native(&ML_DSA_65),
+                Algorithm::MLDSA87 => native(&ML_DSA_87),
                 _ => {
                     let known: jsonwebtoken::Algorithm = algorithm.as_str().parse().unwrap();
                     let mut rules = jsonwebtoken::Validation::new(known);

@@ -59,7 +59,8 @@ fn unusable_inline_keys_are_refused() {
 
 #[tokio::test]
 async fn inline_pem_verifies_any_kid() {
-    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES512, Algorithm::Ed25519] {
+    use Algorithm::{ES256, ES512, Ed25519, MLDSA44, MLDSA65, MLDSA87, RS256};
+    for algorithm in [RS256, ES256, ES512, Ed25519, MLDSA44, MLDSA65, MLDSA87] {
         let provider = Provider::builder().algorithms([algorithm]).start().await;
         let pem = provider.key().public_pem();
         let issuer = of(&provider.issuer()).allow_loopback_http(true).algorithms([algorithm]);

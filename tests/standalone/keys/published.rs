@@ -135,7 +135,8 @@ fn with_leading_zero(number: &str) -> String {
 fn broken_and_foreign(mut set: Value) -> String {
     let keys = set["keys"].as_array_mut().unwrap();
     keys.push(json!({ "kty": "RSA", "kid": "short", "n": "3Q", "e": "AQAB" }));
-    keys.push(json!({ "kty": "AKP", "kid": "later", "alg": "ML-DSA-65", "pub": "AA" }));
+    let public = "A".repeat(2603);
+    keys.push(json!({ "kty": "AKP", "kid": "later", "alg": "ML-DSA-65", "pub": public }));
     set.to_string()
 }
 

@@ -250,8 +250,8 @@ async fn provider_response_is_checked() {
 
 #[tokio::test]
 async fn local_minter_tokens_are_accepted() {
-    use Algorithm::{ES256, ES384, ES512, Ed25519, PS256, RS256};
-    for algorithm in [ES256, ES384, ES512, RS256, PS256, Ed25519] {
+    use Algorithm::{ES256, ES384, ES512, Ed25519, MLDSA44, MLDSA87, PS256, RS256};
+    for algorithm in [ES256, ES384, ES512, RS256, PS256, Ed25519, MLDSA44, MLDSA87] {
         let world = World::new().await;
         let pem = SigningKey::generate(algorithm).private_pem();
         let minter = LocalMinter::new("https://vault.example", algorithm, pem, "m-1").unwrap();
