@@ -142,7 +142,21 @@ mod tests {
             assert_eq!(known.as_str().parse(), Ok(known));
         }
         assert_eq!("EdDSA".parse(), Ok(Algorithm::Ed25519));
-        for name in ["none", "None", "nOnE", "", "HS256", "rs256", "ES256K", "RS1", "RSA1_5", "MLDSA44", "ML-DSA", "ml-dsa-44", "ML-DSA-44-ES256"] {
+        for name in [
+            "none",
+            "None",
+            "nOnE",
+            "",
+            "HS256",
+            "rs256",
+            "ES256K",
+            "RS1",
+            "RSA1_5",
+            "MLDSA44",
+            "ML-DSA",
+            "ml-dsa-44",
+            "ML-DSA-44-ES256",
+        ] {
             assert_eq!(name.parse::<Algorithm>(), Err(UnknownAlgorithm), "{name}");
         }
     }

@@ -592,7 +592,10 @@ mod tests {
             (good.replace(r#""alg":"ML-DSA-44","#, ""), Unusable::Malformed),
             (good.replace(r#""ML-DSA-44""#, "7"), Unusable::Malformed),
             (good.replace(r#""pub""#, r#""x""#), Unusable::Malformed),
-            (good.replace("BwcH", "====").replace(r#""pub":"=="#, r#""pub":"?"#), Unusable::Malformed),
+            (
+                good.replace("BwcH", "====").replace(r#""pub":"=="#, r#""pub":"?"#),
+                Unusable::Malformed,
+            ),
             (akp("ml-dsa-44", 1312), Unusable::UnsupportedType),
             (akp("SLH-DSA-SHA2-128s", 32), Unusable::UnsupportedType),
             (akp("HS256", 1312), Unusable::UnsupportedType),
@@ -606,6 +609,38 @@ mod tests {
         let defaults = [Algorithm::RS256, Algorithm::ES256];
         let refused = Key::parse(document.root(), &defaults).err();
         assert_eq!(refused, Some(Unusable::AlgorithmNotAllowed));
+    }
+
+    /// The examples in the appendix of RFC 9964.
+    #[test]
+    fn signatures_of_rfc_9964_verify() {
+        let examples: Vec<serde_json::Value> =
+            serde_json::from_str(include_str!("rfc9964.json")).unwrap();
+        for (nth, (example, algorithm)) in
+            examples.iter().zip(ML_DSA.iter().map(|it| it.algorithm)).enumerate()
+        {
+            let key = parse(&example["jwk"].to_string()).unwrap();
+            let (signed, signature) = example["jws"].as_str().unwrap().rsplit_once('.').unwrap();
+            let (verifier, signature) =
+                (key.verifier(algorithm).unwrap(), base64url::decode(signature).unwrap());
+            assert!(verifier.verifies(signed.as_bytes(), &signature), "{algorithm}");
+            let other = parse(&examples[(nth + 1) % 3]["jwk"].to_string()).unwrap();
+            assert!(!other.verifiers[0].verifies(signed.as_bytes(), &signature));
+            assert!(!verifier.verifies(&signed.as_bytes()[1..], &signature));
+            for at in [0, signature.len() / 2, signature.len() - 1] {
+                let mut changed = signature.clone();
+                changed[at] ^= 1;
+                assert!(!verifier.verifies(signed.as_bytes(), &changed), "{algorithm} at {at}");
+                assert!(!verifier.verifies(signed.as_bytes(), &signature[..at]));
+            }
+            changed_length(&signature).for_each(|changed| {
+                assert!(!verifier.verifies(signed.as_bytes(), &changed), "{algorithm}");
+            });
+        }
+    }
+
+    fn changed_length(signature: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        [[signature, &[0]].concat(), signature.repeat(2), vec![0; signature.len()]].into_iter()
     }
 
     #[test]

@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn unusable_keys_are_named_with_reasons() {
         let set = parse(&format!(
-            r#"{{"keys":[{{"kty":"RSA","kid":"r","n":"3Q","e":"AQAB"}},{{"kty":"AKP","kid":"p\n"}},{KEY}]}}"#
+            r#"{{"keys":[{{"kty":"RSA","kid":"r","n":"3Q","e":"AQAB"}},{{"kty":"XYZ","kid":"p\n"}},{KEY}]}}"#
         ));
         let set = set.unwrap();
         let reported: Vec<_> =

@@ -155,3 +155,84 @@ fn public_jwk_of_der(algorithm: Algorithm, der: &[u8]) -> Option<Value> {
     };
     pem::public_key(info.as_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::encoding::AsRawBytes;
+    use aws_lc_rs::signature::{KeyPair as _, PqdsaSigningAlgorithm, UnparsedPublicKey};
+
+    use super::*;
+
+    /// Encodes a value of DER with this tag.
+    fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let length = content.len();
+        let head = match length {
+            ..0x80 => vec![tag, length as u8],
+            ..0x100 => vec![tag, 0x81, length as u8],
+            _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+        };
+        [head, content].concat()
+    }
+
+    /// Returns a key whose PKCS #8 structure has `private` as its private key.
+    fn key(algorithm: Algorithm, parameter_set: u8, private: &[u8]) -> SigningKey {
+        let id = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, parameter_set];
+        let identifier = der(0x30, &[&der(6, &[&id])]);
+        let info = der(0x30, &[&der(2, &[&[0]]), &identifier, &der(4, &[private])]);
+        let text = base64url::encode_standard(info);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        SigningKey::new(algorithm, SecretSource::Value(pem.into()), None)
+    }
+
+    const KINDS: [(Algorithm, u8, &PqdsaSigningAlgorithm); 3] = [
+        (Algorithm::MLDSA44, 17, &signature::ML_DSA_44_SIGNING),
+        (Algorithm::MLDSA65, 18, &signature::ML_DSA_65_SIGNING),
+        (Algorithm::MLDSA87, 19, &signature::ML_DSA_87_SIGNING),
+    ];
+
+    /// The seed, the expanded key, and both (RFC 9881 §6). OpenSSL writes both by default.
+    #[test]
+    fn ml_dsa_keys_have_three_forms() {
+        for (algorithm, parameter_set, kind) in KINDS {
+            let (seed, other_seed) = ([7; 32], [8; 32]);
+            let pair = PqdsaKeyPair::from_seed(kind, &seed).unwrap();
+            let expanded = pair.private_key().as_raw_bytes().unwrap();
+            let expanded = der(4, &[expanded.as_ref()]);
+            let both = |seed: &[u8]| der(0x30, &[&der(4, &[seed]), &expanded]);
+            for private in [der(0x80, &[&seed]), expanded.clone(), both(&seed)] {
+                let key = key(algorithm, parameter_set, &private);
+                let token = key.sign("JWT", &json!({})).unwrap();
+                let (signed, signature) = token.rsplit_once('.').unwrap();
+                let public = pair.public_key().as_ref();
+                UnparsedPublicKey::new(verification(algorithm), public)
+                    .verify(signed.as_bytes(), &base64url::decode(signature).unwrap())
+                    .unwrap();
+                #[cfg(feature = "trust")]
+                {
+                    let jwk = key.public_jwk().unwrap();
+                    assert_eq!((&jwk["kty"], &jwk["alg"]), (&json!("AKP"), &json!(algorithm)));
+                    assert_eq!(jwk["pub"], base64url::encode(public));
+                }
+            }
+            let other_set = if parameter_set == 19 { 17 } else { parameter_set + 1 };
+            for (parameter_set, private) in [
+                (parameter_set, both(&other_seed)),
+                (parameter_set, der(0x80, &[&seed[1..]])),
+                (parameter_set, seed.to_vec()),
+                (other_set, der(0x80, &[&seed])),
+            ] {
+                let error = key(algorithm, parameter_set, &private).check().unwrap_err();
+                assert!(error.contains(algorithm.as_str()), "{error}");
+            }
+        }
+    }
+
+    fn verification(algorithm: Algorithm) -> &'static dyn signature::VerificationAlgorithm {
+        match algorithm {
+            Algorithm::MLDSA44 => &signature::ML_DSA_44,
+            Algorithm::MLDSA65 => &signature::ML_DSA_65,
+            _ => &signature::ML_DSA_87,
+        }
+    }
+}

@@ -11,6 +11,8 @@ pub(crate) mod base64url;
 
 pub(crate) mod crypto;
 
+pub(crate) mod shake;
+
 pub(crate) mod mac;
 
 pub(crate) mod json;

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use crate::config::Algorithm;
+use crate::support::crypto::sha256;
 
 /// A private key of one algorithm, with a `kid` (feature `testing`).
 ///
@@ -113,6 +114,19 @@ impl SigningKey {
             members.insert("alg".into(), self.0.algorithm.as_str().into());
         }
         jwk
+    }
+
+    /// Returns the thumbprint of the public key: the SHA-256 of its required members in base64url (RFC 7638
+    /// §3, RFC 8037 §2, RFC 9964 §6). A token that is bound to the key has it as `cnf.jkt` (RFC 9449 §6.1).
+    ///
+    /// ```
+    /// use scaikey_auth::config::Algorithm;
+    /// use scaikey_auth::testing::SigningKey;
+    ///
+    /// assert_eq!(SigningKey::generate(Algorithm::MLDSA65).thumbprint().len(), 43);
+    /// ```
+    pub fn thumbprint(&self) -> String {
+        thumbprint(&self.jwk())
     }
 
     /// Returns the public key in the form that aws-lc-rs verifies with: PKCS #1 DER for RSA, an
@@ -274,6 +288,19 @@ fn ml_dsa(algorithm: &'static signature::PqdsaSigningAlgorithm) -> Pair {
     Pair::MlDsa(Box::new(expect_crypto(PqdsaKeyPair::generate(algorithm))))
 }
 
+fn thumbprint(jwk: &Value) -> String {
+    let members: &[&str] = match jwk.get("kty").and_then(Value::as_str) {
+        Some("RSA") => &["e", "kty", "n"],
+        Some("EC") => &["crv", "kty", "x", "y"],
+        Some("OKP") => &["crv", "kty", "x"],
+        _ => &["alg", "kty", "pub"],
+    };
+    // Written by hand: the order of a JSON map depends on a feature of `serde_json`.
+    let member = |name: &&str| jwk.get(*name).map(|value| format!("\"{name}\":{value}"));
+    let members: Vec<_> = members.iter().filter_map(member).collect();
+    base64url(sha256(format!("{{{}}}", members.join(",")).as_bytes()))
+}
+
 fn ec_jwk(algorithm: Algorithm, point: &[u8]) -> Value {
     let crv = match algorithm {
         Algorithm::ES384 => "P-384",
@@ -351,6 +378,27 @@ mod tests {
             assert!(key.verifies(b"message", &key.sign(b"message")), "{algorithm}");
             assert!(!key.verifies(b"massage", &key.sign(b"message")), "{algorithm}");
         }
+    }
+
+    /// The examples of RFC 7638 §3.1, RFC 8037 §A.3 and, whose `kid` is the thumbprint, RFC 9964.
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        let rsa = json!({
+            "kty": "RSA", "e": "AQAB", "alg": "RS256", "kid": "2011-04-29",
+            "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+        });
+        assert_eq!(thumbprint(&rsa), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        let ed = json!({
+            "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        });
+        assert_eq!(thumbprint(&ed), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        let examples: Vec<Value> =
+            serde_json::from_str(include_str!("../issuer/rfc9964.json")).unwrap();
+        for example in examples {
+            assert_eq!(thumbprint(&example["jwk"]), example["jwk"]["kid"].as_str().unwrap());
+        }
+        let lengths = Algorithm::ALL.map(|alg| SigningKey::generate(alg).thumbprint().len());
+        assert_eq!(lengths, [43; 13]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::{Document, Value};
 use crate::support::secret::Secret;
+use crate::support::shake::shake256;
 
 /// The maximum age of an ID token. The provider issues it during the sign-in, so an older token is from an
 /// earlier sign-in.
@@ -338,8 +339,12 @@ fn check_audience(
 }
 
 /// Computes `at_hash`: the left half of the access token's hash, with the hash function of the algorithm
-/// (OpenID Connect Core §3.1.3.6).
+/// (OpenID Connect Core §3.1.3.6). For Ed25519 that is SHA-512. For ML-DSA it is SHAKE256 with an output of 64
+/// bytes, with which FIPS 204 hashes messages.
 fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
+    if matches!(algorithm, Algorithm::MLDSA44 | Algorithm::MLDSA65 | Algorithm::MLDSA87) {
+        return base64url::encode(shake256(access_token.as_bytes()));
+    }
     let hash = match algorithm.as_str() {
         name if name.ends_with("256") => &digest::SHA256,
         name if name.ends_with("384") => &digest::SHA384,
@@ -435,5 +440,14 @@ mod tests {
         // OpenID Connect Core, appendix A.3.
         let token = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
         assert_eq!(at_hash(token, Algorithm::RS256), "77QmUPtjPfzWtF2AnpK9RQ");
+    }
+
+    #[test]
+    fn at_hash_of_ml_dsa_is_half_of_shake256() {
+        // b64encode(hashlib.shake_256(token).digest(64)[:32]) in Python.
+        let token = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
+        for algorithm in [Algorithm::MLDSA44, Algorithm::MLDSA65, Algorithm::MLDSA87] {
+            assert_eq!(at_hash(token, algorithm), "W6Ie3EoycJT-JESJ2WSAWX7LRP3FuHvmvNycBMeL-Nk");
+        }
     }
 }

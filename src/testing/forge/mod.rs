@@ -25,6 +25,7 @@
 mod claims;
 mod headers;
 mod malformed;
+mod ml_dsa;
 mod signatures;
 mod valid;
 
@@ -34,6 +35,7 @@ use super::issuer::TestIssuer;
 use super::tokens::TokenBuilder;
 use crate::config::Algorithm;
 
+pub use ml_dsa::ml_dsa;
 pub use valid::{rfc9068_valid, valid};
 
 /// A token that a verifier must reject (feature `testing`).
@@ -173,7 +175,7 @@ mod tests {
     async fn names_are_unique_and_rejections_match() {
         let provider = Provider::builder().algorithms(Algorithm::ALL).start().await;
         let mut names = HashSet::new();
-        let forged = all(&provider).into_iter().chain(rfc9068(&provider));
+        let forged = all(&provider).into_iter().chain(rfc9068(&provider)).chain(ml_dsa(&provider));
         for Forged { name, token, rejection, why } in forged {
             assert!(names.insert(name), "{name} twice");
             assert!(!why.is_empty(), "{name}");

@@ -164,7 +164,7 @@ fn wrong_signature(list: &mut ForgeryList<'_>) {
     }
 }
 
-fn signed_with_mac(
+pub(super) fn signed_with_mac(
     algorithm: hmac::Algorithm,
     secret: &[u8],
     header: &str,

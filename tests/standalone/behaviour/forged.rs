@@ -41,6 +41,7 @@ async fn every_forged_token_is_refused() {
         (TokenProfile::Lenient, forge::all(&world.provider)),
         (TokenProfile::Rfc9068, forge::all(&world.provider)),
         (TokenProfile::Rfc9068, forge::rfc9068(&world.provider)),
+        (TokenProfile::Lenient, forge::ml_dsa(&world.provider)),
     ] {
         let auth = auth(&world, profile);
         for forged in forged {
@@ -64,7 +65,8 @@ async fn forged_tokens_are_refused_without_outgoing_requests() {
     let (auth, spy) = (auth(&world, TokenProfile::Lenient), Spy::default());
     let server = Server::axum(spy.app().layer(auth.layer())).await;
     let mut bad = Vec::new();
-    for forged in forge::all(&world.provider) {
+    let all = forge::all(&world.provider).into_iter().chain(forge::ml_dsa(&world.provider));
+    for forged in all {
         let Some(value) = forged.header() else { continue };
         let mut request = http::Request::builder().uri("/").body("").unwrap();
         request.headers_mut().insert("authorization", value);

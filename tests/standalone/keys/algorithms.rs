@@ -168,3 +168,62 @@ async fn one_good_key_among_many_is_found() {
     assert_eq!(status(&auth, &provider.token().sign()).await, 200);
     assert_eq!(auth.issuers().health()[0].unusable_keys, 99);
 }
+
+/// Signs with a key that is published with these changes to its JWK.
+async fn outcome_with(change: fn(&mut Value)) -> (&'static str, &'static str) {
+    let (provider, auth) = of_all().await;
+    let ml_dsa = provider.key_for(Algorithm::MLDSA65);
+    let kid = ml_dsa.kid().to_owned();
+    provider.fail(
+        ProviderEndpoint::Jwks,
+        Fault::rewrite(move |mut set| {
+            let keys = set["keys"].as_array_mut().unwrap();
+            change(keys.iter_mut().find(|key| key["kid"] == *kid).unwrap());
+            set.to_string()
+        }),
+    );
+    let token = |algorithm| provider.token().algorithm(algorithm).sign();
+    let changed = outcome(&auth, &token(Algorithm::MLDSA65)).await;
+    (changed, outcome(&auth, &token(Algorithm::ES256)).await)
+}
+
+#[tokio::test]
+async fn malformed_ml_dsa_key_affects_no_other() {
+    let changes: [(&str, fn(&mut Value), &str); 9] = [
+        ("none", |_| {}, "accepted"),
+        ("no alg", |key| drop(key.as_object_mut().unwrap().remove("alg")), "token_key_unknown"),
+        ("alg a number", |key| key["alg"] = json!(-49), "token_key_unknown"),
+        ("other set", |key| key["alg"] = json!("ML-DSA-44"), "token_key_unknown"),
+        ("other type", |key| key["kty"] = json!("OKP"), "token_key_unknown"),
+        ("private", |key| key["priv"] = json!("AAAA"), "token_key_unknown"),
+        ("for encryption", |key| key["use"] = json!("enc"), "token_key_unknown"),
+        (
+            "a byte short",
+            |key| {
+                let public = key["pub"].as_str().unwrap();
+                key["pub"] = json!(public[..public.len() - 1]);
+            },
+            "token_key_unknown",
+        ),
+        ("other key", |key| key["pub"] = json!("A".repeat(2603)), "token_signature"),
+    ];
+    for (name, change, expected) in changes {
+        let outcomes = outcome_with(change).await;
+        assert_eq!(outcomes, (expected, "accepted"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn ml_dsa_is_not_a_default() {
+    let algorithms = [Algorithm::ES256, Algorithm::MLDSA44, Algorithm::MLDSA65, Algorithm::MLDSA87];
+    let provider = Provider::builder().algorithms(algorithms).start().await;
+    let auth = small_auth().issuer(trust(&provider)).audience("scaiwave").build().unwrap();
+    for algorithm in algorithms {
+        let expected = if is_ml_dsa(algorithm) { "token_algorithm" } else { "accepted" };
+        let token = provider.token().algorithm(algorithm).sign();
+        assert_eq!(outcome(&auth, &token).await, expected, "{algorithm}");
+    }
+    let health = auth.issuers().health().remove(0);
+    assert_eq!((health.keys, health.unusable_keys), (1, 3));
+    assert!(health.unusable.iter().all(|key| !key.is_fault), "{:?}", health.unusable);
+}
