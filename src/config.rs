@@ -18,6 +18,8 @@ pub(crate) mod fault;
 mod introspection;
 pub(crate) mod issuer;
 mod issuer_file;
+#[cfg(feature = "jsonwebtoken")]
+mod jsonwebtoken_types;
 mod jwks;
 pub(crate) mod mode;
 mod notices;
@@ -36,6 +38,8 @@ pub use endpoints::{EndpointsConfig, IdentitySource};
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::Fault;
 pub use issuer::TokenProfile;
+#[cfg(feature = "jsonwebtoken")]
+pub use jsonwebtoken_types::NotInJsonwebtoken;
 pub use jwks::JwksSettings;
 pub use mode::{MockUser, UnknownAuthMode};
 

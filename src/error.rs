@@ -13,6 +13,8 @@ mod challenge;
 mod extended;
 mod public;
 mod response;
+#[cfg(feature = "jsonwebtoken")]
+mod token_data;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use crate::support::sql::SqlError;
@@ -20,6 +22,8 @@ pub use auth_error::{BoxError, InvalidToken};
 pub use challenge::Challenge;
 pub use extended::ExtendedError;
 pub use response::{EmptyBody, Envelope, ErrorResponse, Grpc, ProblemJson, Refusal};
+#[cfg(feature = "jsonwebtoken")]
+pub use token_data::TokenDataError;
 
 pub(crate) use auth_error::AuthError;
 pub(crate) use challenge::{Challenger, DEFAULT_REALM};

@@ -112,7 +112,7 @@
 //! | `jwe` | no | encrypted tokens: a signed JWT inside a JWE |
 //! | `josekit` | no | keys of encrypted tokens that are in an OpenSSL engine or a hardware module; enables `jwe`. This feature, and only this one, links OpenSSL |
 //! | `spiffe` | no | JWT-SVIDs from the SPIFFE Workload API, to authenticate this service and for exchanges; enables `exchange` |
-//! | `jsonwebtoken` | no | conversions from and to the types of the crate `jsonwebtoken` 12; not covered by the [version policy](manual::contributing#version-policy) |
+//! | `jsonwebtoken` | no | conversions from and to the types of the crate `jsonwebtoken` 12: [`IssuerConfig::jwk_set`], [`AuthContext::token_data`]. None of its back ends is used. Not covered by the [version policy](manual::contributing#version-policy) |
 //! | `metrics` | no | counters through the `metrics` facade |
 //! | `testing` | no | a test provider, a manual clock, forged tokens and conformance suites: [`testing`] |
 

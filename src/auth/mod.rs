@@ -1,6 +1,8 @@
 //! [`Auth`]: authenticates callers with validators, checks and a tenant store.
 
 mod builder;
+#[cfg(feature = "jsonwebtoken")]
+mod token_data;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

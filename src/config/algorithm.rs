@@ -13,11 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// # Post-quantum signatures
 ///
-/// The ML-DSA algorithms resist quantum computers. Allow one of them by name where a provider signs with it.
-/// Their signatures have 3,227, 4,412 and 6,170 characters, so check three limits before a provider changes
-/// its key: [`max_token_bytes`](crate::AuthConfig::max_token_bytes), whose default of 16 KiB suffices; the
-/// header limits of proxies, often 8 KiB for one field; and browser sessions, whose cookies cannot hold two
-/// such tokens (see the [manual](crate::manual::operating#post-quantum-tokens)).
+/// The ML-DSA algorithms resist quantum computers. They are not among the defaults: allow one by name where a
+/// provider signs with it. Its signatures have 3,227, 4,412 or 6,170 characters, so check the limits of
+/// proxies before a provider changes its key (see the
+/// [manual](crate::manual::operating#post-quantum-tokens)).
 ///
 /// ```
 /// use scaikey_auth::IssuerConfig;

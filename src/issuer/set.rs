@@ -237,6 +237,8 @@ mod tests {
 
     use super::super::jwk::CertificateHash;
     use super::*;
+    #[cfg(feature = "jsonwebtoken")]
+    use crate::support::base64url;
 
     const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"a"}"#;
 
@@ -381,6 +383,88 @@ mod tests {
             let set = parse(&format!(r#"{{"keys":[{arbitrary},{KEY}]}}"#)).unwrap();
             prop_assert_eq!(set.all.len() + set.unusable.len(), 2);
             prop_assert!(!candidates(&set, Some("a")).is_empty());
+        }
+    }
+
+    /// Keys as other crates' types may or may not carry them: valid ones, with members replaced or removed.
+    #[cfg(feature = "jsonwebtoken")]
+    fn varied_key() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::json;
+        let public = base64url::encode(vec![7; 1312]);
+        let keys = [
+            serde_json::from_str(KEY).unwrap(),
+            json!({ "kty": "EC", "crv": "P-256", "kid": "b", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" }),
+            json!({ "kty": "RSA", "kid": "c", "n": base64url::encode(vec![0xff; 256]), "e": "AQAB" }),
+            json!({ "kty": "AKP", "kid": "d", "alg": "ML-DSA-44", "pub": public }),
+        ];
+        let values = [
+            ("alg", json!("RS256")),
+            ("alg", json!("PS512")),
+            ("alg", json!("ES256")),
+            ("alg", json!("EdDSA")),
+            ("alg", json!("Ed25519")),
+            ("alg", json!("ES512")),
+            ("alg", json!("ML-DSA-65")),
+            ("alg", json!("HS256")),
+            ("alg", json!("ECDH-ES")),
+            ("alg", json!(7)),
+            ("use", json!("sig")),
+            ("use", json!("enc")),
+            ("key_ops", json!(["verify"])),
+            ("key_ops", json!(["sign", "x"])),
+            ("kid", json!("other")),
+            ("kid", json!(7)),
+            ("kty", json!("EC")),
+            ("kty", json!("XYZ")),
+            ("crv", json!("P-384")),
+            ("crv", json!("Ed448")),
+            ("x", json!("AA")),
+            ("e", json!("AQ")),
+            ("x5c", json!(["AAAA"])),
+            ("d", json!("AA")),
+            ("priv", json!("AA")),
+            ("k", json!("AA")),
+        ];
+        let removed = prop::sample::select(vec!["", "", "alg", "kid", "x", "n", "pub", "kty"]);
+        let replaced = prop::collection::vec(prop::sample::select(values.to_vec()), 0..3);
+        (prop::sample::select(keys.to_vec()), replaced, removed).prop_map(
+            |(mut key, replaced, removed)| {
+                for (name, value) in replaced {
+                    key[name] = value;
+                }
+                key.as_object_mut().unwrap().remove(removed);
+                key
+            },
+        )
+    }
+
+    #[cfg(feature = "jsonwebtoken")]
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+        /// A key is the same with and without the detour through the types of `jsonwebtoken`, except for the
+        /// members that these lose.
+        #[test]
+        fn keys_of_jsonwebtoken_are_read_alike(key in varied_key()) {
+            use jsonwebtoken::DecodingKey;
+            use jsonwebtoken::jwk::{Jwk, JwkSet};
+            let Ok(theirs) = serde_json::from_value::<Jwk>(key.clone()) else { return Ok(()) };
+            let set = JwkSet { keys: vec![theirs.clone()] };
+            let config = crate::IssuerConfig::new("https://a.example").jwk_set(&set);
+            let detour = parse(&config.inline_keys.unwrap());
+            let direct = parse(&serde_json::json!({ "keys": [key] }).to_string());
+            let is_lost = matches!(key["alg"].as_str(), Some("ES512" | "ML-DSA-44" | "ML-DSA-65"));
+            let is_ed = key["crv"] == "Ed25519";
+            let has_secret = ["d", "priv", "k"].iter().any(|name| key.get(*name).is_some());
+            match (direct, detour) {
+                (Ok(direct), Ok(detour)) => {
+                    prop_assert!(direct.all[0].is_same_as(&detour.all[0]));
+                    prop_assert!(DecodingKey::try_from(&theirs).is_ok());
+                }
+                (Ok(_), Err(_)) => prop_assert!(is_lost),
+                // Their types drop private members, and the unknown algorithm of an Ed25519 key.
+                (Err(_), Ok(_)) => prop_assert!(has_secret || is_ed),
+                (Err(_), Err(_)) => {}
+            }
         }
     }
 }

@@ -3,16 +3,22 @@
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use axum::Router;
+use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm as Theirs, DecodingKey, EncodingKey, Header, TokenData, Validation};
 use scaikey_auth::clock::Clock;
 use scaikey_auth::config::Algorithm;
+use scaikey_auth::error::TokenDataError;
+use scaikey_auth::identity::{ClaimsMapping, Provenance};
 use scaikey_auth::testing::{Fault, ProviderEndpoint, forge};
+use scaikey_auth::validator::Credentials;
+use scaikey_auth::{AuthContext, AuthError, Identity, TokenValidator};
 use serde_json::{Value, json};
 
-use crate::support::World;
+use crate::support::{Server, Spy, World};
 
 /// Makes a key for `jsonwebtoken`, without the test provider.
 fn encoding_key(algorithm: Theirs) -> EncodingKey {
@@ -262,4 +268,121 @@ async fn tokens_refused_by_jsonwebtoken_are_refused() {
         both > 50 && stricter > 10,
         "too few cases: {both} accepted by both, {stricter} refused by this crate only"
     );
+}
+
+/// The key set of the provider, in the type of `jsonwebtoken`.
+fn jwk_set(keys: &Value) -> JwkSet {
+    serde_json::from_value(keys.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn jwk_set_verifies_what_it_names() {
+    let world = World::with(Algorithm::ALL).await;
+    let set = jwk_set(&world.provider.jwks());
+    let auth = world.auth_with(world.issuer().jwk_set(&set)).build().unwrap();
+    let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
+    for algorithm in Algorithm::ALL {
+        // The set has lost the names of the others' algorithms.
+        let expected = if is_ours_only(&json!(algorithm)) { 401 } else { 200 };
+        let token = world.provider.token().algorithm(algorithm).sign();
+        assert_eq!(server.get_as("/", &token).await.status, expected, "{algorithm}");
+    }
+    let health = auth.issuers().health().remove(0);
+    assert_eq!((health.keys, health.unusable_keys), (9, 4));
+    assert!(health.unusable.iter().all(|key| !key.is_fault && key.kid.is_some()), "{health:?}");
+    assert_eq!(world.provider.jwks_requests(), 0);
+}
+
+#[tokio::test]
+async fn jwk_set_with_secrets_is_refused() {
+    let world = World::with([Algorithm::ES256]).await;
+    let good = world.provider.jwks()["keys"][0].clone();
+    let ml_dsa = json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AA", "priv": "AA" });
+    for (keys, why) in [
+        (json!([good, { "kty": "oct", "k": "c2VjcmV0", "alg": "HS256" }]), "private or symmetric"),
+        (json!([good, ml_dsa]), "private or symmetric"),
+        (json!([{ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AA" }]), "type or curve"),
+        (json!([]), "key"),
+    ] {
+        let set = jwk_set(&json!({ "keys": keys }));
+        let error = world.auth_with(world.issuer().jwk_set(&set)).build().unwrap_err().to_string();
+        assert!(error.contains("keys") && error.contains(why), "{keys}: {error}");
+    }
+}
+
+/// A validator of opaque and encrypted tokens, such as a program may have.
+#[derive(Debug)]
+struct Others(Provenance);
+
+#[async_trait::async_trait]
+impl TokenValidator for Others {
+    fn accepts(&self, presented: &Credentials<'_>) -> bool {
+        presented.token().starts_with("other")
+    }
+
+    async fn validate(&self, _presented: &Credentials<'_>) -> Result<Identity, AuthError> {
+        let claims =
+            json!({ "iss": "https://other.example", "sub": "o", "exp": 4_000_000_000_u64 });
+        Ok(Identity::from_claims(&claims, &ClaimsMapping::default(), self.0)?)
+    }
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Subject {
+    sub: String,
+}
+
+/// The handler of a service that was written for `jsonwebtoken`.
+async fn subject_and_header(context: AuthContext) -> String {
+    match context.token_data::<Subject>() {
+        Ok(TokenData { header, claims }) => {
+            format!("{} {:?} {}", claims.sub, header.alg, header.kid.unwrap_or_default())
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn token_data_has_header_and_claims() {
+    let world = World::with(Algorithm::ALL).await;
+    let auth = world.auth().build().unwrap();
+    let app = Router::new().route("/", get(subject_and_header)).layer(auth.layer());
+    let server = Server::axum(app).await;
+    for algorithm in Algorithm::ALL {
+        let key = world.provider.key_for(algorithm);
+        let token = world.provider.token().algorithm(algorithm).header("x", 1).sign();
+        let answer = server.get_as("/", &token).await;
+        let expected = match Theirs::try_from(algorithm) {
+            Ok(theirs) => format!("alice-id {theirs:?} {}", key.kid()),
+            Err(_) => TokenDataError::Algorithm(algorithm.as_str().to_owned()).to_string(),
+        };
+        assert_eq!((answer.status, answer.body), (200, expected));
+    }
+    let token = world.provider.token().header("x5c", 7).sign();
+    let answer = server.get_as("/", &token).await;
+    assert_eq!(answer.body, TokenDataError::Header.to_string(), "their type wants a list");
+}
+
+#[tokio::test]
+async fn token_data_needs_a_verified_header() {
+    let error = |context: &AuthContext| context.token_data::<Subject>().unwrap_err().to_string();
+    let mock = crate::support::mock().authenticate("a.b.c").await.unwrap();
+    assert_eq!(error(&mock), TokenDataError::NoToken.to_string());
+    let jws = "other.e30.AA";
+    for (provenance, token, expected) in [
+        (Provenance::Verified, "other", TokenDataError::NotSigned),
+        (Provenance::Introspected, "other", TokenDataError::NotSigned),
+        (Provenance::Introspected, jws, TokenDataError::NotSigned),
+        (Provenance::Verified, "other.a.b.c.d", TokenDataError::Encrypted),
+        (Provenance::Verified, jws, TokenDataError::Header),
+    ] {
+        let world = World::new().await;
+        let auth = world.auth().validator(Others(provenance)).tenant_optional().build().unwrap();
+        let context = auth.authenticate(token).await.unwrap();
+        assert_eq!(error(&context), expected.to_string(), "{token} {provenance:?}");
+    }
+    let world = World::new().await;
+    let context = world.auth().build().unwrap().authenticate(&world.provider.token().sign()).await;
+    let wrong = context.unwrap().token_data::<Vec<u8>>();
+    assert!(matches!(wrong, Err(TokenDataError::Claims(_))), "{wrong:?}");
 }
