@@ -105,8 +105,8 @@ impl ClientAuth {
 
     /// Creates a client that authenticates with `private_key_jwt`: a signed assertion instead of a secret.
     /// Each assertion is used once, expires after 60 seconds, and has the issuer as its only `aud`. `pem` is
-    /// an unencrypted PKCS #8 key (`BEGIN PRIVATE KEY`) for `algorithm`. `key_id` is the key's `kid` at the
-    /// provider; `None` sends no `kid`.
+    /// an unencrypted PKCS #8 key (`BEGIN PRIVATE KEY`) for `algorithm`; of ML-DSA, in any form of RFC 9881
+    /// §6. `key_id` is the key's `kid` at the provider; `None` sends no `kid`.
     ///
     /// ```
     /// use scaikey_auth::config::Algorithm;

@@ -47,7 +47,7 @@
 //! | AD FS, Apple, Dex, Kinde, WorkOS, LemonLDAP::NG | [other providers](providers#other-providers) |
 //! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck) |
 //! | alert, Prometheus | [alerts](deploying#alerts), [metrics](operating#metrics) |
-//! | algorithm, RS256, ES256, EdDSA | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
+//! | algorithm, RS256, ES256, EdDSA, ML-DSA (post-quantum) | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
 //! | API key, opaque token | [your own validator](contributing#add-a-validator), [`TokenValidator`](crate::TokenValidator) |
 //! | audience, aud | [your own provider](start#5-your-own-provider), [relaxed rules](request#relaxed-rules) |
 //! | Auth0 | [Auth0](providers#auth0) |

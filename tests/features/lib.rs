@@ -1,18 +1,22 @@
-//! Behaviour that must not depend on the features of `serde_json` and `reqwest` in a program.
+//! Behaviour that must not depend on the features of `serde_json`, `reqwest` and `jsonwebtoken` in a program.
 #![cfg(test)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 use std::time::Duration;
 
-use scaikey_auth::config::MockUser;
+use jsonwebtoken::crypto::CryptoProvider;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm as Theirs, TokenData};
+use scaikey_auth::config::{Algorithm, MockUser};
 use scaikey_auth::exchange::ServiceTokenRequest;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{Client, ManualClock, Provider};
 use scaikey_auth::trust::TrustPolicy;
-use scaikey_auth::{Auth, AuthConfig, AuthMode, IssuerConfig, TokenExchangeClient};
+use scaikey_auth::{Auth, AuthConfig, AuthContext, AuthMode, IssuerConfig, TokenExchangeClient};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -132,4 +136,43 @@ async fn settings_of_a_file_are_read_alike() {
     let context = auth.authenticate("x").await.unwrap();
     let mfa = context.identity().mfa_verified_at().unwrap();
     assert_eq!(mfa.duration_since(std::time::UNIX_EPOCH).unwrap(), Duration::from_secs(7));
+}
+
+/// Shows that both back ends are on; with one, the next test would prove nothing.
+#[test]
+fn jsonwebtoken_has_no_default_back_end() {
+    assert!(CryptoProvider::try_get_default().is_none());
+}
+
+#[derive(serde::Deserialize)]
+struct Subject {
+    sub: String,
+}
+
+/// A request needs no back end of `jsonwebtoken`: this crate verifies, and converts types.
+#[tokio::test]
+async fn types_of_jsonwebtoken_need_no_back_end() {
+    let algorithms = [Algorithm::ES256, Algorithm::RS256, Algorithm::PS512, Algorithm::Ed25519];
+    let provider = Provider::builder().algorithms(algorithms).start().await;
+    let set: JwkSet = serde_json::from_value(provider.jwks()).unwrap();
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    let issuer = issuer.algorithms(algorithms).jwk_set(&set);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().unwrap();
+    let service = service_fn(async |request: http::Request<String>| {
+        let context = request.extensions().get::<AuthContext>().unwrap();
+        let token: TokenData<Subject> = context.token_data().unwrap();
+        let text = format!("{} {:?}", token.claims.sub, token.header.alg);
+        let response = http::Response::builder().header("x-token", text);
+        Ok::<_, std::convert::Infallible>(response.body(String::new()).unwrap())
+    });
+    let service = ServiceBuilder::new().layer(auth.layer()).service(service);
+    for algorithm in algorithms {
+        let theirs = Theirs::try_from(algorithm).unwrap();
+        let token = provider.token().algorithm(algorithm).sign();
+        let request = http::Request::builder().header("authorization", format!("Bearer {token}"));
+        let response = service.clone().oneshot(request.body(String::new()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200, "{algorithm}");
+        assert_eq!(response.headers()["x-token"], format!("alice-id {theirs:?}"));
+    }
+    assert_eq!(provider.jwks_requests(), 0);
 }

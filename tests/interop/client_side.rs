@@ -93,16 +93,20 @@ fn is_refused(outcome: Result<AccessToken, ExchangeError>, code: &OAuthError) {
 #[tokio::test]
 async fn browser_signs_in_through_the_provider() {
     let provider = Provider::start("0").await;
-    let environment = [
+    let client = [("SCAIWAVE_CLIENT_ID", "web"), ("SCAIWAVE_CLIENT_SECRET", SECRET)];
+    signs_in(&provider, &client).await;
+}
+
+/// Signs a user in through a service with these further variables, and refreshes the tokens.
+pub(super) async fn signs_in(provider: &Provider, more: &[(&str, &str)]) {
+    let own = [
         ("SCAIWAVE_ISSUER", provider.url.as_str()),
         ("SCAIWAVE_ALLOW_LOOPBACK_HTTP", "true"),
         ("SCAIWAVE_AUDIENCE", "scaiwave"),
-        ("SCAIWAVE_CLIENT_ID", "web"),
-        ("SCAIWAVE_CLIENT_SECRET", SECRET),
         ("SCAIWAVE_REDIRECT_URI", REDIRECT),
         ("SCAIWAVE_SCOPES", SCOPES),
     ];
-    let (_service, service) = Program::service(&environment).await;
+    let (_service, service) = Program::service(&[&own, more].concat()).await;
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     let browser = browser.build().unwrap();
     let login = send(browser.get(format!("{service}/v1/auth/login"))).await;

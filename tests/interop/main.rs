@@ -4,6 +4,7 @@ mod better_auth;
 mod canaille;
 mod client_side;
 mod lemonldap;
+mod ml_dsa;
 mod sign_out;
 #[path = "../support/mod.rs"]
 mod support;
@@ -38,7 +39,12 @@ impl Provider {
     }
 
     async fn start_with(environment: &[(&str, &str)]) -> Self {
-        let mut node = Command::new("node");
+        Self::start_on(Path::new("node"), environment).await
+    }
+
+    /// Starts a provider on this program of Node.js.
+    async fn start_on(node: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut node = Command::new(node);
         node.arg("provider.mjs").current_dir(install()).envs(environment.iter().copied());
         let mut process = Program::spawn(node);
         let url = process.url(INSTALL_HINT).await;
@@ -88,7 +94,9 @@ fn install() -> PathBuf {
         return folder;
     }
     std::fs::create_dir_all(&folder).unwrap();
-    for file in ["package.json", "package-lock.json", "provider.mjs", "better_auth.mjs"] {
+    for file in
+        ["package.json", "package-lock.json", "provider.mjs", "better_auth.mjs", "ml_dsa.mjs"]
+    {
         std::fs::copy(source(file), folder.join(file)).unwrap();
     }
     let mut npm = std::process::Command::new("npm");

@@ -6,7 +6,8 @@
 // signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
 // POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. The client `encrypted` has the same URIs, and
 // the key set at KEYS_URI: its tokens are encrypted for these keys. `/counts` returns the number of successful
-// grants by type.
+// grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
+// client `quantum` authenticates with the key CLIENT_JWK for ML-DSA-44, and gets ID tokens of ML-DSA-87.
 
 import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -18,6 +19,7 @@ const RESOURCES = {
   'https://scaiwave.example/es256': { audience: 'scaiwave', alg: 'ES256' },
   'https://scaiwave.example/eddsa': { audience: 'scaiwave', alg: 'EdDSA' },
   'https://scaiwave.example/encrypted': { audience: 'scaiwave', alg: 'ES256', encrypted: true },
+  'https://scaiwave.example/ml-dsa-65': { audience: 'scaiwave', alg: 'ML-DSA-65' },
   'https://elsewhere.example': { audience: 'elsewhere', alg: 'RS256' },
   'https://drive.example': { audience: 'scaidrive', alg: 'RS256' },
 };
@@ -39,6 +41,9 @@ const jwks = {
     key('ed25519'),
   ],
 };
+
+const ML_DSA = process.env.ML_DSA ? ['ML-DSA-44', 'ML-DSA-65', 'ML-DSA-87'] : [];
+jwks.keys.push(...ML_DSA.map((name) => key(name.toLowerCase())));
 
 const userClient = {
   grant_types: ['authorization_code', 'refresh_token', 'client_credentials', TOKEN_EXCHANGE],
@@ -89,7 +94,16 @@ if (process.env.KEYS_URI) {
     id_token_encrypted_response_enc: 'A128CBC-HS256',
   });
 }
-if (process.env.CLIENT_JWK) {
+if (ML_DSA.length) {
+  clients.push({
+    ...userClient,
+    client_id: 'quantum',
+    token_endpoint_auth_method: 'private_key_jwt',
+    token_endpoint_auth_signing_alg: 'ML-DSA-44',
+    id_token_signed_response_alg: 'ML-DSA-87',
+    jwks: { keys: [JSON.parse(process.env.CLIENT_JWK)] },
+  });
+} else if (process.env.CLIENT_JWK) {
   clients.push({
     ...userClient,
     client_id: 'keyed',
@@ -117,9 +131,11 @@ async function encryption() {
   const key = createPublicKey({ key: jwk, format: 'jwk' });
   return { alg: jwk.alg, enc: 'A256CBC-HS512', kid: jwk.kid, key };
 }
+const SIGNATURES = ['RS256', 'ES256', 'EdDSA', ...ML_DSA];
 
 const configuration = {
   jwks,
+  enabledJWA: { idTokenSigningAlgValues: SIGNATURES, clientAuthSigningAlgValues: SIGNATURES },
   cookies: { keys: [randomUUID()] },
   clients,
   scopes: ['openid', 'offline_access', 'email', 'profile', 'admin', 'docs:read'],

@@ -12,6 +12,9 @@ use super::super::keys::base64url;
 use super::super::tokens::TokenBuilder;
 use super::grant_store::{Code, Session};
 use super::{Answer, Form, OAuthError, exchange};
+use crate::config::Algorithm;
+use crate::support::crypto::sha256;
+use crate::support::shake::shake256;
 
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
@@ -120,8 +123,7 @@ fn add_id_token(
         return;
     }
     let access_token = members.get("access_token").and_then(Value::as_str).unwrap_or_default();
-    let hash = digest::digest(&digest::SHA256, access_token.as_bytes());
-    let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);
+    let at_hash = at_hash(access_token, issuer.key().algorithm());
     let User { claims, .. } = &*session.user;
     let token =
         claims.iter().fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
@@ -132,8 +134,8 @@ fn add_id_token(
         .audience(&session.client)
         .claim("auth_time", session.began)
         .claim("sid", session.id.as_str());
-    if issuer.key().algorithm().as_str().ends_with("256") {
-        token = token.claim("at_hash", base64url(left));
+    if let Some(hash) = at_hash {
+        token = token.claim("at_hash", hash);
     }
     if let Some(nonce) = nonce {
         token = token.claim("nonce", nonce);
@@ -143,6 +145,19 @@ fn add_id_token(
         token = token.encrypted_for(recipient);
     }
     members.insert("id_token".to_owned(), token.sign().into());
+}
+
+/// Returns the left half of the access token's hash (OpenID Connect Core §3.1.3.6), for the algorithms that
+/// most providers use, and for ML-DSA.
+fn at_hash(access_token: &str, algorithm: Algorithm) -> Option<String> {
+    match algorithm.as_str() {
+        name if name.ends_with("256") => {
+            let hash = sha256(access_token.as_bytes());
+            Some(base64url(hash.split_at(16).0))
+        }
+        name if name.starts_with("ML-DSA") => Some(base64url(shake256(access_token.as_bytes()))),
+        _ => None,
+    }
 }
 
 /// Builds a token response with a refresh token.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::{Router, routing::get};
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::endpoints::{EndpointsBuilder, PasswordDecision, SignIn};
 use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
 use scaikey_auth::issuer::ClientAuth;
@@ -59,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) base: &'static str,
     /// Allowed clock difference between provider and service.
     pub(crate) leeway: Duration,
+    /// The algorithms of the provider. It signs with the first.
+    pub(crate) algorithms: Vec<Algorithm>,
 }
 
 impl Default for Setup {
@@ -72,6 +75,7 @@ impl Default for Setup {
             clock: ManualClock::new(),
             base: "",
             leeway: MINUTE,
+            algorithms: vec![Algorithm::RS256, Algorithm::ES256],
         }
     }
 }
@@ -110,14 +114,16 @@ impl Setup {
 
     pub(crate) async fn build(mut self) -> TestEnv {
         let clock = self.clock.clone();
-        let provider = Provider::builder().clock(clock.clone()).start().await;
+        let algorithms = std::mem::take(&mut self.algorithms);
+        let provider = Provider::builder().clock(clock.clone()).algorithms(algorithms.clone());
+        let provider = provider.start().await;
         let wave = Client::new("wave", "secret").scopes("openid docs:read");
         let wave = wave.redirect_uri(REDIRECT).redirect_uri(SUB_PATH_REDIRECT);
         let wave = wave.post_logout_redirect_uri(BYE).post_logout_redirect_uri(LOGOUT);
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
         provider.register_user(User::new("alice", "wonderland"));
-        let issuer = local(provider.issuer()).leeway(self.leeway);
+        let issuer = local(provider.issuer()).leeway(self.leeway).algorithms(algorithms);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
         let auth = auth.verified_tokens_bytes(1 << 20).resource("https://wave.example");
         let change = std::mem::replace(&mut self.auth, Box::new(|auth| auth));

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use axum::http::Method;
 use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
+use scaikey_auth::config::Algorithm;
 use scaikey_auth::error::{BoxError, InvalidToken};
 use scaikey_auth::exchange::{PkceVerifier, SealingKeys};
 use scaikey_auth::testing::{Fault, ManualClock, ProviderEndpoint, User};
@@ -413,6 +414,30 @@ async fn large_tokens_use_several_cookies() {
     assert_eq!(browser.get("/me").await.body, "bob-id ");
     let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
     assert_eq!((out.status, browser.cookie_names().len()), (204, 0));
+}
+
+#[tokio::test]
+async fn sessions_hold_tokens_of_ml_dsa() {
+    use Algorithm::{MLDSA44, MLDSA65, MLDSA87};
+    for algorithm in [MLDSA44, MLDSA65, MLDSA87] {
+        let env = Setup { algorithms: vec![algorithm], ..Setup::with_sessions() }.build().await;
+        let browser = env.visitor();
+        let arrived = env.sign_in(&browser).await;
+        assert_eq!((arrived.status, arrived.header("location")), (303, "/me"), "{arrived:?}");
+        let cookies = browser.session_cookies().len();
+        assert!((2..=4).contains(&cookies), "{algorithm}: {cookies} cookies");
+        assert_eq!(browser.get("/me").await.body, "bob-id ", "{algorithm}");
+        env.clock.advance(MINUTE * 52);
+        assert_eq!(browser.get("/me").await.status, 200, "{algorithm}: renewed");
+        let out = browser.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
+        assert_eq!((out.status, browser.session_cookies().len()), (204, 0));
+        // The `at_hash` of the ID token is that of another access token.
+        let other = env.provider.token().subject("bob-id").sign();
+        env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("access_token", other));
+        let refused = env.sign_in(&env.visitor()).await;
+        let location = refused.header("location");
+        assert!(location.contains("invalid_grant"), "{algorithm}: {location}");
+    }
 }
 
 #[tokio::test]
