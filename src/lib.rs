@@ -109,7 +109,7 @@
 //! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes; enables `exchange` |
 //! | `reqwest-middleware` | no | [`OutboundLayer::reqwest_client`](outbound::OutboundLayer::reqwest_client): a `reqwest` client whose requests carry tokens; enables `exchange` |
 //! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
-//! | `jwe` | no | encrypted tokens: a signed JWT inside a JWE |
+//! | `jwe` | no | encrypted tokens, a signed JWT inside a JWE: [`DecryptionKeys`](config::DecryptionKeys), [`IssuerConfig::decrypt`] |
 //! | `josekit` | no | keys of encrypted tokens that are in an OpenSSL engine or a hardware module; enables `jwe`. This feature, and only this one, links OpenSSL |
 //! | `spiffe` | no | JWT-SVIDs from the SPIFFE Workload API, to authenticate this service and for exchanges; enables `exchange` |
 //! | `jsonwebtoken` | no | conversions from and to the types of the crate `jsonwebtoken` 12: [`IssuerConfig::jwk_set`], [`AuthContext::token_data`]. None of its back ends is used. Not covered by the [version policy](manual::contributing#version-policy) |

@@ -8,6 +8,7 @@
 //!
 //! See also: [manual::request](crate::manual::request).
 
+mod encrypted;
 mod groups;
 mod headers;
 mod id_token;
@@ -28,6 +29,7 @@ pub use opaque::{IntrospectedTokens, IntrospectedTokensStats, OpaqueTokens};
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
+pub(crate) use encrypted::no_keys;
 pub(crate) use id_token::{
     ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse, verify_id_token,
 };

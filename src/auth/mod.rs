@@ -22,7 +22,7 @@ use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
 use crate::validator::{
-    Credentials, IntrospectedTokens, SessionIdToken, TokenValidator, VerifiedTokens,
+    Credentials, IntrospectedTokens, SessionIdToken, TokenValidator, VerifiedTokens, no_keys,
 };
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
@@ -578,6 +578,7 @@ impl Auth {
         let found = validators.find(|validator| validator.accepts(presented));
         found.ok_or_else(|| match presented.check() {
             Err(error) => error,
+            Ok(()) if presented.is_jwe_shaped() => no_keys().into(),
             Ok(()) => InvalidToken::Unrecognised.into(),
         })
     }

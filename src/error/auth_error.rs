@@ -201,6 +201,15 @@ pub enum InvalidToken {
     /// (`token_revoked`).
     #[error("revoked")]
     Revoked,
+    /// The token is encrypted (JWE, RFC 7516), and cannot be opened: this service has no key for it, or it was
+    /// altered after it was encrypted.
+    #[error("cannot be decrypted: {0}")]
+    Decryption(&'static str),
+    /// The token is not encrypted, but its issuer has decryption keys
+    /// ([`IssuerConfig::decrypt`](crate::IssuerConfig::decrypt)). Let the provider encrypt the tokens for this
+    /// service, or accept both kinds ([`also_unencrypted`](crate::IssuerConfig::also_unencrypted)).
+    #[error("not encrypted")]
+    Unencrypted,
     /// The tenant in `iss` differs from the tenant claim.
     #[error("tenant does not belong to the issuer")]
     IssuerTenant,
@@ -226,6 +235,8 @@ impl InvalidToken {
             Self::Signature => "token_signature",
             Self::Unproven => "token_unproven",
             Self::Revoked => "token_revoked",
+            Self::Decryption(_) => "token_decryption",
+            Self::Unencrypted => "token_unencrypted",
             Self::IssuerTenant => "token_issuer_tenant",
             Self::Unrecognised => "token_unrecognised",
         }
@@ -244,7 +255,12 @@ impl InvalidToken {
             Self::Algorithm => "alg",
             Self::Type => "typ",
             Self::Key => "kid",
-            Self::Malformed(_) | Self::Signature | Self::Revoked | Self::Unrecognised => "",
+            Self::Malformed(_)
+            | Self::Signature
+            | Self::Decryption(_)
+            | Self::Unencrypted
+            | Self::Revoked
+            | Self::Unrecognised => "",
         }
     }
 }

@@ -36,6 +36,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, SystemClock};
+#[cfg(feature = "jwe")]
+use crate::config::DecryptionKeys;
 use crate::config::{
     Algorithm, AuthConfig, ConfigError, Fault, IssuerConfig, JwksSettings, KeySetForm, PlainHttp,
     Route,
@@ -166,6 +168,9 @@ impl Generation {
 struct IssuerList {
     by_name: HashMap<Arc<str>, Arc<Issuer>>,
     templates: Vec<Arc<IssuerTemplate>>,
+    /// The decryption keys of all issuers, each once.
+    #[cfg(feature = "jwe")]
+    decryption_keys: Arc<[DecryptionKeys]>,
 }
 
 impl Issuers {
@@ -384,8 +389,24 @@ impl Issuers {
         self.0.list.rcu(|list| {
             let mut list = IssuerList::clone(list);
             edit(&mut list);
+            #[cfg(feature = "jwe")]
+            list.collect_decryption_keys();
             list
         })
+    }
+
+    /// Returns the decryption keys of all issuers. They are needed before the issuer of a token is known.
+    #[cfg(feature = "jwe")]
+    pub(crate) fn decryption_keys(&self) -> Arc<[DecryptionKeys]> {
+        self.0.list.load().decryption_keys.clone()
+    }
+
+    /// Returns whether an issuer has decryption keys.
+    pub(crate) fn can_decrypt(&self) -> bool {
+        #[cfg(feature = "jwe")]
+        return !self.0.list.load().decryption_keys.is_empty();
+        #[cfg(not(feature = "jwe"))]
+        false
     }
 
     /// Returns the current generation. Read it before [`find`](Self::find): a token verified with that issuer
@@ -400,6 +421,19 @@ impl Issuers {
 }
 
 impl IssuerList {
+    #[cfg(feature = "jwe")]
+    fn collect_decryption_keys(&mut self) {
+        let issuers = self.by_name.values().map(|issuer| &*issuer.rules);
+        let rules = issuers.chain(self.templates.iter().map(|template| template.rules()));
+        let mut sets: Vec<DecryptionKeys> = Vec::new();
+        for set in rules.flat_map(|rules| &rules.config.decryption.keys) {
+            if !sets.contains(set) {
+                sets.push(set.clone());
+            }
+        }
+        self.decryption_keys = sets.into();
+    }
+
     fn contains(&self, name: &str) -> bool {
         let matches = |template: &Arc<IssuerTemplate>| template.tenant_in(name).is_some();
         self.by_name.contains_key(name) || self.templates.iter().any(matches)

@@ -1,10 +1,11 @@
 //! [`JwksValidator`]: verifies signed JWTs against the keys that their issuers publish.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+use super::encrypted::{self, Opened};
 use super::groups::{GroupRequest, GroupSource, MonitoredSource};
 use super::headers::HeaderCache;
 use super::jws::{Header, Jws, document};
@@ -28,7 +29,9 @@ use crate::support::telemetry;
 /// The validator can be used on its own, without the layer and without a tenant store. It checks a token in
 /// this order, cheap rules first:
 ///
-/// 1. size and shape;
+/// 1. size and shape; an encrypted token is decrypted with the keys of its issuer
+///    ([`IssuerConfig::decrypt`](crate::IssuerConfig::decrypt)), and the token inside must pass all of the
+///    following;
 /// 2. the header: a known algorithm, no `crit`;
 /// 3. `iss` is a configured issuer, which allows the algorithm and `typ`;
 /// 4. `aud` names this service;
@@ -169,9 +172,13 @@ impl JwksValidator {
         &self.verified_tokens
     }
 
-    /// Verifies a token with the cached keys.
-    fn verify(&self, credentials: &Credentials<'_>) -> Verification<Verified> {
-        let error = match self.check(credentials) {
+    /// Verifies a token with the cached keys. An encrypted one is decrypted once, into `opened`.
+    fn verify(
+        &self,
+        credentials: &Credentials<'_>,
+        opened: &OnceLock<Opened>,
+    ) -> Verification<Verified> {
+        let error = match self.check(credentials, opened) {
             Ok(verification) => return verification,
             // Invalid characters are searched for only here: a token with one cannot be parsed. (If the
             // claims are refused, the signature is never decoded, and an invalid character in it is not
@@ -187,10 +194,14 @@ impl JwksValidator {
 
     /// Applies all rules. A rule whose result may change over time must also be part of the check of a
     /// cached token, in [`VerifiedTokens`].
-    fn check(&self, credentials: &Credentials<'_>) -> Result<Verification<Verified>, InvalidToken> {
+    fn check(
+        &self,
+        credentials: &Credentials<'_>,
+        opened: &OnceLock<Opened>,
+    ) -> Result<Verification<Verified>, InvalidToken> {
         let (token, allows_bound) = (credentials.token_bytes(), credentials.allows_bound());
         // Checked before the cache lookup, whose MAC costs more for a longer token.
-        if token.len() > self.max_token_bytes {
+        if token.len() > self.max_token_bytes && !self.may_be_longer(credentials) {
             return Err(InvalidToken::Malformed("the token is too long"));
         }
         let generation = self.issuers.generation();
@@ -203,6 +214,11 @@ impl JwksValidator {
             Err(miss) => miss,
         };
         let now = self.clock.now();
+        let opened = match credentials.is_jwe_shaped() {
+            true => Some(self.opened(token, opened)?),
+            false => None,
+        };
+        let token = opened.map_or(token, |opened| &opened.token);
         let jws = &Jws::split(token, self.max_token_bytes)?;
         let header = self.headers.get(jws)?;
         let document = document(jws.payload()?)?;
@@ -214,6 +230,7 @@ impl JwksValidator {
         let issuer = match self.issuers.find(iss) {
             IssuerLookup::Found(issuer) => issuer,
             IssuerLookup::NotOpen(template, tenant) => {
+                encrypted::check(opened, std::iter::once(template.rules()), &*self.clock)?;
                 // Checked first: only a token without other faults may cause a call of the resolver.
                 rules::check(claims, &header, template.rules(), Some(&tenant), now, allows_bound)?;
                 let is_vouched = is_vouched(&template, &tenant, jws, &header, now)?;
@@ -224,6 +241,7 @@ impl JwksValidator {
                 return Err(InvalidToken::Issuer);
             }
         };
+        encrypted::check(opened, issuer.all_rules(), &*self.clock)?;
         let rules = &issuer.rules;
         let own_tenant = issuer.tenant.as_ref();
         let mut lifetime = rules::check(claims, &header, rules, own_tenant, now, allows_bound)?;
@@ -276,6 +294,28 @@ impl JwksValidator {
         Ok(Verification::Done(Ok(verified)))
     }
 
+    /// Returns whether a token that is too long for a signed one is an encrypted one that is not too long.
+    fn may_be_longer(&self, credentials: &Credentials<'_>) -> bool {
+        credentials.token_bytes().len() <= encrypted::max_encrypted(self.max_token_bytes)
+            && credentials.is_jwe_shaped()
+    }
+
+    /// Returns the decrypted token. Decrypts it, if that was not done yet.
+    fn opened<'o>(
+        &self,
+        token: &[u8],
+        opened: &'o OnceLock<Opened>,
+    ) -> Result<&'o Opened, InvalidToken> {
+        match opened.get() {
+            Some(opened) => Ok(opened),
+            None => {
+                let new =
+                    encrypted::open(token, &self.issuers, self.max_token_bytes, &*self.clock)?;
+                Ok(opened.get_or_init(|| new))
+            }
+        }
+    }
+
     /// Caches a token whose groups are known now.
     fn insert(&self, token: WithoutGroups, complete: Identity) -> Identity {
         let WithoutGroups { miss, lifetime, lease, .. } = token;
@@ -311,13 +351,14 @@ fn is_vouched(
 
 #[async_trait]
 impl TokenValidator for JwksValidator {
-    /// Returns whether the token has three parts. Its `iss` is checked later.
+    /// Returns whether the token has three parts, or five if an issuer has decryption keys. Its `iss` is checked
+    /// later.
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
-        presented.is_jws_shaped()
+        presented.is_jws_shaped() || (presented.is_jwe_shaped() && self.issuers.can_decrypt())
     }
 
     fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
-        let token = match self.verify(presented).try_finish()? {
+        let token = match self.verify(presented, &OnceLock::new()).try_finish()? {
             Ok(Verified::Complete(identity)) => return Some(Ok(identity)),
             Ok(Verified::NeedsGroups(token)) => token,
             Err(error) => return Some(Err(error)),
@@ -328,7 +369,8 @@ impl TokenValidator for JwksValidator {
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
-        let token = match finish(|| self.verify(presented)).await? {
+        let opened = OnceLock::new();
+        let token = match finish(|| self.verify(presented, &opened)).await? {
             Verified::Complete(identity) => return Ok(identity),
             Verified::NeedsGroups(token) => token,
         };

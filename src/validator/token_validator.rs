@@ -90,6 +90,12 @@ impl<'r> Credentials<'r> {
         let mut dots = memchr::memchr_iter(b'.', self.token);
         matches!((dots.next(), dots.next(), dots.next()), (Some(_), Some(_), None))
     }
+
+    /// Returns whether the token has the five parts of an encrypted one (RFC 7516 §3.1). Decodes nothing.
+    pub fn is_jwe_shaped(&self) -> bool {
+        // A longer token is not searched to its end.
+        memchr::memchr_iter(b'.', self.token).take(5).count() == 4
+    }
 }
 
 fn is_b64token(byte: u8) -> bool {

@@ -213,6 +213,8 @@ async fn no_challenge_parameter_occurs_twice() {
         InvalidToken::Signature,
         InvalidToken::Unproven,
         InvalidToken::Revoked,
+        InvalidToken::Decryption("why"),
+        InvalidToken::Unencrypted,
         InvalidToken::IssuerTenant,
         InvalidToken::Unrecognised,
     ];
