@@ -91,6 +91,41 @@ impl DecryptionKeys {
         Ok(Self(Arc::new(Inner { keys: ArcSwap::from_pointee(keys), file })))
     }
 
+    /// Uses a private key that this process need not have: a decrypter of the crate `josekit`, which may call an
+    /// OpenSSL engine, a hardware module or a key management service.
+    ///
+    /// The decrypter does the key management only: it returns the content encryption key of a token
+    /// (`JweDecrypter::decrypt`). All checks of the header, the decryption of the content and its tag are those of
+    /// this crate. It is called synchronously for each new token, on the thread of the request, so it must answer in
+    /// about a millisecond.
+    ///
+    /// With this feature, and only with it, the program links OpenSSL.
+    ///
+    /// # Errors
+    /// If the algorithm of the decrypter is not one of [those above](Self), such as `RSA1_5`, `dir` or `PBES2`, or if
+    /// it has no key id.
+    ///
+    /// ```
+    /// use josekit::jwe::RSA_OAEP_256;
+    /// use scaikey_auth::config::DecryptionKeys;
+    ///
+    /// fn keys(pem: &[u8]) -> Result<DecryptionKeys, Box<dyn std::error::Error>> {
+    ///     let mut decrypter = RSA_OAEP_256.decrypter_from_pem(pem)?;
+    ///     decrypter.set_key_id("2026-11");
+    ///     Ok(DecryptionKeys::josekit(decrypter)?)
+    /// }
+    /// assert!(keys(b"").is_err());
+    /// ```
+    #[cfg(feature = "josekit")]
+    pub fn josekit(
+        decrypter: impl josekit::jwe::JweDecrypter + 'static,
+    ) -> Result<Self, InvalidDecryptionKeys> {
+        let key = DecryptionKey::of_decrypter(Box::new(decrypter));
+        let key = key.map_err(|problem| InvalidDecryptionKeys { problem })?;
+        let keys = ArcSwap::from_pointee(vec![Arc::new(key)]);
+        Ok(Self(Arc::new(Inner { keys, file: None })))
+    }
+
     /// Returns the keys in force. Reads their file again, if that is due by `clock`.
     pub(crate) fn current(&self, clock: &dyn Clock) -> Guard<Arc<KeyList>> {
         let Inner { keys, file } = &*self.0;

@@ -14,6 +14,7 @@ mod endpoints;
 mod exchange;
 mod fuzz_replay;
 mod grpc;
+mod jwe;
 mod keys;
 mod manual;
 mod outbound;

@@ -4,6 +4,7 @@
 
 pub(crate) mod files;
 pub(crate) mod http;
+pub(crate) mod jwe;
 mod log;
 mod metrics;
 pub(crate) mod process;

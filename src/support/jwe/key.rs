@@ -8,6 +8,8 @@ use aws_lc_rs::rsa::{
     KeyPair, KeyPairComponents, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm,
     OaepPrivateDecryptingKey, PrivateDecryptingKey, PublicKeyComponents,
 };
+#[cfg(feature = "josekit")]
+use josekit::jwe::JweDecrypter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -62,7 +64,7 @@ impl KeyAlgorithm {
 pub(crate) struct DecryptionKey {
     kid: Box<str>,
     algorithm: KeyAlgorithm,
-    /// The public key as a JWK.
+    /// The public key as a JWK; null if it is not known.
     public: Value,
     pub(super) private: PrivateKey,
 }
@@ -71,6 +73,9 @@ pub(crate) struct DecryptionKey {
 pub(super) enum PrivateKey {
     Rsa(Box<OaepPrivateDecryptingKey>, &'static OaepAlgorithm),
     Ecdh(Curve, Box<agreement::PrivateKey>),
+    /// A key that this crate does not have: only its owner can use it.
+    #[cfg(feature = "josekit")]
+    Josekit(Box<dyn JweDecrypter>),
 }
 
 /// A curve of ECDH-ES keys (RFC 7518 §6.2.1.1, RFC 8037 §2).
@@ -189,6 +194,9 @@ pub(crate) fn parse_keys(text: &str) -> Result<Vec<DecryptionKey>, String> {
     Ok(parsed)
 }
 
+#[cfg(feature = "josekit")]
+const ALGORITHMS: &str = "use RSA-OAEP-256, RSA-OAEP, ECDH-ES, ECDH-ES+A128KW or ECDH-ES+A256KW";
+
 const NOT_A_SET: &str = "are neither a JWK Set nor a JWK in JSON (RFC 7517): give the private keys in this form, as text or by the path of a file";
 
 fn parse_key(text: &str, nth: usize) -> Result<DecryptionKey, String> {
@@ -243,22 +251,37 @@ impl DecryptionKey {
         Ok(Self { kid: kid.into(), algorithm, public, private })
     }
 
+    /// Creates a key from a decrypter of the user. The error contains the problem and the remedy.
+    #[cfg(feature = "josekit")]
+    pub(crate) fn of_decrypter(decrypter: Box<dyn JweDecrypter>) -> Result<Self, String> {
+        let name = decrypter.algorithm().name();
+        let algorithm = KeyAlgorithm::from_name(name).ok_or_else(|| {
+            format!("contain a decrypter for {name:.40?}, which is not supported: {ALGORITHMS}")
+        })?;
+        let kid = decrypter.key_id().filter(|kid| !kid.is_empty() && kid.len() <= MAX_KID);
+        let kid: Box<str> = kid.map(Into::into).ok_or(
+            "contain a decrypter without a key id of at most 256 bytes, by which tokens name it: set it with `set_key_id`",
+        )?;
+        let private = PrivateKey::Josekit(decrypter);
+        Ok(Self { kid, algorithm, public: Value::Null, private })
+    }
+
     pub(crate) fn kid(&self) -> &str {
         &self.kid
     }
 
     /// Returns whether two keys are the same, even if they were read twice.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other) || self.public == other.public
+        std::ptr::eq(self, other) || (!self.public.is_null() && self.public == other.public)
     }
 
     pub(crate) fn algorithm(&self) -> KeyAlgorithm {
         self.algorithm
     }
 
-    /// Returns the public key as a JWK, with `kid`, `alg` and `use`.
-    pub(crate) fn public_jwk(&self) -> &Value {
-        &self.public
+    /// Returns the public key as a JWK, with `kid`, `alg` and `use`, if it is known.
+    pub(crate) fn public_jwk(&self) -> Option<&Value> {
+        Some(&self.public).filter(|jwk| !jwk.is_null())
     }
 }
 

@@ -4,10 +4,16 @@ use aws_lc_rs::agreement::{self, UnparsedPublicKey};
 use aws_lc_rs::digest;
 use aws_lc_rs::key_wrap::{AES_128, AES_256, AesBlockCipher, AesKek, KeyWrap};
 use aws_lc_rs::rsa::{OaepAlgorithm, OaepPrivateDecryptingKey};
+#[cfg(feature = "josekit")]
+use josekit::jwe::{JweContentEncryption, JweDecrypter, JweHeader};
 use zeroize::Zeroizing;
 
+#[cfg(feature = "josekit")]
+use super::content::ContentEncryption;
 use super::key::{Curve, KeyAlgorithm, PrivateKey};
 use super::{Agreement, DecryptionKey, Header, Jwe};
+#[cfg(feature = "josekit")]
+use crate::support::base64url;
 
 /// The number of bytes that key wrapping adds (RFC 3394 §2.2.1).
 const WRAP: usize = 8;
@@ -19,14 +25,35 @@ impl DecryptionKey {
         match &self.private {
             PrivateKey::Rsa(..) => curve.is_none(),
             PrivateKey::Ecdh(own, _) => curve == Some(*own),
+            #[cfg(feature = "josekit")]
+            PrivateKey::Josekit(_) => curve.is_some() != self.algorithm().is_rsa(),
         }
     }
 
     /// Returns the content encryption key of a token, or `None` if it cannot be found out.
     pub(super) fn content_key(&self, jwe: &Jwe<'_>) -> Option<Zeroizing<Vec<u8>>> {
+        // Checked first, because the private operation is expensive.
+        if !jwe.header.fits(jwe.encrypted_key.len()) {
+            return None;
+        }
         match &self.private {
             PrivateKey::Rsa(key, padding) => rsa_oaep(key, padding, &jwe.encrypted_key),
             PrivateKey::Ecdh(_, key) => ecdh_es(key, &jwe.header, &jwe.encrypted_key),
+            #[cfg(feature = "josekit")]
+            PrivateKey::Josekit(key) => josekit(&**key, jwe),
+        }
+    }
+}
+
+impl Header {
+    /// Returns whether an encrypted key can have this length, in bytes.
+    fn fits(&self, length: usize) -> bool {
+        match self.algorithm {
+            KeyAlgorithm::RsaOaep | KeyAlgorithm::RsaOaep256 => length > 0,
+            KeyAlgorithm::EcdhEs => length == 0,
+            KeyAlgorithm::EcdhEsA128Kw | KeyAlgorithm::EcdhEsA256Kw => {
+                length == self.encryption.key_length() + WRAP
+            }
         }
     }
 }
@@ -36,7 +63,6 @@ fn rsa_oaep(
     padding: &'static OaepAlgorithm,
     encrypted: &[u8],
 ) -> Option<Zeroizing<Vec<u8>>> {
-    // Checked first, because the private operation is expensive.
     if encrypted.len() != key.key_size_bytes() {
         return None;
     }
@@ -52,15 +78,11 @@ fn ecdh_es(
     header: &Header,
     encrypted: &[u8],
 ) -> Option<Zeroizing<Vec<u8>>> {
-    let content_length = header.encryption.key_length();
     let (wrap, length) = match header.algorithm {
         KeyAlgorithm::EcdhEsA128Kw => (Some(&AES_128), 16),
         KeyAlgorithm::EcdhEsA256Kw => (Some(&AES_256), 32),
-        _ => (None, content_length),
+        _ => (None, header.encryption.key_length()),
     };
-    if encrypted.len() != wrap.map_or(0, |_| content_length + WRAP) {
-        return None;
-    }
     let (_, point) = header.agreement.epk.as_ref()?;
     // The library refuses a point that is not on the curve of the key (RFC 7748 §6.1 for X25519: a result of zero).
     let point = UnparsedPublicKey::new(key.algorithm(), point);
@@ -72,6 +94,22 @@ fn ecdh_es(
         None => agreed.ok(),
         Some(cipher) => unwrap(cipher, &*agreed.ok()?, encrypted),
     }
+}
+
+/// Asks a decrypter of the user for the content key. It gets the header as sent, after all checks.
+#[cfg(feature = "josekit")]
+fn josekit(key: &dyn JweDecrypter, jwe: &Jwe<'_>) -> Option<Zeroizing<Vec<u8>>> {
+    use josekit::jwe::enc;
+    let encryption: &dyn JweContentEncryption = match jwe.header.encryption {
+        ContentEncryption::A128Gcm => &enc::A128GCM,
+        ContentEncryption::A256Gcm => &enc::A256GCM,
+        ContentEncryption::A128CbcHs256 => &enc::A128CBC_HS256,
+        ContentEncryption::A256CbcHs512 => &enc::A256CBC_HS512,
+    };
+    let header = JweHeader::from_bytes(&base64url::decode(jwe.content.authenticated)?).ok()?;
+    let encrypted = Some(&*jwe.encrypted_key).filter(|key| !key.is_empty());
+    let content_key = key.decrypt(encrypted, encryption, &header).ok()?;
+    Some(Zeroizing::new(content_key.into_owned()))
 }
 
 fn unwrap(
