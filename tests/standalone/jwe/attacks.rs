@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::{Service, error};
 use crate::support::jwe::{ENCRYPTIONS, KeyPair};
 
 /// Returns the five parts of a token.
 fn parts(token: &str) -> Vec<Vec<u8>> {
-    token
-        .split('.')
-        .map(|part| josekit::util::decode_base64_urlsafe_no_pad(part).unwrap())
-        .collect()
+    token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect()
 }
 
 fn join(parts: &[Vec<u8>]) -> String {
-    let encoded = parts.iter().map(josekit::util::encode_base64_urlsafe_nopad);
+    let encoded = parts.iter().map(|part| URL_SAFE_NO_PAD.encode(part));
     encoded.collect::<Vec<_>>().join(".")
 }
 
