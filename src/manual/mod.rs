@@ -71,6 +71,7 @@
 //! | discovery, metadata | [`P_DISCOVERY_URL`](operating#environment-variables), [four questions](providers#not-listed-four-questions) |
 //! | DPoP, mTLS, proof of possession | [step 10](request), [`ProofVerifier`](crate::proof::ProofVerifier) |
 //! | e-mail | [participants](tenants#participants), [an identity](request#where-an-identity-comes-from) |
+//! | encrypted token, JWE | [encrypted tokens](request#encrypted-tokens), [threats](threats#encrypted-tokens-feature-jwe) |
 //! | Entra ID, Azure | [Microsoft Entra ID](providers#microsoft-entra-id), [on-behalf-of](exchange#microsoft-entra-id), [missing groups](request#groups-that-a-token-leaves-out) |
 //! | error format, problem+json | [answers](request#answers), [`ErrorResponse`](crate::error::ErrorResponse) |
 //! | error page, failure page | [error pages](endpoints#error-pages) |

@@ -266,7 +266,7 @@ async fn issuers_with_keys_come_and_go() {
 fn permission_without_keys_is_a_fault() {
     let issuer = IssuerConfig::new("https://a.example").also_unencrypted();
     let error = Auth::builder().issuer(issuer).audience("a").build().unwrap_err();
-    assert!(error.to_string().contains("also_unencrypted: has no effect"), "{error}");
+    assert!(error.to_string().contains("also_unencrypted has no effect"), "{error}");
 }
 
 #[test]
