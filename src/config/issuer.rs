@@ -493,7 +493,7 @@ impl IssuerConfig {
     }
 
     /// Also accepts unencrypted tokens of an issuer with [decryption keys](Self::decrypt), for the time in which
-    /// the provider begins to encrypt. Default: they are refused, as RFC 9068 §4 requires.
+    /// the provider begins to encrypt. Default: they are refused, as RFC 9068 §4 recommends.
     ///
     /// **What it costs.** A client that gets an unencrypted token can read its claims, and nobody notices that the
     /// provider has stopped encrypting.
