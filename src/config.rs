@@ -15,7 +15,7 @@ mod decryption_keys;
 mod endpoints;
 mod env;
 pub(crate) mod fault;
-mod introspection;
+pub(crate) mod introspection;
 pub(crate) mod issuer;
 mod issuer_file;
 #[cfg(feature = "jsonwebtoken")]
@@ -47,8 +47,7 @@ pub(crate) use auth_config::{AuthConfig, environment_variable};
 #[cfg(feature = "jwe")]
 pub(crate) use decryption_keys::Decryption;
 pub(crate) use fault::ConfigError;
-pub use introspection::SignedAnswers;
-pub(crate) use introspection::{IntrospectionSettings, overlap};
+pub(crate) use introspection::{IntrospectionSettings, SignedAnswers, overlap};
 #[cfg(feature = "endpoints")]
 pub(crate) use issuer::is_public_url;
 pub(crate) use issuer::{

@@ -19,7 +19,6 @@
 //! The manual explains how the parts work together: [`manual::exchange`](crate::manual::exchange).
 
 mod authorize;
-mod breaker;
 mod builder;
 pub(crate) mod cache;
 mod cached;

@@ -6,7 +6,7 @@
 //! [`IntrospectedTokens`] is the cache of its answers. [`GroupSource`] fetches groups that a token lacks.
 //! [`insecure_decode_claims`] decodes a token without verifying it, for debugging.
 //!
-//! See also: [manual::request](crate::manual::request).
+//! See also: [manual::request](crate::manual::request), [manual::opaque](crate::manual::opaque).
 
 mod encrypted;
 mod groups;
@@ -22,7 +22,7 @@ pub(crate) mod token_validator;
 mod verification;
 mod verified;
 
-pub use crate::config::SignedAnswers;
+pub use crate::config::introspection::SignedAnswers;
 pub use groups::{GroupRequest, GroupSource};
 pub use jwks::insecure_decode_claims;
 pub use opaque::{IntrospectedTokens, IntrospectedTokensStats, OpaqueTokens};

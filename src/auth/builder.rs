@@ -14,7 +14,7 @@ use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tenant::{CachedTenants, SqlTenants};
-use crate::validator::opaque;
+use crate::validator::opaque::{self, OpaqueValidator};
 use crate::validator::{
     GroupSource, IntrospectedTokens, JwksValidator, OpaqueTokens, SyntaxChecked, TokenValidator,
 };
@@ -245,7 +245,7 @@ impl AuthBuilder {
 
     /// Accepts opaque tokens of a configured issuer, about which its introspection endpoint is asked (RFC 7662).
     /// May be repeated, for other issuers. Default: none. Mock mode does not use it. See [`OpaqueTokens`] for the
-    /// rules, and the page [opaque tokens](crate::manual::request#opaque-tokens).
+    /// rules, and the page [opaque tokens](crate::manual::opaque).
     ///
     /// They are found by their prefix, or by having no dots as JWTs have, and come after your own
     /// [validators](Self::validator) and before JWTs. An issuer that is [added](crate::issuer::Issuers::add) while the service runs
@@ -337,6 +337,10 @@ impl AuthBuilder {
         let issuers = jwks.issuers().clone();
         let verified_tokens = jwks.verified_tokens().clone();
         let introspected_tokens = IntrospectedTokens::new(!self.opaque_tokens.is_empty());
+        let opaque = (!self.opaque_tokens.is_empty()).then(|| {
+            let (clock, tokens) = (clock.clone(), introspected_tokens.clone());
+            Arc::new(OpaqueValidator::new(self.opaque_tokens, issuers.clone(), clock, tokens))
+        });
         for (template, resolver) in tenant_issuers {
             issuers.add_tenant_issuers(template, resolver)?;
         }
@@ -358,7 +362,7 @@ impl AuthBuilder {
             Some(tenants) => tenants,
             None => configured_tenants(&config)?,
         };
-        validators.extend(built_in_validators(&config, jwks, &clock));
+        validators.extend(built_in_validators(&config, jwks, opaque.clone(), &clock));
         config.notices.extend(config.doubtful_settings());
         let names: Vec<_> = config.issuers.iter().map(IssuerConfig::expected).collect();
         telemetry::configured(
@@ -374,6 +378,7 @@ impl AuthBuilder {
             issuers,
             verified_tokens,
             introspected_tokens,
+            opaque: opaque.filter(|_| config.mode != AuthMode::Mock),
             proofs: ProofVerifiers(proofs),
             admission: AdmissionChecks::new(admission),
             tenants,
@@ -392,10 +397,13 @@ impl AuthBuilder {
 fn built_in_validators(
     config: &AuthConfig,
     jwks: Arc<JwksValidator>,
+    opaque: Option<Arc<OpaqueValidator>>,
     clock: &Arc<dyn Clock>,
 ) -> Vec<Arc<dyn TokenValidator>> {
+    let opaque = opaque.into_iter().map(|opaque| opaque as Arc<dyn TokenValidator>);
+    let real = || opaque.chain([jwks as Arc<dyn TokenValidator>]);
     match config.mode {
-        AuthMode::ScaiKey => vec![jwks],
+        AuthMode::ScaiKey => real().collect(),
         #[cfg(feature = "mock")]
         AuthMode::Mock => {
             let mock =
@@ -406,7 +414,9 @@ fn built_in_validators(
         AuthMode::Hybrid => {
             let mock =
                 crate::validator::MockValidator::for_prefixed_tokens(&config.mock, clock.clone());
-            vec![jwks, Arc::new(SyntaxChecked(mock))]
+            // First, because opaque tokens without a prefix include mock tokens.
+            let mock: Arc<dyn TokenValidator> = Arc::new(SyntaxChecked(mock));
+            [mock].into_iter().chain(real()).collect()
         }
         // Unreachable: the configuration check rejects these modes without the feature.
         #[cfg(not(feature = "mock"))]

@@ -21,6 +21,7 @@ use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
+use crate::validator::opaque::OpaqueValidator;
 use crate::validator::{
     Credentials, IntrospectedTokens, SessionIdToken, TokenValidator, VerifiedTokens, no_keys,
 };
@@ -198,6 +199,8 @@ struct Inner {
     issuers: Issuers,
     verified_tokens: VerifiedTokens,
     introspected_tokens: IntrospectedTokens,
+    /// The validator of opaque tokens, if any are accepted.
+    opaque: Option<Arc<OpaqueValidator>>,
     proofs: ProofVerifiers,
     admission: AdmissionChecks,
     tenants: Arc<dyn TenantResolver>,
@@ -323,14 +326,21 @@ impl Auth {
         self.0.mode
     }
 
-    /// Waits until the keys of all issuers are fetched. Call it before the service starts, to avoid
-    /// 503 responses to the first requests. Returns immediately in mock mode.
+    /// Waits until the keys of all issuers are fetched, and the URLs of introspection endpoints are known. Call
+    /// it before the service starts, to avoid 503 responses to the first requests. Returns immediately in mock
+    /// mode. It does not call introspection endpoints.
     ///
     /// # Errors
     /// If a provider is unreachable, or answers with 429 or with 503 and `Retry-After`. The service
-    /// may start nevertheless, because the keys are fetched when a token needs them.
+    /// may start nevertheless, because the keys are fetched when a token needs them. Also, if the metadata of an
+    /// issuer with [opaque tokens](AuthBuilder::opaque_tokens) lack `introspection_endpoint`: then no opaque
+    /// token is accepted before that is corrected, and an error is logged.
     pub async fn ready(&self) -> Result<(), AuthError> {
-        self.0.issuers.ready().await
+        self.0.issuers.ready().await?;
+        match &self.0.opaque {
+            Some(opaque) => opaque.ready().await,
+            None => Ok(()),
+        }
     }
 
     /// Authenticates a request as far as possible without waiting.

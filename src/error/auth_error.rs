@@ -103,7 +103,7 @@ pub enum AuthError {
     #[error("{component} unavailable")]
     Unavailable {
         /// The component: `"keys"`, `"issuer"`, `"proof verifier"`, `"admission check"`, `"tenant store"`,
-        /// `"group source"`, `"store of participants"`, `"identity provider"` or `"token store"`. Your own
+        /// `"group source"`, `"introspection endpoint"`, `"store of participants"`, `"identity provider"` or `"token store"`. Your own
         /// validators and proof verifiers may use other names.
         component: &'static str,
         /// The time to wait before a retry. `None` means 1 s.
@@ -213,6 +213,9 @@ pub enum InvalidToken {
     /// The tenant in `iss` differs from the tenant claim.
     #[error("tenant does not belong to the issuer")]
     IssuerTenant,
+    /// The issuer says that this opaque token is not active: it is unknown, expired or revoked (RFC 7662 §2.2).
+    #[error("not active, as its issuer says")]
+    Inactive,
     /// No validator accepts this kind of token.
     #[error("not a token this service accepts")]
     Unrecognised,
@@ -238,6 +241,7 @@ impl InvalidToken {
             Self::Decryption(_) => "token_decryption",
             Self::Unencrypted => "token_unencrypted",
             Self::IssuerTenant => "token_issuer_tenant",
+            Self::Inactive => "token_inactive",
             Self::Unrecognised => "token_unrecognised",
         }
     }
@@ -260,6 +264,7 @@ impl InvalidToken {
             | Self::Decryption(_)
             | Self::Unencrypted
             | Self::Revoked
+            | Self::Inactive
             | Self::Unrecognised => "",
         }
     }

@@ -57,7 +57,7 @@ responses! {
 /// Returns the public part of the refusal for an unavailable component.
 pub(super) fn unavailable(component: &str) -> &'static PublicResponse {
     match component {
-        "keys" | "issuer" => &UNAVAILABLE_KEYS,
+        "keys" | "issuer" | "introspection endpoint" => &UNAVAILABLE_KEYS,
         "tenant store" => &UNAVAILABLE_TENANTS,
         "store of participants" => &UNAVAILABLE_PARTICIPANTS,
         "identity provider" => &UNAVAILABLE_PROVIDER,

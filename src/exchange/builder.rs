@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::breaker::Breakers;
 use super::cache::{ClientFingerprint, MemoryCache, TokenCache};
 use super::cached::CachedExchange;
 use super::contract::{AnswerRules, Relaxed};
@@ -23,6 +22,7 @@ use crate::identity::{ClaimsMapping, InvalidClaimPath};
 use crate::issuer::{
     ClientAuth, HAS_OWN_CLIENT, Http, HttpClient, Issuers, SecretSource, check_ca_file, well_known,
 };
+use crate::support::breaker::Breakers;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
 

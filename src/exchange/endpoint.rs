@@ -8,7 +8,6 @@ use http::StatusCode;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::breaker::{ALL_GRANTS, Breaker, Breakers, Delivery, Permit, Transition};
 use super::builder::Settings;
 use super::contract;
 use super::end_session::EndSessionSearch;
@@ -21,6 +20,7 @@ use crate::identity::TenantId;
 use crate::issuer::{
     ClientAuth, ClientRequest, Endpoints, FetchError, Http, Issuers, Limits, RequestError,
 };
+use crate::support::breaker::{ALL_GRANTS, Breaker, Breakers, Delivery, Permit, Transition};
 use crate::support::retry::Backoff;
 use crate::support::telemetry;
 
@@ -123,8 +123,7 @@ impl TokenEndpoint {
         let url = self.token_url(request.tenant()).await.map_err(not_sent("no_endpoint"))?;
         let breaker = self.breakers.of(url.as_str());
         let grant = (!request.is_from_anonymous_caller()).then_some(name);
-        let permit =
-            breaker.permit(grant, &self.settings.clock).map_err(not_sent("breaker_open"))?;
+        let permit = self.permit(&breaker, grant).map_err(not_sent("breaker_open"))?;
         let fill = |form: &mut Serializer<'_, String>| request.write(form, &self.settings);
         let (delivery, answer) = self.post(&url, permit, fill, request.is_idempotent()).await;
         let token = answer.and_then(|body| self.read(request, &body));
@@ -153,7 +152,7 @@ impl TokenEndpoint {
         };
         let breaker = self.breakers.of(url.as_str());
         // No grant: an anonymous caller may have sent the token.
-        let permit = breaker.permit(None, &self.settings.clock)?;
+        let permit = self.permit(&breaker, None)?;
         let (delivery, answer) = self.post(&url, permit, fill, true).await;
         self.log_outage(&url, &breaker, REVOCATION, delivery, answer.as_ref().err());
         answer.map(drop)
@@ -211,7 +210,7 @@ impl TokenEndpoint {
                 let problem = format!("{url} did not answer within {:?}", self.settings.timeout);
                 (Delivery::NoAnswer, Err(ExchangeError::provider_unavailable(None, problem)))
             });
-        match permit.record(delivery, &outcome) {
+        match permit.record(delivery, counted_failure(&outcome)) {
             Transition::Opened(grant, pause) => {
                 telemetry::token_endpoint_breaker_opened(url.as_str(), grant, pause);
             }
@@ -219,6 +218,18 @@ impl TokenEndpoint {
             Transition::None => {}
         }
         (delivery, outcome)
+    }
+
+    /// Permits a request, unless the breaker is open.
+    fn permit(
+        &self,
+        breaker: &Arc<Breaker>,
+        grant: Option<&'static str>,
+    ) -> Result<Permit, ExchangeError> {
+        breaker.permit(grant, &self.settings.clock).map_err(|wait| {
+            let problem = "requests failed recently, so the circuit breaker is open";
+            ExchangeError::provider_unavailable(Some(wait), problem)
+        })
     }
 
     /// Sends one request. Returns how far it got, and the body of a 200 answer.
@@ -365,7 +376,7 @@ impl TokenEndpoint {
 
     async fn fetch_metadata(&self) -> Result<Endpoints, ExchangeError> {
         let breaker = self.breakers.of(&self.name);
-        let permit = breaker.permit(Some(METADATA), &self.settings.clock)?;
+        let permit = self.permit(&breaker, Some(METADATA))?;
         let limits = Limits { deadline: self.settings.timeout, max_bytes: MAX_BYTES };
         let Settings { plain_http, route, .. } = &self.settings;
         let answer =
@@ -374,9 +385,17 @@ impl TokenEndpoint {
         let answer = answer.unwrap_or_else(|| Err("the metadata did not arrive in time".into()));
         let endpoints =
             answer.map_err(|problem| ExchangeError::provider_unavailable(None, problem));
-        permit.record(Delivery::NoAnswer, &endpoints);
+        permit.record(Delivery::NoAnswer, counted_failure(&endpoints));
         self.log_outage_of(&self.name, &breaker, METADATA, endpoints.as_ref().err());
         endpoints
+    }
+}
+
+/// Returns the `Retry-After` of a failure that counts for the breaker.
+fn counted_failure<T>(outcome: &Result<T, ExchangeError>) -> Option<Option<Duration>> {
+    match outcome {
+        Err(ExchangeError::Unavailable { retry_after, .. }) => Some(*retry_after),
+        _ => None,
     }
 }
 

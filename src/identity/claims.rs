@@ -21,7 +21,8 @@ pub(crate) struct Reading<'r> {
     pub(crate) issuer: Arc<str>,
     pub(crate) mapping: &'r ClaimsMapping,
     pub(crate) provenance: Provenance,
-    /// Whether `client_id` replaces a missing `sub` in a client-credentials token.
+    /// Whether `client_id` replaces a missing `sub` in a client-credentials token, and in an introspection answer
+    /// that names no user.
     pub(crate) legacy_service_tokens: bool,
     /// The ignored claims of the issuer that were logged. `None` logs none as new.
     pub(crate) logged: Option<&'r LoggedOnce>,
@@ -75,12 +76,24 @@ impl Identity {
 impl Reading<'_> {
     /// Reads the identity from the claims in `document`. The identity keeps the document's text.
     pub(crate) fn identity(self, document: Document) -> Result<Identity, InvalidToken> {
+        self.identity_until(document, None)
+    }
+
+    /// Reads the identity as [`identity`](Self::identity) does. Without `exp`, it expires at `default_expiry`.
+    pub(crate) fn identity_until(
+        self,
+        document: Document,
+        default_expiry: Option<SystemTime>,
+    ) -> Result<Identity, InvalidToken> {
         let (claims, mapping) = (document.root(), self.mapping);
         let client_id = first(claims, &mapping.client_id, "client_id")?;
         let client_grant =
             claims.get("token_type").and_then(Value::as_str) == Some("client_credentials");
+        // An introspection answer does not name the grant: its `token_type` is `Bearer` (RFC 7662 §2.2).
+        let names_no_user =
+            || self.provenance == Provenance::Introspected && claims.get("username").is_none();
         let subject = match first(claims, &mapping.subject, "sub")? {
-            None if self.legacy_service_tokens && client_grant => client_id,
+            None if self.legacy_service_tokens && (client_grant || names_no_user()) => client_id,
             subject => subject,
         };
         let subject = subject.filter(|sub| sub.as_str().is_some_and(|sub| !sub.is_empty()));
@@ -95,6 +108,7 @@ impl Reading<'_> {
             None => IdentityKind::User,
         };
         let (issued_at, expires_at) = (date(claims, "iat")?, date(claims, "exp")?);
+        let expires_at = expires_at.or(default_expiry);
         let expires_at = expires_at.ok_or(InvalidToken::MissingClaim("exp"))?;
         let mut names = Names::with_capacity_for(claims, [&mapping.roles, &mapping.groups]);
         self.log_unless(names.add_all(claims, &mapping.roles, &mapping.name_member), "roles");

@@ -72,8 +72,8 @@ pub enum Provenance {
     /// This service verified the signature of a configured issuer, or the service's own validator verified
     /// the token.
     Verified,
-    /// The issuer confirmed an opaque token by introspection (RFC 7662). This crate does not introspect
-    /// yet; your own validator may.
+    /// The issuer confirmed an opaque token by introspection (RFC 7662):
+    /// [`OpaqueTokens`](crate::validator::OpaqueTokens), or your own validator.
     Introspected,
     /// There is no evidence: the identity is made up, for example by mock mode, hybrid mode or
     /// `testing::identity`.

@@ -146,7 +146,7 @@ impl IssuerKeys {
 
     /// Returns the endpoints in the metadata. Waits for the metadata if it is being fetched, or due. Returns
     /// `None` if this issuer keeps no endpoints.
-    pub(super) async fn endpoints(self: &Arc<Self>) -> Option<Arc<Endpoints>> {
+    pub(crate) async fn endpoints(self: &Arc<Self>) -> Option<Arc<Endpoints>> {
         let discovery = self.discovery.as_deref()?;
         if let Some(endpoints) = discovery.endpoints() {
             return Some(endpoints);

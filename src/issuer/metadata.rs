@@ -91,6 +91,7 @@ pub(crate) fn jwks_uri(
 pub(crate) struct Endpoints {
     pub(crate) token: Url,
     pub(crate) revocation: Option<Url>,
+    pub(crate) introspection: Option<Url>,
     pub(crate) authorization: Option<Url>,
     /// Where a browser ends the provider's session (OpenID Connect RP-Initiated Logout §2.1).
     pub(crate) end_session: Option<Url>,
@@ -122,6 +123,7 @@ impl Endpoints {
         Ok(Self {
             token: endpoint("token_endpoint").ok_or(MetadataError::Lacks("token_endpoint"))?,
             revocation: endpoint("revocation_endpoint"),
+            introspection: endpoint("introspection_endpoint"),
             authorization: page("authorization_endpoint"),
             end_session: page("end_session_endpoint"),
             supports_iss_parameter: supports_iss_parameter

@@ -296,6 +296,11 @@ impl Issuers {
         Ok(())
     }
 
+    /// Returns the client for requests to the providers.
+    pub(crate) fn http(&self) -> &Http {
+        &self.0.factory.key_sets.http
+    }
+
     /// Returns the names of the issuers, sorted and without per-tenant issuers.
     pub(crate) fn names(&self) -> Vec<String> {
         let list = self.0.list.load();

@@ -6,7 +6,7 @@
 //!
 //! | you | read |
 //! |---|---|
-//! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`testing`] |
+//! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`opaque`] tokens, [`testing`] |
 //! | sign browsers in | [a whole program](endpoints#a-web-application) with its variables, and the example `web_app`; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
 //! | accept web sockets, streams or gRPC | [streams, also of gRPC](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
@@ -24,6 +24,7 @@
 //! | [`modes`] | [Can I develop without a provider?](modes#the-mock-user) [What keeps the mock user out of production?](modes#how-production-is-protected-from-mocks) [How do I ship a binary that cannot mock?](modes#a-binary-that-cannot-mock) |
 //! | [`request`] | [In which order is a token checked?](request) [Which status and headers does a refusal have?](request#answers) [How do I guard a route by scope, role or MFA?](request#guards) [Where do roles, groups and the tenant come from?](request#where-an-identity-comes-from) [Where in my stack does the layer belong?](request#in-a-stack-of-layers) |
 //! | [`providers`] | [What do I copy for Keycloak, Entra ID, Auth0 or Okta?](providers) [What must I set up there, and not trust?](providers#keycloak) [My provider is not listed: what now?](providers#not-listed-four-questions) |
+//! | [`opaque`] | [How do I accept tokens that are no JWTs?](opaque) [Which tokens are they?](opaque#which-tokens-are-opaque) [How soon does a revocation count?](opaque#how-many-questions-are-asked) [What if the endpoint fails?](opaque#when-the-endpoint-fails) |
 //! | [`tenants`] | [How do I use my own tenant table?](tenants#resolvers) [Can a request name its tenant?](tenants#tenant-in-the-path-or-a-header) [What if each tenant has its own issuer?](tenants#one-issuer-per-tenant) [Where do I keep my users?](tenants#participants) |
 //! | [`endpoints`] | [How do users sign in?](endpoints#browser-sign-in) [What is in the session cookies, and when are they renewed?](endpoints#sessions) [How do users sign out, also at the provider?](endpoints#sign-out-logout) [How does a page without a session lead to the sign-in?](endpoints#pages-without-a-session) [How do I run behind a proxy under a sub-path?](endpoints#behind-a-proxy) [How many attempts may a client make?](endpoints#rate-limits-and-client-addresses) |
 //! | [`outbound`] | [How does a `reqwest` client carry the right token?](outbound#with-reqwest) [As whom does it call?](outbound#choosing-the-token) [Can a token reach another host?](outbound#matching-destinations) [What happens after a 401?](outbound#when-a-service-answers-401) |
@@ -48,7 +49,7 @@
 //! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck) |
 //! | alert, Prometheus | [alerts](deploying#alerts), [metrics](operating#metrics) |
 //! | algorithm, RS256, ES256, EdDSA, ML-DSA (post-quantum) | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
-//! | API key, opaque token | [your own validator](contributing#add-a-validator), [`TokenValidator`](crate::TokenValidator) |
+//! | API key, opaque token, personal access token | of a provider: [opaque tokens](opaque); of your own: [`TokenValidator`](crate::TokenValidator) |
 //! | audience, aud | [your own provider](start#5-your-own-provider), [relaxed rules](request#relaxed-rules) |
 //! | Auth0 | [Auth0](providers#auth0) |
 //! | axum | [start](start#2-the-service), [a layer in a stack](request#in-a-stack-of-layers), [`extract`](crate::extract) |
@@ -85,7 +86,7 @@
 //! | HS256 | [migrating](migrating#hs256) |
 //! | hyper | [start](start#with-hyper), [server limits](operating#server-limits) |
 //! | ID token | [relaxed rules](request#relaxed-rules), [sign-in](endpoints#browser-sign-in) |
-//! | introspection | [the endpoint](endpoints#all-endpoints); opaque tokens of a provider need [your own validator](contributing#add-a-validator) |
+//! | introspection, RFC 7662, RFC 9701 | of a provider's tokens: [opaque tokens](opaque); of this service: [the endpoint](endpoints#all-endpoints) |
 //! | issuer, iss | [your own provider](start#5-your-own-provider), [one issuer per tenant](tenants#one-issuer-per-tenant) |
 //! | JWKS, key set, key rotation | [keys](operating#keys), [step 7](request) |
 //! | JWT | [how a token is checked](request), [from `jsonwebtoken`](migrating#from-jsonwebtoken) |
@@ -113,7 +114,7 @@
 //! | refresh token | [renewal](endpoints#sessions), [used once](exchange#refresh-tokens-are-used-once) |
 //! | registration, user table | [participants](tenants#participants) |
 //! | reqwest | [with reqwest](outbound#with-reqwest); for the requests to the provider: [reaching the provider](operating#reaching-the-provider) |
-//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); access tokens work until they expire, unless an [admission check](crate::admission::AdmissionCheck) refuses them: [not covered](threats#not-covered) |
+//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); opaque tokens: [within 30 s](opaque#how-many-questions-are-asked); JWTs work until they expire, unless an [admission check](crate::admission::AdmissionCheck) refuses them: [not covered](threats#not-covered) |
 //! | role, permission | [guards](request#guards), [roles and groups](request#where-an-identity-comes-from) |
 //! | scope | [guards](request#guards) |
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
@@ -138,6 +139,9 @@ pub mod modes {}
 
 #[doc = include_str!("request.md")]
 pub mod request {}
+
+#[doc = include_str!("opaque.md")]
+pub mod opaque {}
 
 #[doc = include_str!("providers.md")]
 pub mod providers {}

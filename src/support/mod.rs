@@ -29,6 +29,8 @@ pub(crate) mod bounded;
 
 pub(crate) mod retry;
 
+pub(crate) mod breaker;
+
 pub(crate) mod single_flight;
 
 pub(crate) mod seal;

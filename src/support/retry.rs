@@ -139,6 +139,11 @@ impl TokenBucket {
         }
     }
 
+    /// Gives a taken token back.
+    pub(crate) fn give_back(&mut self, rate: Rate) {
+        self.full_at = self.full_at.saturating_sub(rate.period);
+    }
+
     /// Returns whether [`take`](Self::take) would succeed.
     pub(crate) fn has_one(mut self, rate: Rate, now: Duration) -> bool {
         self.take(rate, now).is_ok()
@@ -217,6 +222,16 @@ mod tests {
         for (halves, expected) in [(0, 2), (1, 0), (2, 1), (3, 0), (100, 2), (99, 0), (101, 0)] {
             assert_eq!(took(halves), expected, "after {halves} half seconds");
         }
+    }
+
+    #[test]
+    fn token_given_back_can_be_taken() {
+        let (rate, mut bucket) = (Rate::new(2, SECOND), TokenBucket::default());
+        for _ in 0..100 {
+            assert!(bucket.take(rate, SECOND).is_ok());
+            bucket.give_back(rate);
+        }
+        assert_eq!((0..10).filter(|_| bucket.take(rate, SECOND).is_ok()).count(), 2);
     }
 
     #[test]

@@ -464,6 +464,58 @@ pub(crate) fn token_endpoint_breaker_closed(url: &str) {
     count!("scaikey_auth_token_endpoint_breaker_total", "change" => "closed");
 }
 
+/// Logs and counts a question about an opaque token that was answered. `outcome` is `active`, `inactive`, or
+/// `refused` for an active token that a rule refuses.
+pub(crate) fn introspection_ended(issuer: &str, outcome: &'static str) {
+    tracing::debug!(target: TARGET, issuer, outcome, "opaque token introspected");
+    count!("scaikey_auth_introspections_total", "issuer" => issuer.to_owned(), "outcome" => outcome);
+}
+
+/// Logs and counts a question about an opaque token that has no usable answer. If the failure is new, warns of an
+/// outage, and logs an error about anything that an operator must correct.
+pub(crate) fn introspection_failed(
+    issuer: &str,
+    error: &dyn Display,
+    is_outage: bool,
+    is_new: bool,
+) {
+    match is_outage {
+        true => if_new!(is_new, warn!(issuer, %error, "opaque tokens cannot be checked")),
+        false => if_new!(is_new, error!(issuer, %error, "opaque tokens cannot be checked")),
+    }
+    count!("scaikey_auth_introspections_total", "issuer" => issuer.to_owned(), "outcome" => "failed");
+}
+
+/// Logs that the introspection endpoint answered after a logged failure.
+pub(crate) fn introspection_recovered(issuer: &str) {
+    tracing::info!(target: TARGET, issuer, "opaque tokens can be checked again");
+}
+
+/// Logs and counts a question about an opaque token that was not asked: the budget for unknown tokens is used up
+/// (`over_budget`), or the circuit breaker is open (`breaker_open`). Warns if the caller says that it is new.
+pub(crate) fn introspection_not_sent(issuer: &str, reason: &'static str, is_new: bool) {
+    tracing::debug!(target: TARGET, issuer, reason, "opaque token is not introspected");
+    if is_new {
+        tracing::warn!(target: TARGET, issuer, "requests with unknown opaque tokens get 503: more of them are presented than may be asked about (OpaqueTokens::unknown_tokens)");
+    }
+    count!("scaikey_auth_introspections_not_sent_total", "issuer" => issuer.to_owned(), "reason" => reason);
+}
+
+/// Logs that the circuit breaker of an introspection endpoint opened. Its failures have already been logged.
+pub(crate) fn introspection_breaker_opened(issuer: &str, pause: Duration) {
+    tracing::info!(target: TARGET, issuer, ?pause, "circuit breaker of the introspection endpoint opened");
+}
+
+/// Logs that the circuit breaker of an introspection endpoint closed.
+pub(crate) fn introspection_breaker_closed(issuer: &str) {
+    tracing::debug!(target: TARGET, issuer, "circuit breaker of the introspection endpoint closed");
+}
+
+/// Logs that opaque tokens without an audience are accepted.
+pub(crate) fn missing_audience_accepted(issuer: &str) {
+    tracing::warn!(target: TARGET, issuer, "opaque tokens of this issuer are accepted without an audience (insecure_accept_missing_audience): every service that receives such a token can use it here");
+}
+
 /// Logs and counts a failure of the token cache. Warns if the failure is new.
 pub(crate) fn token_cache_failed(error: &dyn Display, is_new: bool, spends_without_lock: bool) {
     if is_new && spends_without_lock {

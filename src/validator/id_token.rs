@@ -15,7 +15,7 @@ use crate::clock::{Clock, unix_time};
 use crate::config::{Algorithm, AuthConfig};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading, numeric_date, text};
-use crate::issuer::{Issuer, IssuerLookup, Issuers, KeyLease, SignatureCheck};
+use crate::issuer::{Issuer, IssuerLookup, Issuers, KeyLease};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::{Document, Value};
@@ -231,24 +231,13 @@ fn try_verify(
     check(claims, &header, expected, &is_own, now, leeway.as_secs_f64())?;
     let signature = jws.signature()?;
     let query = header.key_query(&issuer.name, &issuer.rules, clock.now());
-    match issuer.keys.verify(&query, header.algorithm, jws.signed, &signature) {
-        SignatureCheck::Verified(lease, key_expiry) => {
-            issuer.record_verified_token();
-            let subject = text(claims.get("sub"), "sub")?.filter(|sub| !sub.is_empty());
-            subject.ok_or(InvalidToken::MissingClaim("sub"))?;
-            let issuer = issuer.clone();
-            Ok(Verification::Done(Ok(Verified { issuer, document, lease, key_expiry })))
-        }
-        SignatureCheck::BadSignature(tried) => {
-            Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Signature))
-        }
-        SignatureCheck::WrongAlgorithm(tried) => {
-            Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Algorithm))
-        }
-        SignatureCheck::NoKey(tried) => {
-            Ok(Verification::needs_keys(&issuer, tried, InvalidToken::Key))
-        }
-    }
+    let subject = text(claims.get("sub"), "sub");
+    let has_subject = subject.map(|sub| sub.is_some_and(|sub| !sub.is_empty()));
+    let check = issuer.keys.verify(&query, header.algorithm, jws.signed, &signature);
+    Verification::of_signature(check, &issuer, |lease, key_expiry| match has_subject? {
+        true => Ok(Verified { issuer: issuer.clone(), document, lease, key_expiry }),
+        false => Err(InvalidToken::MissingClaim("sub")),
+    })
 }
 
 /// Checks every rule that needs no key. `is_own` returns whether a name is an audience of this service; `now`

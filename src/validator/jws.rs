@@ -96,6 +96,8 @@ pub(crate) enum Typ {
     Jwt,
     Jose,
     AccessToken,
+    /// A signed introspection answer (RFC 9701 §5).
+    Introspection,
     Other,
 }
 
@@ -165,6 +167,7 @@ impl Typ {
             typ if typ.eq_ignore_ascii_case("jwt") => Self::Jwt,
             typ if typ.eq_ignore_ascii_case("jose") => Self::Jose,
             typ if typ.eq_ignore_ascii_case("at+jwt") => Self::AccessToken,
+            typ if typ.eq_ignore_ascii_case("token-introspection+jwt") => Self::Introspection,
             _ => Self::Other,
         }
     }
@@ -214,6 +217,7 @@ mod tests {
             ("APPLICATION/at+jwt", Typ::AccessToken),
             ("application/", Typ::Other),
             ("é", Typ::Other),
+            ("Token-Introspection+JWT", Typ::Introspection),
             ("logout+jwt", Typ::Other),
             ("text/jwt", Typ::Other),
             ("", Typ::Other),

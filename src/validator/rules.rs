@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::jws::{Header, Typ};
+use crate::clock::unix_time;
 use crate::config::{IssuerConfig, TokenProfile};
 use crate::error::InvalidToken;
 use crate::identity::{Confirmation, TenantId, numeric_date, read_tenant, spiffe_id, text};
@@ -69,6 +70,56 @@ pub(super) fn check_session(
         lifetime = lifetime.intersection(check_times(claims, now, rules.config.leeway, None)?);
     }
     Ok(lifetime)
+}
+
+/// The rules for an introspection answer that differ from those for a JWT.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IntrospectionRules<'a> {
+    /// The `iss` of the issuer that was asked.
+    pub(super) issuer: &'a str,
+    pub(super) needs_audience: bool,
+    /// The end of the validity of a token without `exp`.
+    pub(super) ends_without_expiry: SystemTime,
+    pub(super) now: SystemTime,
+}
+
+/// Checks the members of an introspection answer about an active token (RFC 7662 §2.2, §4). There is no header and
+/// no signature. A bound token passes: whoever uses the answer must compare [`Confirmation`].
+pub(super) fn check_introspected(
+    claims: Value<'_>,
+    rules: &Rules,
+    own: &IntrospectionRules<'_>,
+) -> Result<ValidityPeriod, InvalidToken> {
+    let config = &rules.config;
+    // The endpoint is of one issuer, so its answers need not name it.
+    if text(claims.get("iss"), "iss")?.is_some_and(|iss| iss != own.issuer) {
+        return Err(InvalidToken::Issuer);
+    }
+    if own.needs_audience || has_audience(claims, config) {
+        check_audience(claims, config, &rules.audience)?;
+    }
+    let default_exp = config.max_token_lifetime.is_none().then_some(own.ends_without_expiry);
+    let (leeway, max_lifetime) = (config.leeway, config.max_token_lifetime);
+    let lifetime = check_times_until(claims, own.now, leeway, max_lifetime, default_exp)?;
+    check_token_kind(claims, config.insecure_accept_id_tokens)?;
+    check_access_token(claims, config)?;
+    check_dpop(claims)?;
+    text(claims.get("jti"), "jti")?;
+    check_tenant(claims, config, None)?;
+    Ok(lifetime)
+}
+
+fn has_audience(claims: Value<'_>, config: &IssuerConfig) -> bool {
+    config.audience_claims.iter().any(|path| claims.follow(path.steps()).is_some())
+}
+
+/// Refuses a malformed `cnf`, and a DPoP token whose key the answer does not name (RFC 9449 §6.2).
+fn check_dpop(claims: Value<'_>) -> Result<(), InvalidToken> {
+    let kind = text(claims.get("token_type"), "token_type")?.unwrap_or_default();
+    match Confirmation::read(claims)? {
+        None if kind.eq_ignore_ascii_case("dpop") => Err(InvalidToken::Unproven),
+        _ => Ok(()),
+    }
 }
 
 /// The time in which a token is valid, extended by the leeway: from `begins` (inclusive) to `ends`
@@ -191,7 +242,19 @@ fn check_times(
     leeway: Duration,
     max_lifetime: Option<Duration>,
 ) -> Result<ValidityPeriod, InvalidToken> {
-    let exp = numeric_date(claims.get("exp"), "exp")?.ok_or(InvalidToken::MissingClaim("exp"))?;
+    check_times_until(claims, now, leeway, max_lifetime, None)
+}
+
+/// Checks the times as [`check_times`] does. A token without `exp` ends at `default_exp`.
+fn check_times_until(
+    claims: Value<'_>,
+    now: SystemTime,
+    leeway: Duration,
+    max_lifetime: Option<Duration>,
+    default_exp: Option<SystemTime>,
+) -> Result<ValidityPeriod, InvalidToken> {
+    let exp = numeric_date(claims.get("exp"), "exp")?.or(default_exp.map(unix_time));
+    let exp = exp.ok_or(InvalidToken::MissingClaim("exp"))?;
     let nbf = numeric_date(claims.get("nbf"), "nbf")?;
     let iat = numeric_date(claims.get("iat"), "iat")?;
     let begins = nbf.unwrap_or(0.0).max(iat.unwrap_or(0.0));

@@ -1,10 +1,14 @@
 //! [`Verification`]: the result for a token, or the issuer or keys that must be fetched first.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::TenantId;
-use crate::issuer::{Issuer, IssuerKeys, IssuerTemplate, KeySetVersion, NotRefreshed, Refreshed};
+use crate::issuer::{
+    Issuer, IssuerKeys, IssuerTemplate, KeyLease, KeySetVersion, NotRefreshed, Refreshed,
+    SignatureCheck,
+};
 
 /// The number of times that a token may wait for keys: once for a fetch that was already running, and once
 /// for a fetch that began after the token arrived.
@@ -53,6 +57,24 @@ impl<T> Verification<T> {
                 Verification::NeedsKeys { keys, tried, fault }
             }
         }
+    }
+
+    /// Returns the result of `verified` if a key of the issuer made the signature.
+    pub(super) fn of_signature(
+        check: SignatureCheck,
+        issuer: &Issuer,
+        verified: impl FnOnce(KeyLease, Option<SystemTime>) -> Result<T, InvalidToken>,
+    ) -> Result<Self, InvalidToken> {
+        let (tried, fault) = match check {
+            SignatureCheck::Verified(lease, key_expiry) => {
+                issuer.record_verified_token();
+                return Ok(Self::Done(Ok(verified(lease, key_expiry)?)));
+            }
+            SignatureCheck::BadSignature(tried) => (tried, InvalidToken::Signature),
+            SignatureCheck::WrongAlgorithm(tried) => (tried, InvalidToken::Algorithm),
+            SignatureCheck::NoKey(tried) => (tried, InvalidToken::Key),
+        };
+        Ok(Self::needs_keys(issuer, tried, fault))
     }
 
     /// Returns the result, if there is nothing to wait for.

@@ -38,6 +38,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "mint::MintRequest",
             "testing::forge::Forged",
             "testing::forge::ValidToken",
+            "validator::IntrospectedTokensStats",
             "validator::VerifiedTokensStats",
         ],
     ),

@@ -17,6 +17,7 @@ mod grpc;
 mod jwe;
 mod keys;
 mod manual;
+mod opaque;
 mod outbound;
 mod providers;
 mod public_paths;

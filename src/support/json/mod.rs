@@ -126,7 +126,8 @@ enum Kind {
     Number(f64),
     Text(Span),
     List,
-    Object,
+    /// The span is that of its text, with the braces.
+    Object(Span),
 }
 
 impl Document {
@@ -204,10 +205,10 @@ impl Tree {
     }
 
     /// Ends a list or an object after its last descendant.
-    fn close(&mut self, opened: u32) {
+    fn close(&mut self, opened: u32, kind: Kind) {
         let end = self.nodes.len() as u32;
         if let Some(node) = self.nodes.get_mut(opened as usize) {
-            node.end = end;
+            (node.end, node.kind) = (end, kind);
         }
     }
 
@@ -271,7 +272,7 @@ impl<'d> Value<'d> {
     /// Returns the member called `name`, if this is an object with such a member.
     pub(crate) fn get(self, name: &str) -> Option<Value<'d>> {
         let Document { text, tree } = self.document;
-        let object = self.node().filter(|node| matches!(node.kind, Kind::Object))?;
+        let object = self.node().filter(|node| matches!(node.kind, Kind::Object(_)))?;
         let at = tree.find(text, name, self.at + 1..object.end)?;
         Some(Value { at, ..self })
     }
@@ -279,7 +280,7 @@ impl<'d> Value<'d> {
     /// Returns the value at a JSON pointer (RFC 6901), given as its reference tokens.
     pub(crate) fn follow(self, path: &[Box<str>]) -> Option<Value<'d>> {
         path.iter().try_fold(self, |value, step| match value.kind() {
-            Kind::Object => value.get(step),
+            Kind::Object(_) => value.get(step),
             Kind::List => value.children().nth(step.parse().ok()?),
             _ => None,
         })
@@ -339,7 +340,15 @@ impl<'d> Value<'d> {
     }
 
     pub(crate) fn is_object(self) -> bool {
-        matches!(self.kind(), Kind::Object)
+        matches!(self.kind(), Kind::Object(_))
+    }
+
+    /// Returns the text of this object, as it was read.
+    pub(crate) fn object_text(self) -> Option<&'d str> {
+        match self.kind() {
+            Kind::Object(span) => self.document.text.get(span.range()),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_null(self) -> bool {

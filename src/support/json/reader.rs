@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
 
     /// Reads an object after its opening brace (§4).
     fn object(&mut self, name: Name, depth: usize) -> Option<()> {
-        let opened = self.open(name, Kind::Object, depth)?;
+        let start = self.at - 1;
+        let opened = self.open(name, Kind::Object(Span::EMPTY), depth)?;
         let (mut count, mut tags) = (0, 0);
         let mut next = self.next()?;
         if next != b'}' {
@@ -95,7 +96,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.tree.close(opened);
+        self.tree.close(opened, Kind::Object(Span::between(start, self.at)));
         self.tree.has_duplicates |=
             count > MAX_PAIRWISE && self.tree.has_duplicate_members(self.text, opened);
         Some(())
@@ -115,7 +116,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.tree.close(opened);
+        self.tree.close(opened, Kind::List);
         Some(())
     }
 
@@ -310,7 +311,7 @@ mod tests {
                 Kind::Number(number) => (*number).into(),
                 Kind::Text(_) => value.as_str().into(),
                 Kind::List => value.children().map(of).collect(),
-                Kind::Object => {
+                Kind::Object(_) => {
                     value.children().map(|member| (member.name().to_owned(), of(member))).collect()
                 }
             }

@@ -9,7 +9,10 @@
 //! | `endpoint.rs` | one endpoint: its URL, budget, breaker, and the request |
 //! | `answer.rs` | the answer: its form, its signature, and the rules that an active token must pass |
 
+mod answer;
 mod cache;
+mod endpoint;
+mod validator;
 
 use std::time::Duration;
 
@@ -19,6 +22,11 @@ use crate::config::{
 use crate::issuer::ClientAuth;
 
 pub use cache::{IntrospectedTokens, IntrospectedTokensStats};
+
+pub(crate) use validator::OpaqueValidator;
+
+/// The name of the component in errors.
+const COMPONENT: &str = "introspection endpoint";
 
 /// The opaque tokens of one issuer, which its introspection endpoint describes (RFC 7662).
 ///
@@ -64,8 +72,7 @@ pub use cache::{IntrospectedTokens, IntrospectedTokensStats};
 ///   with neither `sub` nor `username`: a service account.
 ///
 /// The identity has [`Provenance::Introspected`](crate::identity::Provenance::Introspected), so the guard
-/// [`verified_token`](crate::guard::verified_token) refuses or accepts it as it says. *Not* checked: whether
-/// the issuer answers truthfully.
+/// [`verified_token`](crate::guard::verified_token) refuses it: this service verified no signature of the token.
 ///
 /// # Limits
 /// A token is at most 512 bytes long, and an answer 64 KiB. However many requests present a token, one question

@@ -1,4 +1,4 @@
-//! [`Breakers`]: circuit breakers of token endpoints, for one grant or for all.
+//! [`Breakers`]: circuit breakers of a provider's endpoints, for one grant or for all.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::ExchangeError;
 use crate::clock::Clock;
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::retry::{Backoff, Failures};
@@ -23,11 +22,11 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ENDPOINTS: usize = 1_000;
 
 /// The label in logs for a failure that affects all grants of an endpoint.
-pub(super) const ALL_GRANTS: &str = "all";
+pub(crate) const ALL_GRANTS: &str = "all";
 
 /// The breaker of each endpoint, by URL.
 #[derive(Debug)]
-pub(super) struct Breakers(Bounded<String, Arc<Breaker>, RandomState>);
+pub(crate) struct Breakers(Bounded<String, Arc<Breaker>, RandomState>);
 
 impl Default for Breakers {
     fn default() -> Self {
@@ -36,7 +35,7 @@ impl Default for Breakers {
 }
 
 impl Breakers {
-    pub(super) fn of(&self, url: &str) -> Arc<Breaker> {
+    pub(crate) fn of(&self, url: &str) -> Arc<Breaker> {
         let Ok(breaker) = self.0.get_or_insert_with(url, || Ok::<_, Infallible>(Arc::default()));
         breaker
     }
@@ -44,7 +43,7 @@ impl Breakers {
 
 /// How far a request got before it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// Client authentication failed, so no connection was attempted.
     NotAuthenticated,
     /// The connection failed.
@@ -60,7 +59,7 @@ impl Delivery {
     /// of the endpoint answered (502, 503, 504). A caller cannot provoke these. A caller can provoke
     /// other failures (429, 500, a timeout), so they count for one grant only, and for none if the
     /// credential came from an anonymous caller.
-    pub(super) fn is_endpoint_failure(self) -> bool {
+    pub(crate) fn is_endpoint_failure(self) -> bool {
         match self {
             Self::NotConnected => true,
             Self::Answered(status) => matches!(status.as_u16(), 502..=504),
@@ -71,7 +70,7 @@ impl Delivery {
 
 /// The circuit breaker of one endpoint, with a state for the whole endpoint and one for each grant.
 #[derive(Debug, Default)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     states: Mutex<States>,
     /// The logged outages, by label: a grant, [`ALL_GRANTS`], or another kind of request.
     outages: Mutex<HashMap<&'static str, Arc<Outage>>>,
@@ -90,7 +89,7 @@ struct State(Failures);
 
 /// A change of the breaker's state.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Transition {
+pub(crate) enum Transition {
     None,
     /// No requests are sent for this long: those of the grant, or all requests ([`ALL_GRANTS`]).
     Opened(&'static str, Duration),
@@ -100,7 +99,7 @@ pub(super) enum Transition {
 /// Permission to send one request. Dropping it before [`record`](Self::record) ends its probe, so that
 /// the next caller may probe.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     breaker: Arc<Breaker>,
     clock: Arc<dyn Clock>,
     /// The grant whose failures count, or `None` if only failures of the whole endpoint count.
@@ -111,17 +110,13 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// Records the outcome of the request.
-    pub(super) fn record<T>(
+    /// Records the outcome of the request. `failed` has the `Retry-After` of a failure that counts.
+    pub(crate) fn record(
         mut self,
         delivery: Delivery,
-        outcome: &Result<T, ExchangeError>,
+        failed: Option<Option<Duration>>,
     ) -> Transition {
         self.is_recorded = true;
-        let failed = match outcome {
-            Err(ExchangeError::Unavailable { retry_after, .. }) => Some(*retry_after),
-            _ => None,
-        };
         let now = self.clock.elapsed();
         let mut states = self.breaker.states();
         let States { whole, grants } = &mut *states;
@@ -167,14 +162,14 @@ impl Drop for Permit {
 }
 
 impl Breaker {
-    /// Permits a request of this grant, unless the breaker is open. For credentials of anonymous
-    /// callers, `grant` is `None`, so that one caller with invented credentials cannot open the breaker
-    /// for all.
-    pub(super) fn permit(
+    /// Permits a request of this grant, unless the breaker is open; then returns the wait. For credentials
+    /// of anonymous callers, `grant` is `None`, so that one caller with invented credentials cannot open the
+    /// breaker for all.
+    pub(crate) fn permit(
         self: &Arc<Self>,
         grant: Option<&'static str>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Permit, ExchangeError> {
+    ) -> Result<Permit, Duration> {
         let now = clock.elapsed();
         let mut states = self.states();
         let States { whole, grants } = &mut *states;
@@ -182,8 +177,7 @@ impl Breaker {
         let own = grant.map_or(&mut unused, |grant| grants.entry(grant).or_default());
         let open_until = whole.0.retry_at.max(own.0.retry_at);
         if now < open_until {
-            let problem = "requests failed recently, so the circuit breaker is open";
-            return Err(ExchangeError::provider_unavailable(Some(open_until - now), problem));
+            return Err(open_until - now);
         }
         // If the breaker is open, this request is its probe. Other callers wait for its outcome.
         let probe_until = now + PROBE_TIMEOUT;
@@ -196,7 +190,7 @@ impl Breaker {
     }
 
     /// Returns the logged outage of this grant, or of [`ALL_GRANTS`].
-    pub(super) fn outage(&self, grant: &'static str) -> Arc<Outage> {
+    pub(crate) fn outage(&self, grant: &'static str) -> Arc<Outage> {
         let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
         outages.entry(grant).or_default().clone()
     }
@@ -263,8 +257,8 @@ mod tests {
         }
     }
 
-    fn failed(retry_after: Option<u64>) -> Result<(), ExchangeError> {
-        Err(ExchangeError::unavailable(retry_after.map(Duration::from_secs), "test"))
+    fn failed(retry_after: Option<u64>) -> Option<Option<Duration>> {
+        Some(retry_after.map(Duration::from_secs))
     }
 
     fn status(status: u16) -> Delivery {
@@ -302,10 +296,10 @@ mod tests {
             &self,
             grant: &'static str,
             delivery: Delivery,
-            outcome: &Result<(), ExchangeError>,
+            failed: Option<Option<Duration>>,
             now: u64,
         ) -> Transition {
-            self.permit(grant, now).expect("the request is permitted").record(delivery, outcome)
+            self.permit(grant, now).expect("the request is permitted").record(delivery, failed)
         }
     }
 
@@ -313,18 +307,15 @@ mod tests {
     fn breaker_opens_probes_and_closes() {
         let breaker = TestBreaker::new();
         for failure in 1..=2 {
-            let change = breaker.run("refresh", status(500), &failed(None), 0);
+            let change = breaker.run("refresh", status(500), failed(None), 0);
             assert_eq!(change, Transition::None, "{failure}");
         }
-        let change = breaker.run("refresh", status(500), &failed(None), 0);
+        let change = breaker.run("refresh", status(500), failed(None), 0);
         assert!(matches!(change, Transition::Opened("refresh", _)));
         assert!(!breaker.permits("refresh", 0));
         let probe = breaker.permit("refresh", 61).unwrap();
         assert!(!breaker.permits("refresh", 61));
-        assert_eq!(
-            probe.record(Delivery::Answered(OK), &Ok::<_, ExchangeError>(())),
-            Transition::Closed
-        );
+        assert_eq!(probe.record(Delivery::Answered(OK), None), Transition::Closed);
         let first = breaker.permit("refresh", 61);
         assert!(first.is_some() && breaker.permits("refresh", 61));
     }
@@ -333,7 +324,7 @@ mod tests {
     fn retry_after_is_capped_at_one_minute() {
         for (retry_after, waits) in [(7, 7), (3600, 60)] {
             let breaker = TestBreaker::new();
-            let opened = breaker.run("password", status(429), &failed(Some(retry_after)), 0);
+            let opened = breaker.run("password", status(429), failed(Some(retry_after)), 0);
             assert_eq!(opened, Transition::Opened("password", seconds(waits)));
             assert!(!breaker.permits("password", waits - 1));
             assert!(breaker.permits("password", waits));
@@ -343,21 +334,20 @@ mod tests {
     #[test]
     fn refusal_closes_and_silent_probe_times_out() {
         let breaker = TestBreaker::new();
-        let _ = breaker.run("code", status(429), &failed(Some(1)), 0);
+        let _ = breaker.run("code", status(429), failed(Some(1)), 0);
         let silent = breaker.permit("code", 1).unwrap();
         assert!(!breaker.permits("code", 30));
         let second = breaker.permit("code", 31).unwrap();
         drop(silent);
         assert!(!breaker.permits("code", 31), "the first probe has timed out");
-        let refused: Result<(), _> = Err(ExchangeError::InvalidAnswer("test"));
-        assert_eq!(second.record(Delivery::Answered(OK), &refused), Transition::Closed);
+        assert_eq!(second.record(Delivery::Answered(OK), None), Transition::Closed);
     }
 
     #[test]
     fn dropped_probe_ends_immediately() {
         for code in [429, 503] {
             let breaker = TestBreaker::new();
-            let _ = breaker.run("code", status(code), &failed(Some(1)), 0);
+            let _ = breaker.run("code", status(code), failed(Some(1)), 0);
             let probe = breaker.permit("code", 1).unwrap();
             assert!(!breaker.permits("code", 1), "{code}");
             drop(probe);
@@ -366,7 +356,7 @@ mod tests {
         // A request that began before the failure is no probe: its end does not shorten the backoff.
         let breaker = TestBreaker::new();
         let early = breaker.permit("code", 0).unwrap();
-        let _ = breaker.run("code", status(429), &failed(Some(60)), 0);
+        let _ = breaker.run("code", status(429), failed(Some(60)), 0);
         drop(early);
         assert!(!breaker.permits("code", 59));
     }
@@ -375,13 +365,13 @@ mod tests {
     fn provoked_failure_counts_for_one_grant() {
         for delivery in [429, 500, 501].map(status) {
             let breaker = TestBreaker::new();
-            let _ = breaker.run("password", delivery, &failed(Some(60)), 0);
+            let _ = breaker.run("password", delivery, failed(Some(60)), 0);
             assert!(!breaker.permits("password", 0), "{delivery:?}");
             assert!(breaker.permits("exchange", 0), "{delivery:?}");
         }
         let breaker = TestBreaker::new();
         for _ in 0..3 {
-            let _ = breaker.run("password", Delivery::NoAnswer, &failed(None), 0);
+            let _ = breaker.run("password", Delivery::NoAnswer, failed(None), 0);
         }
         assert!(!breaker.permits("password", 0) && breaker.permits("exchange", 0));
     }
@@ -393,7 +383,7 @@ mod tests {
             for _ in 0..9 {
                 let permit = breaker.permit_of(None, 0).unwrap();
                 assert_eq!(
-                    permit.record(delivery, &failed(Some(60))),
+                    permit.record(delivery, failed(Some(60))),
                     Transition::None,
                     "{delivery:?}"
                 );
@@ -401,7 +391,7 @@ mod tests {
         }
         assert!(breaker.permits("refresh", 0));
         // Failures of the whole endpoint count.
-        let _ = breaker.permit_of(None, 0).unwrap().record(status(503), &failed(Some(60)));
+        let _ = breaker.permit_of(None, 0).unwrap().record(status(503), failed(Some(60)));
         assert!(!breaker.permits("refresh", 0) && breaker.permit_of(None, 0).is_none());
     }
 
@@ -410,13 +400,13 @@ mod tests {
         for delivery in [Delivery::NotConnected, status(502), status(503), status(504)] {
             let breaker = TestBreaker::new();
             for grant in ["password", "exchange", "refresh"] {
-                let _ = breaker.run(grant, delivery, &failed(None), 0);
+                let _ = breaker.run(grant, delivery, failed(None), 0);
             }
             assert!(!breaker.permits("code", 0), "{delivery:?}");
             // One request of any grant is the probe, and the others wait for it.
             let probe = breaker.permit("code", 2).unwrap();
             assert!(!breaker.permits("exchange", 2), "{delivery:?}");
-            let change = probe.record(Delivery::Answered(OK), &Ok::<_, ExchangeError>(()));
+            let change = probe.record(Delivery::Answered(OK), None);
             assert_eq!(change, Transition::Closed);
             assert!(breaker.permits("exchange", 2), "{delivery:?}");
         }
@@ -425,11 +415,10 @@ mod tests {
     #[test]
     fn unsent_probe_ends_immediately() {
         let breaker = TestBreaker::new();
-        let _ = breaker.run("exchange", status(503), &failed(Some(1)), 0);
+        let _ = breaker.run("exchange", status(503), failed(Some(1)), 0);
         let probe = breaker.permit("exchange", 1).unwrap();
         assert!(!breaker.permits("exchange", 1));
-        let unauthenticated: Result<(), _> = Err(ExchangeError::ClientAuth("test".to_owned()));
-        assert_eq!(probe.record(Delivery::NotAuthenticated, &unauthenticated), Transition::None);
+        assert_eq!(probe.record(Delivery::NotAuthenticated, None), Transition::None);
         let probe = breaker.permit("exchange", 1);
         assert!(probe.is_some() && !breaker.permits("exchange", 1), "still open");
     }
@@ -438,9 +427,9 @@ mod tests {
     fn probe_ends_when_retry_after_is_zero() {
         for (grant, code) in [("exchange", 503), ("refresh", 429)] {
             let breaker = TestBreaker::new();
-            let _ = breaker.run(grant, status(code), &failed(Some(1)), 0);
+            let _ = breaker.run(grant, status(code), failed(Some(1)), 0);
             let probe = breaker.permit(grant, 1).unwrap();
-            let _ = probe.record(status(code), &failed(Some(0)));
+            let _ = probe.record(status(code), failed(Some(0)));
             let waits = (1..100).find(|now| breaker.permits(grant, *now));
             assert_eq!(waits, Some(1), "{code}");
         }
