@@ -59,8 +59,8 @@ pub struct ClientConfig {
     /// Kubernetes, which replaces the client secret (RFC 7523 §2.2): see `ClientAuth::assertion`. It is read
     /// for every request to the provider. Set this or `workload_token`, not both. Default: none.
     pub assertion_file: Option<PathBuf>,
-    /// The source of that token: `kubernetes`, `azure`, `aws`, `github`, `gcp` or `file:` and an absolute
-    /// path; see `WorkloadToken`. Default: none.
+    /// The source of that token: `kubernetes`, `azure`, `aws`, `github`, `gcp`, `spiffe` (feature `spiffe`) or
+    /// `file:` and an absolute path; see `WorkloadToken`. Default: none.
     pub workload_token: Option<String>,
     /// The `aud` of assertions: of `private_key_jwt`, and of the workload token. Default: the issuer; with
     /// `azure` and `aws`, the one that the platform chooses.

@@ -181,7 +181,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "a file with a token of the platform, which replaces the client secret: for example a projected service account token of Kubernetes; read at the start and for each request to the provider",
         "none"),
     row("WORKLOAD_TOKEN", "client.workload_token", |it, text| replace(&mut it.client.workload_token, &mut it.client.assertion_file, any_text(text)),
-        "the source of that token: `kubernetes`, `azure`, `aws`, `github`, `gcp` or `file:` and an absolute path",
+        "the source of that token: `kubernetes`, `azure`, `aws`, `github`, `gcp`, `spiffe` (feature `spiffe`; `SPIFFE_ENDPOINT_SOCKET` names the agent) or `file:` and an absolute path",
         "none"),
     row("CLIENT_ASSERTION_AUDIENCE", "client.assertion_audience", |it, text| store(&mut it.client.assertion_audience, any_text(text)),
         "the `aud` of assertions, if the provider requires another one than its issuer: `api://AzureADTokenExchange` for Entra ID",

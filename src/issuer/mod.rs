@@ -52,6 +52,8 @@ pub use client_auth::ClientAuth;
 pub use health::{IssuerHealth, KeyState, UnusableKey};
 pub use http::HttpClient;
 pub use template::TenantIssuers;
+#[cfg(feature = "spiffe")]
+pub use workload::SpiffeSource;
 pub use workload::{WorkloadToken, WorkloadTokenSource};
 
 pub(crate) use cached_key_set::{KeySetVersion, NotRefreshed, Refreshed, SignatureCheck};

@@ -80,7 +80,8 @@ impl Client {
 
     /// Creates a confidential client without a secret: it authenticates with a token of `platform` whose
     /// `sub` is `subject`, such as `system:serviceaccount:prod:wave`, and whose only `aud` is the issuer that
-    /// the client is registered at (RFC 7523 §2.2).
+    /// the client is registered at (RFC 7523 §2.2). If `subject` is a SPIFFE ID, the token may be a JWT-SVID,
+    /// with the assertion type `jwt-spiffe` and without `iss`.
     pub fn federated(id: &str, platform: &TestIssuer, subject: &str) -> Self {
         let platform = Box::new(platform.clone());
         Self::with_credential(id, ClientCredential::Federated(platform, subject.to_owned()))

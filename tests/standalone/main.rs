@@ -23,6 +23,8 @@ mod providers;
 mod public_paths;
 mod reach;
 mod registrar;
+#[cfg(all(feature = "spiffe", unix))]
+mod spiffe;
 mod stacks;
 mod tenants;
 mod trust;

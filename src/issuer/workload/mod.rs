@@ -5,6 +5,8 @@ mod file;
 mod gcp;
 mod github_actions;
 mod kept;
+#[cfg(feature = "spiffe")]
+mod spiffe;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,9 @@ use gcp::Gcp;
 use github_actions::GitHubActions;
 use kept::KeptTokens;
 
+#[cfg(feature = "spiffe")]
+pub use spiffe::SpiffeSource;
+
 #[cfg(feature = "testing")]
 pub(crate) use file::workload_token_in;
 
@@ -37,6 +42,10 @@ const KUBERNETES_PATH: &str = "/var/run/secrets/tokens/provider";
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The `client_assertion_type` of a JWT-SVID (draft-ietf-oauth-spiffe-client-auth).
+#[cfg(feature = "spiffe")]
+const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 
 /// A source of workload tokens that this crate does not know, for example Vault, or the security token
 /// service of AWS.
@@ -202,6 +211,23 @@ impl WorkloadToken {
         Self::of_service("the metadata server of Google Cloud", Gcp::new(), gcp::TIMEOUT)
     }
 
+    /// Requests JWT-SVIDs from the SPIFFE Workload API, for example of a SPIRE agent (feature `spiffe`). A
+    /// request may take 5 seconds.
+    ///
+    /// As client authentication they are sent with the type `jwt-spiffe`
+    /// (draft-ietf-oauth-spiffe-client-auth), as Keycloak expects. For a provider that wants `jwt-bearer`, pass
+    /// the [`SpiffeSource`] to [`source`](Self::source).
+    #[cfg(feature = "spiffe")]
+    pub fn spiffe(agent: SpiffeSource) -> Self {
+        match agent.problem() {
+            Some(problem) => Self::of(Source::Unusable(problem.to_owned())),
+            None => Self {
+                assertion_type: JWT_SPIFFE,
+                ..Self::of_service("the SPIFFE Workload API", agent, TIMEOUT)
+            },
+        }
+    }
+
     /// Requests tokens from a source of your own.
     pub fn source(source: impl WorkloadTokenSource) -> Self {
         Self::of_service("the source of workload tokens", source, TIMEOUT)
@@ -241,9 +267,13 @@ impl WorkloadToken {
             "aws" => Ok(Self::aws()),
             "github" => Ok(Self::github_actions()),
             "gcp" => Ok(Self::gcp()),
+            #[cfg(feature = "spiffe")]
+            "spiffe" => Ok(Self::spiffe(SpiffeSource::from_env())),
+            #[cfg(not(feature = "spiffe"))]
+            "spiffe" => Err("is `spiffe`, which needs the feature `spiffe` of this crate".to_owned()),
             _ => match text.strip_prefix("file:") {
                 Some(path) if Path::new(path).is_absolute() => Ok(Self::file(path)),
-                _ => Err("must be `kubernetes`, `azure`, `aws`, `github`, `gcp` or `file:` and an absolute path".to_owned()),
+                _ => Err("must be `kubernetes`, `azure`, `aws`, `github`, `gcp`, `spiffe` or `file:` and an absolute path".to_owned()),
             },
         }
     }

@@ -17,6 +17,9 @@ use super::{Form, OAuthError};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+/// The assertion type of JWT-SVIDs.
+const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
+
 /// The longest lifetime of a client assertion, in seconds.
 const MAX_ASSERTION_LIFETIME: u64 = 60;
 
@@ -92,8 +95,13 @@ fn by_platform(
     let audience = issuer.issuer();
     let is_for_issuer =
         has("aud", &audience) || claims.get("aud") == Some(&Value::from(vec![audience.as_str()]));
-    let good = form.get("client_assertion_type") == Some(JWT_BEARER)
-        && has("iss", &platform.issuer())
+    // A JWT-SVID has no `iss`: the trust domain of its `sub` is the issuer.
+    let is_of_platform = match form.get("client_assertion_type") {
+        Some(JWT_BEARER) => has("iss", &platform.issuer()),
+        Some(JWT_SPIFFE) => subject.starts_with("spiffe://"),
+        _ => false,
+    };
+    let good = is_of_platform
         && has("sub", subject)
         && is_for_issuer
         && issuer.unix_now() < claims.get("exp").and_then(Value::as_u64)?;
