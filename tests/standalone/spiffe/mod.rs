@@ -187,7 +187,7 @@ async fn agent_may_start_late_and_restart() {
     missing(&client, &agent).await;
     agent.start();
     ask(&client).await.unwrap();
-    // A restart that nobody noticed: the connection is lost at the next request.
+    // A restart that no request noticed: the connection is lost at the next request.
     agent.stop().await;
     agent.start();
     world.clock.advance(Duration::from_secs(250));
@@ -299,6 +299,7 @@ async fn svid_is_subject_of_an_exchange() {
     let client = world.client(&agent);
     let token = WorkloadToken::spiffe(SpiffeSource::at(&agent.address()));
     let request = ExchangeRequest::of_workload(token, "scaivault");
+    let request = request.scopes("vault:read".parse().unwrap());
     let got = client.exchange(&request).await.unwrap();
     let claims: Value =
         scaikey_auth::validator::insecure_decode_claims(got.secret().expose()).unwrap();
