@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn at_hash_of_ml_dsa_is_half_of_shake256() {
+    fn at_hash_of_ml_dsa_is_shake256() {
         // b64encode(hashlib.shake_256(token).digest(64)[:32]) in Python.
         let token = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
         for algorithm in [Algorithm::MLDSA44, Algorithm::MLDSA65, Algorithm::MLDSA87] {

@@ -11,10 +11,12 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         "an error that a user prints; the example of the type that returns it is enough",
         &[
             "config::Fault",
+            "config::NotInJsonwebtoken",
             "config::UnknownAlgorithm",
             "config::UnknownAuthMode",
             "endpoints::InvalidNetwork",
             "error::SqlError",
+            "error::TokenDataError",
             "exchange::InvalidSealingKeys",
             "identity::InvalidClaimPath",
             "identity::InvalidClaimTest",
