@@ -111,7 +111,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Fetches metadata and keys with this client, for example a [`reqwest::Client`]. Then its
+    /// Fetches metadata and keys, and asks about [opaque tokens](Self::opaque_tokens), with this client, for
+    /// example a [`reqwest::Client`]. Then its
     /// certificates, proxies and redirects count: see [`HttpClient`] for the checks that remain. No
     /// issuer may have a [`ca_file`](field@IssuerConfig::ca_file) then. Default: a client of this crate.
     pub fn http_client(mut self, client: impl HttpClient) -> Self {

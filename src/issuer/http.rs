@@ -40,8 +40,8 @@ const MAX_CLIENTS: usize = 64;
 
 /// A client for requests to providers, in place of the one that the crate builds: for a proxy of your own, a
 /// client certificate, middleware, or tests without a network. Set it with
-/// [`AuthBuilder::http_client`](crate::AuthBuilder::http_client) and
-/// `TokenExchangeBuilder::http_client`.
+/// [`AuthBuilder::http_client`](crate::AuthBuilder::http_client) (metadata, keys, and questions about
+/// [opaque tokens](crate::validator::OpaqueTokens)) and `TokenExchangeBuilder::http_client`.
 ///
 /// It is implemented for [`reqwest::Client`], version 0.13:
 ///

@@ -84,7 +84,7 @@ pub(super) struct IntrospectionRules<'a> {
 }
 
 /// Checks the members of an introspection answer about an active token (RFC 7662 §2.2, §4). There is no header and
-/// no signature. A bound token passes: whoever uses the answer must compare [`Confirmation`].
+/// no signature. A bound token passes: the caller compares [`Confirmation`] for each request.
 pub(super) fn check_introspected(
     claims: Value<'_>,
     rules: &Rules,

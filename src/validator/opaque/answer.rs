@@ -111,7 +111,8 @@ impl Expected<'_> {
         }
         let is_own = |name: Value<'_>| name.as_str() == Some(self.client_id);
         let aud = payload.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
-        if !is_own(aud) && !(aud.is_list() && aud.children().any(is_own)) {
+        let names_client = is_own(aud) || (aud.is_list() && aud.children().any(is_own));
+        if !names_client {
             return Err(InvalidToken::Audience);
         }
         let issued = numeric_date(payload.get("iat"), "iat")?;

@@ -92,7 +92,8 @@ pub struct OpaqueTokens {
 impl OpaqueTokens {
     /// Creates the settings for the issuer whose `iss` is `issuer`
     /// ([`IssuerConfig::expected`](crate::IssuerConfig::expected)). The client must have credentials:
-    /// [`ClientAuth::none`] is refused, because an endpoint that answers anybody lets anybody try tokens.
+    /// [`ClientAuth::none`] is refused, because an endpoint that answers without credentials lets an attacker try
+    /// tokens there.
     pub fn new(issuer: impl Into<String>, client_auth: ClientAuth) -> Self {
         let (issuer, settings) = (issuer.into(), IntrospectionSettings::default());
         Self { issuer, client_auth, settings, origin: None }

@@ -51,18 +51,17 @@ impl OpaqueValidator {
 
     /// Returns the endpoint that is asked about the token, by its start, or by its dots.
     fn endpoint_of(&self, token: &[u8]) -> Option<&Arc<Endpoint>> {
-        let prefixes = |endpoint: &Arc<Endpoint>| endpoint.of.settings.prefixes.is_empty();
-        let has_prefix = |endpoint: &&Arc<Endpoint>| {
+        let mut endpoints = self.endpoints.iter();
+        let by_prefix = endpoints.clone().find(|endpoint| {
             let mut prefixes = endpoint.of.settings.prefixes.iter();
             prefixes.any(|prefix| token.starts_with(prefix.as_bytes()))
-        };
-        let by_shape = || {
-            let of_any = self.endpoints.iter().find(|endpoint| prefixes(endpoint))?;
+        });
+        by_prefix.or_else(|| {
+            let of_others = endpoints.find(|endpoint| endpoint.of.settings.prefixes.is_empty())?;
             // A JWS has two dots, a JWE four.
             let dots = memchr::memchr_iter(b'.', token).take(5).count();
-            (dots != 2 && dots != 4).then_some(of_any)
-        };
-        self.endpoints.iter().find(has_prefix).or_else(by_shape)
+            (dots != 2 && dots != 4).then_some(of_others)
+        })
     }
 
     fn look_up(&self, presented: &Credentials<'_>) -> Result<Lookup, AuthError> {

@@ -154,6 +154,19 @@ async fn endpoints_know_opaque_tokens() {
     let token = it.token().subject("alice").scope("docs:read").opaque("skt_");
     let whoami = server.get_as("/v1/auth/whoami", &token).await;
     assert_eq!((whoami.status, &whoami.json()["identity_id"]), (200, &json!("user:alice")));
+    // This service's own introspection, of an opaque token with an opaque token.
+    let admin = it.token().scope("admin").opaque("skt_");
+    let introspect = async |token: &str| {
+        let body = serde_json::to_string(&json!({ "token": token })).unwrap();
+        let request = http::Request::post("/v1/auth/introspect")
+            .header("authorization", format!("Bearer {admin}"))
+            .header("content-type", "application/json")
+            .body(body);
+        server.send(request.unwrap()).await.json()
+    };
+    let seen = introspect(&token).await;
+    assert_eq!((&seen["active"], &seen["sub"]), (&json!(true), &json!("alice")));
+    assert_eq!(introspect("skt_unknown").await, json!({ "active": false }));
 }
 
 #[tokio::test]
