@@ -414,6 +414,7 @@ fn set(variable: &Variable, config: &mut AuthConfig, value: &str) -> Result<(), 
 fn pair_of(name: &str) -> Option<&str> {
     match name {
         "KEYS_FILE" => Some("JWKS_URI"),
+        "CLIENT_ASSERTION_FILE" => Some("WORKLOAD_TOKEN"),
         _ => name.strip_suffix("_FILE"),
     }
 }

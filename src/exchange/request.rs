@@ -92,7 +92,7 @@ pub struct ExchangeRequest {
     /// The tenant in the subject token, if `tenant` is none and it is known.
     pub(crate) tenant_of_subject: Option<TenantId>,
     /// The source of the subject token, if it is a token of this workload.
-    pub(super) workload: Option<WorkloadToken>,
+    pub(super) workload: Option<Box<WorkloadToken>>,
     /// Whether another issuer issued the subject token. If so, its `sub` and tenant are not compared
     /// with the new token, and the new token must not have scopes beyond `scopes`, even if these are
     /// empty.
@@ -135,7 +135,7 @@ impl ExchangeRequest {
     pub fn of_workload(token: WorkloadToken, audience: impl Into<String>) -> Self {
         Self {
             subject_type: TokenType::Jwt,
-            workload: Some(token),
+            workload: Some(Box::new(token)),
             is_foreign: true,
             ..Self::new("", audience)
         }

@@ -186,6 +186,23 @@ async fn on_behalf_of_shows_the_vaults_claims() {
     assert!(!stdout.contains("eyJ"), "a token is printed: {stdout}");
 }
 
+#[tokio::test]
+async fn keyless_client_follows_the_token_file() {
+    let (code, stdout, stderr) = Program::example("keyless_client", &[]).end().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stdout.matches("status: miss").count(), 2, "{stdout}");
+    for part in [
+        "different assertions so far: 2",
+        "scopes: vault:read",
+        "has a token that expired",
+        "requests: 0",
+        "a token for the API server of Kubernetes (\"https://kubernetes.default.svc\")",
+    ] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    assert!(!stdout.contains("eyJ"), "a token is printed: {stdout}");
+}
+
 #[cfg(feature = "trust")]
 #[tokio::test]
 async fn workload_identity_follows_the_trust_policy() {

@@ -7,13 +7,14 @@ use scaikey_auth::exchange::{
     AccessToken, AuthorizationRequest, CodeRequest, ExchangeError, OAuthError, PkceVerifier,
     RefreshRequest, ServiceTokenRequest,
 };
-use scaikey_auth::issuer::ClientAuth;
+use scaikey_auth::issuer::{ClientAuth, WorkloadToken};
 use scaikey_auth::testing::SigningKey;
 use scaikey_auth::{Auth, ExchangeRequest, IssuerConfig, TokenExchangeClient};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Provider;
+use crate::support::File;
 use crate::support::http::{self, Answer, get, send};
 use crate::support::process::Program;
 
@@ -218,6 +219,27 @@ async fn every_client_authentication_method_works() {
         let outcome = client(&provider, auth).service_token(ServiceTokenRequest::default()).await;
         is_refused(outcome, &OAuthError::InvalidClient);
     }
+}
+
+/// The key set of the client is that of a cluster, whose tokens name the client as issuer and subject, as
+/// this provider requires. It accepts each `jti` once.
+#[tokio::test]
+async fn assertion_file_authenticates_until_it_is_spent() {
+    let cluster = SigningKey::generate(Algorithm::ES256);
+    let provider = Provider::start_for("0", &cluster.jwk().to_string()).await;
+    let issuer = scaikey_auth::testing::Provider::start().await;
+    let token = || {
+        let token = issuer.token().signed_by(&cluster).kid(None).issuer("keyed").subject("keyed");
+        token.audience(&provider.url).sign()
+    };
+    let file = File::new("token", &token());
+    let auth = ClientAuth::assertion("keyed", WorkloadToken::file(file.path()));
+    let client = client(&provider, auth);
+    let token_of_user = tokens(&client).await;
+    let refresh = RefreshRequest::new(token_of_user.refresh_token().unwrap().clone());
+    is_refused(client.refresh(&refresh).await, &OAuthError::InvalidClient);
+    file.write(&token());
+    client.refresh(&refresh).await.unwrap();
 }
 
 #[tokio::test]

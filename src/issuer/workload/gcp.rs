@@ -60,3 +60,52 @@ impl WorkloadTokenSource for Gcp {
         Ok(token.trim().into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::WorkloadToken;
+    use super::super::tests::{AUDIENCE, NOW, Platform, answer, ask, jwt};
+    use super::*;
+
+    const GOOGLE: &str = "Metadata-Flavor: Google\r\n";
+
+    fn token(server: &str) -> WorkloadToken {
+        let gcp = Gcp { server: server.to_owned(), http: Http::default() };
+        WorkloadToken::of_service("the metadata server of Google Cloud", gcp, TIMEOUT)
+    }
+
+    #[tokio::test]
+    async fn metadata_server_gives_an_identity_token() {
+        let value = jwt(AUDIENCE, NOW + 3600);
+        let platform = Platform::answering(answer("200 OK", GOOGLE, &value)).await;
+        let token = token(&platform.url);
+        assert_eq!(ask(&token).await.unwrap().expose(), value);
+        let [request] = &platform.requests()[..] else { panic!("one request") };
+        let target = format!("GET {PATH}?audience=https%3A%2F%2Fidp.example&format=full HTTP/1.1");
+        assert!(request.starts_with(&target), "{request}");
+        assert!(request.contains("metadata-flavor: Google\r\n"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn other_servers_are_not_believed() {
+        let elsewhere =
+            Platform::answering(answer("200 OK", GOOGLE, &jwt(AUDIENCE, NOW + 9))).await;
+        let redirect = format!("{GOOGLE}location: {}/\r\n", elsewhere.url);
+        let good = jwt(AUDIENCE, NOW + 3600);
+        for (sent, why) in [
+            (answer("200 OK", "", &good), "not from the metadata server"),
+            (answer("200 OK", "Metadata-Flavor: Evil\r\n", &good), "not from the metadata server"),
+            (answer("404 Not Found", GOOGLE, ""), "no service account"),
+            (answer("302 Found", &redirect, ""), "302"),
+            (answer("200 OK", GOOGLE, "<html> </html>"), "visible characters"),
+            (answer("200 OK", GOOGLE, &"a".repeat(17_000)), "more than 16384 bytes"),
+            (answer("200 OK", GOOGLE, &jwt("other", NOW + 9)), "not for"),
+            (None, "did not answer within 1s"),
+        ] {
+            let platform = Platform::answering(sent).await;
+            let error = ask(&token(&platform.url)).await.unwrap_err();
+            assert!(error.contains(why) && !error.contains("eyJ"), "{error}");
+        }
+        assert!(elsewhere.requests().is_empty(), "redirects are not followed");
+    }
+}

@@ -66,3 +66,80 @@ impl WorkloadTokenSource for GitHubActions {
         Ok(token.ok_or("its answer has no member `value`")?.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::WorkloadToken;
+    use super::super::tests::{AUDIENCE, NOW, Platform, answer, ask, jwt};
+    use super::*;
+
+    fn token(url: &str) -> WorkloadToken {
+        let plain_http = PlainHttp { loopback: true, hosts: Vec::new() };
+        let actions = GitHubActions::new(url, Secret::new("canary"), &plain_http).unwrap();
+        WorkloadToken::of_service("GitHub Actions", actions, TIMEOUT)
+    }
+
+    #[tokio::test]
+    async fn job_gets_a_token_for_the_audience() {
+        let value = jwt(AUDIENCE, NOW + 300);
+        let body = format!(r#"{{"count":{},"value":"{value}"}}"#, value.len());
+        let platform = Platform::answering(answer("200 OK", "", &body)).await;
+        let token = token(&format!("{}/token?api-version=2.0", platform.url));
+        assert_eq!(ask(&token).await.unwrap().expose(), value);
+        ask(&token).await.unwrap();
+        let [request] = &platform.requests()[..] else { panic!("it is kept") };
+        let target = "GET /token?api-version=2.0&audience=https%3A%2F%2Fidp.example HTTP/1.1";
+        assert!(request.starts_with(target), "{request}");
+        assert!(request.to_ascii_lowercase().contains("\r\nauthorization: bearer canary\r\n"));
+        assert!(!format!("{token:?}").contains("canary") && !format!("{token:?}").contains("eyJ"));
+    }
+
+    #[tokio::test]
+    async fn unusable_answers_of_the_job_are_refused() {
+        let elsewhere = Platform::answering(answer("200 OK", "", "{}")).await;
+        let redirect = format!("location: {}/\r\n", elsewhere.url);
+        let other = format!(r#"{{"value":"{}"}}"#, jwt("other", NOW + 300));
+        let expired = format!(r#"{{"value":"{}"}}"#, jwt(AUDIENCE, NOW));
+        let huge = format!(r#"{{"value":"{}"}}"#, "a".repeat(40_000));
+        let long = format!(r#"{{"value":"{}"}}"#, "a".repeat(17_000));
+        for (sent, why) in [
+            (answer("403 Forbidden", "", "canary"), "answered 403 Forbidden: give the job"),
+            (answer("302 Found", &redirect, ""), "302"),
+            (answer("200 OK", "", "<html>canary</html>"), "other than a JSON object"),
+            (answer("200 OK", "", r#"{"count":1}"#), "no member `value`"),
+            (answer("200 OK", "", r#"{"value":"a","value":"b"}"#), "other than a JSON object"),
+            (answer("200 OK", "", r#"{"value":"a b"}"#), "visible characters"),
+            (answer("200 OK", "", &huge), "more than"),
+            (answer("200 OK", "", &long), "visible characters"),
+            (answer("200 OK", "", &other), "not for \"https://idp.example\""),
+            (answer("200 OK", "", &expired), "expired"),
+        ] {
+            let platform = Platform::answering(sent).await;
+            let error = ask(&token(&platform.url)).await.unwrap_err();
+            assert!(error.starts_with("GitHub Actions ") && error.contains(why), "{error}");
+            assert!(!error.contains("canary") && !error.contains("eyJ"), "{error}");
+        }
+        assert!(elsewhere.requests().is_empty(), "redirects are not followed");
+    }
+
+    #[test]
+    fn variables_of_the_job_are_checked() {
+        let read = |url: &str, token: &str| {
+            let value =
+                |name: &str| [(URL, url), (TOKEN, token)].into_iter().find(|it| it.0 == name);
+            let read = |name: &str| Some(value(name)?.1.to_owned()).filter(|it| !it.is_empty());
+            GitHubActions::from_variables(read).map(drop)
+        };
+        read("https://pipelines.example/t?api-version=2.0", "canary").unwrap();
+        for (url, token, why) in [
+            ("", "canary", "ACTIONS_ID_TOKEN_REQUEST_URL is not set"),
+            ("https://x.example", "", "ACTIONS_ID_TOKEN_REQUEST_TOKEN is not set"),
+            ("http://x.example", "canary", "is not an https URL"),
+            ("http://127.0.0.1:1", "canary", "is not an https URL"),
+            ("canary", "canary", "is not a URL"),
+        ] {
+            let error = read(url, token).unwrap_err();
+            assert!(error.contains(why) && !error.contains("canary"), "{error}");
+        }
+    }
+}

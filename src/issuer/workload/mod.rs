@@ -357,3 +357,104 @@ impl Rules<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::support::base64url;
+
+    pub(super) const AUDIENCE: &str = "https://idp.example";
+
+    /// The time of the tests, in seconds.
+    pub(super) const NOW: u64 = 1_800_000_000;
+
+    /// A server that answers every request with the same bytes, or never.
+    pub(super) struct Platform {
+        pub(super) url: String,
+        requests: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Platform {
+        pub(super) async fn answering(answer: Option<String>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let requests = Arc::<Mutex<Vec<String>>>::default();
+            let received = requests.clone();
+            tokio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut request = vec![0; 16 * 1024];
+                    let length = stream.read(&mut request).await.unwrap();
+                    let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                    received.lock().unwrap().push(request);
+                    match &answer {
+                        Some(answer) => drop(stream.write_all(answer.as_bytes()).await),
+                        None => std::future::pending().await,
+                    }
+                }
+            });
+            Self { url, requests }
+        }
+
+        pub(super) fn requests(&self) -> Vec<String> {
+            self.requests.lock().unwrap().clone()
+        }
+    }
+
+    /// Returns an answer with this status line, further headers and body.
+    pub(super) fn answer(status: &str, headers: &str, body: &str) -> Option<String> {
+        let length = body.len();
+        Some(format!(
+            "HTTP/1.1 {status}\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+    }
+
+    /// Returns an unsigned JWT that looks signed.
+    pub(super) fn jwt(audience: &str, exp: u64) -> String {
+        let part = |json: serde_json::Value| base64url::encode(json.to_string());
+        let claims = serde_json::json!({ "iss": "platform", "aud": audience, "exp": exp });
+        format!("{}.{}.c2ln", part(serde_json::json!({ "alg": "RS256" })), part(claims))
+    }
+
+    pub(super) async fn ask(token: &WorkloadToken) -> Result<Secret, String> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+        token.token(AUDIENCE, now).await.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn file_variables_of_platforms_are_read() {
+        let set = |name: &str| Some(format!("/run/{name}"));
+        let token = WorkloadToken::file_named_by("X_FILE", set);
+        let error = token.check().unwrap_err();
+        assert!(error.starts_with("/run/X_FILE cannot be read"), "{error}");
+        let error = WorkloadToken::file_named_by("X_FILE", |_| None).check().unwrap_err();
+        assert!(error.starts_with("X_FILE is not set"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn platform_chooses_the_audience_of_its_file() {
+        let folder =
+            std::env::temp_dir().join(format!("scaikey-auth-token-{}", std::process::id()));
+        std::fs::write(&folder, jwt("sts.amazonaws.com", NOW + 9)).unwrap();
+        let path = |_: &str| Some(folder.display().to_string());
+        let token = WorkloadToken::file_named_by("X_FILE", path);
+        ask(&token).await.unwrap();
+        let error = ask(&token.audience("sts")).await.unwrap_err();
+        assert!(error.contains("not for \"sts\""), "{error}");
+        let error = ask(&WorkloadToken::file(&folder)).await.unwrap_err();
+        assert!(error.contains(AUDIENCE), "{error}");
+        // The default mount is for the API server, whatever its name is.
+        let mount = folder.with_extension("d").join("kubernetes.io/serviceaccount");
+        std::fs::create_dir_all(&mount).unwrap();
+        std::fs::write(mount.join("token"), jwt("api", NOW + 9)).unwrap();
+        let error = ask(&WorkloadToken::file(mount.join("token"))).await.unwrap_err();
+        assert!(error.contains("for the API server of Kubernetes (\"api\")"), "{error}");
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::remove_dir_all(folder.with_extension("d")).unwrap();
+    }
+}

@@ -10,6 +10,7 @@ mod outages;
 mod sessions;
 mod single_use;
 mod telemetry;
+mod workload;
 
 use scaikey_auth::TokenExchangeClient;
 use scaikey_auth::exchange::TokenExchangeBuilder;
