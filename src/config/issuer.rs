@@ -240,6 +240,7 @@ pub(crate) enum KeySetForm {
     #[default]
     Jwks,
     /// A SPIFFE bundle: a key set whose keys are for JWT-SVIDs if their `use` is `jwt-svid`.
+    #[cfg_attr(not(feature = "trust"), allow(dead_code))]
     SpiffeBundle,
 }
 
