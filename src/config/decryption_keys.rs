@@ -97,7 +97,8 @@ impl DecryptionKeys {
     /// The decrypter does the key management only: it returns the content encryption key of a token
     /// (`JweDecrypter::decrypt`). All checks of the header, the decryption of the content and its tag are those of
     /// this crate. It is called synchronously for each new token, on the thread of the request, so it must answer in
-    /// about a millisecond.
+    /// about a millisecond. If it fails, the token is refused (401): its error does not say whether the token is for
+    /// another key or the module does not answer.
     ///
     /// With this feature, and only with it, the program links OpenSSL.
     ///

@@ -11,6 +11,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         "an error that a user prints; the example of the type that returns it is enough",
         &[
             "config::Fault",
+            "config::InvalidDecryptionKeys",
             "config::NotInJsonwebtoken",
             "config::UnknownAlgorithm",
             "config::UnknownAuthMode",

@@ -86,6 +86,13 @@ impl KeyPair {
         jwe::serialize_compact(content.as_bytes(), &header, &*self.encrypter()).unwrap()
     }
 
+    /// Returns the encrypted form of a content encryption key, which may have a wrong length.
+    pub(crate) fn encrypt_key(&self, content_key: &[u8]) -> Vec<u8> {
+        let encrypted =
+            self.encrypter().encrypt(content_key, &JweHeader::new(), &mut JweHeader::new());
+        encrypted.unwrap().unwrap()
+    }
+
     fn encrypter(&self) -> Box<dyn JweEncrypter> {
         // The encrypter would overwrite the header's `kid`.
         let mut jwk = self.jwk.clone();

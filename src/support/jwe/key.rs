@@ -21,7 +21,7 @@ use crate::support::base64url;
 const MAX_KEYS: usize = 16;
 
 /// The maximum length of a key id, in bytes.
-const MAX_KID: usize = 256;
+pub(super) const MAX_KID: usize = 256;
 
 /// The sizes of RSA moduli, in bytes. Each token for a larger key would cost tens of milliseconds, and anyone can
 /// encrypt to a public key.
@@ -187,7 +187,8 @@ pub(crate) fn parse_keys(text: &str) -> Result<Vec<DecryptionKey>, String> {
     for (jwk, nth) in keys.into_iter().zip(1..) {
         let key = parse_key(jwk.get(), nth)?;
         if parsed.iter().any(|other| other.kid == key.kid) {
-            return Err(format!("contain two keys with the `kid` {:?}: rename one", key.kid));
+            let kid = quoted(&key.kid);
+            return Err(format!("contain two keys with the `kid` {kid}: rename one"));
         }
         parsed.push(key);
     }
@@ -204,8 +205,13 @@ fn parse_key(text: &str, nth: usize) -> Result<DecryptionKey, String> {
     let nth = format!("key {nth}");
     let jwk = serde_json::from_str::<Jwk<'_>>(text);
     let jwk = jwk.map_err(|_| named(&nth, "it is not a JWK"))?;
-    let name = jwk.kid.as_ref().map_or(nth, |kid| format!("{kid:.40?}"));
+    let name = jwk.kid.as_deref().map_or(nth, quoted);
     DecryptionKey::of(&jwk).map_err(|problem| named(&name, problem))
+}
+
+/// Returns the start of a text in quotes, for errors.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
 impl DecryptionKey {
@@ -256,7 +262,8 @@ impl DecryptionKey {
     pub(crate) fn of_decrypter(decrypter: Box<dyn JweDecrypter>) -> Result<Self, String> {
         let name = decrypter.algorithm().name();
         let algorithm = KeyAlgorithm::from_name(name).ok_or_else(|| {
-            format!("contain a decrypter for {name:.40?}, which is not supported: {ALGORITHMS}")
+            let name = quoted(name);
+            format!("contain a decrypter for {name}, which is not supported: {ALGORITHMS}")
         })?;
         let kid = decrypter.key_id().filter(|kid| !kid.is_empty() && kid.len() <= MAX_KID);
         let kid: Box<str> = kid.map(Into::into).ok_or(

@@ -92,7 +92,7 @@ fn ecdh_es(
     });
     match wrap {
         None => agreed.ok(),
-        Some(cipher) => unwrap(cipher, &*agreed.ok()?, encrypted),
+        Some(cipher) => unwrap(cipher, &agreed.ok()?, encrypted),
     }
 }
 

@@ -16,15 +16,12 @@ use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::{Document, Value};
 use content::{Content, ContentEncryption};
-use key::Curve;
+use key::{Curve, MAX_KID};
 
 pub(crate) use key::{DecryptionKey, parse_keys};
 
 /// The maximum length of an encoded header, in bytes. Usual headers have 100 to 300 bytes.
 const MAX_HEADER: usize = 4 * 1024;
-
-/// The maximum length of a key id, in bytes.
-const MAX_KID: usize = 256;
 
 /// The maximum length of `apu` and `apv`, decoded, in bytes.
 const MAX_PARTY: usize = 256;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use josekit::jwe::JweContentEncryption as _;
+use josekit::jwe::enc::A128GCM;
 
 use super::{Service, error};
 use crate::support::jwe::{ENCRYPTIONS, KeyPair};
@@ -66,6 +68,33 @@ async fn every_alteration_has_the_same_error() {
             }
         }
         assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+}
+
+#[tokio::test]
+async fn content_under_a_guessed_key_is_refused() {
+    let pair = KeyPair::new("a", "RSA-OAEP-256", "");
+    let service = Service::new([&pair]).await;
+    let header = r#"{"alg":"RSA-OAEP-256","enc":"A128GCM","cty":"JWT","kid":"a"}"#;
+    let (iv, signed) = ([0; 12], service.signed());
+    let authenticated = URL_SAFE_NO_PAD.encode(header);
+    let sealed =
+        A128GCM.encrypt(&[0; 16], Some(&iv), signed.as_bytes(), authenticated.as_bytes()).unwrap();
+    let (text, tag) = (sealed.0, sealed.1.unwrap());
+    for (encrypted_key, expected) in [
+        (pair.encrypt_key(&[0; 16]), "accepted"),
+        (pair.encrypt_key(&[0; 32]), "token_decryption"),
+        (pair.encrypt_key(&[0; 15]), "token_decryption"),
+        (pair.encrypt_key(&[]), "token_decryption"),
+        (vec![0; 256], "token_decryption"),
+        (vec![1; 256], "token_decryption"),
+        (vec![0xff; 256], "token_decryption"),
+        (vec![1; 255], "token_decryption"),
+        (Vec::new(), "token_decryption"),
+    ] {
+        let length = encrypted_key.len();
+        let parts = [header.into(), encrypted_key, iv.to_vec(), text.clone(), tag.clone()];
+        assert_eq!(service.outcome(&join(&parts)).await, expected, "{length}");
     }
 }
 
