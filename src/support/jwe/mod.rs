@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn content_type_is_compared_as_a_media_type() {
+    fn content_type_is_a_media_type() {
         for (cty, expected) in [
             ("JWT", true),
             ("jwt", true),

@@ -230,7 +230,7 @@ async fn mock_never_accepts_an_encrypted_token() {
 }
 
 #[tokio::test]
-async fn issuers_of_tenants_use_the_keys_of_their_template() {
+async fn issuers_of_tenants_use_template_keys() {
     let world = World::new().await;
     let acme = world.provider.tenant_at("acme", "/tenants/acme");
     let pair = KeyPair::p256("a");
