@@ -61,7 +61,7 @@ impl TokenClaims {
         let audience =
             wanted.map_or("the issuer of the provider".to_owned(), |it| format!("{it:?}"));
         format!(
-            "has a token for the API server of Kubernetes ({}), which must not leave the cluster: mount a projected service account token with the audience {audience}",
+            "has a token for the API server of Kubernetes ({}), which must not leave the cluster: mount a projected service account token whose audience is {audience}",
             self.audiences_for_errors()
         )
     }
@@ -136,7 +136,7 @@ mod tests {
             let problem = claims.check_not_for_api_server(Some("https://idp.example"));
             assert_eq!(problem.is_err(), is_refused, "{aud}");
             if let Err(problem) = problem {
-                assert!(problem.contains("audience \"https://idp.example\""), "{problem}");
+                assert!(problem.contains("audience is \"https://idp.example\""), "{problem}");
             }
         }
         let legacy = json!({ "iss": "kubernetes/serviceaccount",
