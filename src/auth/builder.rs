@@ -8,7 +8,7 @@ use crate::admission::{AdmissionCheck, AdmissionChecks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
 use crate::error::{Challenge, Challenger, DEFAULT_REALM};
-use crate::issuer::{HttpClient, KeySets, TenantIssuers};
+use crate::issuer::{ClientAuth, HttpClient, KeySets, TenantIssuers};
 use crate::proof::{ProofVerifier, ProofVerifiers};
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
@@ -318,7 +318,9 @@ impl AuthBuilder {
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
-        let faults = opaque::faults(&self.opaque_tokens, &config);
+        let mut opaque_tokens = self.opaque_tokens;
+        let mut faults = configured_opaque_tokens(&config, &mut opaque_tokens);
+        faults.extend(opaque::faults(&opaque_tokens, &config));
         let mut jwks = match JwksValidator::with_key_sets(&config, key_sets) {
             Ok(jwks) => ConfigError::from_faults(faults).map(|()| jwks),
             Err(error) => Err(error.and(faults)),
@@ -337,10 +339,10 @@ impl AuthBuilder {
         let jwks = Arc::new(jwks);
         let issuers = jwks.issuers().clone();
         let verified_tokens = jwks.verified_tokens().clone();
-        let introspected_tokens = IntrospectedTokens::new(!self.opaque_tokens.is_empty());
-        let opaque = (!self.opaque_tokens.is_empty()).then(|| {
+        let introspected_tokens = IntrospectedTokens::new(!opaque_tokens.is_empty());
+        let opaque = (!opaque_tokens.is_empty()).then(|| {
             let (clock, tokens) = (clock.clone(), introspected_tokens.clone());
-            Arc::new(OpaqueValidator::new(self.opaque_tokens, issuers.clone(), clock, tokens))
+            Arc::new(OpaqueValidator::new(opaque_tokens, issuers.clone(), clock, tokens))
         });
         for (template, resolver) in tenant_issuers {
             issuers.add_tenant_issuers(template, resolver)?;
@@ -392,6 +394,41 @@ impl AuthBuilder {
             has_id_token_sessions: AtomicBool::new(false),
         })))
     }
+}
+
+/// Adds the opaque tokens of the configuration. Returns the faults of their credentials.
+fn configured_opaque_tokens(config: &AuthConfig, all: &mut Vec<OpaqueTokens>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (nth, issuer) in config.issuers.iter().enumerate() {
+        let field = format!("issuers[{nth}].introspection");
+        let Some(settings) =
+            issuer.introspection.as_ref().filter(|_| config.mode != AuthMode::Mock)
+        else {
+            continue;
+        };
+        if nth > 0 {
+            let problem = "would send the credentials of `client`, which are for the first issuer, to another one: use AuthBuilder::opaque_tokens";
+            faults.push(Fault::new(field, problem));
+            continue;
+        }
+        match ClientAuth::from_config(&config.client) {
+            Ok(auth) if auth.is_public() => {
+                let problem = "is `none`, but introspection (`P_INTROSPECTION`) needs credentials: choose another method";
+                faults.push(Fault::new("client.auth", problem));
+            }
+            Ok(auth) => {
+                all.push(OpaqueTokens::of_settings(
+                    issuer.expected(),
+                    auth,
+                    settings.clone(),
+                    field,
+                ));
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    faults.retain(|fault| !config.unreadable.iter().any(|other| other.field == fault.field));
+    faults
 }
 
 /// Returns the built-in validators of the mode, in order of precedence.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{self, StrDeserializer};
 
 use super::providers::PROVIDERS;
-use super::{AuthConfig, Fault, IssuerConfig, endpoints};
+use super::{AuthConfig, Fault, IntrospectionSettings, IssuerConfig, endpoints};
 
 /// An environment variable that this crate reads. In the texts, `P_` stands for the prefix.
 #[derive(Clone, Copy)]
@@ -96,6 +96,33 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("JWKS_MAX_STALE_SECONDS", "issuers[0].jwks.max_stale_seconds", |it, text| store(&mut issuer(it).jwks.max_stale, seconds(text)),
         "the age in seconds up to which keys are used while the provider is unavailable",
         "`86400`"),
+    row("INTROSPECTION", "issuers[0].introspection", |it, text| store(&mut issuer(it).introspection, boolean(text).map(|on| on.then(IntrospectionSettings::default))),
+        "`true` accepts opaque tokens, about which the provider's introspection endpoint is asked with the credentials of `P_CLIENT_ID`; the other variables of introspection need it",
+        "`false`"),
+    row("INTROSPECTION_URL", "issuers[0].introspection.url", |it, text| store(&mut introspection(it)?.url, any_text(text)),
+        "the introspection endpoint",
+        "from discovery"),
+    row("INTROSPECTION_PREFIXES", "issuers[0].introspection.prefixes", |it, text| store(&mut introspection(it)?.prefixes, list(text)),
+        "the starts of the provider's opaque tokens, separated by commas or spaces, such as `skt_,sgk_`",
+        "none: every token with neither two nor four dots"),
+    row("INTROSPECTION_CACHE_SECONDS", "issuers[0].introspection.cache_seconds", |it, text| store(&mut introspection(it)?.cache_for, seconds(text)),
+        "the number of seconds, at most 300, for which an answer is reused, and a revoked token is still accepted",
+        "`30`"),
+    row("INTROSPECTION_SIGNED_ANSWERS", "issuers[0].introspection.signed_answers", |it, text| store(&mut introspection(it)?.signed_answers, choice(text, "`accepted` or `required`")),
+        "`required` requests signed answers (RFC 9701), and refuses others",
+        "`accepted`"),
+    row("INTROSPECTION_TIMEOUT_SECONDS", "issuers[0].introspection.timeout_seconds", |it, text| store(&mut introspection(it)?.timeout, seconds(text)),
+        "the time limit of one question in seconds, at most 60",
+        "`2`"),
+    row("INTROSPECTION_SERVE_WHILE_UNAVAILABLE_SECONDS", "issuers[0].introspection.serve_while_unavailable_seconds", |it, text| store(&mut introspection(it)?.serve_while_unavailable, seconds(text)),
+        "the number of seconds, at most 300, for which the last positive answer serves while the endpoint is unavailable; a token that is revoked then is accepted for this long",
+        "`0`"),
+    row("INTROSPECTION_UNKNOWN_TOKENS", "issuers[0].introspection.unknown_tokens", |it, text| store(&mut introspection(it)?.unknown_tokens, pair(text)),
+        "the budget of questions about unknown tokens: how many immediately, and then how many per second",
+        "`200,20`"),
+    row("INSECURE_ACCEPT_MISSING_AUDIENCE", "issuers[0].introspection.insecure_accept_missing_audience", |it, text| store(&mut introspection(it)?.insecure_accept_missing_audience, boolean(text)),
+        "`true` accepts answers of the introspection endpoint without an audience; an opaque token for another service may then be used here",
+        "`false`"),
     row("TENANT_CLAIM", "issuers[0].claims.tenant_id", |it, text| store(&mut issuer(it).claims.tenant_id, list(text)),
         "the claim that names the tenant: a name or a JSON pointer; of several, separated by commas or spaces, the first that is present",
         "`tenant_id`"),
@@ -438,6 +465,12 @@ fn issuer(config: &mut AuthConfig) -> &mut IssuerConfig {
     &mut config.issuers[0]
 }
 
+/// Returns the settings of the introspection endpoint, which have an effect only if it is used.
+fn introspection(config: &mut AuthConfig) -> Result<&mut IntrospectionSettings, String> {
+    let missing = "needs introspection: set `P_INTROSPECTION` to `true`, or remove this setting";
+    issuer(config).introspection.as_mut().ok_or_else(|| missing.to_owned())
+}
+
 /// Stores a parsed value in its field.
 fn store<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
     *field = value?;
@@ -483,6 +516,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn number<T: FromStr>(text: &str, unit: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("must be a whole number of {unit}"))
+}
+
+/// Parses two numbers.
+fn pair(text: &str) -> Result<(u32, u32), String> {
+    match list(text)?[..] {
+        [one, other] => Ok((one, other)),
+        _ => Err("must be two numbers, separated by a comma".to_owned()),
+    }
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -593,6 +634,15 @@ mod tests {
         ("JWKS_TTL_SECONDS", "60"),
         ("JWKS_COOLDOWN_SECONDS", "10"),
         ("JWKS_MAX_STALE_SECONDS", "3600"),
+        ("INTROSPECTION", "true"),
+        ("INTROSPECTION_URL", "https://i.example"),
+        ("INTROSPECTION_PREFIXES", "skt_, sgk_"),
+        ("INTROSPECTION_CACHE_SECONDS", "10"),
+        ("INTROSPECTION_SIGNED_ANSWERS", "required"),
+        ("INTROSPECTION_TIMEOUT_SECONDS", "3"),
+        ("INTROSPECTION_SERVE_WHILE_UNAVAILABLE_SECONDS", "60"),
+        ("INTROSPECTION_UNKNOWN_TOKENS", "500, 50"),
+        ("INSECURE_ACCEPT_MISSING_AUDIENCE", "true"),
         ("TENANT_CLAIM", "tid"),
         ("ROLES_CLAIM", "/realm_access/roles"),
         ("GROUPS_CLAIM", "https://example.com/groups"),
@@ -746,6 +796,41 @@ mod tests {
         assert_eq!(endpoints.session_identity, crate::config::IdentitySource::IdToken);
         assert_eq!(endpoints.trust_file, Some("/run/trust.toml".into()));
         assert_eq!(endpoints.trusted_proxies, ["10.0.0.1", "10.1.0.0/16"]);
+    }
+
+    #[test]
+    fn every_variable_of_introspection_is_read() {
+        let config = read_pairs(VALUES);
+        let settings = IntrospectionSettings {
+            url: Some("https://i.example".to_owned()),
+            prefixes: vec!["skt_".to_owned(), "sgk_".to_owned()],
+            cache_for: Duration::from_secs(10),
+            signed_answers: crate::config::SignedAnswers::Required,
+            timeout: Duration::from_secs(3),
+            serve_while_unavailable: Duration::from_secs(60),
+            unknown_tokens: (500, 50),
+            insecure_accept_missing_audience: true,
+        };
+        assert_eq!(config.issuers[0].introspection, Some(settings.clone()));
+        let file = r#"{ "issuers": [{ "issuer": "https://a", "introspection": {
+            "url": "https://i.example", "prefixes": ["skt_", "sgk_"], "cache_seconds": 10,
+            "signed_answers": "required", "timeout_seconds": 3, "unknown_tokens": [500, 50],
+            "serve_while_unavailable_seconds": 60, "insecure_accept_missing_audience": true } }] }"#;
+        let config: AuthConfig = serde_json::from_str(file).unwrap();
+        assert_eq!(config.issuers[0].introspection, Some(settings));
+        let config = overlaid(file, &[("INTROSPECTION_CACHE_SECONDS", "20")]);
+        let settings = config.issuers[0].introspection.as_ref().unwrap();
+        assert_eq!((settings.cache_for.as_secs(), settings.timeout.as_secs()), (20, 3));
+        let config = overlaid(file, &[("INTROSPECTION", "false")]);
+        assert_eq!(config.issuers[0].introspection, None);
+        for name in ["INTROSPECTION_PREFIXES", "INTROSPECTION_URL"] {
+            let error = read_pairs(&[(name, "skt_")]).check().unwrap_err();
+            assert_eq!(error.faults()[0].field, format!("SCAIWAVE_{name}"));
+            assert!(
+                error.to_string().contains("set `SCAIWAVE_INTROSPECTION` to `true`"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

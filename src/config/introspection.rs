@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::jwks::seconds;
 use super::{PlainHttp, has_user_information};
 
 /// The longest time for which an answer may be reused without asking again.
@@ -38,19 +39,23 @@ pub enum SignedAnswers {
     Required,
 }
 
-/// The settings of an issuer's introspection endpoint.
-#[derive(Debug, Clone, PartialEq)]
+/// The settings of an issuer's introspection endpoint: the table `introspection` of an issuer in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct IntrospectionSettings {
     /// The URL of the endpoint. Default: from the issuer's metadata.
     pub(crate) url: Option<String>,
     /// The starts of the issuer's opaque tokens. Empty: all tokens that are neither a JWS nor a JWE.
     pub(crate) prefixes: Vec<String>,
     /// The time for which an answer is reused.
+    #[serde(rename = "cache_seconds", with = "seconds")]
     pub(crate) cache_for: Duration,
     pub(crate) signed_answers: SignedAnswers,
     /// The time limit of one question, with everything that it needs.
+    #[serde(rename = "timeout_seconds", with = "seconds")]
     pub(crate) timeout: Duration,
     /// The time for which the last answer replaces one that the endpoint does not give. Zero: never.
+    #[serde(rename = "serve_while_unavailable_seconds", with = "seconds")]
     pub(crate) serve_while_unavailable: Duration,
     /// The number of questions about unknown tokens that are allowed immediately, and then per second.
     pub(crate) unknown_tokens: (u32, u32),

@@ -9,7 +9,7 @@ use url::{Host, Position, Url};
 
 use super::jwks::JwksSettings;
 use super::providers::Provider;
-use super::{Algorithm, Fault, MESH_REMEDY, PlainHttp};
+use super::{Algorithm, Fault, IntrospectionSettings, MESH_REMEDY, PlainHttp};
 #[cfg(feature = "jwe")]
 use super::{Decryption, DecryptionKeys};
 use crate::identity::{
@@ -68,6 +68,14 @@ pub enum TokenProfile {
 /// unverified token could choose the server that this service calls. The configuration must also say which
 /// tenants are accepted: by [`tenants`](Self::tenants), a tenant store, a resolver of issuers, or
 /// [`AuthConfig::any_tenant`](super::AuthConfig::any_tenant).
+///
+/// **Opaque tokens.** A service can also accept tokens without readable claims. In files, the table
+/// `introspection` of the issuer switches it on, with the members `url`, `prefixes`, `cache_seconds`,
+/// `signed_answers`, `timeout_seconds`, `serve_while_unavailable_seconds`, `unknown_tokens` and
+/// `insecure_accept_missing_audience`, all of them optional. The credentials are those of
+/// [`client`](super::ClientConfig), so only the first issuer can have this table. In code, use
+/// [`AuthBuilder::opaque_tokens`](crate::AuthBuilder::opaque_tokens), whose settings
+/// [`OpaqueTokens`](crate::validator::OpaqueTokens) explains.
 ///
 /// **Presets.** For well-known providers, a constructor such as [`keycloak`](Self::keycloak) knows the form of
 /// the issuer and the claims. [`map_claims`](Self::map_claims) changes single claims of it. In files,
@@ -193,6 +201,9 @@ pub struct IssuerConfig {
     /// Whether `client_id` is the subject of a client-credentials token without `sub`. ScaiKey issued such
     /// tokens before 2026-05-16. Default false.
     pub legacy_service_tokens: bool,
+    /// The settings of the introspection endpoint, for opaque tokens. In code, `AuthBuilder::opaque_tokens` sets
+    /// them.
+    pub(crate) introspection: Option<IntrospectionSettings>,
     /// The number of the first invalid path that the setter of `audience_claims` got.
     pub(crate) invalid_audience_claim: Option<usize>,
     /// The preset that this configuration began with.
@@ -268,6 +279,7 @@ impl IssuerConfig {
             claims: ClaimsMapping::default(),
             tenants: Vec::new(),
             legacy_service_tokens: false,
+            introspection: None,
             invalid_audience_claim: None,
             provider: None,
             issuer_has_wrong_form: false,

@@ -14,7 +14,10 @@ use super::Decryption;
 use super::issuer::{default_algorithms, default_audience_claims, default_leeway};
 use super::jwks::{optional_seconds, seconds};
 use super::providers::Provider;
-use super::{Algorithm, IssuerConfig, JwksSettings, KeyAccess, KeySetForm, TokenProfile};
+use super::{
+    Algorithm, IntrospectionSettings, IssuerConfig, JwksSettings, KeyAccess, KeySetForm,
+    TokenProfile,
+};
 use crate::identity::{ClaimPath, ClaimTest, ClaimsMapping, TenantId};
 
 /// The fields of an issuer, without `provider`. `serde` reads and writes an [`IssuerConfig`] as this type says.
@@ -54,6 +57,8 @@ struct Fields {
     keys_file: Option<PathBuf>,
     #[serde(default)]
     jwks: JwksSettings,
+    #[serde(default)]
+    introspection: Option<IntrospectionSettings>,
     #[serde(default)]
     claims: ClaimsMapping,
     #[serde(default)]
@@ -151,7 +156,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 /// The members of an issuer that are tables themselves. Their members are laid over those of the preset one by
 /// one.
-const TABLES: [&str; 2] = ["claims", "jwks"];
+const TABLES: [&str; 3] = ["claims", "jwks", "introspection"];
 
 /// The lists of tests, whose members are tables.
 const LISTS_OF_TESTS: [&str; 3] = ["access_token", "service_account", "mfa"];
@@ -238,6 +243,7 @@ mod tests {
             (r#""issuer": """#, "duplicate field `issuer`"),
             (r#""jwks": {"ttl": 1}"#, "jwks.ttl: unknown field `ttl`"),
             (r#""leeway_seconds": "a""#, "leeway_seconds: invalid type"),
+            (r#""introspection": {"prefix": 1}"#, "introspection.prefix: unknown field `prefix`"),
         ] {
             for provider in ["", r#", "provider": "okta""#] {
                 let text = format!(

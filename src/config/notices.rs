@@ -29,13 +29,16 @@ impl AuthConfig {
     /// Returns notices about settings whose cargo feature is not enabled.
     pub(super) fn unused_settings(&self, is_built_with: impl Fn(&str) -> bool) -> Vec<String> {
         let (client, endpoints) = (&self.client, &self.endpoints);
+        // Introspection uses the credentials of the client, too.
+        let only_exchanges = self.issuers.iter().all(|issuer| issuer.introspection.is_none());
+        let has_auth = client.auth != ClientConfig::default().auth;
         let settings = [
-            ("exchange", "client.id", client.id.is_some()),
-            ("exchange", "client.secret", client.secret.is_some()),
-            ("exchange", "client.secret_file", client.secret_file.is_some()),
-            ("exchange", "client.auth", client.auth != ClientConfig::default().auth),
-            ("exchange", "client.key_file", client.key_file.is_some()),
-            ("exchange", "client.key_id", client.key_id.is_some()),
+            ("exchange", "client.id", only_exchanges && client.id.is_some()),
+            ("exchange", "client.secret", only_exchanges && client.secret.is_some()),
+            ("exchange", "client.secret_file", only_exchanges && client.secret_file.is_some()),
+            ("exchange", "client.auth", only_exchanges && has_auth),
+            ("exchange", "client.key_file", only_exchanges && client.key_file.is_some()),
+            ("exchange", "client.key_id", only_exchanges && client.key_id.is_some()),
             ("exchange", "client.token_url", client.token_url.is_some()),
             ("exchange", "client.authorization_url", client.authorization_url.is_some()),
             ("exchange", "client.revocation_url", client.revocation_url.is_some()),

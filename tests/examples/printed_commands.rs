@@ -61,9 +61,37 @@ async fn quickstart_debug_log_gives_the_reason() {
     quickstart.stdout.line("insufficient_scope").await;
 }
 
+#[tokio::test]
+async fn opaque_token_is_accepted_until_revoked() {
+    let mut example = Program::example("opaque_tokens", &[FREE_PORT]);
+    for (status, text) in [
+        ("200", "You are alice of tenant-1, by introspection."),
+        ("200", "You are alice of tenant-1, by a signature."),
+        ("401", "The token is not valid here."),
+        ("200", ""),
+        ("401", "The token is not valid here."),
+        ("401", "The token is not valid here."),
+    ] {
+        example.stdout.line(&format!("  {status}  ")).await;
+        let line = example.stdout.line("curl ").await;
+        let answer = paste(&line).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{answer}");
+        assert!(answer.contains(text), "{line}\n{answer}");
+    }
+    example.stdout.line("Ctrl-C").await;
+}
+
 /// The examples that listen first. `axum_service` needs a database before, so its tests do this.
-const LISTENING: [&str; 7] =
-    ["quickstart", "hyper", "service", "streams", "browser_login", "web_app", "custom_tenants"];
+const LISTENING: [&str; 8] = [
+    "quickstart",
+    "hyper",
+    "service",
+    "streams",
+    "browser_login",
+    "web_app",
+    "custom_tenants",
+    "opaque_tokens",
+];
 
 #[tokio::test]
 async fn unusable_listen_address_is_explained() {

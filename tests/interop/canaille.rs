@@ -97,6 +97,30 @@ async fn canaille_tokens_are_accepted_by_audience() {
 }
 
 #[tokio::test]
+async fn canaille_tells_what_opaque_tokens_mean() {
+    let site = Site::reserve();
+    let provider = Canaille::start(&site).await;
+    let introspection = [
+        ("SCAIWAVE_INTROSPECTION", "true"),
+        // The answers about tokens of a client have no `sub`.
+        ("SCAIWAVE_SUBJECT_CLAIM", "sub client_id"),
+    ];
+    let _service = provider.service(&site, &introspection).await;
+    let own = provider.token("wave", "grant_type=client_credentials").await;
+    assert!(!own.contains('.'), "{own}");
+    let me = get(&format!("{}/me", site.url()), Some(&own)).await;
+    assert_eq!(me.status, 200, "{me:?}");
+    assert_eq!(me.json()["identity"]["subject"], "wave");
+    let jwt = provider.token("wave", ALICE).await;
+    assert_eq!(status(&site.url(), "/me", &jwt).await, 200);
+    // Canaille answers only about tokens of which the client is an audience.
+    let foreign = provider.token("drive", "grant_type=client_credentials").await;
+    for token in [foreign, "invented".to_owned()] {
+        assert_eq!(status(&site.url(), "/me", &token).await, 401, "{token}");
+    }
+}
+
+#[tokio::test]
 async fn canaille_refreshes_and_revokes_tokens() {
     let site = Site::reserve();
     let provider = Canaille::start(&site).await;

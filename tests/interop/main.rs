@@ -5,6 +5,7 @@ mod canaille;
 mod client_side;
 mod lemonldap;
 mod ml_dsa;
+mod opaque;
 mod sign_out;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,9 +4,9 @@
 // line of output is the URL. The client `svc` with the secret `s3cret` gets JWTs for the resources below
 // by client credentials. The client `web` signs users in, refreshes and exchanges tokens. Every user who
 // signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
-// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. The client `encrypted` has the same URIs, and
-// the key set at KEYS_URI: its tokens are encrypted for these keys. `/counts` returns the number of successful
-// grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
+// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. The client `opaque` has the same redirect URI,
+// and gets opaque access tokens. The client `encrypted` has the same URIs, and the key set at KEYS_URI: its tokens
+// are encrypted for these keys. `/counts` returns the number of successful grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
 // client `quantum` authenticates with the key CLIENT_JWK for ML-DSA-44, and gets ID tokens of ML-DSA-87.
 
 import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
@@ -20,7 +20,9 @@ const RESOURCES = {
   'https://scaiwave.example/eddsa': { audience: 'scaiwave', alg: 'EdDSA' },
   'https://scaiwave.example/encrypted': { audience: 'scaiwave', alg: 'ES256', encrypted: true },
   'https://scaiwave.example/ml-dsa-65': { audience: 'scaiwave', alg: 'ML-DSA-65' },
+  'https://scaiwave.example/opaque': { audience: 'scaiwave', accessTokenFormat: 'opaque' },
   'https://elsewhere.example': { audience: 'elsewhere', alg: 'RS256' },
+  'https://elsewhere.example/opaque': { audience: 'elsewhere', accessTokenFormat: 'opaque' },
   'https://drive.example': { audience: 'scaidrive', alg: 'RS256' },
 };
 const ENCRYPTED_RESOURCE = 'https://scaiwave.example/encrypted';
@@ -82,6 +84,14 @@ if (process.env.REDIRECT_URI) {
     post_logout_redirect_uris: [process.env.POST_LOGOUT_REDIRECT_URI],
   });
 }
+if (process.env.REDIRECT_URI) {
+  clients.push({
+    ...userClient,
+    client_id: 'opaque',
+    client_secret: 's3cret',
+    redirect_uris: [process.env.REDIRECT_URI],
+  });
+}
 if (process.env.KEYS_URI) {
   clients.push({
     ...userClient,
@@ -114,12 +124,12 @@ if (ML_DSA.length) {
 }
 
 async function resourceServer(resource) {
-  const { audience, alg, encrypted } = RESOURCES[resource] ?? {};
+  const { audience, alg, encrypted, accessTokenFormat = 'jwt' } = RESOURCES[resource] ?? {};
   if (!audience) throw new errors.InvalidTarget();
   return {
     audience,
     scope: 'admin docs:read',
-    accessTokenFormat: 'jwt',
+    accessTokenFormat,
     jwt: { sign: { alg }, ...(encrypted && { encrypt: await encryption() }) },
   };
 }
@@ -165,6 +175,7 @@ const configuration = {
     encryption: { enabled: true },
     revocation: { enabled: true },
     introspection: { enabled: true },
+    jwtIntrospection: { enabled: true },
     resourceIndicators: {
       enabled: true,
       defaultResource: (_ctx, { clientId }) => defaultResource(clientId),
@@ -176,6 +187,7 @@ const configuration = {
 
 function defaultResource(clientId) {
   if (clientId === 'svc') return undefined;
+  if (clientId === 'opaque') return 'https://scaiwave.example/opaque';
   return clientId === 'encrypted' ? ENCRYPTED_RESOURCE : DEFAULT_RESOURCE;
 }
 

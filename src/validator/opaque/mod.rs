@@ -100,7 +100,6 @@ impl OpaqueTokens {
     }
 
     /// Creates the tokens of settings in a configuration. `origin` is their field, for faults.
-    #[allow(dead_code, reason = "the configuration of an issuer will have these settings")]
     pub(crate) fn of_settings(
         issuer: impl Into<String>,
         client_auth: ClientAuth,
