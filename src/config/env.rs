@@ -719,6 +719,7 @@ mod tests {
         ("CACHE_KEYS_FILE", "/run/4"),
         ("SESSION_KEYS_FILE", "/run/5"),
         ("KEYS_FILE", "/run/6"),
+        ("CLIENT_ASSERTION_FILE", "/run/7"),
     ];
 
     #[test]

@@ -57,7 +57,7 @@ struct Fields {
     keys_file: Option<PathBuf>,
     #[serde(default)]
     jwks: JwksSettings,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     introspection: Option<IntrospectionSettings>,
     #[serde(default)]
     claims: ClaimsMapping,
