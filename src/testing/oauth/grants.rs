@@ -112,7 +112,7 @@ fn refresh(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer, 
 /// Adds an ID token to the answer if `openid` was granted (OpenID Connect Core §2).
 fn add_id_token(
     issuer: &TestIssuer,
-    client: &Client,
+    #[cfg_attr(not(feature = "jwe"), allow(unused_variables))] client: &Client,
     session: &Session,
     nonce: Option<String>,
     answer: &mut Answer,
