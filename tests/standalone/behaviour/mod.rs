@@ -20,6 +20,7 @@ mod recorded_identity;
 mod relaxations;
 mod responses;
 mod secrets;
+mod secrets_of_services;
 mod streams;
 mod tenancy;
 mod token_sources;
