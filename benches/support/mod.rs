@@ -137,6 +137,9 @@ pub(crate) fn floor_of(
         Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         // The library verifies this format without a conversion.
         Algorithm::ES256 => &signature::ECDSA_P256_SHA256_ASN1,
+        Algorithm::MLDSA44 => &signature::ML_DSA_44,
+        Algorithm::MLDSA65 => &signature::ML_DSA_65,
+        Algorithm::MLDSA87 => &signature::ML_DSA_87,
         _ => &signature::ED25519,
     };
     let key = ParsedPublicKey::new(library, public_key).expect("a key");
