@@ -18,12 +18,12 @@ use aws_lc_rs::digest;
 use aws_lc_rs::encoding::{AsBigEndian, EcPublicKeyUncompressedBin};
 use http::HeaderValue;
 use scaikey_auth::config::Algorithm;
+use scaikey_auth::config::DecryptionKeys;
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::testing::{
     Client, EncryptionKey, Fault, Provider, ProviderEndpoint, TokenBuilder,
 };
 use scaikey_auth::validator::OpaqueTokens;
-use scaikey_auth::config::DecryptionKeys;
 use scaikey_auth::{Auth, AuthConfig, IssuerConfig};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -40,8 +40,7 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 const CALLERS: usize = 1000;
 
 /// The algorithms of the bench, without those of the other benches.
-const POST_QUANTUM: [Algorithm; 3] =
-    [Algorithm::MLDSA44, Algorithm::MLDSA65, Algorithm::MLDSA87];
+const POST_QUANTUM: [Algorithm; 3] = [Algorithm::MLDSA44, Algorithm::MLDSA65, Algorithm::MLDSA87];
 
 /// A kind of token, with a service that accepts it.
 struct Kind {
@@ -256,9 +255,8 @@ impl Bench {
         let (mut floors, mut costs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let floor = time(8, || self.runtime.block_on(ask()));
-            let cost = time(8, || {
-                self.runtime.block_on(auth.authenticate(&token)).expect("a good token")
-            });
+            let cost =
+                time(8, || self.runtime.block_on(auth.authenticate(&token)).expect("a good token"));
             floors.push(floor);
             costs.push(cost);
             ratios.push(cost / floor);

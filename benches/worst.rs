@@ -160,7 +160,8 @@ mod kinds {
         }
         for (key, bits) in KEYS.rsa.iter().zip(RSA) {
             let kid = key.key_id().expect("an id");
-            let named = json!({ "alg": "RSA-OAEP-256", "enc": "A256GCM", "cty": "JWT", "kid": kid });
+            let named =
+                json!({ "alg": "RSA-OAEP-256", "enc": "A256GCM", "cty": "JWT", "kid": kid });
             let part = |length: usize| URL_SAFE_NO_PAD.encode(vec![0x40; length]);
             let header = URL_SAFE_NO_PAD.encode(named.to_string());
             let key = part(bits as usize / 8);

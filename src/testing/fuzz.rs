@@ -32,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pem", pem),
     ("metadata", metadata),
     ("challenge", challenges),
+    ("introspection", introspection),
     ("config", config),
     ("workload_token", workload_token),
     #[cfg(feature = "endpoints")]
@@ -114,6 +115,9 @@ pub fn challenges(bytes: &[u8]) {
         assert_eq!(read.first().and_then(|c| c.param("realm")), Some(text), "{written}");
     }
 }
+
+/// Reads answers of an introspection endpoint, plain and signed.
+pub use crate::validator::opaque::fuzz::introspection;
 
 /// Parses a configuration file, and an environment with one variable per line.
 pub fn config(bytes: &[u8]) {

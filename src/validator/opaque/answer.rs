@@ -84,7 +84,7 @@ impl Expected<'_> {
         })
     }
 
-    fn verify(&self, answer: &[u8]) -> Result<Verification<Document>, InvalidToken> {
+    pub(super) fn verify(&self, answer: &[u8]) -> Result<Verification<Document>, InvalidToken> {
         let jws = Jws::split(answer, MAX_BYTES)?;
         let header = jws.header()?;
         // A token of another kind could be about the token, too, but says nothing about its state.
@@ -105,7 +105,7 @@ impl Expected<'_> {
 
     /// Checks the payload of a signed answer, and returns the members about the token. The same names outside
     /// mean nothing.
-    fn signed_members(&self, payload: Value<'_>) -> Result<Document, InvalidToken> {
+    pub(super) fn signed_members(&self, payload: Value<'_>) -> Result<Document, InvalidToken> {
         if rules::issuer_of(payload)? != &*self.issuer.name {
             return Err(InvalidToken::Issuer);
         }

@@ -8,10 +8,13 @@
 //! | `cache.rs` | [`IntrospectedTokens`]: the answers, by MAC of the token |
 //! | `endpoint.rs` | one endpoint: its URL, budget, breaker, and the request |
 //! | `answer.rs` | the answer: its form, its signature, and the rules that an active token must pass |
+//! | `fuzz.rs` | the fuzz target for answers (feature `testing`) |
 
 mod answer;
 mod cache;
 mod endpoint;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod validator;
 
 use std::time::Duration;

@@ -79,8 +79,7 @@ async fn no_decryption_key_appears_in_output() {
 
     let log = Log::start();
     let world = World::new().await;
-    let (rsa, ecdh) =
-        (EncryptionKey::generate("RSA-OAEP-256"), EncryptionKey::generate("ECDH-ES"));
+    let (rsa, ecdh) = (EncryptionKey::generate("RSA-OAEP-256"), EncryptionKey::generate("ECDH-ES"));
     let private = [rsa.private_jwk(), ecdh.private_jwk()];
     let members = private.iter().flat_map(|key| {
         ["d", "p", "q", "dp", "dq", "qi"].into_iter().filter_map(|name| key[name].as_str())
@@ -113,7 +112,9 @@ async fn no_decryption_key_appears_in_output() {
         assert_eq!(answer.status, *status, "{answer:?}");
         assert_clean(&format!("{answer:?}"), &needles, "the answer");
     }
-    for (name, value) in [("use", "sig"), ("alg", CANARY), ("kty", "oct"), ("x", CANARY), ("d", CANARY)] {
+    for (name, value) in
+        [("use", "sig"), ("alg", CANARY), ("kty", "oct"), ("x", CANARY), ("d", CANARY)]
+    {
         let mut key = private[1].clone();
         key[name] = value.into();
         let fault = set(&[key]).unwrap_err();
