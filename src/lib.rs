@@ -45,8 +45,8 @@
 //! | [`error`] | reasons why a token is invalid: [`InvalidToken`](error::InvalidToken); formats of error responses: [`ProblemJson`](error::ProblemJson), [`Grpc`](error::Grpc) |
 //! | [`identity`] | parts of an identity: [`Scopes`](identity::Scopes), [`IdentityKey`](identity::IdentityKey), [`Actor`](identity::Actor), [`ClaimsMapping`](identity::ClaimsMapping) |
 //! | [`config`] | parts of a configuration: [`Algorithm`](config::Algorithm), [`JwksSettings`](config::JwksSettings), [`ENVIRONMENT`](config::ENVIRONMENT) |
-//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth); an HTTP client of your own: [`HttpClient`](issuer::HttpClient) |
-//! | [`validator`] | the credentials that a validator sees: [`Credentials`](validator::Credentials); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
+//! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth), also without a secret: [`WorkloadToken`](issuer::WorkloadToken); an HTTP client of your own: [`HttpClient`](issuer::HttpClient) |
+//! | [`validator`] | the credentials that a validator sees: [`Credentials`](validator::Credentials); opaque tokens: [`OpaqueTokens`](validator::OpaqueTokens); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
 //! | [`proof`], [`admission`] | proof of possession (DPoP, mTLS): [`ProofVerifier`](proof::ProofVerifier); checks of valid tokens, such as deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
 //! | [`replay`] | tokens that may be used only once: [`ReplayLog`](replay::ReplayLog) |
 //! | [`tenant`] | tenant stores: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |

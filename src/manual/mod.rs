@@ -91,6 +91,7 @@
 //! | JWKS, key set, key rotation | [keys](operating#keys), [step 7](request) |
 //! | JWT | [how a token is checked](request), [from `jsonwebtoken`](migrating#from-jsonwebtoken) |
 //! | Keycloak | [Keycloak](providers#keycloak) |
+//! | keyless client, client without a secret | [without a client secret](exchange#without-a-client-secret) |
 //! | Kubernetes | [deploying](deploying#the-manifest); tokens of pods: [workloads](endpoints#workloads) |
 //! | logout, log out, sign-out | [sign-out](endpoints#sign-out-logout), [at each provider](providers#sign-out-logout-at-the-provider) |
 //! | logs, tracing | [logs and metrics](operating#logs-and-metrics), [who calls](operating#who-calls) |
@@ -106,6 +107,7 @@
 //! | outage, offline | [outages](operating#outages), [when the provider fails](exchange#when-the-provider-fails) |
 //! | password | the password grant: [all endpoints](endpoints#all-endpoints), [grants](exchange#grants) |
 //! | PKCE | [browser sign-in](endpoints#browser-sign-in) |
+//! | post-quantum signature, ML-DSA | [what it costs](costs#kinds-of-tokens), [`Algorithm`](crate::config::Algorithm) |
 //! | PostgreSQL, SQLite, database | [resolvers](tenants#resolvers), [participants](tenants#participants) |
 //! | proxy | in front: [endpoints](endpoints#behind-a-proxy), [client addresses](endpoints#rate-limits-and-client-addresses); to the provider: [reaching the provider](operating#reaching-the-provider) |
 //! | rate limit, brute force | [rate limits](endpoints#rate-limits-and-client-addresses) |
@@ -121,6 +123,7 @@
 //! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
 //! | session | [sessions](endpoints#sessions) |
 //! | SIGHUP, reload | [secrets](deploying#secrets), [secrets in files](operating#secrets-in-files) |
+//! | SPIFFE, SPIRE, JWT-SVID | to authenticate this service: [`WorkloadToken::spiffe`](crate::issuer::WorkloadToken::spiffe); of callers: [the trust policy](crate::trust#jwt-svids) |
 //! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |
 //! | sub-path, prefix | [behind a proxy](endpoints#behind-a-proxy) |
 //! | Supabase | [Supabase](providers#supabase) |
