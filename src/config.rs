@@ -44,8 +44,6 @@ pub use jwks::JwksSettings;
 pub use mode::{MockUser, UnknownAuthMode};
 
 pub(crate) use auth_config::{AuthConfig, environment_variable};
-#[cfg(feature = "jwe")]
-pub(crate) use decryption_keys::Decryption;
 pub(crate) use fault::ConfigError;
 pub(crate) use introspection::{IntrospectionSettings, SignedAnswers, overlap};
 #[cfg(feature = "endpoints")]

@@ -241,6 +241,10 @@ impl AuthConfig {
         }
         for (nth, issuer) in self.issuers.iter().enumerate() {
             issuer.check(nth, &mut faults);
+            // Mock mode runs on machines without secrets.
+            if self.mode != AuthMode::Mock {
+                faults.extend(issuer.clone().with_decryption_keys(nth).err());
+            }
             if issuer.is_per_tenant() && !self.decides_on_tenants(issuer) {
                 faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNRESTRICTED_TENANTS));
             }

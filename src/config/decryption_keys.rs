@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use serde_json::json;
 
-use crate::clock::Clock;
+use super::Fault;
+use super::secrets::file_field;
+use crate::clock::{Clock, SystemClock};
 use crate::support::jwe::{DecryptionKey, parse_keys};
-use crate::support::secret::{Secret, SecretSource};
+use crate::support::secret::{Secret, SecretFileError, SecretSource};
 use crate::support::secret_file::SecretFile;
 
 /// The private keys with which this service opens tokens that an issuer encrypts to it (JWE, RFC 7516).
@@ -54,16 +57,35 @@ pub(crate) type KeyList = Vec<Arc<DecryptionKey>>;
 
 /// The error for text that is not a set of private keys, or for a file that cannot be read. It names the file and
 /// the key, and reveals nothing secret.
+///
+/// ```
+/// use scaikey_auth::config::DecryptionKeys;
+///
+/// let error = DecryptionKeys::jwks(r#"{"keys":[]}"#).unwrap_err();
+/// assert!(error.to_string().contains("contain no key"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the decryption keys {problem}")]
-pub struct InvalidDecryptionKeys {
-    problem: String,
+#[error("the decryption keys {0}")]
+pub struct InvalidDecryptionKeys(Problem);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Problem {
+    #[error("{0}")]
+    Text(String),
+    #[error("are in a file that cannot be used: {0}")]
+    File(SecretFileError),
 }
 
 impl InvalidDecryptionKeys {
-    /// Returns the problem, for a fault that names the setting.
-    pub(crate) fn problem(&self) -> &str {
-        &self.problem
+    /// Returns the fault of the setting `field`.
+    pub(super) fn into_fault(self, field: &str) -> Fault {
+        match self.0 {
+            Problem::Text(problem) => Fault::new(field, problem),
+            Problem::File(error) => {
+                let problem = format!("names a file that cannot be used: {error}");
+                Fault::new(file_field(field), problem)
+            }
+        }
     }
 }
 
@@ -78,13 +100,13 @@ impl DecryptionKeys {
     pub fn jwks(source: impl Into<SecretSource>) -> Result<Self, InvalidDecryptionKeys> {
         let (file, keys) = match source.into() {
             SecretSource::Value(text) => {
-                (None, parse(&text).map_err(|problem| InvalidDecryptionKeys { problem })?)
+                let invalid = |problem| InvalidDecryptionKeys(Problem::Text(problem));
+                (None, parse(&text).map_err(invalid)?)
             }
             SecretSource::File(path) => {
                 let read = SecretFile::read(&path, "decryption keys", parse);
-                let (file, keys) = read.map_err(|error| InvalidDecryptionKeys {
-                    problem: format!("are in a file that cannot be used: {error}"),
-                })?;
+                let (file, keys) =
+                    read.map_err(|error| InvalidDecryptionKeys(Problem::File(error)))?;
                 (Some(file), keys)
             }
         };
@@ -122,9 +144,35 @@ impl DecryptionKeys {
         decrypter: impl josekit::jwe::JweDecrypter + 'static,
     ) -> Result<Self, InvalidDecryptionKeys> {
         let key = DecryptionKey::of_decrypter(Box::new(decrypter));
-        let key = key.map_err(|problem| InvalidDecryptionKeys { problem })?;
+        let key = key.map_err(|problem| InvalidDecryptionKeys(Problem::Text(problem)))?;
         let keys = ArcSwap::from_pointee(vec![Arc::new(key)]);
         Ok(Self(Arc::new(Inner { keys, file: None })))
+    }
+
+    /// Returns the public keys as a JWK Set, each with `kid`, `alg` and `use: enc`, to register it at the provider or
+    /// to publish it. It has no private member. Keys in a decrypter of `josekit` are not in it.
+    ///
+    /// The [endpoints](crate::Auth::endpoints) publish the set at `GET /v1/auth/keys`. Use this method for a service
+    /// without them. The file of the keys is read again, at most every 10 seconds.
+    ///
+    /// ```
+    /// use scaikey_auth::config::{DecryptionKeys, InvalidDecryptionKeys};
+    ///
+    /// # fn main() -> Result<(), InvalidDecryptionKeys> {
+    /// // From RFC 8037, appendix A: a key that everyone knows.
+    /// let keys = DecryptionKeys::jwks(
+    ///     r#"{"kty":"OKP","crv":"X25519","kid":"2026","alg":"ECDH-ES","use":"enc",
+    ///         "x":"hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo",
+    ///         "d":"dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo"}"#,
+    /// )?;
+    /// let set = keys.public_key_set();
+    /// assert!(set.contains("hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo") && !set.contains("dwdtCnMY"));
+    /// # Ok(()) }
+    /// ```
+    pub fn public_key_set(&self) -> String {
+        let keys = self.current(&SystemClock::default());
+        json!({ "keys": keys.iter().filter_map(|key| key.public_jwk()).collect::<Vec<_>>() })
+            .to_string()
     }
 
     /// Returns the keys in force. Reads their file again, if that is due by `clock`.
@@ -154,19 +202,5 @@ impl fmt::Debug for DecryptionKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.0.keys.load();
         f.debug_list().entries(keys.iter().map(|key| (key.kid(), key.algorithm()))).finish()
-    }
-}
-
-/// The settings for encrypted tokens of an issuer.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Decryption {
-    pub(crate) keys: Vec<DecryptionKeys>,
-    pub(crate) also_unencrypted: bool,
-}
-
-impl Decryption {
-    /// Returns whether unencrypted tokens are refused.
-    pub(crate) fn is_required(&self) -> bool {
-        !self.keys.is_empty() && !self.also_unencrypted
     }
 }

@@ -60,6 +60,15 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("CA_FILE", "issuers[0].ca_file", |it, text| store(&mut issuer(it).ca_file, any_text(text)),
         "a file with the CA certificates (PEM) for all requests to the provider; no other CA is then trusted for them",
         "the system's certificates"),
+    row("DECRYPTION_KEYS", "issuers[0].decryption_keys", |it, text| { let it = issuer(it); replace(&mut it.decryption_keys, &mut it.decryption_keys_file, any_text(text)) },
+        "the private keys that open encrypted tokens (feature `jwe`): a JWK set in JSON, each key with `kid` and `alg`; unencrypted tokens are then refused",
+        "none: encrypted tokens are refused"),
+    row("DECRYPTION_KEYS_FILE", "issuers[0].decryption_keys_file", |it, text| { let it = issuer(it); replace(&mut it.decryption_keys_file, &mut it.decryption_keys, any_text(text)) },
+        "a file with `P_DECRYPTION_KEYS`, read at the start and, while it is used, every 10 seconds",
+        "none"),
+    row("ALSO_UNENCRYPTED", "issuers[0].also_unencrypted", |it, text| store(&mut issuer(it).also_unencrypted, boolean(text)),
+        "`true` accepts unencrypted tokens, too, although there are decryption keys: for the time in which the provider begins to encrypt",
+        "`false`"),
     row("AUDIENCE", "audience", |it, text| store(&mut it.audience, list(text)),
         "the names of this service in `aud`, separated by commas or spaces",
         "required, except in mock mode"),
@@ -631,6 +640,8 @@ mod tests {
         ("ALLOW_LOOPBACK_HTTP", "TRUE"),
         ("INSECURE_HTTP_HOSTS", "keycloak.auth.svc, 10.0.0.7:8080"),
         ("CA_FILE", "/run/ca.pem"),
+        ("DECRYPTION_KEYS", "z"),
+        ("ALSO_UNENCRYPTED", "true"),
         ("JWKS_TTL_SECONDS", "60"),
         ("JWKS_COOLDOWN_SECONDS", "10"),
         ("JWKS_MAX_STALE_SECONDS", "3600"),
@@ -720,6 +731,7 @@ mod tests {
         ("SESSION_KEYS_FILE", "/run/5"),
         ("KEYS_FILE", "/run/6"),
         ("CLIENT_ASSERTION_FILE", "/run/7"),
+        ("DECRYPTION_KEYS_FILE", "/run/8"),
     ];
 
     #[test]
@@ -860,6 +872,10 @@ mod tests {
         assert_eq!(issuer.ca_file, Some("/run/ca.pem".into()));
         let local = read_pairs(&[("KEYS_FILE", "/run/keys.json")]);
         assert_eq!(local.issuers[0].keys_file, Some("/run/keys.json".into()));
+        assert_eq!(issuer.decryption_keys, Some(Secret::new("z")));
+        assert!(issuer.also_unencrypted);
+        let local = read_pairs(&[("DECRYPTION_KEYS_FILE", "/run/keys.json")]);
+        assert_eq!(local.issuers[0].decryption_keys_file, Some("/run/keys.json".into()));
         assert_eq!(issuer.jwks.ttl.as_secs(), 60);
         assert_eq!(issuer.jwks.cooldown.as_secs(), 10);
         assert_eq!(issuer.jwks.max_stale.as_secs(), 3600);

@@ -7,14 +7,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::{Host, Position, Url};
 
+#[cfg(feature = "jwe")]
+use super::DecryptionKeys;
 use super::jwks::JwksSettings;
 use super::providers::Provider;
 use super::{Algorithm, Fault, IntrospectionSettings, MESH_REMEDY, PlainHttp};
-#[cfg(feature = "jwe")]
-use super::{Decryption, DecryptionKeys};
 use crate::identity::{
     ClaimPath, ClaimTest, ClaimsMapping, InvalidClaimPath, InvalidClaimTest, TenantId,
 };
+use crate::support::secret::Secret;
 
 /// The problem of a configuration without an issuer.
 pub(crate) const MISSING_ISSUER: &str =
@@ -190,6 +191,15 @@ pub struct IssuerConfig {
     /// then, the previous keys stay in use up to `jwks.max_stale`, as while a provider is unavailable.
     /// `build()` fails if the file has no usable key, or a private one. Default: none.
     pub keys_file: Option<PathBuf>,
+    /// The private keys that open encrypted tokens, as [`DecryptionKeys`](super::DecryptionKeys) reads them: a JWK Set
+    /// or one JWK. Default: none. In code, use `decrypt`, which says how tokens are opened (feature `jwe`).
+    pub decryption_keys: Option<Secret>,
+    /// The file with [`decryption_keys`](field@Self::decryption_keys). It is read again while tokens are opened, at
+    /// most every 10 seconds. Default: none.
+    pub decryption_keys_file: Option<PathBuf>,
+    /// Whether unencrypted tokens are accepted although there are decryption keys. Default false. See the setter of
+    /// this name for its price.
+    pub also_unencrypted: bool,
     /// The settings for fetching and caching the key set.
     pub jwks: JwksSettings,
     /// The names of the claims. By default, those of ScaiKey.
@@ -221,9 +231,9 @@ pub struct IssuerConfig {
     pub(crate) is_trust_domain: bool,
     /// Whether a resolver decides which tenants have an issuer.
     pub(crate) has_resolver: bool,
-    /// The keys for encrypted tokens.
+    /// The keys for encrypted tokens. Those of the configuration are added when the issuer is.
     #[cfg(feature = "jwe")]
-    pub(crate) decryption: Decryption,
+    pub(crate) decryption: Vec<DecryptionKeys>,
 }
 
 /// The way to a server. The file is read for each request, because CA certificates are replaced while the
@@ -275,6 +285,9 @@ impl IssuerConfig {
             insecure_http_hosts: Vec::new(),
             ca_file: None,
             keys_file: None,
+            decryption_keys: None,
+            decryption_keys_file: None,
+            also_unencrypted: false,
             jwks: JwksSettings::default(),
             claims: ClaimsMapping::default(),
             tenants: Vec::new(),
@@ -289,7 +302,7 @@ impl IssuerConfig {
             is_trust_domain: false,
             has_resolver: false,
             #[cfg(feature = "jwe")]
-            decryption: Decryption::default(),
+            decryption: Vec::new(),
         }
     }
 
@@ -501,7 +514,7 @@ impl IssuerConfig {
     /// ```
     #[cfg(feature = "jwe")]
     pub fn decrypt(mut self, keys: DecryptionKeys) -> Self {
-        self.decryption.keys.push(keys);
+        self.decryption.push(keys);
         self
     }
 
@@ -512,7 +525,7 @@ impl IssuerConfig {
     /// provider has stopped encrypting.
     #[cfg(feature = "jwe")]
     pub fn also_unencrypted(mut self) -> Self {
-        self.decryption.also_unencrypted = true;
+        self.also_unencrypted = true;
         self
     }
 
@@ -534,6 +547,20 @@ impl IssuerConfig {
     /// Returns whether the keys or their URL are configured, so that there is no discovery.
     pub(crate) fn has_key_source(&self) -> bool {
         self.inline_keys.is_some() || self.keys_file.is_some() || self.jwks_uri.is_some()
+    }
+
+    /// Returns whether unencrypted tokens are refused.
+    #[cfg(feature = "jwe")]
+    pub(crate) fn requires_encryption(&self) -> bool {
+        self.has_decryption_keys() && !self.also_unencrypted
+    }
+
+    fn has_decryption_keys(&self) -> bool {
+        #[cfg(feature = "jwe")]
+        if !self.decryption.is_empty() {
+            return true;
+        }
+        self.decryption_keys.is_some() || self.decryption_keys_file.is_some()
     }
 
     /// Returns the settings that allow `http` URLs.
@@ -613,8 +640,7 @@ impl IssuerConfig {
             fault("audience", "has an empty entry");
         }
         self.check_token_rules(&mut fault);
-        #[cfg(feature = "jwe")]
-        if self.decryption.also_unencrypted && self.decryption.keys.is_empty() {
+        if self.also_unencrypted && !self.has_decryption_keys() {
             fault(
                 "also_unencrypted",
                 "has no effect without decryption keys: give them, or remove it",

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 #[cfg(feature = "jwe")]
-use super::Decryption;
+use super::DecryptionKeys;
 use super::issuer::{default_algorithms, default_audience_claims, default_leeway};
 use super::jwks::{optional_seconds, seconds};
 use super::providers::Provider;
@@ -19,6 +19,7 @@ use super::{
     TokenProfile,
 };
 use crate::identity::{ClaimPath, ClaimTest, ClaimsMapping, TenantId};
+use crate::support::secret::Secret;
 
 /// The fields of an issuer, without `provider`. `serde` reads and writes an [`IssuerConfig`] as this type says.
 #[derive(Deserialize, Serialize)]
@@ -55,6 +56,12 @@ struct Fields {
     ca_file: Option<PathBuf>,
     #[serde(default)]
     keys_file: Option<PathBuf>,
+    #[serde(default, skip_serializing)] // a preset has none
+    decryption_keys: Option<Secret>,
+    #[serde(default)]
+    decryption_keys_file: Option<PathBuf>,
+    #[serde(default)]
+    also_unencrypted: bool,
     #[serde(default)]
     jwks: JwksSettings,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,7 +90,7 @@ struct Fields {
     has_resolver: bool,
     #[cfg(feature = "jwe")]
     #[serde(skip)]
-    decryption: Decryption,
+    decryption: Vec<DecryptionKeys>,
 }
 
 /// Reads a configuration with `provider` as the preset with the other members laid over it.

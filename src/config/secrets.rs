@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{AuthMode, ClientConfig, EndpointsConfig, Fault};
+#[cfg(feature = "jwe")]
+use super::DecryptionKeys;
+use super::{AuthMode, ClientConfig, EndpointsConfig, Fault, IssuerConfig};
 use crate::support::seal::{InvalidSealingKeys, SealingKeys};
 use crate::support::secret::{Secret, SecretSource};
 
@@ -27,7 +29,7 @@ fn source(
     }
 }
 
-fn file_field(field: &str) -> String {
+pub(super) fn file_field(field: &str) -> String {
     format!("{field}_file")
 }
 
@@ -56,6 +58,31 @@ fn sealing_keys(
     let name = if file.is_some() { file_field(field) } else { field.to_owned() };
     let fault = |error: InvalidSealingKeys| Fault::new(name, error.problem());
     SealingKeys::from_source(&source).map(Some).map_err(fault)
+}
+
+impl IssuerConfig {
+    /// Adds the decryption keys of the configuration to those of the builder. Reads their file, if there is one.
+    #[cfg(feature = "jwe")]
+    pub(crate) fn with_decryption_keys(mut self, nth: usize) -> Result<Self, Fault> {
+        let (value, file) = (self.decryption_keys.take(), self.decryption_keys_file.take());
+        let field = format!("issuers[{nth}].decryption_keys");
+        let source = source(&field, value.as_ref(), file.as_ref())?;
+        let keys = source.map(DecryptionKeys::jwks).transpose();
+        self.decryption.extend(keys.map_err(|error| error.into_fault(&field))?);
+        Ok(self)
+    }
+
+    #[cfg(not(feature = "jwe"))]
+    pub(crate) fn with_decryption_keys(self, nth: usize) -> Result<Self, Fault> {
+        let field = match (&self.decryption_keys, &self.decryption_keys_file) {
+            (Some(_), _) => "decryption_keys",
+            (None, Some(_)) => "decryption_keys_file",
+            (None, None) => return Ok(self),
+        };
+        // Not only a notice: the tokens of this issuer may have to be encrypted.
+        let problem = "needs the cargo feature `jwe` of scaikey-auth";
+        Err(Fault::new(format!("issuers[{nth}].{field}"), problem))
+    }
 }
 
 impl ClientConfig {

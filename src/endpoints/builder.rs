@@ -681,6 +681,10 @@ impl EndpointsBuilder {
             Endpoint::Exchange => self.inner.workloads.is_some(),
             #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => false,
+            #[cfg(feature = "jwe")]
+            Endpoint::Keys => !self.inner.auth.issuers().decryption_keys().is_empty(),
+            #[cfg(not(feature = "jwe"))]
+            Endpoint::Keys => false,
             Endpoint::Metadata => self.inner.auth.resource().is_some(),
         };
         possible && !self.without.contains(&endpoint)

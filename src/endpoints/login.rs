@@ -14,7 +14,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
 use crate::identity::{Identity, Provenance};
 use crate::layer::RequestHead;
-use crate::session::{CurrentSession, revoke};
+use crate::session::{CurrentSession, revoke, with_signed_id_token};
 use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
@@ -208,7 +208,7 @@ impl Inner {
         let token = self.client()?.authorization_code(&request).await?;
         let nonce = Some(pending.nonce.as_str());
         let outcome = match self.check_id_token(&token, nonce).await {
-            Ok(()) => self.start_session(&token, pending).await,
+            Ok(token) => self.start_session(&token, pending).await,
             Err(failure) => Err(failure),
         };
         match outcome {
@@ -254,7 +254,7 @@ impl Inner {
     async fn check_access_token(&self, token: &AccessToken) -> Result<Identity, Failure> {
         let identity = self.auth.validate(token.secret().expose()).await;
         let identity = self.accepted("access token", identity)?;
-        self.check_introspected(&identity, token)?;
+        self.check_unreadable(&identity, token)?;
         self.auth.admit(&identity).await?;
         Ok(identity)
     }
@@ -288,13 +288,15 @@ impl Inner {
         })
     }
 
-    /// Checks that the answer about an opaque access token names the user of the ID token.
-    fn check_introspected(&self, identity: &Identity, token: &AccessToken) -> Result<(), Failure> {
+    /// Checks that an access token which the client cannot read, because it is opaque or encrypted, is that of the
+    /// user of the ID token.
+    fn check_unreadable(&self, identity: &Identity, token: &AccessToken) -> Result<(), Failure> {
         let client = self.client()?;
         let id_token = token.id_token().and_then(|it| subject_of(it, client.claims_mapping()));
         let is_other = id_token.is_some_and(|subject| subject != identity.subject());
-        let is_introspected = identity.provenance() == Provenance::Introspected;
-        if is_introspected && is_other && !client.accepts_any_subject() {
+        let is_encrypted = token.secret().expose().split('.').count() == 5;
+        let is_unreadable = is_encrypted || identity.provenance() == Provenance::Introspected;
+        if is_unreadable && is_other && !client.accepts_any_subject() {
             let error = InvalidToken::MalformedClaim("sub").into();
             let now = self.clock().elapsed();
             self.sign_in()?.token_warnings.warn("ID token", Some(&error), now);
@@ -355,23 +357,28 @@ impl Inner {
         };
         let token = self.client()?.authorization_code(&request.by_anonymous_caller()).await?;
         let outcome = match self.check_id_token(&token, parameters.get("nonce")).await {
-            Ok(()) => self.tokens_if_admitted(&token).await,
+            Ok(token) => self.tokens_if_admitted(&token).await,
             Err(failure) => Err(failure),
         };
         self.revoke_on_failure(outcome, &token).await
     }
 
     /// Verifies that the ID token belongs to this sign-in. With the scope `openid`, a missing ID
-    /// token is an error.
+    /// token is an error. Returns the tokens; an encrypted ID token is replaced by the signed one inside.
     async fn check_id_token(
         &self,
         token: &AccessToken,
         nonce: Option<&str>,
-    ) -> Result<(), Failure> {
+    ) -> Result<AccessToken, Failure> {
         let (client, sign_in, now) = (self.client()?, self.sign_in()?, self.clock().elapsed());
+        let token = with_signed_id_token(&self.auth, client, token).map_err(|error| {
+            let error = AuthError::from(error);
+            sign_in.token_warnings.warn("ID token", Some(&error), now);
+            error
+        })?;
         let Some(id_token) = token.id_token() else {
             if !sign_in.scopes.contains("openid") {
-                return Ok(());
+                return Ok(token);
             }
             sign_in.token_warnings.warn("ID token", None, now);
             return Err(Failure::OAuth("invalid_grant", "The identity provider sent no ID token."));
@@ -396,7 +403,7 @@ impl Inner {
                 sign_in.token_warnings.warn("ID token", Some(&error), now);
                 Err(DIFFERENT_USERS)
             }
-            _ => Ok(()),
+            _ => Ok(token),
         }
     }
 

@@ -16,6 +16,8 @@ mod client_config;
 mod exchange;
 mod identity_id;
 mod introspect;
+#[cfg(feature = "jwe")]
+mod keys;
 mod login;
 mod logout;
 mod metadata;
@@ -95,13 +97,15 @@ pub enum Endpoint {
     Exchange,
     /// `GET config`: the settings a client needs to start a sign-in.
     Config,
+    /// `GET keys`: the public keys that the provider encrypts tokens with (RFC 7517; feature `jwe`).
+    Keys,
     /// `GET /.well-known/oauth-protected-resource`: metadata of this service (RFC 9728).
     Metadata,
 }
 
 impl Endpoint {
     /// All endpoints.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Login,
         Self::Token,
         Self::Refresh,
@@ -111,6 +115,7 @@ impl Endpoint {
         Self::Introspect,
         Self::Exchange,
         Self::Config,
+        Self::Keys,
         Self::Metadata,
     ];
 
@@ -126,6 +131,7 @@ impl Endpoint {
             Self::Introspect => "introspect",
             Self::Exchange => "exchange",
             Self::Config => "config",
+            Self::Keys => "keys",
             Self::Metadata => "oauth-protected-resource",
         }
     }
@@ -134,7 +140,7 @@ impl Endpoint {
     fn allow(self) -> &'static str {
         match self {
             Self::Login => "GET, POST",
-            Self::Whoami | Self::Config | Self::Metadata => "GET, HEAD",
+            Self::Whoami | Self::Config | Self::Keys | Self::Metadata => "GET, HEAD",
             _ => "POST",
         }
     }
@@ -181,11 +187,12 @@ impl Endpoint {
 /// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
 /// | `POST /v1/auth/exchange` | `grant_type`, `subject_token`, `subject_token_type` | [`workloads`](EndpointsBuilder::workloads) (feature `trust`) |
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
+/// | `GET /v1/auth/keys` | nothing | decryption keys of an issuer, such as `P_DECRYPTION_KEYS` (feature `jwe`) |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
 ///
 /// Requests for endpoints that are not enabled go to the inner service. Methods that are not in the
-/// table get 405, except `HEAD` for `whoami`, `config` and the metadata. Every response except the
-/// metadata has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and
+/// table get 405, except `HEAD` for `whoami`, `config`, `keys` and the metadata. Every response except
+/// the keys and the metadata has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and
 /// 64 parameters; `token` and `refresh` accept forms only. A parameter must not be repeated; in
 /// forms and queries, this does not apply to parameters that the endpoint does not know. A body
 /// must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the
@@ -283,6 +290,10 @@ impl Inner {
             #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => Err(Failure::NotConfigured("needs the cargo feature `trust`")),
             Endpoint::Config => self.config().await,
+            #[cfg(feature = "jwe")]
+            Endpoint::Keys => return self.keys(),
+            #[cfg(not(feature = "jwe"))]
+            Endpoint::Keys => Err(Failure::NotConfigured("needs the cargo feature `jwe`")),
             Endpoint::Metadata => return self.metadata(),
         };
         self.finish(endpoint, &incoming.head, outcome)

@@ -219,7 +219,7 @@ impl Issuers {
     /// # Errors
     /// If the configuration of the issuer is invalid. The error lists all faults.
     pub fn add(&self, issuer: impl Into<IssuerConfig>) -> Result<(), ConfigError> {
-        let config = issuer.into();
+        let config = with_decryption_keys(issuer.into())?;
         if config.is_per_tenant() {
             return self.add_template(config, None);
         }
@@ -245,7 +245,7 @@ impl Issuers {
         template: impl Into<IssuerConfig>,
         resolver: Arc<dyn TenantIssuers>,
     ) -> Result<(), ConfigError> {
-        self.add_template(template.into(), Some(resolver))
+        self.add_template(with_decryption_keys(template.into())?, Some(resolver))
     }
 
     /// Removes the issuer whose `iss` is `name`. For per-tenant issuers, `name` contains `{tenant_id}`, and
@@ -433,7 +433,7 @@ impl IssuerList {
         let issuers = self.by_name.values().map(|issuer| &*issuer.rules);
         let rules = issuers.chain(self.templates.iter().map(|template| template.rules()));
         let mut sets: Vec<DecryptionKeys> = Vec::new();
-        for set in rules.flat_map(|rules| &rules.config.decryption.keys) {
+        for set in rules.flat_map(|rules| &rules.config.decryption) {
             if !sets.contains(set) {
                 sets.push(set.clone());
             }
@@ -532,6 +532,10 @@ pub(crate) struct IssuerFactory {
     /// Whether per-tenant issuers need no list of tenants: the configuration accepts every tenant, or a
     /// tenant store decides.
     needs_no_tenant_list: bool,
+}
+
+fn with_decryption_keys(issuer: IssuerConfig) -> Result<IssuerConfig, ConfigError> {
+    issuer.with_decryption_keys(0).map_err(ConfigError::one)
 }
 
 impl IssuerFactory {

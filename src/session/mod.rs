@@ -40,7 +40,7 @@ use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
-use crate::validator::SessionIdTokens;
+use crate::validator::{SessionIdTokens, signed_id_token};
 use cookie::{CookieId, CookieNames, CookiePrefix, has_room_for_id_token};
 use origin::Origins;
 use sign_in_redirect::Redirect;
@@ -444,6 +444,9 @@ impl Sessions {
                 _ => return Err(error),
             },
         };
+        // An ID token that cannot be opened would be no hint, so the session keeps the one before.
+        let token = with_signed_id_token(&self.0.auth, client, &token)
+            .unwrap_or_else(|_| token.with_id_token(None));
         // Without a new refresh token, the old one stays valid (RFC 6749 §6).
         let token = match token.refresh_token() {
             Some(_) => token,
@@ -504,6 +507,22 @@ impl Sessions {
 /// no other nonce.
 fn is_successor(new: &Secret, old: &Secret, mapping: &ClaimsMapping) -> bool {
     has_same_subject(new, old, mapping) && has_same_claim(new, old, "nonce")
+}
+
+/// Returns the tokens with the signed ID token, if it was encrypted. It is not verified. It is the one that the provider
+/// accepts as a hint (OpenID Connect Core §3.1.2.1).
+pub(crate) fn with_signed_id_token(
+    auth: &Auth,
+    client: &TokenExchangeClient,
+    token: &AccessToken,
+) -> Result<AccessToken, InvalidToken> {
+    let Some(id_token) = token.id_token() else { return Ok(token.clone()) };
+    let signed =
+        signed_id_token(auth.issuers(), &**auth.clock(), client.issuer(), id_token.expose())?;
+    Ok(match signed {
+        Some(signed) => token.clone().with_id_token(Some(signed)),
+        None => token.clone(),
+    })
 }
 
 /// Revokes a token at the provider. Logs a failure, because the token stays valid.

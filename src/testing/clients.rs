@@ -45,6 +45,8 @@ pub struct Client {
     pub(super) opaque_prefix: Option<String>,
     #[cfg(feature = "jwe")]
     pub(super) id_token_recipient: Option<EncryptionKey>,
+    #[cfg(feature = "jwe")]
+    pub(super) access_token_recipient: Option<EncryptionKey>,
 }
 
 /// The authentication method of a client.
@@ -107,6 +109,8 @@ impl Client {
             opaque_prefix: None,
             #[cfg(feature = "jwe")]
             id_token_recipient: None,
+            #[cfg(feature = "jwe")]
+            access_token_recipient: None,
         }
     }
 
@@ -172,6 +176,14 @@ impl Client {
     #[cfg(feature = "jwe")]
     pub fn encrypt_id_tokens(mut self, recipient: &EncryptionKey) -> Self {
         self.id_token_recipient = Some(recipient.clone());
+        self
+    }
+
+    /// Encrypts its access tokens for this recipient, the service that reads them (feature `jwe`). The provider
+    /// itself cannot read them, so it neither introspects nor exchanges them. Default: they are signed only.
+    #[cfg(feature = "jwe")]
+    pub fn encrypt_access_tokens(mut self, recipient: &EncryptionKey) -> Self {
+        self.access_token_recipient = Some(recipient.clone());
         self
     }
 

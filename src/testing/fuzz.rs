@@ -9,6 +9,8 @@ use http::HeaderValue;
 use super::challenge;
 use crate::auth::{Attempt, Auth, AuthRequest};
 use crate::config::{Algorithm, AuthConfig, JwksSettings, PlainHttp};
+#[cfg(feature = "jwe")]
+use crate::config::{DecryptionKeys, IssuerConfig};
 use crate::error::{AuthError, Challenger};
 #[cfg(feature = "exchange")]
 use crate::exchange::{AccessToken, SealingKeys};
@@ -35,6 +37,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("introspection", introspection),
     ("config", config),
     ("workload_token", workload_token),
+    #[cfg(feature = "jwe")]
+    ("jwe", jwe),
     #[cfg(feature = "endpoints")]
     ("cookie", cookie),
     #[cfg(feature = "trust")]
@@ -63,6 +67,36 @@ pub fn token(bytes: &[u8]) {
     let request = AuthRequest::token_only(Credentials::bearer(text));
     if let Attempt::Done(result) = auth.try_authenticate(request) {
         assert!(result.is_err(), "a token was accepted without a key");
+    }
+}
+
+/// Private keys that everyone knows: those of RFC 7518 appendix C (Bob's), and RFC 8037 appendix A.6.
+#[cfg(feature = "jwe")]
+const KNOWN_KEYS: &str = r#"{"keys":[
+    {"kty":"EC","crv":"P-256","kid":"bob","alg":"ECDH-ES","x":"weNJy2HscCSM6AEDTDg04biOvhFhyyWvOHQfeF_PxMQ",
+     "y":"e8lnCO-AlStT-NJVX-crhB7QRYhiix03illJOVAOyck","d":"VEmDZpDXXK8p8N0Cndsxs924q6nS1RXFASRl6BfUqdw"},
+    {"kty":"OKP","crv":"X25519","kid":"x","alg":"ECDH-ES+A256KW","x":"hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo",
+     "d":"dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo"}]}"#;
+
+/// Checks that private keys are not in the public set, and that a service without the keys of its issuer accepts no
+/// encrypted token, even if it can open it.
+#[cfg(feature = "jwe")]
+pub fn jwe(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(keys) = DecryptionKeys::jwks(text) {
+        let set = keys.public_key_set();
+        let set: serde_json::Value = serde_json::from_str(&set).unwrap_or_default();
+        let is_private = |jwk: &serde_json::Value| jwk.get("d").or(jwk.get("p")).is_some();
+        let keys = set.get("keys").and_then(|keys| keys.as_array()).cloned().unwrap_or_default();
+        assert!(!keys.is_empty() && !keys.iter().any(is_private), "{set}");
+    }
+    let Ok(keys) = DecryptionKeys::jwks(KNOWN_KEYS) else { return };
+    let issuer = IssuerConfig::new("https://scaikey.example").decrypt(keys);
+    let auth = Auth::builder().verified_tokens_bytes(0).issuer(issuer).audience("scaiwave");
+    let Ok(auth) = auth.build() else { return };
+    let request = AuthRequest::token_only(Credentials::bearer(text));
+    if let Attempt::Done(result) = auth.try_authenticate(request) {
+        assert!(result.is_err(), "a token was accepted without a key of the issuer");
     }
 }
 

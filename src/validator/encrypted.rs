@@ -7,12 +7,18 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
+#[cfg(feature = "endpoints")]
+use crate::config::AuthConfig;
 #[cfg(feature = "jwe")]
 use crate::config::DecryptionKeys;
 use crate::error::InvalidToken;
+#[cfg(feature = "endpoints")]
+use crate::issuer::IssuerLookup;
 use crate::issuer::{Issuers, Rules};
 #[cfg(feature = "jwe")]
 use crate::support::jwe::{DecryptionKey, Fault, Jwe};
+#[cfg(feature = "endpoints")]
+use crate::support::secret::Secret;
 
 /// The problem of an encrypted token for a service without keys.
 const NO_KEYS: &str = "this service has no decryption keys: give them to the issuer (`IssuerConfig::decrypt`, feature `jwe`), or let the provider issue signed tokens";
@@ -62,6 +68,32 @@ pub(super) fn open(_: &[u8], _: &Issuers, _: usize, _: &dyn Clock) -> Result<Ope
     Err(no_keys())
 }
 
+/// Returns the signed token inside an encrypted ID token of `issuer`, or `None` if the token is not encrypted. Nothing
+/// is verified. An ID token that is not encrypted is no fault, even if the issuer has keys: it comes from the provider
+/// directly, and many providers encrypt access tokens only.
+#[cfg(feature = "endpoints")]
+pub(crate) fn signed_id_token(
+    issuers: &Issuers,
+    clock: &dyn Clock,
+    issuer: &str,
+    token: &str,
+) -> Result<Option<Secret>, InvalidToken> {
+    if token.split('.').count() != 5 {
+        return Ok(None);
+    }
+    let opened = open(token.as_bytes(), issuers, AuthConfig::default().max_token_bytes, clock)?;
+    match issuers.find(issuer) {
+        IssuerLookup::Found(issuer) => check(Some(&opened), issuer.all_rules(), clock)?,
+        IssuerLookup::NotOpen(template, _) => {
+            check(Some(&opened), std::iter::once(template.rules()), clock)?;
+        }
+        IssuerLookup::Unknown => return Err(InvalidToken::Issuer),
+    }
+    let signed = std::str::from_utf8(&opened.token);
+    let signed = signed.map_err(|_| InvalidToken::Malformed("the encrypted token has no JWT"))?;
+    Ok(Some(signed.into()))
+}
+
 /// Returns the maximum length of an encrypted token, from that of a signed one.
 pub(super) fn max_encrypted(max_bytes: usize) -> usize {
     if cfg!(feature = "jwe") { max_bytes.saturating_mul(2) } else { max_bytes }
@@ -90,11 +122,11 @@ pub(super) fn check<'r>(
     clock: &dyn Clock,
 ) -> Result<(), InvalidToken> {
     let Some(opened) = opened else {
-        let is_required = rules.clone().any(|rules| rules.config.decryption.is_required());
+        let is_required = rules.clone().any(|rules| rules.config.requires_encryption());
         return if is_required { Err(InvalidToken::Unencrypted) } else { Ok(()) };
     };
     // A resolver does not choose the keys: they are needed before the tenant is known.
-    let sets = rules.last().map(|rules| &rules.config.decryption.keys);
+    let sets = rules.last().map(|rules| &rules.config.decryption);
     let has_key =
         |set: &DecryptionKeys| set.current(clock).iter().any(|key| key.is_same_as(&opened.key));
     match sets.is_some_and(|sets| sets.iter().any(has_key)) {

@@ -189,13 +189,13 @@ impl Header {
     }
 }
 
-/// Returns whether `cty` says that the content is a JWT (RFC 7519 §5.2). It is a media type: case does not matter, and
-/// `application/` may be omitted (RFC 7516 §4.1.12).
+/// Returns whether `cty` says that the content is a JWT (RFC 7519 §5.2), or an access token (RFC 9068 §2.1), which some
+/// providers write. It is a media type: case does not matter, and `application/` may be omitted (RFC 7516 §4.1.12).
 fn is_jwt(cty: &str) -> bool {
     let prefix = "application/";
     let start = cty.get(..prefix.len()).filter(|start| start.eq_ignore_ascii_case(prefix));
     let name = start.and_then(|start| cty.get(start.len()..)).unwrap_or(cty);
-    name.eq_ignore_ascii_case("jwt")
+    name.eq_ignore_ascii_case("jwt") || name.eq_ignore_ascii_case("at+jwt")
 }
 
 /// Reads `epk`. Whether the point is on the curve is checked when it is used.

@@ -211,6 +211,10 @@ pub(super) fn issue(
     if !scope.is_empty() {
         token = token.scope(&scope);
     }
+    #[cfg(feature = "jwe")]
+    if let Some(recipient) = &client.access_token_recipient {
+        token = token.encrypted_for(recipient);
+    }
     let access_token = match &client.opaque_prefix {
         Some(prefix) => token.opaque(prefix),
         None => token.sign(),

@@ -15,7 +15,7 @@ use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::registrar::MemoryRegistrar;
 use scaikey_auth::session::{Sessions, SessionsBuilder};
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{Auth, AuthBuilder, Identity, TokenExchangeClient};
+use scaikey_auth::{Auth, AuthBuilder, Identity, IssuerConfig, TokenExchangeClient};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -51,6 +51,7 @@ pub(crate) struct SlowHandler {
 /// Changes to the default [`TestEnv`].
 pub(crate) struct Setup {
     pub(crate) auth: Box<dyn FnOnce(AuthBuilder) -> AuthBuilder>,
+    pub(crate) issuer: Box<dyn FnOnce(IssuerConfig) -> IssuerConfig>,
     pub(crate) sessions: Option<SealingKeys>,
     pub(crate) session_settings: Box<dyn FnOnce(SessionsBuilder) -> SessionsBuilder>,
     pub(crate) endpoints: Box<dyn FnOnce(EndpointsBuilder) -> EndpointsBuilder>,
@@ -68,6 +69,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             auth: Box::new(|auth| auth),
+            issuer: Box::new(|issuer| issuer),
             sessions: None,
             session_settings: Box::new(|sessions| sessions),
             endpoints: Box::new(|endpoints| endpoints),
@@ -90,6 +92,14 @@ impl Setup {
         change: impl FnOnce(AuthBuilder) -> AuthBuilder + 'static,
     ) -> Self {
         self.auth = Box::new(change);
+        self
+    }
+
+    pub(crate) fn issuer(
+        mut self,
+        change: impl FnOnce(IssuerConfig) -> IssuerConfig + 'static,
+    ) -> Self {
+        self.issuer = Box::new(change);
         self
     }
 
@@ -123,7 +133,9 @@ impl Setup {
         provider.register_client(wave);
         provider.register_user(User::new("bob", "hunter2"));
         provider.register_user(User::new("alice", "wonderland"));
+        let change = std::mem::replace(&mut self.issuer, Box::new(|issuer| issuer));
         let issuer = local(provider.issuer()).leeway(self.leeway).algorithms(algorithms);
+        let issuer = change(issuer);
         let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
         let auth = auth.verified_tokens_bytes(1 << 20).resource("https://wave.example");
         let change = std::mem::replace(&mut self.auth, Box::new(|auth| auth));

@@ -2,6 +2,8 @@
 
 mod answers;
 mod configuration;
+#[cfg(feature = "jwe")]
+mod encrypted;
 mod env;
 mod example_server;
 mod form_post;

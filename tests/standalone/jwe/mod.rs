@@ -2,7 +2,10 @@
 
 mod attacks;
 mod decrypters;
+mod rotation;
+mod settings;
 mod tokens;
+mod vectors;
 
 use axum::Router;
 use axum::routing::get;

@@ -183,6 +183,7 @@ async fn content_type_must_be_a_jwt() {
         (Some("JWT"), "accepted"),
         (Some("jwt"), "accepted"),
         (Some("application/jwt"), "accepted"),
+        (Some("at+jwt"), "accepted"),
         (Some("json"), "token_malformed"),
         (Some(""), "token_malformed"),
         (None, "token_malformed"),
