@@ -3,6 +3,8 @@
 mod better_auth;
 mod canaille;
 mod client_side;
+#[cfg(feature = "jwe")]
+mod encrypted;
 mod lemonldap;
 mod ml_dsa;
 mod opaque;

@@ -381,7 +381,7 @@ mod tests {
             ("application/JWT", true),
             ("APPLICATION/jwt", true),
             ("application/", false),
-            ("at+jwt", false),
+            ("at+jwt", true),
             ("json", false),
             ("é", false),
             ("", false),
