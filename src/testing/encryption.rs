@@ -171,7 +171,9 @@ impl EncryptionKey {
             }
             Public::Agreement(curve, recipient) => {
                 let (epk, agreed) = curve.agree(recipient);
-                members["epk"] = epk;
+                if let Value::Object(members) = &mut members {
+                    members.insert("epk".to_owned(), epk);
+                }
                 let party = |name: &str| given.get(name).map_or_else(Vec::new, decode);
                 let derive = |name: &str, length| {
                     concat_kdf(&agreed, name, &party("apu"), &party("apv"), length)
