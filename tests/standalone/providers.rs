@@ -11,6 +11,7 @@ use scaikey_auth::{Auth, AuthConfig, AuthError, Identity, IssuerConfig, TenantId
 use serde_json::{Map, Value, json};
 
 use crate::support::World;
+use crate::support::files::File;
 
 const ENTRA_TENANT: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
 const OTHER_TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
@@ -585,6 +586,8 @@ fn from_variables(text: &str) -> AuthConfig {
 #[test]
 fn snippets_of_the_manual_are_valid() {
     let page = fs::read_to_string("src/manual/providers.md").unwrap();
+    let secret = File::new("secret", "the secret");
+    let page = page.replace("/run/secrets/docs", &secret.path_text());
     let blocks = blocks(&page);
     let mut pairs = 0;
     for (nth, (language, text)) in blocks.iter().enumerate().filter(|(_, it)| it.0 == "sh") {

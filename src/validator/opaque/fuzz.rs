@@ -56,9 +56,9 @@ pub fn introspection(bytes: &[u8]) {
         && let Ok(members) = expected.signed_members(payload.root())
     {
         let json: Json = serde_json::from_slice(bytes).unwrap_or_default();
-        let member = &json["token_introspection"];
-        assert!(member.is_object() && json["iss"] == ISSUER, "{json}");
-        check_active(member.to_string().as_bytes(), members, issuer);
+        let member = json.get("token_introspection").filter(|member| member.is_object());
+        assert!(member.is_some() && json.get("iss").is_some_and(|iss| iss == ISSUER), "{json}");
+        check_active(member.map(Json::to_string).unwrap_or_default().as_bytes(), members, issuer);
     }
 }
 
@@ -67,11 +67,13 @@ fn check_active(bytes: &[u8], members: crate::support::json::Document, issuer: &
     let settings = IntrospectionSettings::default();
     let Ok(active) = Active::read(members, issuer, &settings, Fixed.now()) else { return };
     let json: Json = serde_json::from_slice(bytes).unwrap_or_default();
-    let aud = &json["aud"];
-    let names_us = |aud: &Json| aud == AUDIENCE;
-    assert!(names_us(aud) || aud.as_array().is_some_and(|all| all.iter().any(names_us)), "{json}");
+    let names_us = |aud: &Json| {
+        let is_own = |name: &Json| name == AUDIENCE;
+        is_own(aud) || aud.as_array().is_some_and(|all| all.iter().any(is_own))
+    };
+    assert!(json.get("aud").is_some_and(names_us), "{json}");
     assert!(json.get("iss").is_none_or(|iss| iss == ISSUER), "{json}");
-    assert_eq!(json["sub"], active.identity.subject(), "{json}");
+    assert!(json.get("sub").is_some_and(|sub| sub == active.identity.subject()), "{json}");
     assert!(active.identity.confirmation().is_none() || json.get("cnf").is_some(), "{json}");
 }
 

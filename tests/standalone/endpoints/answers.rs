@@ -38,6 +38,7 @@ fn golden(name: &str, answer: &Answer, env: &TestEnv) {
     if !answer.body.is_empty() {
         let mut body = answer.json();
         replace_random_values(&mut body);
+        body.sort_all_objects(); // Another crate may switch on `preserve_order` of serde_json.
         text += &format!("\n{}\n", serde_json::to_string_pretty(&body).unwrap());
     }
     let text = text.replace(&env.provider.issuer(), "https://scaikey.example");

@@ -87,7 +87,7 @@ async fn session_ends_with_its_last_id_token() {
 }
 
 #[tokio::test]
-async fn renewed_id_token_must_name_the_same_user() {
+async fn renewed_id_token_must_name_same_user() {
     for (other, why) in [
         (("sub", "alice-id"), "another user"),
         (("aud", "drive"), "another client"),

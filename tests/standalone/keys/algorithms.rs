@@ -187,9 +187,12 @@ async fn outcome_with(change: fn(&mut Value)) -> (&'static str, &'static str) {
     (changed, outcome(&auth, &token(Algorithm::ES256)).await)
 }
 
+/// A change of a JWK.
+type Change = fn(&mut Value);
+
 #[tokio::test]
 async fn malformed_ml_dsa_key_affects_no_other() {
-    let changes: [(&str, fn(&mut Value), &str); 9] = [
+    let changes: [(&str, Change, &str); 9] = [
         ("none", |_| {}, "accepted"),
         ("no alg", |key| drop(key.as_object_mut().unwrap().remove("alg")), "token_key_unknown"),
         ("alg a number", |key| key["alg"] = json!(-49), "token_key_unknown"),
