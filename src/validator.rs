@@ -29,7 +29,6 @@ pub use opaque::{IntrospectedTokens, IntrospectedTokensStats, OpaqueTokens};
 pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
-pub(crate) use encrypted::no_keys;
 #[cfg(feature = "endpoints")]
 pub(crate) use encrypted::signed_id_token;
 pub(crate) use id_token::{

@@ -23,7 +23,7 @@ use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
 use crate::validator::opaque::OpaqueValidator;
 use crate::validator::{
-    Credentials, IntrospectedTokens, SessionIdToken, TokenValidator, VerifiedTokens, no_keys,
+    Credentials, IntrospectedTokens, SessionIdToken, TokenValidator, VerifiedTokens,
 };
 
 /// The authenticated caller and its tenant. The layer puts it into the extensions of each request.
@@ -588,7 +588,6 @@ impl Auth {
         let found = validators.find(|validator| validator.accepts(presented));
         found.ok_or_else(|| match presented.check() {
             Err(error) => error,
-            Ok(()) if presented.is_jwe_shaped() => no_keys().into(),
             Ok(()) => InvalidToken::Unrecognised.into(),
         })
     }

@@ -408,14 +408,6 @@ impl Issuers {
         self.0.list.load().decryption_keys.clone()
     }
 
-    /// Returns whether an issuer has decryption keys.
-    pub(crate) fn can_decrypt(&self) -> bool {
-        #[cfg(feature = "jwe")]
-        return !self.0.list.load().decryption_keys.is_empty();
-        #[cfg(not(feature = "jwe"))]
-        false
-    }
-
     /// Returns the current generation. Read it before [`find`](Self::find): a token verified with that issuer
     /// stays valid only while the generation does not change.
     pub(crate) fn generation(&self) -> u64 {

@@ -37,11 +37,6 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Returns the error for an encrypted token that no validator accepts.
-pub(crate) fn no_keys() -> InvalidToken {
-    InvalidToken::Decryption(NO_KEYS)
-}
-
 /// Decrypts a token of five parts. `max_bytes` limits the token inside; the encrypted one may be twice as long.
 #[cfg(feature = "jwe")]
 pub(super) fn open(
@@ -55,7 +50,7 @@ pub(super) fn open(
     }
     let sets = issuers.decryption_keys();
     if sets.is_empty() {
-        return Err(no_keys());
+        return Err(InvalidToken::Decryption(NO_KEYS));
     }
     let jwe = Jwe::parse(token).map_err(invalid)?;
     let keys = sets.iter().flat_map(|set| set.current(clock).to_vec());
@@ -65,7 +60,7 @@ pub(super) fn open(
 
 #[cfg(not(feature = "jwe"))]
 pub(super) fn open(_: &[u8], _: &Issuers, _: usize, _: &dyn Clock) -> Result<Opened, InvalidToken> {
-    Err(no_keys())
+    Err(InvalidToken::Decryption(NO_KEYS))
 }
 
 /// Returns the signed token inside an encrypted ID token of `issuer`, or `None` if the token is not encrypted. Nothing

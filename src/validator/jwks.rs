@@ -183,10 +183,12 @@ impl JwksValidator {
             // Invalid characters are searched for only here: a token with one cannot be parsed. (If the
             // claims are refused, the signature is never decoded, and an invalid character in it is not
             // reported.)
-            Err(fault @ InvalidToken::Malformed(_)) => match credentials.check() {
-                Err(bad_syntax) => bad_syntax,
-                Ok(()) => fault.into(),
-            },
+            Err(fault @ (InvalidToken::Malformed(_) | InvalidToken::Decryption(_))) => {
+                match credentials.check() {
+                    Err(bad_syntax) => bad_syntax,
+                    Ok(()) => fault.into(),
+                }
+            }
             Err(fault) => fault.into(),
         };
         Verification::Done(Err(error))
@@ -351,10 +353,10 @@ fn is_vouched(
 
 #[async_trait]
 impl TokenValidator for JwksValidator {
-    /// Returns whether the token has three parts, or five if an issuer has decryption keys. Its `iss` is checked
-    /// later.
+    /// Returns whether the token has the three parts of a signed token, or the five of an encrypted one. Its `iss` is
+    /// checked later.
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
-        presented.is_jws_shaped() || (presented.is_jwe_shaped() && self.issuers.can_decrypt())
+        presented.is_jwt_shaped()
     }
 
     fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {

@@ -87,14 +87,22 @@ impl<'r> Credentials<'r> {
 
     /// Returns whether the token has the three parts of a signed JWT. Decodes nothing.
     pub fn is_jws_shaped(&self) -> bool {
-        let mut dots = memchr::memchr_iter(b'.', self.token);
-        matches!((dots.next(), dots.next(), dots.next()), (Some(_), Some(_), None))
+        self.dots() == 2
     }
 
     /// Returns whether the token has the five parts of an encrypted one (RFC 7516 §3.1). Decodes nothing.
     pub fn is_jwe_shaped(&self) -> bool {
-        // A longer token is not searched to its end.
-        memchr::memchr_iter(b'.', self.token).take(5).count() == 4
+        self.dots() == 4
+    }
+
+    /// Returns whether the token has the shape of a JWT, signed or encrypted. Decodes nothing.
+    pub(super) fn is_jwt_shaped(&self) -> bool {
+        matches!(self.dots(), 2 | 4)
+    }
+
+    /// Returns the number of dots, at most five: a token with more of them is not searched to its end.
+    fn dots(&self) -> usize {
+        memchr::memchr_iter(b'.', self.token).take(5).count()
     }
 }
 

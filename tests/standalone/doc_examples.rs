@@ -11,7 +11,6 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         "an error that a user prints; the example of the type that returns it is enough",
         &[
             "config::Fault",
-            "config::InvalidDecryptionKeys",
             "config::NotInJsonwebtoken",
             "config::UnknownAlgorithm",
             "config::UnknownAuthMode",

@@ -50,7 +50,8 @@ impl OpaqueValidator {
     }
 
     /// Returns the endpoint that is asked about the token, by its start, or by its dots.
-    fn endpoint_of(&self, token: &[u8]) -> Option<&Arc<Endpoint>> {
+    fn endpoint_of(&self, presented: &Credentials<'_>) -> Option<&Arc<Endpoint>> {
+        let token = presented.token_bytes();
         let mut endpoints = self.endpoints.iter();
         let by_prefix = endpoints.clone().find(|endpoint| {
             let mut prefixes = endpoint.of.settings.prefixes.iter();
@@ -90,7 +91,7 @@ fn unless_bound(identity: Identity, presented: &Credentials<'_>) -> Result<Ident
 #[async_trait]
 impl TokenValidator for OpaqueValidator {
     fn accepts(&self, presented: &Credentials<'_>) -> bool {
-        self.endpoint_of(presented.token_bytes()).is_some()
+        self.endpoint_of(presented).is_some()
     }
 
     fn try_validate(&self, presented: &Credentials<'_>) -> Option<Result<Identity, AuthError>> {
@@ -108,7 +109,7 @@ impl TokenValidator for OpaqueValidator {
             Lookup::Refused(fault) => return Err(fault.into()),
             Lookup::Unknown(question, previous) => (question, previous),
         };
-        let endpoint = self.endpoint_of(presented.token_bytes());
+        let endpoint = self.endpoint_of(presented);
         let endpoint = endpoint.ok_or(InvalidToken::Unrecognised)?;
         let answer = match endpoint.ask(presented.token(), question, previous.as_ref()) {
             Ok(waiter) => waiter.wait().await.unwrap_or_else(|| Err(interrupted())),
