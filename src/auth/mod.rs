@@ -573,6 +573,8 @@ impl Auth {
     ) -> Result<(&'r dyn TokenValidator, Credentials<'r>), AuthError> {
         if self.has_id_token_sessions()
             && let Some(session) = session_id_token(request)
+            // Sessions of another service in this process count only there.
+            && session.validator.is_of(&self.0.issuers)
         {
             return Ok((&*session.validator, Credentials::bearer(session.id_token.expose())));
         }

@@ -14,7 +14,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
 use crate::identity::{Identity, Provenance};
 use crate::layer::RequestHead;
-use crate::session::{CurrentSession, revoke, with_signed_id_token};
+use crate::session::{revoke, with_signed_id_token};
 use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
@@ -166,8 +166,7 @@ impl Inner {
 
     /// Returns whether the browser has a session whose token is valid.
     async fn has_session(&self, incoming: &EndpointRequest) -> bool {
-        incoming.head.extensions.get::<CurrentSession>().is_some()
-            && self.caller(incoming).await.is_ok()
+        matches!(self.current_session(incoming), Ok(Some(_))) && self.caller(incoming).await.is_ok()
     }
 
     /// Returns the code if the expected provider issued it (RFC 9207 §2.4), or the provider's
@@ -235,7 +234,7 @@ impl Inner {
                 (identity, session)
             }
         };
-        let cookies = sessions.start(session);
+        let cookies = sessions.start(session, &identity);
         let cookies =
             cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
         let response = see_other(&pending.return_to);

@@ -50,7 +50,7 @@ impl Inner {
         }
         let known = ["refresh_token", "return_to"];
         let parameters = Parameters::from_body(incoming, BodyFormat::FormOrJson, &known);
-        let session = incoming.head.extensions.get::<CurrentSession>();
+        let session = self.current_session(incoming)?;
         let (parameters, refusal) = match parameters {
             Ok(parameters) => (parameters, None),
             Err(failure) if session.is_some() => (Parameters::default(), Some(failure)),
@@ -60,10 +60,9 @@ impl Inner {
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let sign_out = self.sign_out_at_provider(incoming, &parameters)?;
         let outcome = match (session, from_body) {
-            (Some(session), _) => match &self.sessions {
-                Some(sessions) => ignore_missing_endpoint(sessions.revoke(&session.0).await),
-                None => Err(Failure::NotConfigured("sessions are not configured")),
-            },
+            (Some((sessions, session)), _) => {
+                ignore_missing_endpoint(sessions.revoke(session).await)
+            }
             (None, Some(token)) => ignore_missing_endpoint(revoke(self.client()?, &token).await),
             (None, None) if sign_out.is_some() => Ok(()),
             (None, None) => Err(invalid_request(
@@ -79,12 +78,24 @@ impl Inner {
                 |()| no_content(),
             ),
         };
-        if let (Some(sessions), Some(session)) = (&self.sessions, session)
-            && let Some(cookie) = sessions.end(&session.0)
+        if let Some((sessions, session)) = session
+            && let Some(cookie) = sessions.end(session)
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// Returns the session of the request, if it is one of the sessions that these endpoints start.
+    pub(super) fn current_session<'r>(
+        &'r self,
+        incoming: &'r EndpointRequest,
+    ) -> Result<Option<(&'r Sessions, &'r Session)>, Failure> {
+        let current = incoming.head.extensions.get::<CurrentSession>();
+        let Some(current) = current else { return Ok(None) };
+        let sessions = self.sessions.as_ref();
+        let sessions = sessions.ok_or(Failure::NotConfigured("sessions are not configured"))?;
+        Ok(current.of(sessions).map(|session| (sessions, session)))
     }
 
     /// Refuses a request with cookies of the sessions, which the session layer would have removed. Without
@@ -107,11 +118,11 @@ impl Inner {
         incoming: &'r EndpointRequest,
         parameters: &'r Parameters,
     ) -> Result<Option<SignOut<'r>>, Failure> {
-        let extensions = &incoming.head.extensions;
-        let current = extensions.get::<CurrentSession>().map(|session| &*session.0);
-        let ended = extensions.get::<EndedSession>().map(|session| &*session.0);
-        let session = current.or(ended);
         let Some(sessions) = &self.sessions else { return Ok(None) };
+        let extensions = &incoming.head.extensions;
+        let current = extensions.get::<CurrentSession>().and_then(|it| it.of(sessions));
+        let ended = extensions.get::<EndedSession>().and_then(|it| it.of(sessions));
+        let session = current.or(ended);
         let Some(post_logout_redirect_uri) = sessions.post_logout_redirect_uri() else {
             return Ok(None);
         };

@@ -213,6 +213,11 @@ impl Issuers {
         Ok(issuers)
     }
 
+    /// Returns whether the other handle shares these issuers.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Adds an issuer, or replaces the one with the same `iss`. If `iss` contains `{tenant_id}`, adds one
     /// issuer per tenant. Keys are fetched when the first token arrives.
     ///

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::exchange::{AccessToken, Fence};
+use crate::identity::{Identity, TenantId};
+use crate::support::crypto;
 
 /// Maximum size of a part. Browsers store 4096 bytes per cookie, name and value together (RFC
 /// 6265bis §5.6).
@@ -58,6 +60,20 @@ pub struct Session {
     pub(super) started_at: SystemTime,
     /// The names of its cookies.
     pub(super) id: CookieId,
+    /// The user, if the claims of the access token cannot be read without keys or questions.
+    pub(super) user: Option<UserHash>,
+}
+
+/// The hash of issuer, subject and tenant of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UserHash(pub(super) [u8; 32]);
+
+impl UserHash {
+    pub(super) fn of(identity: &Identity) -> Self {
+        let user = [identity.issuer(), identity.subject()];
+        let tenant = identity.tenant_id().map(TenantId::as_str);
+        Self(crypto::sha256_of_parts(user.into_iter().chain(tenant)))
+    }
 }
 
 /// The id of a session and its number of renewals. A newer one is greater.

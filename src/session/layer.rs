@@ -99,11 +99,42 @@ pub enum On401 {
 
 /// The request extension that lets `logout` end the session.
 #[derive(Clone)]
-pub(crate) struct CurrentSession(pub(crate) Arc<Session>);
+pub(crate) struct CurrentSession(AttachedSession);
 
 /// The request extension with a session that just ended, for a sign-out at the provider.
 #[derive(Clone)]
-pub(crate) struct EndedSession(pub(crate) Arc<Session>);
+pub(crate) struct EndedSession(AttachedSession);
+
+/// A session, and the settings that it was read with. Another layer, of other sessions, may be in between.
+#[derive(Clone)]
+struct AttachedSession {
+    sessions: Sessions,
+    session: Arc<Session>,
+}
+
+impl AttachedSession {
+    fn new(sessions: &Sessions, session: Session) -> Self {
+        Self { sessions: sessions.clone(), session: Arc::new(session) }
+    }
+
+    fn of(&self, sessions: &Sessions) -> Option<&Session> {
+        sessions.are_same_as(&self.sessions).then_some(&*self.session)
+    }
+}
+
+impl CurrentSession {
+    /// Returns the session, if it is one of `sessions`.
+    pub(crate) fn of(&self, sessions: &Sessions) -> Option<&Session> {
+        self.0.of(sessions)
+    }
+}
+
+impl EndedSession {
+    /// Returns the session, if it was one of `sessions`.
+    pub(crate) fn of(&self, sessions: &Sessions) -> Option<&Session> {
+        self.0.of(sessions)
+    }
+}
 
 impl<Q> Gate<Q> for SessionLayer {
     type After = (Option<Box<ResponseCookies>>, Option<On401>);
@@ -116,9 +147,6 @@ impl<Q> Gate<Q> for SessionLayer {
         request: &mut Request<Q>,
     ) -> Result<Decision<Self::After, Self::Awaited>, Response<Bytes>> {
         let sessions = &self.0.sessions;
-        request.extensions_mut().remove::<CurrentSession>();
-        request.extensions_mut().remove::<EndedSession>();
-        request.extensions_mut().remove::<SessionIdToken>();
         let (session, names) = sessions.read(request.headers());
         if session.is_none() && names.stale.is_empty() {
             let sign_in = sessions.redirect_to_sign_in(request, None);
@@ -151,7 +179,8 @@ impl<Q> Gate<Q> for SessionLayer {
         match renewal {
             None if is_expired => {
                 let sign_in = after.end(request, Some(session.started_at));
-                request.extensions_mut().insert(EndedSession(Arc::new(session)));
+                let ended = EndedSession(AttachedSession::new(sessions, session));
+                request.extensions_mut().insert(ended);
                 return Ok(Decision::Pass((Some(after), sign_in)));
             }
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
@@ -248,7 +277,7 @@ fn attach_session<Q>(sessions: &Sessions, request: &mut Request<Q>, session: Ses
     if let Some(value) = bearer(session.token.secret().expose()) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
-    request.extensions_mut().insert(CurrentSession(Arc::new(session)));
+    request.extensions_mut().insert(CurrentSession(AttachedSession::new(sessions, session)));
 }
 
 /// Applies the result of a renewal to the request. If the renewal failed or is slow, uses the
@@ -269,7 +298,8 @@ fn apply_renewal<Q>(
         // The session ended. The inner layer decides whether the request needs an identity.
         Some(Ok(None)) => {
             let sign_in = after.end(request, Some(before.started_at));
-            request.extensions_mut().insert(EndedSession(Arc::new(before)));
+            let ended = EndedSession(AttachedSession::new(&after.sessions, before));
+            request.extensions_mut().insert(ended);
             return Ok(sign_in);
         }
         Some(Err(error)) => Some(error),
@@ -283,7 +313,8 @@ fn apply_renewal<Q>(
         return Ok(None);
     }
     // `logout` must work without a valid token.
-    request.extensions_mut().insert(CurrentSession(Arc::new(before)));
+    let current = CurrentSession(AttachedSession::new(&after.sessions, before));
+    request.extensions_mut().insert(current);
     let late = || ExchangeError::unavailable(None, "the token expired before it was renewed");
     let error = error.unwrap_or_else(late);
     Err(AuthError::unavailable(error.unavailable_component(), error.retry_after(), error))

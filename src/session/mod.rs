@@ -26,10 +26,10 @@ use zeroize::Zeroizing;
 use crate::auth::Auth;
 use crate::clock::unix_time;
 use crate::config::{ConfigError, Fault, IdentitySource, is_public_url};
-use crate::error::InvalidToken;
+use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{
     AccessToken, EndSessionRequest, ExchangeError, Freshness, OAuthError, RefreshRequest,
-    TokenExchangeClient, has_same_claim, has_same_subject,
+    TokenExchangeClient, has_readable_claims, has_same_claim, has_same_subject,
 };
 use crate::gate::BoxFuture;
 use crate::identity::{ClaimsMapping, Identity};
@@ -41,7 +41,7 @@ use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
 use crate::validator::{SessionIdTokens, signed_id_token};
-use cookie::{CookieId, CookieNames, CookiePrefix, has_room_for_id_token};
+use cookie::{CookieId, CookieNames, CookiePrefix, UserHash, has_room_for_id_token};
 use origin::Origins;
 use sign_in_redirect::Redirect;
 
@@ -143,7 +143,7 @@ struct Inner {
     id_tokens: Option<Arc<SessionIdTokens>>,
     /// Where the provider redirects browsers after a sign-out there.
     post_logout_redirect_uri: Option<String>,
-    renewals: SingleFlight<Mac, Result<Option<AccessToken>, ExchangeError>>,
+    renewals: SingleFlight<Mac, Result<Option<Renewed>, ExchangeError>>,
     /// The path of `login`, if the provider answers sign-ins with a form that the browser posts
     /// there. Set by the endpoints that start these sessions.
     form_post_path: OnceLock<String>,
@@ -154,12 +154,19 @@ struct Inner {
 /// The result of a renewal: the renewed session, or `None` if the session ended.
 type RenewalResult = Result<Option<Session>, ExchangeError>;
 
+/// The new tokens of a session, and their user, as in [`Session`].
+#[derive(Debug, Clone)]
+struct Renewed {
+    token: AccessToken,
+    user: Option<UserHash>,
+}
+
 impl Session {
     /// Returns the session with new tokens. Without a new ID token, the old one is still a hint of the user.
-    fn renewed_with(&self, token: AccessToken) -> Self {
+    fn renewed_with(&self, Renewed { token, user }: Renewed) -> Self {
         let id_token = token.id_token().or(self.token.id_token()).cloned();
         let token = token.with_id_token(id_token);
-        Self { token, started_at: self.started_at, id: self.id.next() }
+        Self { token, started_at: self.started_at, id: self.id.next(), user }
     }
 }
 
@@ -184,6 +191,15 @@ impl Sessions {
     /// [`Auth::layer`].
     pub fn layer(&self) -> SessionLayer {
         SessionLayer::new(self.clone())
+    }
+
+    /// Returns whether both use the same cookies and the same client.
+    fn are_same_as(&self, other: &Self) -> bool {
+        let of = |it: &Self| {
+            let Inner { cookies, client, .. } = &*it.0;
+            [cookies.as_str(), client.issuer(), client.client_id()].map(str::to_owned)
+        };
+        Arc::ptr_eq(&self.0, &other.0) || of(self) == of(other)
     }
 
     pub(crate) fn keys(&self) -> &SealingKeys {
@@ -237,14 +253,17 @@ impl Sessions {
         redirect.redirect(RequestHead::of(request))
     }
 
-    /// Starts a session. Returns its cookies, or `None` if the tokens are too large for them. The
+    /// Starts a session of this user. Returns its cookies, or `None` if the tokens are too large for them. The
     /// layer clears the cookies of earlier sessions.
-    pub(crate) fn start(&self, token: AccessToken) -> Option<Vec<HeaderValue>> {
+    pub(crate) fn start(&self, token: AccessToken, user: &Identity) -> Option<Vec<HeaderValue>> {
         let started_at = self.0.auth.now();
         if self.ends_at_provider() && token.id_token().is_none() {
             self.0.client.log_missing_hint("the sign-in has no ID token: request the scope openid");
         }
-        let session = Session { token, started_at, id: CookieId::new(started_at)? };
+        let by_access_token = self.0.id_tokens.is_none();
+        let user =
+            (by_access_token && !has_readable_claims(token.secret())).then(|| UserHash::of(user));
+        let session = Session { token, started_at, id: CookieId::new(started_at)?, user };
         let mut cookies = vec![self.0.cookies.marker_cookie(&session.id, self.0.lifetime)?];
         cookies.extend(self.cookies(&session)?);
         Some(cookies)
@@ -341,8 +360,9 @@ impl Sessions {
             Duration::try_from_secs_f64(f64::from_be_bytes(started_at.try_into().ok()?)).ok()?;
         let started_at = SystemTime::UNIX_EPOCH.checked_add(started_at)?;
         let age = clock.now().duration_since(started_at).unwrap_or_default();
+        let (user, token) = split_user(token)?;
         let token = AccessToken::from_bytes(token, clock)?;
-        (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone() })
+        (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone(), user })
     }
 
     /// Returns the data cookies, or `None` if they would be too large or could not be sealed.
@@ -384,6 +404,9 @@ impl Sessions {
         mut plain: Zeroizing<Vec<u8>>,
         ends: SystemTime,
     ) -> Option<String> {
+        if let Some(UserHash(user)) = session.user {
+            plain.splice(0..0, [USER_MARK].into_iter().chain(user));
+        }
         plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
         let name = self.0.cookies.data(&session.id);
         self.0.keys.seal(Purpose::Session, &name, &plain, ends, &**self.0.auth.clock())
@@ -420,8 +443,8 @@ impl Sessions {
             let ended = || {
                 ExchangeError::unavailable(None, "the task that renews the session was cancelled")
             };
-            let token = waiter.wait().await.unwrap_or_else(|| Err(ended()))?;
-            Ok(token.map(|token| session.renewed_with(token)))
+            let renewed = waiter.wait().await.unwrap_or_else(|| Err(ended()))?;
+            Ok(renewed.map(|renewed| session.renewed_with(renewed)))
         }))
     }
 
@@ -432,7 +455,7 @@ impl Sessions {
         self,
         previous: Session,
         refresh: Secret,
-    ) -> Result<Option<AccessToken>, ExchangeError> {
+    ) -> Result<Option<Renewed>, ExchangeError> {
         let client = &self.0.client;
         let token = match client.refresh(&RefreshRequest::new(refresh.clone())).await {
             Ok(token) => token,
@@ -455,10 +478,10 @@ impl Sessions {
         let next = token.refresh_token().cloned();
         let reason = match self.check_renewed(&previous, token).await? {
             Err(reason) => reason,
-            Ok(token) if self.cookies(&previous.renewed_with(token.clone())).is_none() => {
+            Ok(renewed) if self.cookies(&previous.renewed_with(renewed.clone())).is_none() => {
                 "tokens_too_large"
             }
-            Ok(token) => return Ok(Some(token)),
+            Ok(renewed) => return Ok(Some(renewed)),
         };
         telemetry::session_ended(reason);
         if let Some(token) = next {
@@ -473,12 +496,14 @@ impl Sessions {
         &self,
         previous: &Session,
         token: AccessToken,
-    ) -> Result<Result<AccessToken, &'static str>, ExchangeError> {
+    ) -> Result<Result<Renewed, &'static str>, ExchangeError> {
         let mapping = self.0.client.claims_mapping();
         if !token.has_same_subject_as(&previous.token, mapping) {
             return Ok(Err("tokens_of_another_user"));
         }
-        let Some(id_tokens) = &self.0.id_tokens else { return Ok(Ok(token)) };
+        let Some(id_tokens) = &self.0.id_tokens else {
+            return self.check_user(previous, token).await;
+        };
         let outcome = match (token.id_token(), previous.token.id_token()) {
             (Some(new), Some(old)) if !is_successor(new, old, mapping) => {
                 return Ok(Err("tokens_of_another_user"));
@@ -491,15 +516,69 @@ impl Sessions {
             (None, None) => Err(InvalidToken::MissingClaim("sub").into()),
         };
         match outcome {
-            Ok(identity) => Ok(Ok(self.until_expiry_of(&identity, token))),
+            Ok(identity) => {
+                Ok(Ok(Renewed { token: self.until_expiry_of(&identity, token), user: None }))
+            }
             Err(error) if error.is_unavailable() => {
                 Err(ExchangeError::unavailable(error.retry_after(), "the keys of the ID token"))
             }
             Err(error) => {
-                telemetry::id_token_of_session_refused(error.reason());
+                telemetry::token_of_session_refused("ID token", error.reason());
                 Ok(Err("id_token_refused"))
             }
         }
+    }
+
+    /// Checks that an opaque or encrypted access token is accepted, and belongs to the user of the session.
+    async fn check_user(
+        &self,
+        previous: &Session,
+        token: AccessToken,
+    ) -> Result<Result<Renewed, &'static str>, ExchangeError> {
+        // Two signed tokens were compared. The layer verifies the new one.
+        if [&previous.token, &token].iter().all(|it| has_readable_claims(it.secret())) {
+            return Ok(Ok(Renewed { token, user: None }));
+        }
+        // The previous token may have expired, so its user is in the session, unless its claims are readable.
+        let before = match previous.user {
+            Some(user) => Ok(user),
+            None => self.user_of(&previous.token).await,
+        };
+        let now = match before {
+            Ok(_) => self.user_of(&token).await,
+            Err(_) => before.clone(),
+        };
+        match (before, now) {
+            (Ok(before), Ok(now)) if before == now => Ok(Ok(Renewed { token, user: Some(now) })),
+            (Ok(_), Ok(_)) => Ok(Err("tokens_of_another_user")),
+            (Err(error), _) | (_, Err(error)) if error.is_unavailable() => {
+                let problem = "the check of the new access token";
+                Err(ExchangeError::unavailable(error.retry_after(), problem))
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                telemetry::token_of_session_refused("access token", error.reason());
+                Ok(Err("access_token_refused"))
+            }
+        }
+    }
+
+    async fn user_of(&self, token: &AccessToken) -> Result<UserHash, AuthError> {
+        let identity = self.0.auth.validate(token.secret().expose()).await?;
+        Ok(UserHash::of(&identity))
+    }
+}
+
+/// The byte in front of the hash of the user in a sealed session. The tokens, in JSON, begin with another one.
+const USER_MARK: u8 = b'u';
+
+/// Splits the content of a sealed session, without its start, into the user and the tokens.
+fn split_user(content: &[u8]) -> Option<(Option<UserHash>, &[u8])> {
+    match content.strip_prefix(&[USER_MARK]) {
+        Some(content) => {
+            let (user, token) = content.split_first_chunk()?;
+            Some((Some(UserHash(*user)), token))
+        }
+        None => Some((None, content)),
     }
 }
 

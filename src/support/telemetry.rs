@@ -652,9 +652,9 @@ pub(crate) fn session_ended(reason: &'static str) {
     count!("scaikey_auth_sessions_ended_total", "reason" => reason);
 }
 
-/// Logs why the ID token of a renewed session is refused.
-pub(crate) fn id_token_of_session_refused(reason: &'static str) {
-    tracing::warn!(target: TARGET, reason, "the ID token of a renewed session is refused");
+/// Logs why a token of a renewed session is refused.
+pub(crate) fn token_of_session_refused(token: &'static str, reason: &'static str) {
+    tracing::warn!(target: TARGET, reason, "the {token} of a renewed session is refused");
 }
 
 /// Logs and counts a token that could not be revoked at the provider. Warns if the failure is new.

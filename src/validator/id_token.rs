@@ -114,6 +114,11 @@ impl SessionIdTokens {
         !matches!(self.issuers.find(&self.issuer), IssuerLookup::Unknown)
     }
 
+    /// Returns whether these are the sessions of the service that has `issuers`. Each service has its own.
+    pub(crate) fn is_of(&self, issuers: &Issuers) -> bool {
+        self.issuers.is_same_as(issuers)
+    }
+
     /// Verifies an ID token, and returns the user.
     pub(crate) async fn identity(&self, token: &str) -> Result<Identity, AuthError> {
         finish(|| self.verify(token)).await

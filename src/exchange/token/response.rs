@@ -94,6 +94,15 @@ fn have_same(
     }
 }
 
+/// Returns whether a token is a JWT whose claims can be read without keys or questions: it is neither opaque nor
+/// encrypted.
+#[cfg(feature = "endpoints")]
+pub(crate) fn has_readable_claims(token: &Secret) -> bool {
+    let parts: Vec<_> = token.expose().split('.').collect();
+    let header = parts.first().and_then(|part| Document::parse(base64url::decode(part)?).ok());
+    parts.len() == 3 && header.is_some() && matches!(claims_of(token), Ok(Some(_)))
+}
+
 /// Returns the subject of a JWT, *not verified*: the token came directly from the provider.
 pub(crate) fn subject_of(token: &Secret, mapping: &ClaimsMapping) -> Option<String> {
     let claims = claims_of(token).ok()??;

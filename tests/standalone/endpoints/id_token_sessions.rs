@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use axum::Router;
 use axum::http::Method;
+use axum::routing::get;
 use scaikey_auth::config::IdentitySource;
+use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
-use scaikey_auth::testing::{Client, Fault, ProviderEndpoint};
-use scaikey_auth::{Auth, AuthConfig};
+use scaikey_auth::testing::{Client, Fault, Provider, ProviderEndpoint};
+use scaikey_auth::{Auth, AuthConfig, Identity, TokenExchangeClient};
 
 use super::env::{BYE, MINUTE, REDIRECT, Setup, TestEnv, Visitor};
+use crate::support::{Server, local, request};
 
 /// Sessions of a provider whose access tokens are opaque, and that has no introspection.
 async fn build(source: IdentitySource) -> TestEnv {
@@ -147,4 +152,90 @@ async fn unusable_settings_are_faults() {
     assert!(fields(vars(&with_keys)).is_empty());
     let without_scope = [&with_keys[..], &[("SCOPES", "profile")]].concat();
     assert_eq!(fields(vars(&without_scope)), ["P_SCOPES"]);
+}
+
+async fn who(identity: Identity) -> String {
+    format!("{} of {}", identity.subject(), identity.issuer())
+}
+
+/// A signed-in browser, as another process with other layers sees it.
+struct Cookies {
+    env: TestEnv,
+    keys: SealingKeys,
+    header: String,
+}
+
+impl Cookies {
+    async fn new() -> Self {
+        let keys = SealingKeys::random().unwrap();
+        let mut setup = Setup { sessions: Some(keys.clone()), ..Setup::default() };
+        setup.session_settings =
+            Box::new(|sessions| sessions.identity_from(IdentitySource::IdToken));
+        let env = setup.build().await;
+        let wave = Client::new("wave", "secret").scopes("openid docs:read").redirect_uri(REDIRECT);
+        env.provider.register_client(wave.opaque_access_tokens("ya29."));
+        let browser = env.visitor();
+        assert_eq!(env.sign_in(&browser).await.status, 303);
+        let pairs = browser.session_cookies();
+        let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
+        let header = pairs.collect::<Vec<_>>().join("; ");
+        Self { env, keys, header }
+    }
+
+    fn sessions(&self, name: &str) -> Sessions {
+        Sessions::builder(&self.env.auth, self.env.client.clone(), self.keys.clone())
+            .identity_from(IdentitySource::IdToken)
+            .cookie_name(name)
+            .build()
+            .unwrap()
+    }
+
+    async fn status(&self, app: Router, path: &str) -> u16 {
+        Server::axum(app).await.get(path, &[("cookie", &self.header)]).await.status
+    }
+}
+
+#[tokio::test]
+async fn session_counts_only_for_its_service() {
+    let it = Cookies::new().await;
+    let other = Provider::builder().clock(it.env.clock.clone()).start().await;
+    let admin = Auth::builder().issuer(local(other.issuer())).audience("admin");
+    let admin = admin.clock(it.env.clock.clone()).build().unwrap();
+    let client = TokenExchangeClient::builder(other.issuer()).allow_loopback_http(true);
+    let client = client.client_auth(ClientAuth::basic("admin", "secret")).build().unwrap();
+    let sessions = Sessions::builder(&admin, client.clone(), SealingKeys::random().unwrap())
+        .identity_from(IdentitySource::IdToken)
+        .cookie_name("admin")
+        .build()
+        .unwrap();
+    let endpoints = admin.endpoints().client(client).sign_in(SignIn::new(REDIRECT));
+    let app = Router::new()
+        .route("/admin", get(who))
+        .layer(admin.layer())
+        .route("/me", get(who).layer(it.env.auth.layer()))
+        .layer(endpoints.sessions(sessions).build().unwrap())
+        .layer(it.sessions("session").layer());
+    assert_eq!(it.status(app.clone(), "/me").await, 200);
+    assert_eq!(it.status(app.clone(), "/admin").await, 401);
+    // The sign-out of one service does not send the tokens of another one to its provider.
+    let headers = [("cookie", it.header.as_str()), ("sec-fetch-site", "same-origin")];
+    let out = Server::axum(app).await.send(request("POST", "/v1/auth/logout", &headers)).await;
+    assert_eq!(out.status, 400, "{}", out.body);
+    assert_eq!(other.requests(ProviderEndpoint::Revocation), 0);
+}
+
+#[tokio::test]
+async fn session_passes_layer_of_other_sessions() {
+    let it = Cookies::new().await;
+    let (outer, inner) = (it.sessions("session"), it.sessions("drive"));
+    let endpoints = it.env.auth.endpoints().client(it.env.client.clone());
+    let endpoints = endpoints.sign_in(SignIn::new(REDIRECT)).sessions(outer.clone());
+    let app = Router::new().route("/me", get(who)).layer(it.env.auth.layer());
+    let app = app.layer(endpoints.build().unwrap());
+    for app in [app.clone().layer(outer.layer()), app.layer(inner.layer()).layer(outer.layer())] {
+        assert_eq!(it.status(app.clone(), "/me").await, 200);
+        let headers = [("cookie", it.header.as_str()), ("sec-fetch-site", "same-origin")];
+        let out = Server::axum(app).await.send(request("POST", "/v1/auth/logout", &headers)).await;
+        assert_eq!(out.status, 204, "{}", out.body);
+    }
 }

@@ -23,3 +23,4 @@ mod stores;
 mod sub_paths;
 mod throttle;
 mod unauthenticated;
+mod unreadable_tokens;
