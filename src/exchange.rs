@@ -59,4 +59,6 @@ pub(crate) use client::TokenExchangeClient;
 pub(crate) use request::{ExchangeRequest, TokenRequest};
 pub(crate) use token::subject_of;
 #[cfg(feature = "endpoints")]
-pub(crate) use token::{has_readable_claims, has_same_claim, has_same_subject, identity_of};
+pub(crate) use token::{
+    has_readable_claims, has_same_claim, has_same_subject, identity_of, until_exp,
+};

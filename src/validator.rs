@@ -30,7 +30,7 @@ pub use token_validator::Credentials;
 pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
 #[cfg(feature = "endpoints")]
-pub(crate) use encrypted::signed_id_token;
+pub(crate) use encrypted::signed_token;
 pub(crate) use id_token::{
     ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse, verify_id_token,
 };

@@ -21,7 +21,8 @@ impl AuthContext {
     ///
     /// # Errors
     /// [`TokenDataError`], if there is no token that this service verified, if the token is encrypted, if
-    /// `jsonwebtoken` lacks its algorithm (ES512, ML-DSA), or if the claims do not fit `T`.
+    /// `jsonwebtoken` lacks its algorithm (ES512, ML-DSA), or if the claims do not fit `T`. The access token of a
+    /// session is not verified if the [ID token](crate::config::IdentitySource::IdToken) names the user.
     ///
     /// ```
     /// use axum::http::StatusCode;
@@ -48,6 +49,7 @@ impl AuthContext {
         let token = self.token().ok_or(TokenDataError::NoToken)?;
         let parts = token.split('.').count();
         let header = match (self.identity.provenance(), parts) {
+            _ if self.identity.is_of_id_token() => return Err(TokenDataError::NotSigned),
             (Provenance::Verified, 5) => return Err(TokenDataError::Encrypted),
             (Provenance::Verified, 3) => header(token)?,
             _ => return Err(TokenDataError::NotSigned),

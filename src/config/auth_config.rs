@@ -239,11 +239,19 @@ impl AuthConfig {
             faults.push(Fault::new("issuer", issuer::MISSING_ISSUER));
             faults.extend(self.audience.is_empty().then(no_audience));
         }
+        let mut with_keys: Vec<IssuerConfig> = Vec::new();
         for (nth, issuer) in self.issuers.iter().enumerate() {
             issuer.check(nth, &mut faults);
             // Mock mode runs on machines without secrets.
             if self.mode != AuthMode::Mock {
-                faults.extend(issuer.clone().with_decryption_keys(nth).err());
+                match issuer.clone().with_decryption_keys(nth) {
+                    Ok(issuer) => {
+                        with_keys.push(issuer.clone());
+                        let fault = |other| issuer.confusable_key(other, nth);
+                        faults.extend(with_keys.iter().find_map(fault));
+                    }
+                    Err(fault) => faults.push(fault),
+                }
             }
             if issuer.is_per_tenant() && !self.decides_on_tenants(issuer) {
                 faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNRESTRICTED_TENANTS));

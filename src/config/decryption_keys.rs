@@ -30,6 +30,9 @@ use crate::support::secret_file::SecretFile;
 /// key, let the provider encrypt to it, and remove the old key when all tokens for it have expired. If the file
 /// cannot be used, the previous keys stay in force, and a warning is logged.
 ///
+/// **Several issuers** may have the same key. Two different keys with one `kid` and one `alg` (and one curve) are a
+/// fault of the configuration, because tokens name a key by these. Files that are read again later are not compared.
+///
 /// *Not* checked: that the provider encrypts to these keys, and that no other service has them.
 ///
 /// ```
@@ -95,8 +98,8 @@ impl DecryptionKeys {
     /// The file is read synchronously, so it must be small and local. Replace it atomically, as Kubernetes does.
     ///
     /// # Errors
-    /// If the file cannot be read, or if a key cannot be used: it is public, symmetric or for signatures, its `alg`
-    /// or curve is not supported, its members do not belong together, or it lacks `kid` or `alg`.
+    /// If the file cannot be read, or if a key cannot be used: it is public, symmetric or for signatures (`use`,
+    /// `key_ops`), its `alg` or curve is not supported, its members do not belong together, or it lacks `kid` or `alg`.
     pub fn jwks(source: impl Into<SecretSource>) -> Result<Self, InvalidDecryptionKeys> {
         let (file, keys) = match source.into() {
             SecretSource::Value(text) => {
@@ -120,7 +123,10 @@ impl DecryptionKeys {
     /// (`JweDecrypter::decrypt`). All checks of the header, the decryption of the content and its tag are those of
     /// this crate. It is called synchronously for each new token, on the thread of the request, so it must answer in
     /// about a millisecond. If it fails, the token is refused (401): its error does not say whether the token is for
-    /// another key or the module does not answer.
+    /// another key or the module does not answer. The same holds if it panics.
+    ///
+    /// A private key that is in a `Jwk` of `josekit` needs no decrypter: its text is that of a JWK, so
+    /// [`jwks`](Self::jwks) reads it. Issuers that share a decrypter get clones of these `DecryptionKeys`.
     ///
     /// With this feature, and only with it, the program links OpenSSL.
     ///
@@ -138,6 +144,16 @@ impl DecryptionKeys {
     ///     Ok(DecryptionKeys::josekit(decrypter)?)
     /// }
     /// assert!(keys(b"").is_err());
+    ///
+    /// // A key in this process.
+    /// use josekit::jwk::{Jwk, alg::ec::EcCurve};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut jwk = Jwk::generate_ec_key(EcCurve::P256)?;
+    /// jwk.set_key_id("2026-12");
+    /// jwk.set_algorithm("ECDH-ES");
+    /// let keys = DecryptionKeys::jwks(jwk.to_string())?;
+    /// # Ok(()) }
     /// ```
     #[cfg(feature = "josekit")]
     pub fn josekit(
@@ -173,6 +189,31 @@ impl DecryptionKeys {
         let keys = self.current(&SystemClock::default());
         json!({ "keys": keys.iter().filter_map(|key| key.public_jwk()).collect::<Vec<_>>() })
             .to_string()
+    }
+
+    /// Returns whether there is a key to publish.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn has_public_key(&self) -> bool {
+        self.0.keys.load().iter().any(|key| key.public_jwk().is_some())
+    }
+
+    /// Returns whether all keys are among those of `others`.
+    pub(super) fn are_among(&self, others: &[Self]) -> bool {
+        self.0.keys.load().iter().all(|key| {
+            let is_in = |other: &Self| other.0.keys.load().iter().any(|it| it.is_same_as(key));
+            others.iter().any(is_in)
+        })
+    }
+
+    /// Returns the first key that tokens name as they name a different one of `others`.
+    pub(super) fn confusable_with(&self, others: &[Self]) -> Option<Arc<DecryptionKey>> {
+        let keys = self.0.keys.load();
+        let is_confusable = |key: &&Arc<DecryptionKey>| {
+            let is_in =
+                |other: &Self| other.0.keys.load().iter().any(|it| it.is_confusable_with(key));
+            others.iter().any(|other| other != self && is_in(other))
+        };
+        keys.iter().find(is_confusable).cloned()
     }
 
     /// Returns the keys in force. Reads their file again, if that is due by `clock`.

@@ -85,6 +85,35 @@ impl IssuerConfig {
     }
 }
 
+impl IssuerConfig {
+    /// Returns the fault of a decryption key that tokens name as they name a different one of `other`, which may be
+    /// the same issuer.
+    #[cfg(feature = "jwe")]
+    pub(crate) fn confusable_key(&self, other: &Self, nth: usize) -> Option<Fault> {
+        let key = self.decryption.iter().find_map(|it| it.confusable_with(&other.decryption))?;
+        let (kid, alg, other) = (key.kid(), key.algorithm().name(), other.expected());
+        let problem = format!(
+            "have a key with the `kid` {kid:?} and the `alg` {alg}, and so has {other}, but the keys differ: tokens name a key by these, so give one of them another `kid`, also at its provider"
+        );
+        Some(Fault::new(format!("issuers[{nth}].decryption_keys"), problem))
+    }
+
+    #[cfg(not(feature = "jwe"))]
+    pub(crate) fn confusable_key(&self, _: &Self, _: usize) -> Option<Fault> {
+        None
+    }
+
+    /// Returns whether all decryption keys are also those of `other`.
+    pub(crate) fn has_only_keys_of(&self, other: &Self) -> bool {
+        #[cfg(feature = "jwe")]
+        if !self.decryption.iter().all(|keys| keys.are_among(&other.decryption)) {
+            return false;
+        }
+        let files = |it: &Self| (it.decryption_keys.clone(), it.decryption_keys_file.clone());
+        files(self) == files(other)
+    }
+}
+
 impl ClientConfig {
     /// Returns the source of the client secret. The file is read, to find faults early.
     pub(crate) fn secret_source(&self) -> Result<Option<SecretSource>, Fault> {

@@ -682,7 +682,10 @@ impl EndpointsBuilder {
             #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => false,
             #[cfg(feature = "jwe")]
-            Endpoint::Keys => !self.inner.auth.issuers().decryption_keys().is_empty(),
+            Endpoint::Keys => {
+                let sets = self.inner.auth.issuers().decryption_keys();
+                sets.iter().any(|set| set.has_public_key())
+            }
             #[cfg(not(feature = "jwe"))]
             Endpoint::Keys => false,
             Endpoint::Metadata => self.inner.auth.resource().is_some(),

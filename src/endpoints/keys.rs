@@ -15,8 +15,8 @@ impl Inner {
         for set in self.auth.issuers().decryption_keys().iter() {
             for jwk in set.current(&**self.auth.clock()).iter().filter_map(|key| key.public_jwk()) {
                 // Two issuers may have the same key.
-                if !keys.contains(jwk) {
-                    keys.push(jwk.clone());
+                if !keys.contains(&jwk) {
+                    keys.push(jwk);
                 }
             }
         }

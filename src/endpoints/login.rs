@@ -227,7 +227,10 @@ impl Inner {
     ) -> Result<Response<Bytes>, Failure> {
         let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
         let (identity, session) = match sessions.id_tokens() {
-            None => (self.check_access_token(token).await?, token.clone()),
+            None => {
+                let identity = self.check_access_token(token).await?;
+                (identity, sessions.until_own_expiry(token.clone()))
+            }
             Some(id_tokens) => {
                 let identity = self.check_identity(token, id_tokens).await?;
                 let session = sessions.until_expiry_of(&identity, token.clone());

@@ -9,8 +9,11 @@ pub enum TokenDataError {
     /// The identity has no token, for example in mock mode.
     #[error("there is no token: the identity is made up, as in mock mode")]
     NoToken,
-    /// The token is opaque, or its issuer confirmed it by introspection, so no header is verified.
-    #[error("the token has no verified header: it is opaque, or was introspected")]
+    /// The token is opaque, its issuer confirmed it by introspection, or the ID token of a session names the user
+    /// instead, so no header is verified.
+    #[error(
+        "the token has no verified header: it is opaque, was introspected, or is the access token of a session whose ID token names the user"
+    )]
     NotSigned,
     /// The token is encrypted. Its verified header is inside, and is not kept.
     #[error("the token is encrypted, and the header inside is not kept: use the identity's claims")]

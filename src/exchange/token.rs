@@ -10,10 +10,10 @@ use crate::clock::{Clock, jittered};
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
-pub(crate) use response::subject_of;
-pub(super) use response::{claims_of, until_exp};
+pub(super) use response::claims_of;
 #[cfg(feature = "endpoints")]
 pub(crate) use response::{has_readable_claims, has_same_claim, has_same_subject, identity_of};
+pub(crate) use response::{subject_of, until_exp};
 
 /// The remaining lifetime below which a token counts as expired, because it may expire in transit.
 const SAFETY_MARGIN: Duration = Duration::from_secs(30);

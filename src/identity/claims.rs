@@ -131,6 +131,7 @@ impl Reading<'_> {
             kind,
             email_verified: is_verified.filter(|_| is_verifiable),
             has_group_overage: has_group_overage(claims),
+            is_of_id_token: false,
             subject: span(Some(subject)),
             partner_id: span(partner_id),
             client_id: span(client_id),

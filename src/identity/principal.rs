@@ -137,6 +137,9 @@ pub(super) struct Inner {
     /// `None` if the token does not say it about the address in `email`.
     pub(super) email_verified: Option<bool>,
     pub(super) has_group_overage: bool,
+    /// Whether the claims are those of an ID token, so that the token of the request is another one.
+    #[cfg_attr(not(feature = "jsonwebtoken"), expect(dead_code, reason = "only the bridge asks"))]
+    pub(super) is_of_id_token: bool,
     /// The length of the claims at the start of `text`, in bytes.
     pub(super) claims_length: u32,
     pub(super) issuer: Arc<str>,
@@ -357,6 +360,18 @@ impl Identity {
     pub(crate) fn with_valid_until(mut self, end: SystemTime) -> Self {
         Arc::make_mut(&mut self.0).valid_until = end;
         self
+    }
+
+    /// Marks the identity as that of an ID token, which the request does not carry.
+    pub(crate) fn of_id_token(mut self) -> Self {
+        Arc::make_mut(&mut self.0).is_of_id_token = true;
+        self
+    }
+
+    /// Returns whether the token of the request is another one than that of the identity.
+    #[cfg(feature = "jsonwebtoken")]
+    pub(crate) fn is_of_id_token(&self) -> bool {
+        self.0.is_of_id_token
     }
 
     /// Returns the evidence for this identity.

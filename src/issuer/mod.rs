@@ -224,7 +224,7 @@ impl Issuers {
     /// # Errors
     /// If the configuration of the issuer is invalid. The error lists all faults.
     pub fn add(&self, issuer: impl Into<IssuerConfig>) -> Result<(), ConfigError> {
-        let config = with_decryption_keys(issuer.into())?;
+        let config = self.with_decryption_keys(issuer.into())?;
         if config.is_per_tenant() {
             return self.add_template(config, None);
         }
@@ -250,7 +250,7 @@ impl Issuers {
         template: impl Into<IssuerConfig>,
         resolver: Arc<dyn TenantIssuers>,
     ) -> Result<(), ConfigError> {
-        self.add_template(with_decryption_keys(template.into())?, Some(resolver))
+        self.add_template(self.with_decryption_keys(template.into())?, Some(resolver))
     }
 
     /// Removes the issuer whose `iss` is `name`. For per-tenant issuers, `name` contains `{tenant_id}`, and
@@ -389,6 +389,19 @@ impl Issuers {
         Ok(())
     }
 
+    /// Reads the decryption keys of an issuer, and compares them with those of the others.
+    fn with_decryption_keys(&self, issuer: IssuerConfig) -> Result<IssuerConfig, ConfigError> {
+        let issuer = issuer.with_decryption_keys(0).map_err(ConfigError::one)?;
+        let list = self.0.list.load();
+        let mut others = list.rules().map(|rules| &rules.config);
+        let fault = others.find_map(|other| match other.expected() == issuer.expected() {
+            // It is replaced.
+            true => None,
+            false => issuer.confusable_key(other, 0),
+        });
+        fault.map_or(Ok(issuer), |fault| Err(ConfigError::one(fault)))
+    }
+
     fn each(&self, mut visit: impl FnMut(&Arc<Issuer>)) {
         let list = self.0.list.load();
         list.by_name.values().for_each(&mut visit);
@@ -427,15 +440,22 @@ impl Issuers {
 impl IssuerList {
     #[cfg(feature = "jwe")]
     fn collect_decryption_keys(&mut self) {
-        let issuers = self.by_name.values().map(|issuer| &*issuer.rules);
-        let rules = issuers.chain(self.templates.iter().map(|template| template.rules()));
         let mut sets: Vec<DecryptionKeys> = Vec::new();
-        for set in rules.flat_map(|rules| &rules.config.decryption) {
+        let mut rules: Vec<_> = self.rules().collect();
+        // For a token without `kid`, only the first keys are tried: the same ones in each process.
+        rules.sort_by_key(|rules| rules.config.expected());
+        for set in rules.into_iter().flat_map(|rules| &rules.config.decryption) {
             if !sets.contains(set) {
                 sets.push(set.clone());
             }
         }
         self.decryption_keys = sets.into();
+    }
+
+    /// Returns the rules of all issuers and templates.
+    fn rules(&self) -> impl Iterator<Item = &Rules> {
+        let issuers = self.by_name.values().map(|issuer| &*issuer.rules);
+        issuers.chain(self.templates.iter().map(|template| template.rules()))
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -529,10 +549,6 @@ pub(crate) struct IssuerFactory {
     /// Whether per-tenant issuers need no list of tenants: the configuration accepts every tenant, or a
     /// tenant store decides.
     needs_no_tenant_list: bool,
-}
-
-fn with_decryption_keys(issuer: IssuerConfig) -> Result<IssuerConfig, ConfigError> {
-    issuer.with_decryption_keys(0).map_err(ConfigError::one)
 }
 
 impl IssuerFactory {

@@ -93,6 +93,8 @@ fn key_of(mut info: Der<'_>) -> Option<Value> {
     match algorithm.next(OBJECT_ID)? {
         id if id == RSA => rsa(key),
         id if id == EC => ec(algorithm.only(OBJECT_ID)?, key),
+        // The others have no parameters (RFC 8410 §3, RFC 9881 §2).
+        _ if !algorithm.0.is_empty() => None,
         id if id == ED25519 => {
             Some(json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url::encode(key) }))
         }
@@ -256,6 +258,20 @@ R5/REBvD1Kna76dGimFIzdUYxLHoC1ZnKwIDAQAB
         let rsa = first(RSA_PEM);
         assert_eq!((&rsa["e"], length(&rsa, "n")), (&json!("AQAB"), 256), "without the sign byte");
         assert_eq!(rsa, first(RSA_PKCS1_PEM));
+    }
+
+    /// RFC 8410 §3, RFC 9881 §2.
+    #[test]
+    fn algorithms_without_parameters_have_none() {
+        let value = |tag: u8, content: &[u8]| [&[tag, 0x81, content.len() as u8], content].concat();
+        let info = |id: &[u8], parameters: &[u8]| {
+            let algorithm = value(SEQUENCE, &[&value(OBJECT_ID, id), parameters].concat());
+            value(SEQUENCE, &[algorithm, value(BIT_STRING, &[0; 33])].concat())
+        };
+        for id in [ED25519, &[ML_DSA, &[17]].concat()] {
+            assert!(public_key(&info(id, &[])).is_some());
+            assert_eq!(public_key(&info(id, &[5, 0])), None, "NULL");
+        }
     }
 
     #[test]

@@ -116,7 +116,8 @@ pub trait TenantIssuers: Debug + Send + Sync + 'static {
     /// template, without its signature. The returned configuration may have stricter rules. It cannot relax
     /// any: each token of the tenant must pass the template's rules and those of the returned configuration.
     /// URLs, keys and the settings for fetching them are taken from the returned configuration alone, and so
-    /// are the claims that the identity is read from.
+    /// are the claims that the identity is read from. It must not add decryption keys: the answer is then 503, because
+    /// they are needed before the tenant of a token is known.
     ///
     /// # Errors
     /// If the issuer cannot be determined now. The request is answered with 503, and the failure is logged.
@@ -469,6 +470,10 @@ impl IssuerTemplate {
         if let Some(field) = config.field_with_server_by_tenant() {
             let problem = "has {tenant_id} before its path: the resolver must name the host";
             return Err(unavailable(format!("{field} {problem}")));
+        }
+        if !config.has_only_keys_of(&self.rules.config) {
+            let problem = "the resolver must not add decryption keys: give them to the template, because the tenant of a token is known only after decryption";
+            return Err(unavailable(problem));
         }
         let name: Arc<str> = self.name_of(tenant).into();
         config.expected_issuer = Some(name.to_string());

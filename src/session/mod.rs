@@ -29,7 +29,7 @@ use crate::config::{ConfigError, Fault, IdentitySource, is_public_url};
 use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{
     AccessToken, EndSessionRequest, ExchangeError, Freshness, OAuthError, RefreshRequest,
-    TokenExchangeClient, has_readable_claims, has_same_claim, has_same_subject,
+    TokenExchangeClient, has_readable_claims, has_same_claim, has_same_subject, until_exp,
 };
 use crate::gate::BoxFuture;
 use crate::identity::{ClaimsMapping, Identity};
@@ -40,7 +40,7 @@ use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
-use crate::validator::{SessionIdTokens, signed_id_token};
+use crate::validator::{SessionIdTokens, signed_token};
 use cookie::{CookieId, CookieNames, CookiePrefix, UserHash, has_room_for_id_token};
 use origin::Origins;
 use sign_in_redirect::Redirect;
@@ -282,6 +282,21 @@ impl Sessions {
         token.with_remaining(left, clock)
     }
 
+    /// Returns tokens that expire with the access token, if only its claims say when, and this service can decrypt
+    /// them.
+    pub(crate) fn until_own_expiry(&self, token: AccessToken) -> AccessToken {
+        let Inner { auth, client, .. } = &*self.0;
+        let (clock, text) = (&**auth.clock(), token.secret().expose());
+        if token.lifetime().is_some() {
+            return token;
+        }
+        let signed = signed_token(auth.issuers(), clock, client.issuer(), text).ok().flatten();
+        match signed.and_then(|signed| until_exp(&signed, clock.now())) {
+            Some(left) => token.with_remaining(left, clock),
+            None => token,
+        }
+    }
+
     /// Returns the cookie that ends a session. The layer clears the other cookies.
     pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
         self.0.cookies.clear_marker(&session.id)
@@ -468,8 +483,11 @@ impl Sessions {
             },
         };
         // An ID token that cannot be opened would be no hint, so the session keeps the one before.
-        let token = with_signed_id_token(&self.0.auth, client, &token)
-            .unwrap_or_else(|_| token.with_id_token(None));
+        let opened = with_signed_id_token(&self.0.auth, client, &token);
+        let token = opened.unwrap_or_else(|error| {
+            telemetry::token_of_session_refused("ID token", AuthError::from(error).reason());
+            token.with_id_token(None)
+        });
         // Without a new refresh token, the old one stays valid (RFC 6749 §6).
         let token = match token.refresh_token() {
             Some(_) => token,
@@ -501,6 +519,7 @@ impl Sessions {
         if !token.has_same_subject_as(&previous.token, mapping) {
             return Ok(Err("tokens_of_another_user"));
         }
+        let token = self.until_own_expiry(token);
         let Some(id_tokens) = &self.0.id_tokens else {
             return self.check_user(previous, token).await;
         };
@@ -596,8 +615,7 @@ pub(crate) fn with_signed_id_token(
     token: &AccessToken,
 ) -> Result<AccessToken, InvalidToken> {
     let Some(id_token) = token.id_token() else { return Ok(token.clone()) };
-    let signed =
-        signed_id_token(auth.issuers(), &**auth.clock(), client.issuer(), id_token.expose())?;
+    let signed = signed_token(auth.issuers(), &**auth.clock(), client.issuer(), id_token.expose())?;
     Ok(match signed {
         Some(signed) => token.clone().with_id_token(Some(signed)),
         None => token.clone(),

@@ -63,11 +63,11 @@ pub(super) fn open(_: &[u8], _: &Issuers, _: usize, _: &dyn Clock) -> Result<Ope
     Err(InvalidToken::Decryption(NO_KEYS))
 }
 
-/// Returns the signed token inside an encrypted ID token of `issuer`, or `None` if the token is not encrypted. Nothing
-/// is verified. An ID token that is not encrypted is no fault, even if the issuer has keys: it comes from the provider
+/// Returns the signed token inside an encrypted token of `issuer`, or `None` if the token is not encrypted. Nothing is
+/// verified. An ID token that is not encrypted is no fault, even if the issuer has keys: it comes from the provider
 /// directly, and many providers encrypt access tokens only.
 #[cfg(feature = "endpoints")]
-pub(crate) fn signed_id_token(
+pub(crate) fn signed_token(
     issuers: &Issuers,
     clock: &dyn Clock,
     issuer: &str,
@@ -120,7 +120,7 @@ pub(super) fn check<'r>(
         let is_required = rules.clone().any(|rules| rules.config.requires_encryption());
         return if is_required { Err(InvalidToken::Unencrypted) } else { Ok(()) };
     };
-    // A resolver does not choose the keys: they are needed before the tenant is known.
+    // A resolver adds no keys: they are needed before the tenant is known.
     let sets = rules.last().map(|rules| &rules.config.decryption);
     let has_key =
         |set: &DecryptionKeys| set.current(clock).iter().any(|key| key.is_same_as(&opened.key));

@@ -162,7 +162,8 @@ impl SessionIdTokens {
                 legacy_service_tokens: false,
                 logged: Some(&issuer.rules.logged),
             };
-            let identity = reading.identity(document)?.with_valid_until(lifetime.ends());
+            let identity = reading.identity(document)?.of_id_token();
+            let identity = identity.with_valid_until(lifetime.ends());
             self.verified_tokens.insert(miss, &identity, lifetime, lease, clock);
             Ok(identity)
         };

@@ -27,6 +27,9 @@ pub(super) const MAX_KID: usize = 256;
 /// encrypt to a public key.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
+/// The `key_ops` of keys that decrypt (RFC 7517 §4.3).
+const DECRYPTING: [&str; 4] = ["decrypt", "unwrapKey", "deriveKey", "deriveBits"];
+
 /// An algorithm of the header's `alg` (RFC 7518 §4.1): key management.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyAlgorithm {
@@ -64,7 +67,7 @@ impl KeyAlgorithm {
 pub(crate) struct DecryptionKey {
     kid: Box<str>,
     algorithm: KeyAlgorithm,
-    /// The public key as a JWK; null if it is not known.
+    /// The public members of the JWK, without its name; null if they are not known.
     public: Value,
     pub(super) private: PrivateKey,
 }
@@ -143,6 +146,7 @@ struct Jwk<'a> {
     alg: Option<String>,
     #[serde(rename = "use")]
     usage: Option<String>,
+    key_ops: Option<Vec<String>>,
     crv: Option<&'a str>,
     x: Option<&'a str>,
     y: Option<&'a str>,
@@ -230,6 +234,12 @@ impl DecryptionKey {
                 "its `use` is not `enc`: a key that signs must not decrypt too, so create a key for this",
             );
         }
+        let can_decrypt = |all: &Vec<String>| all.iter().any(|name| DECRYPTING.contains(&&**name));
+        if !jwk.key_ops.as_ref().is_none_or(can_decrypt) {
+            return Err(
+                "its `key_ops` have none of `decrypt`, `unwrapKey`, `deriveKey` and `deriveBits`: a key that signs must not decrypt too, so create a key for this",
+            );
+        }
         let algorithm = jwk.alg.as_deref().ok_or(
             "it has no `alg`: give the only algorithm that it is for, such as RSA-OAEP-256 or ECDH-ES",
         )?;
@@ -251,7 +261,7 @@ impl DecryptionKey {
             }
         };
         if let Some(members) = public.as_object_mut() {
-            let common = [("kid", kid), ("alg", algorithm.name()), ("use", "enc")];
+            let common = [("alg", algorithm.name()), ("use", "enc")];
             members.extend(common.map(|(name, text)| (name.to_owned(), text.into())));
         }
         Ok(Self { kid: kid.into(), algorithm, public, private })
@@ -277,9 +287,19 @@ impl DecryptionKey {
         &self.kid
     }
 
-    /// Returns whether two keys are the same, even if they were read twice.
+    /// Returns whether two keys are the same, even if they were read twice, or have two names.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || (!self.public.is_null() && self.public == other.public)
+    }
+
+    /// Returns whether tokens name a different key in the same way.
+    pub(crate) fn is_confusable_with(&self, other: &Self) -> bool {
+        let is_on_other_curve = match (&self.private, &other.private) {
+            (PrivateKey::Ecdh(own, _), PrivateKey::Ecdh(other, _)) => own != other,
+            _ => false,
+        };
+        let have_one_name = self.kid == other.kid && self.algorithm == other.algorithm;
+        have_one_name && !is_on_other_curve && !self.is_same_as(other)
     }
 
     pub(crate) fn algorithm(&self) -> KeyAlgorithm {
@@ -287,14 +307,19 @@ impl DecryptionKey {
     }
 
     /// Returns the public key as a JWK, with `kid`, `alg` and `use`, if it is known.
-    pub(crate) fn public_jwk(&self) -> Option<&Value> {
-        Some(&self.public).filter(|jwk| !jwk.is_null())
+    pub(crate) fn public_jwk(&self) -> Option<Value> {
+        let mut jwk = self.public.clone();
+        jwk.as_object_mut()?.insert("kid".to_owned(), (*self.kid).into());
+        Some(jwk)
     }
 }
 
 impl fmt::Debug for DecryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DecryptionKey").field("public", &self.public).finish_non_exhaustive()
+        f.debug_struct("DecryptionKey")
+            .field("kid", &self.kid)
+            .field("public", &self.public)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,8 @@
 //! Key management: the content encryption key, from the encrypted key of a token (RFC 7518 §4).
 
+#[cfg(feature = "josekit")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use aws_lc_rs::agreement::{self, UnparsedPublicKey};
 use aws_lc_rs::digest;
 use aws_lc_rs::key_wrap::{AES_128, AES_256, AesBlockCipher, AesKek, KeyWrap};
@@ -108,8 +111,12 @@ fn josekit(key: &dyn JweDecrypter, jwe: &Jwe<'_>) -> Option<Zeroizing<Vec<u8>>> 
     };
     let header = JweHeader::from_bytes(&base64url::decode(jwe.content.authenticated)?).ok()?;
     let encrypted = Some(&*jwe.encrypted_key).filter(|key| !key.is_empty());
-    let content_key = key.decrypt(encrypted, encryption, &header).ok()?;
-    Some(Zeroizing::new(content_key.into_owned()))
+    // Code of the user: its panic must not end the connection, with all its requests.
+    let decrypt = AssertUnwindSafe(|| {
+        let content_key = key.decrypt(encrypted, encryption, &header).ok()?;
+        Some(Zeroizing::new(content_key.into_owned()))
+    });
+    catch_unwind(decrypt).ok().flatten()
 }
 
 fn unwrap(

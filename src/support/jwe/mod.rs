@@ -2,7 +2,8 @@
 //!
 //! Everyone who has the public key can make such a token, so nothing in it is trusted before the signed token inside
 //! is verified. Cheap checks come first: the private key is used once the header, the algorithms and the length of
-//! every part are right. From then on, all failures have one result, after the same work.
+//! every part are right. All failures with a key have one result. Whether the encrypted key or the content is wrong also
+//! makes no difference to the work; lengths, and whether a point is on its curve, are no secrets.
 
 mod content;
 mod key;
@@ -107,19 +108,28 @@ impl<'t> Jwe<'t> {
         })
     }
 
-    /// Decrypts the content with one of `keys`. Returns it with its key.
+    /// Decrypts the content with one of `keys`, which may contain a key twice. Returns it with its key.
     pub(crate) fn open(
         &self,
         keys: impl Iterator<Item = Arc<DecryptionKey>>,
     ) -> Result<(Arc<DecryptionKey>, Zeroizing<Vec<u8>>), Fault> {
-        let mut candidates = keys.filter(|key| self.is_for(key)).take(MAX_TRIED).peekable();
-        if candidates.peek().is_none() {
+        let mut candidates: Vec<Arc<DecryptionKey>> = Vec::with_capacity(MAX_TRIED);
+        for key in keys.filter(|key| self.is_for(key)) {
+            let is_new = candidates.iter().all(|other| !other.is_same_as(&key));
+            if is_new && candidates.len() < MAX_TRIED {
+                candidates.push(key);
+            }
+        }
+        if candidates.is_empty() {
             return Err(Fault::NoKey);
         }
         if !self.header.encryption.fits(&self.content) {
             return Err(Fault::NotOpened);
         }
-        let opened = candidates.find_map(|key| Some((key.clone(), self.open_with(&key)?)));
+        let opened = candidates.into_iter().find_map(|key| {
+            let content = self.open_with(&key)?;
+            Some((key, content))
+        });
         opened.ok_or(Fault::NotOpened)
     }
 
@@ -419,6 +429,8 @@ mod tests {
             (faults(public), "give the private key"),
             (p256("EC\"", "oct\""), "it is symmetric"),
             (p256(r#""kid":"Bob""#, r#""use":"sig","kid":"Bob""#), "a key that signs must not"),
+            (p256(r#""kid":"#, r#""key_ops":["sign"],"kid":"#), "its `key_ops` have none of"),
+            (p256(r#""kid":"#, r#""key_ops":[],"kid":"#), "its `key_ops` have none of"),
             (p256("ECDH-ES", "RSA1_5"), "its `alg` is not supported"),
             (p256("ECDH-ES", "RSA-OAEP"), "does not fit its `alg`"),
             (p256(r#","alg":"ECDH-ES""#, ""), "it has no `alg`"),
@@ -443,6 +455,10 @@ mod tests {
             for secret in ["VEmD", "kLdt", "1r52", "VIMp"] {
                 assert!(!fault.contains(secret), "{fault}");
             }
+        }
+        for name in ["decrypt", "unwrapKey", "deriveKey", "deriveBits"] {
+            let operations = format!(r#""key_ops":["x","{name}"],"kid":"#);
+            assert_eq!(p256(r#""kid":"#, &operations), "");
         }
         let set = format!(r#"{{"keys":[{BOB_P256},{A1_KEY}]}}"#);
         let keys = parse_keys(&set).unwrap();

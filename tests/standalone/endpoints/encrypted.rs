@@ -6,7 +6,7 @@ use axum::http::Method;
 use scaikey_auth::config::DecryptionKeys;
 use scaikey_auth::endpoints::Endpoint;
 use scaikey_auth::issuer::SecretSource;
-use scaikey_auth::testing::{Client, EncryptionKey};
+use scaikey_auth::testing::{Client, EncryptionKey, Fault, ProviderEndpoint};
 use serde_json::{Value, json};
 
 use super::env::{BYE, MINUTE, REDIRECT, Setup, TestEnv, Visitor};
@@ -104,6 +104,61 @@ async fn encryption_does_not_replace_the_signature() {
     env.provider.rotate();
     env.provider.remove_key(&env.provider.kid());
     assert!(!is_signed_in(&env, &env.visitor()).await);
+}
+
+#[tokio::test]
+async fn session_outlives_its_decryption_key() {
+    let [old, new] = ["old", "new"].map(|kid| EncryptionKey::generate("ECDH-ES").with_kid(kid));
+    let file = File::new("keys", &private_set([&old]));
+    let keys = DecryptionKeys::jwks(SecretSource::File(file.path().into())).unwrap();
+    let env = Setup::with_sessions().issuer(|issuer| issuer.decrypt(keys)).build().await;
+    env.provider.register_client(client().encrypt_access_tokens(&old));
+    let browser = env.visitor();
+    assert!(is_signed_in(&env, &browser).await);
+    file.write(&private_set([&new]));
+    env.provider.register_client(client().encrypt_access_tokens(&new));
+    env.clock.advance(MINUTE * 70);
+    assert_eq!(browser.get("/me").await.body, "bob-id ");
+}
+
+#[tokio::test]
+async fn session_without_expires_in_is_renewed() {
+    let key = EncryptionKey::generate("ECDH-ES");
+    let env = service(&key, client().without_expires_in().encrypt_access_tokens(&key)).await;
+    let browser = env.visitor();
+    assert!(is_signed_in(&env, &browser).await);
+    for renewals in 1..=2 {
+        env.clock.advance(MINUTE * 70);
+        assert_eq!(browser.get("/me").await.body, "bob-id ");
+        assert_eq!(env.provider.granted("refresh_token"), renewals);
+    }
+}
+
+#[tokio::test]
+async fn log_names_unreadable_id_token_of_renewal() {
+    let [key, lost] = ["ours", "lost"].map(|kid| EncryptionKey::generate("ECDH-ES").with_kid(kid));
+    let log = Log::start();
+    let env = service(&key, client().encrypt_access_tokens(&key).encrypt_id_tokens(&key)).await;
+    let browser = env.visitor();
+    assert!(is_signed_in(&env, &browser).await);
+    let other = env.provider.token().subject("bob-id").audience("wave").encrypted_for(&lost);
+    env.provider.fail(ProviderEndpoint::Token, Fault::replace_member("id_token", other.sign()));
+    env.clock.advance(MINUTE * 55);
+    assert_eq!(browser.get("/me").await.body, "bob-id ", "the access token names the user");
+    let text = log.text();
+    assert!(text.contains("the ID token of a renewed session is refused"), "{text}");
+    assert!(text.contains("token_decryption"), "{text}");
+}
+
+#[cfg(feature = "josekit")]
+#[tokio::test]
+async fn no_empty_key_set_is_published() {
+    let jwk = EncryptionKey::generate("ECDH-ES").private_jwk().to_string();
+    let jwk = josekit::jwk::Jwk::from_bytes(jwk).unwrap();
+    let decrypter = josekit::jwe::ECDH_ES.decrypter_from_jwk(&jwk).unwrap();
+    let keys = DecryptionKeys::josekit(decrypter).unwrap();
+    let env = Setup::default().issuer(|issuer| issuer.decrypt(keys)).build().await;
+    assert_eq!(env.visitor().get("/v1/auth/keys").await.status, 401, "a path of the service");
 }
 
 #[tokio::test]

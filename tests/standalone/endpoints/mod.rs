@@ -22,5 +22,7 @@ mod sign_out;
 mod stores;
 mod sub_paths;
 mod throttle;
+#[cfg(feature = "jsonwebtoken")]
+mod token_data;
 mod unauthenticated;
 mod unreadable_tokens;

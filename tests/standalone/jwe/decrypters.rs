@@ -50,6 +50,26 @@ async fn decrypters_of_josekit_find_the_content_key() {
     assert_eq!(service.outcome(&service.signed()).await, "token_unencrypted");
 }
 
+#[tokio::test]
+async fn panic_of_a_decrypter_is_an_answer() {
+    let pair = KeyPair::p256("a");
+    let keys = DecryptionKeys::josekit(Panics(decrypter(&pair))).unwrap();
+    let service = Service::with(|issuer| issuer.decrypt(keys).also_unencrypted()).await;
+    let token = pair.encrypt("A128GCM", &service.signed());
+    assert_eq!(service.outcome(&token).await, "token_decryption");
+    assert_eq!(service.outcome(&service.signed()).await, "accepted");
+}
+
+#[tokio::test]
+async fn private_jwk_of_josekit_is_read() {
+    let pair = KeyPair::p256("a");
+    let jwk = Jwk::from_bytes(pair.private().to_string()).unwrap();
+    let keys = DecryptionKeys::jwks(jwk.to_string()).unwrap();
+    let service = Service::with(|issuer| issuer.decrypt(keys)).await;
+    let token = pair.encrypt("A128GCM", &service.signed());
+    assert_eq!(service.outcome(&token).await, "accepted");
+}
+
 #[test]
 fn decrypters_of_other_algorithms_are_refused() {
     let rsa = KeyPair::new("a", "RSA1_5", "");
@@ -96,6 +116,33 @@ impl JweDecrypter for Boxed {
         header: &jwe::JweHeader,
     ) -> Result<std::borrow::Cow<'_, [u8]>, josekit::JoseError> {
         self.0.decrypt(encrypted_key, cencryption, header)
+    }
+
+    fn box_clone(&self) -> Box<dyn JweDecrypter> {
+        self.0.box_clone()
+    }
+}
+
+/// A decrypter with a bug.
+#[derive(Debug)]
+struct Panics(Box<dyn JweDecrypter>);
+
+impl JweDecrypter for Panics {
+    fn algorithm(&self) -> &dyn jwe::JweAlgorithm {
+        self.0.algorithm()
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        self.0.key_id()
+    }
+
+    fn decrypt(
+        &self,
+        _: Option<&[u8]>,
+        _: &dyn jwe::JweContentEncryption,
+        _: &jwe::JweHeader,
+    ) -> Result<std::borrow::Cow<'_, [u8]>, josekit::JoseError> {
+        panic!("on purpose")
     }
 
     fn box_clone(&self) -> Box<dyn JweDecrypter> {

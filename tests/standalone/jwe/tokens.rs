@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use scaikey_auth::error::InvalidToken;
+use scaikey_auth::config::DecryptionKeys;
+use scaikey_auth::error::{BoxError, InvalidToken};
+use scaikey_auth::issuer::TenantIssuers;
 use scaikey_auth::testing::Provider;
 use scaikey_auth::validator::Credentials;
-use scaikey_auth::{Auth, AuthMode, IssuerConfig, JwksValidator, TokenValidator};
+use scaikey_auth::{Auth, AuthMode, IssuerConfig, JwksValidator, TenantId, TokenValidator};
 
 use super::{Service, error, outcome, serve};
 use crate::support::jwe::{ALGORITHMS, ENCRYPTIONS, KeyPair, decryption_keys, private_set};
@@ -128,6 +130,123 @@ async fn key_of_another_issuer_opens_no_token() {
         .unwrap();
     for content in [signed, other.token().sign()] {
         auth.authenticate(&both.encrypt("A128GCM", &content)).await.unwrap();
+    }
+}
+
+/// Returns an issuer that no token here comes from.
+fn issuer_of_others(nth: usize, pair: &KeyPair) -> IssuerConfig {
+    IssuerConfig::new(format!("https://id{nth}.example")).decrypt(decryption_keys([pair]))
+}
+
+fn nameless(pair: &KeyPair, content: &str) -> String {
+    pair.encrypt_with("A128GCM", content, |header| header.set_claim("kid", None).unwrap())
+}
+
+#[tokio::test]
+async fn shared_key_is_tried_once() {
+    let (shared, own) = (KeyPair::p256("shared"), KeyPair::p256("own"));
+    let world = World::new().await;
+    let signed = world.provider.token().sign();
+    // As if all issuers named the same file: each reads it.
+    let auth = world.auth_with(issuer_of_others(0, &shared));
+    let auth = (1..6).fold(auth, |auth, nth| auth.issuer(issuer_of_others(nth, &shared)));
+    let auth = auth.issuer(world.issuer().decrypt(decryption_keys([&own]))).build().unwrap();
+    assert_eq!(outcome(&auth, &serve(&auth).await, &nameless(&own, &signed)).await, "accepted");
+}
+
+#[tokio::test]
+async fn key_with_two_names_is_one_key() {
+    let world = World::new().await;
+    let other = Provider::builder().clock(world.clock.clone()).start().await;
+    let key = KeyPair::p256("a");
+    let renamed = decryption_keys([&key.with("kid", "b")]);
+    let auth = world
+        .auth_with(world.issuer().decrypt(decryption_keys([&key])))
+        .issuer(local_with_all_algorithms(&other.issuer()).decrypt(renamed))
+        .build()
+        .unwrap();
+    let server = serve(&auth).await;
+    for content in [world.provider.token().sign(), other.token().sign()] {
+        let token = nameless(&key, &content);
+        assert_eq!(outcome(&auth, &server, &token).await, "accepted");
+    }
+    // With another algorithm, it would be used for what this issuer does not allow.
+    let stricter = decryption_keys([&key.with("alg", "ECDH-ES+A256KW")]);
+    let auth = world
+        .auth_with(world.issuer().decrypt(decryption_keys([&key])))
+        .issuer(local_with_all_algorithms(&other.issuer()).decrypt(stricter))
+        .build()
+        .unwrap();
+    let token = key.encrypt("A128GCM", &other.token().sign());
+    assert_eq!(outcome(&auth, &serve(&auth).await, &token).await, "token_decryption");
+}
+
+#[tokio::test]
+async fn different_keys_with_one_name_are_faults() {
+    let ours = KeyPair::p256("2026-11");
+    let build = |other: &KeyPair| {
+        let builder = Auth::builder().audience("a").issuer(issuer_of_others(0, &ours));
+        builder.issuer(issuer_of_others(1, other)).build()
+    };
+    let error = build(&KeyPair::p256("2026-11")).unwrap_err();
+    let [fault] = error.faults() else { panic!("one fault: {error}") };
+    assert_eq!(fault.field, "issuers[1].decryption_keys");
+    for part in ["2026-11", "ECDH-ES", "https://id0.example", "give one of them another `kid`"] {
+        assert!(fault.problem.contains(part), "{error}");
+    }
+    // What else a token says tells these apart.
+    for other in [
+        ours.clone(),
+        KeyPair::p256("2026-12"),
+        KeyPair::new("2026-11", "ECDH-ES", "X25519"),
+        KeyPair::new("2026-11", "RSA-OAEP", ""),
+        ours.with("alg", "ECDH-ES+A128KW"),
+    ] {
+        build(&other).unwrap();
+    }
+    // Also within an issuer, and for those that are added later.
+    let other = decryption_keys([&KeyPair::p256("2026-11")]);
+    let twice = issuer_of_others(0, &ours).decrypt(other.clone());
+    assert!(Auth::builder().audience("a").issuer(twice).build().is_err());
+    let auth = build(&ours).unwrap();
+    let late = |name: &str| auth.issuers().add(IssuerConfig::new(name).decrypt(other.clone()));
+    assert!(late("https://id2.example").unwrap_err().to_string().contains("another `kid`"));
+    assert!(late("https://{tenant_id}.id.example").is_err());
+    auth.issuers().remove("https://id0.example");
+    late("https://id1.example").unwrap();
+    late("https://id2.example").unwrap();
+}
+
+#[derive(Debug)]
+struct WithKeys(String, DecryptionKeys);
+
+#[async_trait::async_trait]
+impl TenantIssuers for WithKeys {
+    async fn resolve(
+        &self,
+        _: &TenantId,
+        template: IssuerConfig,
+    ) -> Result<Option<IssuerConfig>, BoxError> {
+        let discovery = format!("{}/.well-known/openid-configuration", self.0);
+        Ok(Some(template.discovery_url(discovery).decrypt(self.1.clone())))
+    }
+}
+
+#[tokio::test]
+async fn keys_of_a_resolver_are_an_error() {
+    let (ours, theirs) = (KeyPair::p256("a"), KeyPair::p256("b"));
+    for (in_resolver, expected) in [(&theirs, Some("unavailable")), (&ours, None)] {
+        let world = World::new().await;
+        let acme = world.provider.tenant("tnt-1", "acme");
+        let template = format!("{}/tenants/{{tenant_id}}", world.provider.url());
+        let template = local_with_all_algorithms(&template).decrypt(decryption_keys([&ours]));
+        let place = format!("{}/api/v1/auth/tenants/acme", world.provider.url());
+        let resolver = WithKeys(place, decryption_keys([in_resolver]));
+        let auth = Auth::builder().audience("scaiwave").clock(world.clock.clone());
+        let auth = auth.tenant_issuers(template, resolver).build().unwrap();
+        let token = ours.encrypt("A128GCM", &acme.token().sign());
+        let refused = auth.authenticate(&token).await.err();
+        assert_eq!(refused.map(|error| error.reason()), expected);
     }
 }
 
