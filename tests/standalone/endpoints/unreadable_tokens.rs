@@ -118,3 +118,13 @@ async fn unanswered_question_keeps_the_session() {
     assert_eq!(browser.get("/me").await.body, "bob-id ");
     assert_eq!(env.provider.granted("refresh_token"), 1, "the tokens of the first call");
 }
+
+#[tokio::test]
+async fn revoked_token_is_refused_after_seconds() {
+    let (env, browser) = Kind::Opaque.start().await;
+    let question = env.provider.received(ProviderEndpoint::Introspection).pop().unwrap();
+    let (_, token) = question.form().swap_remove(0);
+    env.provider.revoke_token(&token);
+    env.clock.advance(Duration::from_secs(31));
+    assert_eq!(browser.get("/me").await.status, 401);
+}

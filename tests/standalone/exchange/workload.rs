@@ -405,3 +405,20 @@ async fn configuration_names_the_workload_token() {
         assert!(fault.problem.contains(why), "{error}");
     }
 }
+
+/// The cache key has the client's id, and no assertion.
+#[tokio::test]
+async fn new_assertion_leaves_cached_tokens() {
+    let world = World::new().await;
+    world.provider.register_client(
+        Client::federated("wave", &world.cluster, POD)
+            .scopes("jobs:run")
+            .token_lifetime(Duration::from_secs(3600)),
+    );
+    let file = File::new("token", &world.pod_token().sign());
+    let client = world.client(WorkloadToken::file(file.path()));
+    client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    file.write(&world.pod_token().sign());
+    let again = client.service_token(ServiceTokenRequest::default()).await.unwrap();
+    assert_eq!((again.cache_status(), world.provider.token_requests()), (CacheStatus::Hit, 1));
+}

@@ -4,6 +4,7 @@ mod answers;
 mod caching;
 mod configuration;
 mod floods;
+mod old_answers;
 mod outages;
 mod service;
 mod signed;

@@ -616,3 +616,21 @@ fn trust_domain_survives_json_round_trip() {
         assert_eq!(TrustPolicy::from_json(&text).unwrap(), policy);
     }
 }
+
+#[tokio::test]
+async fn trust_domain_is_compared_exactly() {
+    let clock = ManualClock::new();
+    let plane = control_plane(&clock).await;
+    let evaluator = trusts(&clock, &plane);
+    for subject in [
+        "spiffe://prod.acme.example.evil/a",
+        "spiffe://prod.acme.exampl/a",
+        "spiffe://acme.example/a",
+    ] {
+        assert_eq!(
+            why(&evaluator, &svid(&plane).subject(subject).sign()).await,
+            "trust_none",
+            "{subject}"
+        );
+    }
+}
