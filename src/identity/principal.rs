@@ -138,7 +138,7 @@ pub(super) struct Inner {
     pub(super) email_verified: Option<bool>,
     pub(super) has_group_overage: bool,
     /// Whether the claims are those of an ID token, so that the token of the request is another one.
-    #[cfg_attr(not(feature = "jsonwebtoken"), expect(dead_code, reason = "only the bridge asks"))]
+    #[cfg_attr(not(feature = "jsonwebtoken"), allow(dead_code, reason = "only the bridge asks"))]
     pub(super) is_of_id_token: bool,
     /// The length of the claims at the start of `text`, in bytes.
     pub(super) claims_length: u32,
