@@ -50,8 +50,9 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// A source of workload tokens that this crate does not know, for example Vault, or the security token
 /// service of AWS.
 ///
-/// A token that is a JWT is kept until shortly before its own `exp`, and all callers share one call. Another
-/// token is not kept: each use calls the source. A call may take 5 seconds.
+/// A token that is a JWT is kept until shortly before its own `exp`, and all callers share one call. A token of
+/// another kind is not kept: each use calls the source. One with the form of a JWT that cannot be read is refused.
+/// A call may take 5 seconds.
 ///
 /// Harmless mistake: a source that fails. Mistake that lets an attacker in: a token for another audience
 /// than the asked one, because the provider receives it and could use it there. So a JWT must have the asked
@@ -114,7 +115,8 @@ pub trait WorkloadTokenSource: Debug + Send + Sync + 'static {
 /// A file is read at each use, so a token that the platform replaces is used from the next request on. The
 /// token of a service is kept until shortly before its `exp`: for four fifths of its time, or until a minute
 /// is left. If the provider answers `invalid_client`, the kept token is forgotten and the source is asked
-/// once more. Another token is then sent once.
+/// once more. Another token is then sent once. A subject token that the provider refuses (`invalid_grant`,
+/// `invalid_request`) is forgotten, so that the next exchange asks the source.
 #[derive(Debug, Clone)]
 pub struct WorkloadToken {
     source: Source,
