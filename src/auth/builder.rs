@@ -88,6 +88,13 @@ impl AuthBuilder {
         self
     }
 
+    /// Trusts the issuer that the environment variables with `prefix` describe, in addition to the others: see
+    /// [`AuthConfig::issuer_from_env`].
+    pub fn issuer_from_env(mut self, prefix: &str) -> Self {
+        self.config = self.config.issuer_from_env(prefix);
+        self
+    }
+
     /// Trusts one issuer per tenant. `resolver` finds the issuer of a tenant. The placeholder
     /// `{tenant_id}` in the template's `iss` is replaced by the tenant's id.
     pub fn tenant_issuers(
@@ -424,7 +431,10 @@ fn configured_opaque_tokens(config: &AuthConfig, all: &mut Vec<OpaqueTokens>) ->
                     field,
                 ));
             }
-            Err(fault) => faults.push(fault),
+            Err(fault) => {
+                let problem = format!("{} (introspection needs these credentials)", fault.problem);
+                faults.push(Fault { problem, ..fault });
+            }
         }
     }
     faults.retain(|fault| !config.unreadable.iter().any(|other| other.field == fault.field));

@@ -191,6 +191,39 @@ impl AuthConfig {
         env::read(self, true, prefix, vars)
     }
 
+    /// Adds the issuer that the variables with another prefix describe, for a service with several providers.
+    /// [`from_env`](Self::from_env) and [`overlay_env`](Self::overlay_env) read one issuer.
+    ///
+    /// ```no_run
+    /// use scaikey_auth::{Auth, AuthConfig};
+    ///
+    /// # fn main() -> Result<(), scaikey_auth::ConfigError> {
+    /// // `API_ISSUER`, `API_AUDIENCE` …, and for the other provider `LEGACY_ISSUER`, `LEGACY_TENANTS` …
+    /// let config = AuthConfig::from_env("API").issuer_from_env("LEGACY");
+    /// let auth = Auth::from_config(config).build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// With this prefix, only the variables of an issuer are read, and `P_AUDIENCE`, which is then the
+    /// [audience](field@IssuerConfig::audience) of this issuer; default: that of the service. A notice names
+    /// those that describe the service. Variables of a client are ignored, because a
+    /// `TokenExchangeClient` may have the same prefix. Choose prefixes of which none begins with the other one.
+    ///
+    /// `build()` reports the faults of these variables by their names, and a missing `P_ISSUER`.
+    pub fn issuer_from_env(self, prefix: &str) -> Self {
+        self.issuer_from_vars(prefix, process_variables())
+    }
+
+    /// Adds the issuer that the given variables describe, as [`issuer_from_env`](Self::issuer_from_env) does
+    /// with those of the process. The names include the prefix.
+    pub fn issuer_from_vars(
+        self,
+        prefix: &str,
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        env::add_issuer(self, prefix, vars)
+    }
+
     /// Returns notices about settings that are valid but look like mistakes: a variable whose name is close
     /// to that of a known one, or a setting whose cargo feature is not enabled. `build()` finds more, such as
     /// settings without effect, and logs all of them as warnings.
@@ -241,29 +274,37 @@ impl AuthConfig {
         }
         let mut with_keys: Vec<IssuerConfig> = Vec::new();
         for (nth, issuer) in self.issuers.iter().enumerate() {
-            issuer.check(nth, &mut faults);
+            let mut faults_of_issuer = Vec::new();
+            issuer.check(nth, &mut faults_of_issuer);
             // Mock mode runs on machines without secrets.
             if self.mode != AuthMode::Mock {
                 match issuer.clone().with_decryption_keys(nth) {
                     Ok(issuer) => {
                         with_keys.push(issuer.clone());
                         let fault = |other| issuer.confusable_key(other, nth);
-                        faults.extend(with_keys.iter().find_map(fault));
+                        faults_of_issuer.extend(with_keys.iter().find_map(fault));
                     }
-                    Err(fault) => faults.push(fault),
+                    Err(fault) => faults_of_issuer.push(fault),
                 }
             }
             if issuer.is_per_tenant() && !self.decides_on_tenants(issuer) {
-                faults.push(Fault::new(format!("issuers[{nth}].tenants"), UNRESTRICTED_TENANTS));
+                let field = format!("issuers[{nth}].tenants");
+                faults_of_issuer.push(Fault::new(field, UNRESTRICTED_TENANTS));
             }
             let expected = issuer.expected();
             let is_same = |earlier: &IssuerConfig| earlier.expected() == expected;
             if !expected.is_empty() && self.issuers.iter().take(nth).any(is_same) {
-                faults.push(Fault::new(
+                faults_of_issuer.push(Fault::new(
                     format!("issuers[{nth}].issuer"),
                     "has the same `iss` as an earlier issuer: their tokens could not be distinguished",
                 ));
             }
+            faults.extend(match issuer.origin.prefix() {
+                Some(prefix) if self.origin.prefix() != Some(prefix) => {
+                    issuer.faults_by_variable(nth, faults_of_issuer)
+                }
+                _ => faults_of_issuer,
+            });
         }
         if self.issuers.iter().any(|issuer| self.audience_of(issuer).is_empty()) {
             faults.push(no_audience());
@@ -479,10 +520,6 @@ mod tests {
             (
                 &[("/client/key_file", json!("/k"))],
                 "client.key_file has no effect: set auth = private_key_jwt",
-            ),
-            (
-                &[("/client/assertion_audience", json!("a")), ("/client/secret", json!("s"))],
-                "client.assertion_audience has no effect: only a workload token",
             ),
             (
                 &[("/endpoints/scopes", json!("a"))],

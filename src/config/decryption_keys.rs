@@ -117,7 +117,7 @@ impl DecryptionKeys {
     }
 
     /// Uses a private key that this process need not have: a decrypter of the crate `josekit`, which may call an
-    /// OpenSSL engine, a hardware module or a key management service.
+    /// OpenSSL engine or a hardware module of this machine.
     ///
     /// The decrypter does the key management only: it returns the content encryption key of a token
     /// (`JweDecrypter::decrypt`). All checks of the header, the decryption of the content and its tag are those of

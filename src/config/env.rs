@@ -121,7 +121,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "`required` requests signed answers (RFC 9701), and refuses others",
         "`accepted`"),
     row("INTROSPECTION_TIMEOUT_SECONDS", "issuers[0].introspection.timeout_seconds", |it, text| store(&mut introspection(it)?.timeout, seconds(text)),
-        "the time limit of one question in seconds, at most 60",
+        "the time limit of one question in seconds, at most 60; a workload token that it needs may use half of it",
         "`2`"),
     row("INTROSPECTION_SERVE_WHILE_UNAVAILABLE_SECONDS", "issuers[0].introspection.serve_while_unavailable_seconds", |it, text| store(&mut introspection(it)?.serve_while_unavailable, seconds(text)),
         "the number of seconds, at most 300, for which the last positive answer serves while the endpoint is unavailable; a token that is revoked then is accepted for this long",
@@ -269,7 +269,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "none: only the client and the names in `P_AUDIENCE`"),
     row("ACCEPT_EXTRA_SCOPES", "client.accept_extra_scopes", |it, text| store(&mut it.client.accept_extra_scopes, choice(text, SCOPE_FORMAT)),
         "the scopes that the provider adds to every token, separated by spaces, such as `profile email` for Keycloak",
-        "none: a token with a scope that was not requested is refused"),
+        "none: a token with more scopes than requested is refused; a request without scopes is compared only if it exchanges a workload token"),
     row("ACCEPT_UNTYPED_TOKENS", "client.accept_untyped_tokens", |it, text| store(&mut it.client.accept_untyped_tokens, boolean(text)),
         "`true` accepts exchanged tokens without `issued_token_type`",
         "`false`"),
@@ -429,8 +429,47 @@ pub(super) fn read(
         config.notices.extend(quotation_marks(prefix, variable.name, value));
     }
     config.issuers.iter_mut().for_each(IssuerConfig::lay_over_preset);
+    if let [issuer] = &mut config.issuers[..] {
+        issuer.origin = config.origin.clone();
+        let faults = config.unreadable.iter().filter(|fault| is_of_issuer(&fault.field));
+        issuer.unreadable = faults.cloned().collect();
+    }
     config.notices.extend(prefixed.keys().filter_map(|name| unknown(prefix, name)));
     config.add_notices_of_unused_settings();
+    config
+}
+
+/// Returns whether the field describes an issuer, and not the service.
+fn is_of_issuer(field: &str) -> bool {
+    field.starts_with("issuers[0]") || field == "audience"
+}
+
+/// Adds the issuer that the variables with `prefix` describe. One that they describe without a URL is added, too:
+/// it has a fault.
+pub(super) fn add_issuer(
+    mut config: AuthConfig,
+    prefix: &str,
+    vars: impl IntoIterator<Item = (String, String)>,
+) -> AuthConfig {
+    let mut start = AuthConfig::default();
+    start.issuers.push(IssuerConfig::new(""));
+    let read = read(start, false, prefix, vars);
+    let unused = read.unused_settings(AuthConfig::is_built_with);
+    config.notices.extend(read.notices.into_iter().filter(|notice| !unused.contains(notice)));
+    for (name, variable) in read.origin.variables() {
+        let field = ENVIRONMENT.iter().find(|it| it.name == name).map_or("", |it| it.field);
+        // The same prefix may be that of a token client.
+        if !is_of_issuer(field) && !field.starts_with("client.") {
+            config.notices.push(format!(
+                "{variable} is ignored: this prefix describes one more issuer, and not the service"
+            ));
+        }
+    }
+    let audience = read.audience;
+    let issuers = read.issuers.into_iter();
+    config
+        .issuers
+        .extend(issuers.map(|issuer| IssuerConfig { audience: audience.clone(), ..issuer }));
     config
 }
 
@@ -1148,6 +1187,48 @@ mod tests {
         assert_eq!(fault.field, "SCAIWAVE_JWKS_URI");
         assert!(fault.problem.contains("has several"), "{error}");
         overlaid(&two, &[("AUDIENCE", "b")]).check().unwrap();
+    }
+
+    #[test]
+    fn second_prefix_describes_second_issuer() {
+        let first = [("API_ISSUER", "https://a.example"), ("API_AUDIENCE", "wave")];
+        let owned = |vars: &[(&str, &str)]| {
+            let owned = vars.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            owned.collect::<Vec<_>>()
+        };
+        let with = |second: &[(&str, &str)]| {
+            AuthConfig::from_vars("API", owned(&first)).issuer_from_vars("OLD", owned(second))
+        };
+        let issuer = ("OLD_ISSUER", "https://b.example");
+        let config = with(&[issuer, ("OLD_AUDIENCE", "old"), ("OLD_CLIENT_ID", "x")]);
+        config.check().unwrap();
+        assert_eq!(config.all_audiences(), ["wave", "old"]);
+        assert_eq!(config.notices(), AuthConfig::default().notices());
+        let all = |second: &[(&str, &str)]| with(second).check().unwrap_err().to_string();
+        assert!(all(&[]).contains("OLD_ISSUER is missing"), "{}", all(&[]));
+        for (name, value) in [
+            ("OLD_TENANTS", ","),
+            ("OLD_TOKEN_PROFILE", "rfc9086"),
+            ("OLD_LEEWAY_SECONDS", "abc"),
+            ("OLD_LEEWAY_SECONDS", "3600"),
+            ("OLD_AUDIENCE", ","),
+        ] {
+            let error = all(&[issuer, (name, value)]);
+            assert_eq!(error.matches("\n  ").count(), 1, "{error}");
+            assert!(error.contains(&format!("\n  {name} ")), "{error}");
+        }
+        let config = with(&[issuer, ("OLD_ANY_TENANT", "true"), ("OLD_TENNANTS", "a")]);
+        let notices = config.notices().join("\n");
+        assert!(notices.contains("OLD_ANY_TENANT is ignored"), "{notices}");
+        assert!(notices.contains("OLD_TENNANTS"), "{notices}");
+        // An issuer that is moved by hand keeps its faults.
+        let mut config = AuthConfig::from_vars("API", owned(&first));
+        let old = AuthConfig::from_vars("OLD", owned(&[issuer, ("OLD_TENANTS", ",")]));
+        config.issuers.extend(old.issuers);
+        let error = config.check().unwrap_err();
+        assert_eq!(error.faults()[0].field, "OLD_TENANTS");
+        // A relaxed issuer alone, too.
+        assert!(AuthConfig::of_issuer(&config.issuers[1], &["wave".into()]).check().is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use url::{Host, Position, Url};
 use super::DecryptionKeys;
 use super::jwks::JwksSettings;
 use super::providers::Provider;
-use super::{Algorithm, Fault, IntrospectionSettings, MESH_REMEDY, PlainHttp};
+use super::{Algorithm, ConfigError, Fault, IntrospectionSettings, MESH_REMEDY, Origin, PlainHttp};
 use crate::identity::{
     ClaimPath, ClaimTest, ClaimsMapping, InvalidClaimPath, InvalidClaimTest, TenantId,
 };
@@ -231,6 +231,11 @@ pub struct IssuerConfig {
     pub(crate) is_trust_domain: bool,
     /// Whether a resolver decides which tenants have an issuer.
     pub(crate) has_resolver: bool,
+    /// The variables that this issuer comes from, so that its faults name them in any configuration.
+    pub(super) origin: Origin,
+    /// The faults of these variables whose values could not be parsed. They stay with the issuer if it is moved
+    /// into another configuration, which must not use it with the default of a rule that was set.
+    pub(super) unreadable: Vec<Fault>,
     /// The keys for encrypted tokens. Those of the configuration are added when the issuer is.
     #[cfg(feature = "jwe")]
     pub(crate) decryption: Vec<DecryptionKeys>,
@@ -301,6 +306,8 @@ impl IssuerConfig {
             key_set_form: KeySetForm::default(),
             is_trust_domain: false,
             has_resolver: false,
+            origin: Origin::default(),
+            unreadable: Vec::new(),
             #[cfg(feature = "jwe")]
             decryption: Vec::new(),
         }
@@ -576,6 +583,25 @@ impl IssuerConfig {
             access.route.ca_file = Some(file.clone());
         }
         access
+    }
+
+    /// Returns the faults of this issuer, which is the `nth` of a configuration with another origin: `faults`,
+    /// and those of its variables, all by the names of its variables.
+    pub(super) fn faults_by_variable(&self, nth: usize, faults: Vec<Fault>) -> Vec<Fault> {
+        let by_table = |fault: Fault| {
+            let member = fault.field.strip_prefix(&format!("issuers[{nth}]."));
+            let field = member.map(|member| format!("issuers[0].{member}"));
+            match field.filter(|field| self.origin.variable(field).is_some()) {
+                Some(field) => Fault { field, ..fault },
+                None => fault,
+            }
+        };
+        let is_unreadable =
+            |fault: &Fault| self.unreadable.iter().any(|it| it.field == fault.field);
+        let faults = faults.into_iter().map(by_table).filter(|fault| !is_unreadable(fault));
+        let faults = self.unreadable.iter().cloned().chain(faults).collect();
+        let named = ConfigError::from_faults(faults).map_err(|error| error.named_by(&self.origin));
+        named.err().map_or_else(Vec::new, |error| error.faults().to_vec())
     }
 
     pub(super) fn check(&self, nth: usize, faults: &mut Vec<Fault>) {

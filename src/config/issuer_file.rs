@@ -15,8 +15,8 @@ use super::issuer::{default_algorithms, default_audience_claims, default_leeway}
 use super::jwks::{optional_seconds, seconds};
 use super::providers::Provider;
 use super::{
-    Algorithm, IntrospectionSettings, IssuerConfig, JwksSettings, KeyAccess, KeySetForm,
-    TokenProfile,
+    Algorithm, Fault, IntrospectionSettings, IssuerConfig, JwksSettings, KeyAccess, KeySetForm,
+    Origin, TokenProfile,
 };
 use crate::identity::{ClaimPath, ClaimTest, ClaimsMapping, TenantId};
 use crate::support::secret::Secret;
@@ -88,6 +88,10 @@ struct Fields {
     is_trust_domain: bool,
     #[serde(skip)]
     has_resolver: bool,
+    #[serde(skip)]
+    origin: Origin,
+    #[serde(skip)]
+    unreadable: Vec<Fault>,
     #[cfg(feature = "jwe")]
     #[serde(skip)]
     decryption: Vec<DecryptionKeys>,

@@ -15,6 +15,13 @@ pub(crate) struct Origin {
     is_overlaid: bool,
 }
 
+/// Equal settings are equal, wherever they come from.
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 impl Origin {
     /// Records that variables with `prefix` were read. `is_overlaid`: other settings were there before.
     pub(super) fn read_variables(&mut self, prefix: &str, is_overlaid: bool) {
@@ -25,6 +32,11 @@ impl Origin {
     /// Records that a variable was set.
     pub(super) fn add_variable(&mut self, prefix: &str, name: &'static str) {
         self.variables.insert(name, format!("{prefix}_{name}"));
+    }
+
+    /// Returns the variables that were set: their names in the table, and their full names.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.variables.iter().map(|(name, variable)| (*name, variable.as_str()))
     }
 
     /// Returns the prefix of the environment variables, if they were read.

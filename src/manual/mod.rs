@@ -107,7 +107,7 @@
 //! | outage, offline | [outages](operating#outages), [when the provider fails](exchange#when-the-provider-fails) |
 //! | password | the password grant: [all endpoints](endpoints#all-endpoints), [grants](exchange#grants) |
 //! | PKCE | [browser sign-in](endpoints#browser-sign-in) |
-//! | post-quantum signature, ML-DSA | [what it costs](costs#kinds-of-tokens), [`Algorithm`](crate::config::Algorithm) |
+//! | post-quantum signature, ML-DSA | [what to check first](operating#post-quantum-tokens), [what it costs](costs#kinds-of-tokens), [`Algorithm`](crate::config::Algorithm) |
 //! | PostgreSQL, SQLite, database | [resolvers](tenants#resolvers), [participants](tenants#participants) |
 //! | proxy | in front: [endpoints](endpoints#behind-a-proxy), [client addresses](endpoints#rate-limits-and-client-addresses); to the provider: [reaching the provider](operating#reaching-the-provider) |
 //! | rate limit, brute force | [rate limits](endpoints#rate-limits-and-client-addresses) |
@@ -122,6 +122,7 @@
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
 //! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
 //! | session | [sessions](endpoints#sessions) |
+//! | several providers, second issuer | [several providers](operating#several-providers) |
 //! | SIGHUP, reload | [secrets](deploying#secrets), [secrets in files](operating#secrets-in-files) |
 //! | SPIFFE, SPIRE, JWT-SVID | to authenticate this service: [`WorkloadToken::spiffe`](crate::issuer::WorkloadToken::spiffe); of callers: [the trust policy](crate::trust#jwt-svids) |
 //! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |

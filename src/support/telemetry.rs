@@ -245,6 +245,11 @@ pub(crate) fn audience_refused(issuer: &str, claim: &dyn Display) {
     tracing::debug!(target: TARGET, issuer, %claim, "the token's audience is not this service");
 }
 
+/// Logs what shows that a token is no access token: the name of a claim, never its value.
+pub(crate) fn type_refused(issuer: &str, mark: &str) {
+    tracing::debug!(target: TARGET, issuer, mark, "the token is no access token");
+}
+
 /// Logs that ID tokens of an issuer are accepted as bearer tokens.
 pub(crate) fn id_tokens_accepted(issuer: &str) {
     tracing::warn!(target: TARGET, issuer, "ID tokens of this issuer are accepted as bearer tokens (insecure_accept_id_tokens): every page or service that receives one as a proof of sign-in can call this service as the user; prefer access tokens, if the provider issues verifiable ones");

@@ -41,11 +41,11 @@ pub(super) fn check(
     }
     match config.is_trust_domain {
         true => check_svid_header(header)?,
-        false => check_type(header.typ, config.profile)?,
+        false => check_type(header.typ, config)?,
     }
     check_audience(claims, config, &rules.audience)?;
     let lifetime = check_times(claims, now, config.leeway, config.max_token_lifetime)?;
-    check_token_kind(claims, config.insecure_accept_id_tokens)?;
+    check_token_kind(claims, config)?;
     check_access_token(claims, config)?;
     check_confirmation(claims, allows_bound)?;
     text(claims.get("jti"), "jti")?;
@@ -101,7 +101,7 @@ pub(super) fn check_introspected(
     let default_exp = config.max_token_lifetime.is_none().then_some(own.ends_without_expiry);
     let (leeway, max_lifetime) = (config.leeway, config.max_token_lifetime);
     let lifetime = check_times_until(claims, own.now, leeway, max_lifetime, default_exp)?;
-    check_token_kind(claims, config.insecure_accept_id_tokens)?;
+    check_token_kind(claims, config)?;
     check_access_token(claims, config)?;
     check_dpop(claims)?;
     text(claims.get("jti"), "jti")?;
@@ -177,11 +177,17 @@ impl ValidityPeriod {
 }
 
 /// Checks `typ` (RFC 9068 §4). A stated type must be the expected one (RFC 8725 §3.11).
-fn check_type(typ: Typ, profile: TokenProfile) -> Result<(), InvalidToken> {
-    match (typ, profile) {
+fn check_type(typ: Typ, config: &IssuerConfig) -> Result<(), InvalidToken> {
+    match (typ, config.profile) {
         (Typ::AccessToken, _) | (Typ::Absent | Typ::Jwt, TokenProfile::Lenient) => Ok(()),
-        _ => Err(InvalidToken::Type),
+        _ => Err(other_type(config, "typ of the header")),
     }
+}
+
+/// Logs what shows that the token is no access token.
+fn other_type(config: &IssuerConfig, mark: &str) -> InvalidToken {
+    telemetry::type_refused(config.expected(), mark);
+    InvalidToken::Type
 }
 
 /// Checks the header of a JWT-SVID (JWT-SVID §2): `typ` is absent, `JWT` or `JOSE`, and there is no member that
@@ -276,21 +282,29 @@ fn check_times_until(
 
 /// Refuses ID, refresh and logout tokens of the same issuer (RFC 8725 §3.12). Many issuers do not mark them
 /// by `typ`, but their claims differ from those of access tokens.
-fn check_token_kind(claims: Value<'_>, accepts_id_tokens: bool) -> Result<(), InvalidToken> {
+fn check_token_kind(claims: Value<'_>, config: &IssuerConfig) -> Result<(), InvalidToken> {
+    let of_id_token = || match config.insecure_accept_id_tokens {
+        true => None,
+        false => mark_of_id_token(claims),
+    };
+    match mark_of_other_token(claims).or_else(of_id_token) {
+        Some(mark) => Err(other_type(config, mark)),
+        None => Ok(()),
+    }
+}
+
+/// Returns the claim that marks a refresh or logout token.
+fn mark_of_other_token(claims: Value<'_>) -> Option<&'static str> {
     const KINDS: [(&str, &[&str]); 3] = [
         ("typ", &["Refresh", "Offline", "Logout"]),
         ("token_use", &["refresh"]),
         ("token_type", &["refresh", "refresh_token"]),
     ];
-    let is_other = claims.get("events").is_some() || is_of_kind(claims, &KINDS);
-    if is_other || (!accepts_id_tokens && is_id_token(claims)) {
-        return Err(InvalidToken::Type);
-    }
-    Ok(())
+    claims.get("events").map(|_| "events").or_else(|| mark_among(claims, &KINDS))
 }
 
-/// Returns whether a claim marks an ID token.
-fn is_id_token(claims: Value<'_>) -> bool {
+/// Returns the claim that marks an ID token.
+fn mark_of_id_token(claims: Value<'_>) -> Option<&'static str> {
     const HASHES: [&str; 3] = ["at_hash", "c_hash", "s_hash"];
     const KINDS: [(&str, &[&str]); 3] =
         [("typ", &["ID"]), ("token_use", &["id"]), ("token_type", &["id_token"])];
@@ -298,13 +312,15 @@ fn is_id_token(claims: Value<'_>) -> bool {
     // `nonce` belongs to ID tokens. Some issuers copy it into access tokens, but those also have a scope or
     // a client.
     let bare_nonce = || has(&"nonce") && !["scope", "scp", "scopes", "client_id"].iter().any(has);
-    HASHES.iter().any(has) || is_of_kind(claims, &KINDS) || bare_nonce()
+    let hash = HASHES.into_iter().find(has);
+    hash.or_else(|| mark_among(claims, &KINDS)).or_else(|| bare_nonce().then_some("nonce"))
 }
 
-fn is_of_kind(claims: Value<'_>, kinds: &[(&str, &[&str])]) -> bool {
-    kinds.iter().any(|(name, kinds)| {
+fn mark_among(claims: Value<'_>, kinds: &[(&'static str, &[&str])]) -> Option<&'static str> {
+    let mut names = kinds.iter().filter(|(name, kinds)| {
         claims.get(name).and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind))
-    })
+    });
+    names.next().map(|(name, _)| *name)
 }
 
 /// Applies the configured tests for access tokens, of which one must pass.
@@ -313,7 +329,7 @@ fn check_access_token(claims: Value<'_>, config: &IssuerConfig) -> Result<(), In
     let needs_none = tests.is_empty() || config.insecure_accept_id_tokens;
     match needs_none || tests.iter().any(|test| test.passes(claims)) {
         true => Ok(()),
-        false => Err(InvalidToken::Type),
+        false => Err(other_type(config, "no test of access_token passes")),
     }
 }
 
@@ -462,7 +478,9 @@ mod tests {
     #[test]
     fn other_token_types_are_not_access_tokens() {
         let fault = |json, accepts_id_tokens| {
-            fault_of(json, |claims| check_token_kind(claims, accepts_id_tokens))
+            let mut config = IssuerConfig::new("https://id.example");
+            config.insecure_accept_id_tokens = accepts_id_tokens;
+            fault_of(json, |claims| check_token_kind(claims, &config))
         };
         for json in [
             r#"{"at_hash":"x","scope":"openid","client_id":"c"}"#,

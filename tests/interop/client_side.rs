@@ -1,6 +1,7 @@
 //! Sign-in, refresh, exchange and revocation at a third-party provider.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use scaikey_auth::config::Algorithm;
 use scaikey_auth::exchange::{
@@ -8,7 +9,7 @@ use scaikey_auth::exchange::{
     RefreshRequest, ServiceTokenRequest,
 };
 use scaikey_auth::issuer::{ClientAuth, WorkloadToken};
-use scaikey_auth::testing::SigningKey;
+use scaikey_auth::testing::{ManualClock, SigningKey};
 use scaikey_auth::{Auth, ExchangeRequest, IssuerConfig, TokenExchangeClient};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -234,10 +235,14 @@ async fn assertion_file_authenticates_until_it_is_spent() {
     };
     let file = File::new("token", &token());
     let auth = ClientAuth::assertion("keyed", WorkloadToken::file(file.path()));
-    let client = client(&provider, auth);
+    let clock = ManualClock::new();
+    let client = TokenExchangeClient::builder(&provider.url).allow_loopback_http(true);
+    let client = client.client_auth(auth).clock(clock.clone()).build().unwrap();
     let token_of_user = tokens(&client).await;
     let refresh = RefreshRequest::new(token_of_user.refresh_token().unwrap().clone());
     is_refused(client.refresh(&refresh).await, &OAuthError::InvalidClient);
+    // A refusal is remembered for one second.
+    clock.advance(Duration::from_secs(2));
     file.write(&token());
     client.refresh(&refresh).await.unwrap();
 }

@@ -77,6 +77,25 @@ async fn log_names_refused_audience_claim() {
 }
 
 #[tokio::test]
+async fn log_names_mark_of_other_token() {
+    let world = World::new().await;
+    let auth = world.auth_with(world.issuer()).build().unwrap();
+    let token = || world.provider.token().without("scope").without("client_id");
+    let signed_in = token().claim("nonce", "n-0S6_WzA2Mj");
+    let log = Log::start();
+    assert_eq!(outcome(&auth, &signed_in).await, "token_type");
+    assert_eq!(outcome(&auth, &token().claim("at_hash", "n-0S6_WzA2Mj")).await, "token_type");
+    assert_eq!(outcome(&auth, &token().claim("typ", "Refresh")).await, "token_type");
+    // Access tokens of Keycloak before 25 have `nonce`, too.
+    assert_eq!(outcome(&auth, &signed_in.claim("scope", "openid")).await, "accepted");
+    let text = log.text();
+    for mark in ["nonce", "at_hash", "typ"] {
+        assert!(text.contains(&format!("mark=\"{mark}\"")), "{mark}: {text}");
+    }
+    assert!(!text.contains("n-0S6_WzA2Mj"), "{text}");
+}
+
+#[tokio::test]
 async fn forged_tokens_stay_refused_with_audience_claims() {
     let world = World::with(Algorithm::ALL).await;
     let issuer = world.issuer().audience_claims(["aud", "client_id", "azp"]);
