@@ -136,6 +136,8 @@ impl DecryptionKeys {
     ///
     /// ```
     /// use josekit::jwe::RSA_OAEP_256;
+    /// use josekit::jwk::Jwk;
+    /// use josekit::jwk::alg::ec::EcCurve;
     /// use scaikey_auth::config::DecryptionKeys;
     ///
     /// fn keys(pem: &[u8]) -> Result<DecryptionKeys, Box<dyn std::error::Error>> {
@@ -143,12 +145,10 @@ impl DecryptionKeys {
     ///     decrypter.set_key_id("2026-11");
     ///     Ok(DecryptionKeys::josekit(decrypter)?)
     /// }
-    /// assert!(keys(b"").is_err());
-    ///
-    /// // A key in this process.
-    /// use josekit::jwk::{Jwk, alg::ec::EcCurve};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # assert!(keys(b"").is_err());
+    /// // A key in this process.
     /// let mut jwk = Jwk::generate_ec_key(EcCurve::P256)?;
     /// jwk.set_key_id("2026-12");
     /// jwk.set_algorithm("ECDH-ES");
