@@ -522,6 +522,10 @@ mod tests {
                 "client.key_file has no effect: set auth = private_key_jwt",
             ),
             (
+                &[("/client/assertion_audience", json!("a")), ("/client/secret", json!("s"))],
+                "client.assertion_audience has no effect: only a workload token",
+            ),
+            (
                 &[("/endpoints/scopes", json!("a"))],
                 "endpoints.scopes has no effect without endpoints.redirect_uri",
             ),

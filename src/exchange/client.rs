@@ -221,10 +221,14 @@ impl TokenExchangeClient {
             _ => None,
         };
         let request = on_behalf_of.as_ref().unwrap_or(request);
-        match self.cached.without_tenant_of_subject(request) {
+        let outcome = match self.cached.without_tenant_of_subject(request) {
             Some(request) => self.cached.get(&request, rejected).await,
             None => self.cached.get(request, rejected).await,
+        };
+        if let (Some(TokenRequest::Exchange(request)), Err(error)) = (&of_workload, &outcome) {
+            Self::forget_refused(request, error);
         }
+        outcome
     }
 
     /// Returns the request with the token of this workload as subject token, if it is of a workload. The
@@ -239,6 +243,18 @@ impl TokenExchangeClient {
         let mut request = request.clone();
         request.subject = token.await?;
         Ok(Some(TokenRequest::Exchange(Cow::Owned(request))))
+    }
+
+    /// Forgets the token of a workload that the provider refused as subject token, so that the next call asks for
+    /// another one.
+    fn forget_refused(request: &ExchangeRequest, error: &ExchangeError) {
+        let is_refused = matches!(
+            error.oauth_error(),
+            Some(OAuthError::InvalidGrant | OAuthError::InvalidRequest)
+        );
+        if let (Some(workload), true) = (&request.workload, is_refused) {
+            workload.forget(&request.subject);
+        }
     }
 
     /// Returns whether exchanges use the on-behalf-of flow.

@@ -22,6 +22,9 @@ use crate::support::telemetry::{self, Outage};
 /// The age at which metadata is fetched again.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
+/// The minimum age at which metadata that lacks something is fetched again.
+const CORRECTION_PERIOD: Duration = Duration::from_secs(60);
+
 pub(super) type DiscoveryResult = Result<(), Arc<FetchFault>>;
 
 /// The discovery of an issuer's key set URL.
@@ -163,6 +166,13 @@ impl Discovery {
         if matches!(health.state, KeyState::Fresh | KeyState::Due) {
             health.state = KeyState::Stale;
         }
+    }
+
+    /// Returns whether metadata that lacks something may be fetched again: the last fetch succeeded at least a
+    /// minute ago.
+    pub(super) fn may_be_corrected(&self) -> bool {
+        let age = self.now().saturating_sub(self.fetched_at.get());
+        age >= CORRECTION_PERIOD && !self.history().attempts.are_failing()
     }
 
     /// Returns the endpoints in the metadata, unless the metadata is too old.

@@ -157,6 +157,21 @@ impl IssuerKeys {
         discovery.endpoints()
     }
 
+    /// Returns the endpoints in the metadata, as [`endpoints`](Self::endpoints) does. If these lack something,
+    /// which the provider may add at any time, the metadata is fetched again, at most once a minute.
+    pub(crate) async fn endpoints_with(
+        self: &Arc<Self>,
+        is_complete: impl Fn(&Endpoints) -> bool,
+    ) -> Option<Arc<Endpoints>> {
+        let endpoints = self.endpoints().await;
+        let discovery = self.discovery.as_deref()?;
+        if endpoints.as_deref().is_some_and(is_complete) || !discovery.may_be_corrected() {
+            return endpoints;
+        }
+        self.start_discovery(discovery, false).wait().await;
+        discovery.endpoints()
+    }
+
     /// Returns whether discovery uses these metadata URLs, rule for `http` URLs, and route.
     pub(super) fn is_discovered_at(
         &self,

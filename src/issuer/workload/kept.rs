@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::claims::TokenClaims;
 use super::{MAX_BYTES, Rules, WorkloadTokenError, WorkloadTokenSource};
 use crate::clock::with_timeout;
+use crate::support::base64url;
 use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 
@@ -104,8 +105,23 @@ fn use_until(token: &Secret, rules: Rules<'_>) -> Result<Option<f64>, String> {
             "answered with no token: it must have 1 to {MAX_BYTES} visible characters"
         ));
     }
-    let Some(claims) = TokenClaims::read(text) else { return Ok(None) };
+    let Some(claims) = TokenClaims::read(text) else {
+        return match is_like_jwt(text) {
+            true => {
+                Err("answered with a JWT that cannot be read, so its audience is unknown"
+                    .to_owned())
+            }
+            false => Ok(None),
+        };
+    };
     rules.check(&claims)?;
     let expires = claims.expires().unwrap_or(rules.now);
     Ok(Some(expires - MARGIN.min((expires - rules.now) / 5.0)))
+}
+
+/// Returns whether a more lenient reader could take this text for a JWT: it has three parts, and the first is
+/// that of a JSON object.
+fn is_like_jwt(text: &str) -> bool {
+    let start = text.get(..4).and_then(base64url::decode);
+    text.split('.').count() == 3 && start.is_some_and(|start| start.starts_with(b"{"))
 }

@@ -50,9 +50,10 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// A source of workload tokens that this crate does not know, for example Vault, or the security token
 /// service of AWS.
 ///
-/// A token that is a JWT is kept until shortly before its own `exp`, and all callers share one call. Another
-/// token is not kept: each use calls the source. A call may take 5 seconds, but no more than half of the time
-/// limit of the request that needs the token: for an introspection with its default limit, 1 second.
+/// A token that is a JWT is kept until shortly before its own `exp`, and all callers share one call. A token of
+/// another kind is not kept: each use calls the source. One with the form of a JWT that cannot be read is refused.
+/// A call may take 5 seconds, but no more than half of the time limit of the request that needs the token: for an
+/// introspection with its default limit, 1 second.
 ///
 /// For AWS, for example, call `GetWebIdentityToken` of the crate `aws-sdk-sts` with the audience, and return the token.
 ///
@@ -117,7 +118,8 @@ pub trait WorkloadTokenSource: Debug + Send + Sync + 'static {
 /// A file is read at each use, so a token that the platform replaces is used from the next request on. The
 /// token of a service is kept until shortly before its `exp`: for four fifths of its time, or until a minute
 /// is left. If the provider answers `invalid_client`, the kept token is forgotten and the source is asked
-/// once more. Another token is then sent once.
+/// once more. Another token is then sent once. A subject token that the provider refuses (`invalid_grant`,
+/// `invalid_request`) is forgotten, so that the next exchange asks the source.
 #[derive(Debug, Clone)]
 pub struct WorkloadToken {
     source: Source,

@@ -309,7 +309,7 @@ impl Entry {
 
     /// Returns whether the token may be accepted without a new answer. After `exp`, the leeway does not count:
     /// the issuer knows better.
-    fn is_valid(&self, now: SystemTime) -> bool {
+    pub(super) fn is_valid(&self, now: SystemTime) -> bool {
         self.expires_at.is_none_or(|end| now < end) && self.lifetime.check(now).is_ok()
     }
 

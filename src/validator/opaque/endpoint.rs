@@ -164,7 +164,9 @@ impl Endpoint {
         previous: Option<&Arc<Entry>>,
     ) -> Result<Waiter<Result<Arc<Entry>, Refusal>>, Refusal> {
         let issuer = self.issuer().ok_or(Refusal::Token(InvalidToken::Issuer))?;
-        let (is_known, permit) = (previous.is_some(), Cell::new(None));
+        // A token after its `exp` is limited as an unknown one, because no answer about it is reused.
+        let is_known = previous.is_some_and(|entry| entry.is_valid(self.clock.now()));
+        let permit = Cell::new(None);
         self.questions.run_if(
             question,
             || self.permit(is_known).map(|granted| permit.set(Some(granted))),
@@ -238,9 +240,6 @@ impl Endpoint {
         let Some(members) = members else {
             return Err(self.refuse(question, InvalidToken::Inactive, "inactive", asked_at));
         };
-        if !is_known {
-            self.budget().bucket.give_back(self.rate());
-        }
         match Active::read(members, issuer, settings, self.clock.now()) {
             Err(fault) => Err(self.refuse(question, fault, "refused", asked_at)),
             Ok(Active { identity, lifetime, expires_at }) => {
@@ -252,6 +251,9 @@ impl Endpoint {
                 };
                 let entry = Entry::new(question, identity, lifetime, expires_at, reuse);
                 let entry = Arc::new(entry);
+                if !is_known && entry.is_valid(self.clock.now()) {
+                    self.budget().bucket.give_back(self.rate());
+                }
                 self.tokens.insert(&entry);
                 Ok(entry)
             }
@@ -324,7 +326,8 @@ impl Endpoint {
             return Ok(url.clone());
         }
         let name = &issuer.name;
-        let Some(endpoints) = issuer.keys.endpoints().await else {
+        let endpoints = issuer.keys.endpoints_with(|it| it.introspection.is_some()).await;
+        let Some(endpoints) = endpoints else {
             let problem =
                 format!("the metadata of {name} are unavailable, or have no token_endpoint");
             let unavailable = Failure::outage(Delivery::NotAuthenticated, problem);

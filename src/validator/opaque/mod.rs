@@ -122,8 +122,9 @@ impl OpaqueTokens {
     }
 
     /// Sets the time for which an answer is reused. Default 30 s, at most 5 min. A revoked token is accepted for
-    /// this long. With 0, each request asks; requests that present a token while the question about it is being
-    /// asked still share the answer. An answer is never reused after `exp`, and without `exp` for at most 30 s.
+    /// this long. With 0, each request with an active token asks; requests that present a token while the question
+    /// about it is being asked still share the answer. A refused token is refused for 10 s, whatever this time is.
+    /// An answer is never reused after `exp`, and without `exp` for at most 30 s.
     pub fn cache_for(mut self, time: Duration) -> Self {
         self.settings.cache_for = time;
         self
@@ -160,9 +161,9 @@ impl OpaqueTokens {
     /// Sets the budget of questions about unknown tokens, which an attacker can invent: `burst` questions
     /// immediately, then `per_second`. Default 200, then 20 per second.
     ///
-    /// A question takes one from the budget, and an active token gives it back. So the rate of good tokens is
-    /// not limited by `per_second`; `burst` limits how many of them are asked about at the same time. A token
-    /// that was active before needs no budget. Beyond the budget, a request gets 503 with `Retry-After`, and not
+    /// A question takes one from the budget, and a token that this service accepts gives it back. So the rate of
+    /// good tokens is not limited by `per_second`; `burst` limits how many of them are asked about at the same
+    /// time. A token that was accepted before needs no budget until its `exp`. Beyond the budget, a request gets 503 with `Retry-After`, and not
     /// 401, because its token may be good.
     pub fn unknown_tokens(mut self, burst: u32, per_second: u32) -> Self {
         self.settings.unknown_tokens = (burst, per_second);

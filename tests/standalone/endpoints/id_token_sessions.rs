@@ -166,6 +166,7 @@ struct Cookies {
 }
 
 impl Cookies {
+    /// Signs in at a provider with opaque access tokens.
     async fn new() -> Self {
         let keys = SealingKeys::random().unwrap();
         let mut setup = Setup { sessions: Some(keys.clone()), ..Setup::default() };

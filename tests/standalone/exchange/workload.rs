@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::exchange::{CacheStatus, ExchangeError, OAuthError, ServiceTokenRequest};
@@ -350,6 +352,70 @@ async fn workload_token_is_exchanged_and_cached() {
     other.subject_type = request.subject_type.clone();
     let other = client.exchange(&other.scopes("vault:read".parse().unwrap())).await;
     assert!(matches!(other, Err(ExchangeError::InvalidAnswer(_))), "{other:?}");
+}
+
+#[tokio::test]
+async fn refused_subject_token_is_forgotten() {
+    let world = World::new().await;
+    world.provider.trust_workloads(&world.cluster, "wave-service", "acme");
+    let drive = Client::new("drive", "s").may_exchange("scaivault", "vault:read");
+    world.provider.register_client(drive);
+    let client = builder(&world.provider).client_auth(ClientAuth::basic("drive", "s"));
+    let client = client.clock(world.clock.clone()).build().unwrap();
+    let source = Counting::new(&world, 0);
+    let request = ExchangeRequest::of_workload(WorkloadToken::source(source.clone()), "scaivault");
+    let request = request.scopes("vault:read".parse().unwrap());
+    // The platform has replaced its keys, and the provider knows only the new ones.
+    for (code, calls) in [("invalid_grant", 1), ("invalid_request", 2), ("invalid_scope", 3)] {
+        world.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(400, code));
+        client.exchange(&request).await.unwrap_err();
+        assert_eq!(source.calls(), calls, "{code}");
+    }
+    world.provider.heal(ProviderEndpoint::Token);
+    world.clock.advance(Duration::from_secs(30));
+    client.exchange(&request).await.unwrap();
+    assert_eq!(source.calls(), 3, "a refused scope says nothing about the token");
+}
+
+#[tokio::test]
+async fn unreadable_jwt_of_a_source_is_refused() {
+    let claims = |more: &str| {
+        format!(
+            r#"{{"iss":"https://c.example","aud":"https://c.example","exp":99999999999{more}}}"#
+        )
+    };
+    let deep = format!(r#","x":{}{}"#, "[".repeat(200), "]".repeat(200));
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#);
+    let part = |more: &str| URL_SAFE_NO_PAD.encode(claims(more));
+    for (token, is_sent) in [
+        (format!("{header}.{}.c2ln", part(r#","x":1,"x":1"#)), false),
+        (format!("{header}.{}.c2ln", part(&deep)), false),
+        (format!("{header}=.{}.c2ln", part("")), false),
+        (format!("{header}.{}.c2ln=", part("")), false),
+        (format!("{header}.{}.", part("")), false),
+        // Tokens of other kinds may have dots.
+        ("ya29.c.b0Aaek".to_owned(), true),
+        ("v4.public.eyJ9".to_owned(), true),
+        ("hvs.CAES".to_owned(), true),
+    ] {
+        let world = World::new().await;
+        let source = Fixed(token.clone());
+        let error = service_token(&world.client(WorkloadToken::source(source))).await.unwrap_err();
+        assert_eq!(!world.sent("client_assertion").is_empty(), is_sent, "{token}");
+        assert!(is_sent || error.to_string().contains("cannot be read"), "{error}");
+        assert!(!error.to_string().contains(&token), "{error}");
+    }
+}
+
+/// A source with a fixed token.
+#[derive(Debug)]
+struct Fixed(String);
+
+#[async_trait::async_trait]
+impl WorkloadTokenSource for Fixed {
+    async fn token(&self, _: &str) -> Result<Secret, BoxError> {
+        Ok(self.0.as_str().into())
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use scaikey_auth::testing::Fault;
+use scaikey_auth::validator::insecure_decode_claims;
+use serde_json::{Value, json};
 
-use super::{Introspection, assert_unavailable, outcome, refusal, server};
+use super::{Introspection, answer, assert_unavailable, outcome, refusal, server};
 use crate::support::{Log, until};
 
 #[tokio::test]
@@ -59,16 +61,46 @@ async fn good_tokens_are_not_limited() {
     for n in 0..100 {
         assert_eq!(outcome(&auth, &it.good()).await, "active", "{n}");
     }
-    // A token for another service is good, too, and its owner cannot invent others.
-    for _ in 0..20 {
-        let token = it.token().audience("another-service").opaque("skt_");
-        assert_eq!(outcome(&auth, &token).await, "token_audience");
-    }
     for n in 0..5 {
         assert_eq!(outcome(&auth, &format!("skt_{n}")).await, "token_inactive");
     }
     let error = refusal(&auth, &it.good()).await;
     assert!(error.retry_after().is_some_and(|wait| wait <= Duration::from_secs(1)), "{error:?}");
+}
+
+#[tokio::test]
+async fn refused_tokens_use_the_budget() {
+    let it = Introspection::new().await;
+    let auth = it.auth_with(it.settings().unknown_tokens(5, 1));
+    // Their owner may create as many as the provider allows.
+    for n in 0..20 {
+        let token = it.token().audience("another-service").opaque("skt_");
+        let expected = if n < 5 { "token_audience" } else { "unavailable" };
+        assert_eq!(outcome(&auth, &token).await, expected, "{n}");
+    }
+    assert_eq!(it.questions(), 5);
+}
+
+#[tokio::test]
+async fn tokens_after_their_expiry_use_the_budget() {
+    let it = Introspection::new().await;
+    let auth = it.auth_with(it.settings().unknown_tokens(5, 1));
+    let token = it.token().expires_in(Duration::from_secs(5)).opaque("skt_");
+    assert_eq!(outcome(&auth, &token).await, "active");
+    // Within the leeway the provider still says that it is active. Such an answer is not reused.
+    let claims = it.token().expires_in(Duration::from_secs(5)).sign();
+    let mut body: Value = insecure_decode_claims(&claims).unwrap();
+    body["active"] = json!(true);
+    it.fail(answer(body.to_string()));
+    it.advance(20);
+    let before = it.questions();
+    for n in 0..20 {
+        let expected = if n < 5 { "active" } else { "unavailable" };
+        assert_eq!(outcome(&auth, &token).await, expected, "{n}");
+    }
+    assert_eq!(it.questions() - before, 5);
+    it.advance(1);
+    assert_eq!(outcome(&auth, &token).await, "active");
 }
 
 #[tokio::test]

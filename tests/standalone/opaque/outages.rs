@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scaikey_auth::issuer::ClientAuth;
-use scaikey_auth::testing::Fault;
+use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use scaikey_auth::validator::OpaqueTokens;
 
 use super::{Introspection, assert_unavailable, outcome, refusal, server};
@@ -160,10 +160,8 @@ async fn outage_is_probed_once_per_second() {
 async fn missing_endpoint_is_noticed_at_the_start() {
     let it = Introspection::new().await;
     let provider = &it.world.provider;
-    provider.fail(
-        scaikey_auth::testing::ProviderEndpoint::Discovery,
-        Fault::remove_member("introspection_endpoint"),
-    );
+    let fault = Fault::remove_member("introspection_endpoint");
+    provider.fail(ProviderEndpoint::Discovery, fault);
     let (auth, log) = (it.auth(), Log::start());
     let error = auth.ready().await.unwrap_err();
     assert_eq!(error.status(), 503, "{error}");
@@ -176,4 +174,26 @@ async fn missing_endpoint_is_noticed_at_the_start() {
     let auth = it.auth_with(it.settings().introspection_url(url));
     auth.ready().await.unwrap();
     assert_eq!(outcome(&auth, &it.good()).await, "active");
+}
+
+#[tokio::test]
+async fn added_endpoint_is_noticed_within_a_minute() {
+    let it = Introspection::new().await;
+    let discovery = ProviderEndpoint::Discovery;
+    let (auth, provider) = (it.auth(), &it.world.provider);
+    provider.fail(discovery, Fault::remove_member("introspection_endpoint"));
+    let token = it.token().expires_in(Duration::from_secs(9_000)).opaque("skt_");
+    // The metadata is fetched once a minute, however many tokens need it.
+    for minute in 1..=3 {
+        for _ in 0..5 {
+            assert_eq!(outcome(&auth, &token).await, "unavailable");
+        }
+        assert_eq!(provider.requests(discovery), minute);
+        it.advance(60);
+    }
+    provider.heal(discovery);
+    assert_eq!(outcome(&auth, &token).await, "active");
+    it.advance(60);
+    assert_eq!(outcome(&auth, &token).await, "active");
+    assert_eq!(provider.requests(discovery), 4, "complete metadata is fetched once an hour");
 }
