@@ -57,8 +57,9 @@ use crate::support::telemetry;
 ///
 /// A JWT of the other grants, except a refresh, must have the tenant of the request, if both name one. A
 /// service token that is a JWT must also have the requested audiences and resources in `aud`.
-/// [`on_behalf_of`](Self::on_behalf_of) states its checks. The claims of opaque tokens cannot be compared.
-/// Signatures are *not* verified, because the token came directly from the provider.
+/// [`on_behalf_of`](Self::on_behalf_of) states its checks. The claims of opaque and encrypted tokens
+/// cannot be compared. Signatures are *not* verified, because the token came directly from the
+/// provider.
 ///
 /// ```no_run
 /// use scaikey_auth::issuer::ClientAuth;

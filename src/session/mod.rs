@@ -106,7 +106,8 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// its renewal with the refresh token. The response waits for it (at most
 /// [`renewal_wait`](SessionsBuilder::renewal_wait)) and sets the new cookies, so pages need no
 /// script. In the last five seconds of a token, a request waits for the renewal. When one second is
-/// left, it continues with the current token.
+/// left, it continues with the current token. An opaque token is renewed only if the provider says
+/// its lifetime (`expires_in`).
 ///
 /// **Order of responses.** Each session has its own cookies, so responses may arrive in any order.
 /// A response that is still on its way when the user signs out, or when another user signs in,
