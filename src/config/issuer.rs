@@ -528,8 +528,8 @@ impl IssuerConfig {
     /// Also accepts unencrypted tokens of an issuer with [decryption keys](Self::decrypt), for the time in which
     /// the provider begins to encrypt. Default: they are refused, as RFC 9068 §4 recommends.
     ///
-    /// **What it costs.** A client that gets an unencrypted token can read its claims, and nobody notices that the
-    /// provider has stopped encrypting.
+    /// **What it costs.** A client that gets an unencrypted token can read its claims, and this service does not
+    /// notice that the provider has stopped encrypting.
     #[cfg(feature = "jwe")]
     pub fn also_unencrypted(mut self) -> Self {
         self.also_unencrypted = true;

@@ -705,7 +705,7 @@ impl SessionsBuilder {
     /// access token must be one that this service accepts, a JWT or an opaque token whose issuer has an
     /// introspection endpoint.
     ///
-    /// Use [`IdentitySource::IdToken`] for providers whose access tokens nobody but the provider can read, such
+    /// Use [`IdentitySource::IdToken`] for providers whose access tokens only the provider can read, such
     /// as Google. What it means: the page [`endpoints`](crate::manual::endpoints) explains it. In short:
     ///
     /// - The sign-in must request the scope `openid`. The identity has the claims of the ID token, so it has no

@@ -87,7 +87,7 @@ mod tests {
         let token = token(&format!("{}/token?api-version=2.0", platform.url));
         assert_eq!(ask(&token).await.unwrap().expose(), value);
         ask(&token).await.unwrap();
-        let [request] = &platform.requests()[..] else { panic!("it is kept") };
+        let [request] = &platform.requests()[..] else { panic!("it is cached") };
         let target = "GET /token?api-version=2.0&audience=https%3A%2F%2Fidp.example HTTP/1.1";
         assert!(request.starts_with(target), "{request}");
         assert!(request.to_ascii_lowercase().contains("\r\nauthorization: bearer canary\r\n"));

@@ -1,10 +1,10 @@
 //! [`WorkloadToken`]: the token that the platform of this service issues to it.
 
+mod cached_tokens;
 mod claims;
 mod file;
 mod gcp;
 mod github_actions;
-mod kept;
 #[cfg(feature = "spiffe")]
 mod spiffe;
 
@@ -19,11 +19,11 @@ use crate::clock::unix_time;
 use crate::config::environment_variable;
 use crate::error::BoxError;
 use crate::support::secret::Secret;
+use cached_tokens::CachedTokens;
 use claims::TokenClaims;
 use file::TokenFile;
 use gcp::Gcp;
 use github_actions::GitHubActions;
-use kept::KeptTokens;
 
 #[cfg(feature = "spiffe")]
 pub use spiffe::SpiffeSource;
@@ -50,8 +50,8 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// A source of workload tokens that this crate does not know, for example Vault, or the security token
 /// service of AWS.
 ///
-/// A token that is a JWT is kept until shortly before its own `exp`, and all callers share one call. A token of
-/// another kind is not kept: each use calls the source. One with the form of a JWT that cannot be read is refused.
+/// A token that is a JWT is cached until shortly before its own `exp`, and all callers share one call. A token of
+/// another kind is not cached: each use calls the source. One with the form of a JWT that cannot be read is refused.
 /// A call may take 5 seconds, but no more than half of the time limit of the request that needs the token: for an
 /// introspection with its default limit, 1 second.
 ///
@@ -116,8 +116,8 @@ pub trait WorkloadTokenSource: Debug + Send + Sync + 'static {
 ///
 /// # Renewal
 /// A file is read at each use, so a token that the platform replaces is used from the next request on. The
-/// token of a service is kept until shortly before its `exp`: for four fifths of its time, or until a minute
-/// is left. If the provider answers `invalid_client`, the kept token is forgotten and the source is asked
+/// token of a service is cached until shortly before its `exp`: for four fifths of its time, or until a minute
+/// is left. If the provider answers `invalid_client`, the cached token is forgotten and the source is asked
 /// once more. Another token is then sent once. A subject token that the provider refuses (`invalid_grant`,
 /// `invalid_request`) is forgotten, so that the next exchange asks the source.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ pub struct WorkloadToken {
     source: Source,
     audience: Audience,
     assertion_type: &'static str,
-    kept: KeptTokens,
+    cached: CachedTokens,
 }
 
 #[derive(Debug, Clone)]
@@ -251,7 +251,7 @@ impl WorkloadToken {
             source,
             audience: Audience::Provider,
             assertion_type: JWT_BEARER,
-            kept: KeptTokens::default(),
+            cached: CachedTokens::default(),
         }
     }
 
@@ -308,15 +308,15 @@ impl WorkloadToken {
             Source::File(file) => file.token(rules),
             Source::Service { name, service, timeout } => {
                 let asked = rules.audience.unwrap_or(issuer);
-                self.kept.token(name, service, *timeout, asked, rules.now).await
+                self.cached.token(name, service, *timeout, asked, rules.now).await
             }
             Source::Unusable(problem) => Err(WorkloadTokenError::new(problem)),
         }
     }
 
-    /// Forgets this token, if it is kept.
+    /// Forgets this token, if it is cached.
     pub(crate) fn forget(&self, token: &Secret) {
-        self.kept.forget(token);
+        self.cached.forget(token);
     }
 }
 

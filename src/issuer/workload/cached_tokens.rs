@@ -1,4 +1,4 @@
-//! [`KeptTokens`]: the tokens of a service, kept until shortly before they expire.
+//! [`CachedTokens`]: the tokens of a service, cached until shortly before they expire.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,19 +20,19 @@ const MARGIN: f64 = 60.0;
 
 /// The tokens of one source, by audience.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KeptTokens {
-    tokens: Arc<Mutex<HashMap<String, Kept>>>,
+pub(super) struct CachedTokens {
+    tokens: Arc<Mutex<HashMap<String, Cached>>>,
     fetches: Arc<SingleFlight<String, Result<Secret, WorkloadTokenError>>>,
 }
 
 #[derive(Debug, Clone)]
-struct Kept {
+struct Cached {
     token: Secret,
     use_until: f64,
 }
 
-impl KeptTokens {
-    /// Returns the kept token, or asks the service, once for all callers.
+impl CachedTokens {
+    /// Returns the cached token, or asks the service, once for all callers.
     pub(super) async fn token(
         &self,
         name: &'static str,
@@ -45,10 +45,10 @@ impl KeptTokens {
             return Ok(token);
         }
         let waiter = self.fetches.run(audience.to_owned(), || {
-            let (kept, service, audience) = (self.clone(), service.clone(), audience.to_owned());
+            let (cache, service, audience) = (self.clone(), service.clone(), audience.to_owned());
             async move {
                 // Another caller may have finished between the lookup and the start of this task.
-                if let Some(token) = kept.get(&audience, now) {
+                if let Some(token) = cache.get(&audience, now) {
                     return Ok(token);
                 }
                 let failed = |problem| WorkloadTokenError::new(format!("{name} {problem}"));
@@ -59,7 +59,7 @@ impl KeptTokens {
                     answer.map_err(|error| failed(format!("gives no workload token: {error}")))?;
                 let rules = Rules { audience: Some(&audience), now };
                 let use_until = use_until(&token, rules).map_err(failed)?;
-                kept.insert(audience, &token, use_until);
+                cache.insert(audience, &token, use_until);
                 Ok(token)
             }
         });
@@ -70,8 +70,8 @@ impl KeptTokens {
 
     fn get(&self, audience: &str, now: f64) -> Option<Secret> {
         let tokens = self.tokens();
-        let kept = tokens.get(audience).filter(|kept| now < kept.use_until)?;
-        Some(kept.token.clone())
+        let cached = tokens.get(audience).filter(|cached| now < cached.use_until)?;
+        Some(cached.token.clone())
     }
 
     fn insert(&self, audience: String, token: &Secret, use_until: Option<f64>) {
@@ -80,21 +80,21 @@ impl KeptTokens {
         if tokens.len() >= MAX_AUDIENCES {
             tokens.clear();
         }
-        tokens.insert(audience, Kept { token: token.clone(), use_until });
+        tokens.insert(audience, Cached { token: token.clone(), use_until });
     }
 
     /// Removes this token.
     pub(super) fn forget(&self, token: &Secret) {
-        self.tokens().retain(|_, kept| kept.token != *token);
+        self.tokens().retain(|_, cached| cached.token != *token);
     }
 
-    fn tokens(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn tokens(&self) -> MutexGuard<'_, HashMap<String, Cached>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Checks the token of a service. Returns the time until which it is used, or `None` for a token that is not
-/// a JWT, and so not kept.
+/// a JWT, and so not cached.
 fn use_until(token: &Secret, rules: Rules<'_>) -> Result<Option<f64>, String> {
     let text = token.expose();
     if text.is_empty()
