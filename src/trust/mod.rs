@@ -171,6 +171,7 @@ mod pattern;
 mod policy;
 pub mod presets;
 mod rule;
+mod store;
 mod time;
 mod tree;
 mod verification;
@@ -180,3 +181,7 @@ pub use explain::Explanation;
 pub use fault::{PolicyError, PolicyFault};
 pub use outcome::{DenialReason, Denied, Granted};
 pub use policy::TrustPolicy;
+pub use store::{
+    Appended, InvalidPolicyVersionId, NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyStore,
+    PolicyVersion, PolicyVersionId,
+};

@@ -27,5 +27,4 @@ mod registrar;
 mod spiffe;
 mod stacks;
 mod tenants;
-mod trust;
 mod workspaces;

@@ -1,0 +1,16 @@
+//! Foreign workload tokens: trust policies and their stores, decisions about tokens, minting, and the
+//! administration of a policy. Servers run in this process, on real sockets.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clusters;
+mod decisions;
+mod explanations;
+mod fixture;
+mod linter;
+mod minting;
+mod platforms;
+mod reloading;
+mod replay;
+mod svids;
