@@ -38,6 +38,8 @@
 
 #[cfg(feature = "exchange")]
 mod cache;
+#[cfg(feature = "trust")]
+mod policy_store;
 #[cfg(feature = "endpoints")]
 mod registrar;
 mod replay;
@@ -50,6 +52,8 @@ use tokio::task::JoinSet;
 
 #[cfg(feature = "exchange")]
 pub use cache::{CacheSuite, token_cache};
+#[cfg(feature = "trust")]
+pub use policy_store::policy_store;
 #[cfg(feature = "endpoints")]
 pub use registrar::{RegistrarSuite, registrar};
 pub use replay::replay_log;

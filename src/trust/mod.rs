@@ -182,6 +182,6 @@ pub use fault::{PolicyError, PolicyFault};
 pub use outcome::{DenialReason, Denied, Granted};
 pub use policy::TrustPolicy;
 pub use store::{
-    Appended, InvalidPolicyVersionId, NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyStore,
-    PolicyVersion, PolicyVersionId,
+    Appended, InvalidPolicyVersionId, MemoryPolicies, NewPolicyVersion, PolicyAuthor, PolicyChange,
+    PolicyStore, PolicyVersion, PolicyVersionId,
 };

@@ -13,4 +13,5 @@ mod minting;
 mod platforms;
 mod reloading;
 mod replay;
+mod stores;
 mod svids;

@@ -1,11 +1,15 @@
 //! [`PolicyStore`]: where the versions of a trust policy are kept.
 
+mod memory;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+pub use memory::MemoryPolicies;
 
 use crate::error::BoxError;
 use crate::support::crypto;
@@ -58,6 +62,11 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<PolicyChange>, BoxError>;
+
+    /// Returns a name for the kind of store, which the administration shows. Default: `other`.
+    fn kind(&self) -> &'static str {
+        "other"
+    }
 }
 
 /// Identifies a version in a [`PolicyStore`] by its number and the SHA-256 digest of its text (feature `trust`).
