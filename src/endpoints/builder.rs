@@ -91,6 +91,8 @@ impl Auth {
             registers_at_sign_in: false,
             #[cfg(feature = "trust")]
             workloads: None,
+            #[cfg(feature = "trust")]
+            administration: None,
             password_rule: None,
             introspect_guard: Box::new(scope("admin")),
             introspects_all_tenants: false,
@@ -213,6 +215,26 @@ impl EndpointsBuilder {
         self
     }
 
+    /// Lets administrators read, check, change and observe the trust policy of `exchange`: enables `trusts`, with
+    /// the page *Access → Token Exchange* at `trusts/ui` (feature `trust`). Default: off. Needs
+    /// [`workloads`](Self::workloads).
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::{Endpoints, TrustAdmin};
+    /// use scaikey_auth::mint::WorkloadExchange;
+    /// use scaikey_auth::{Auth, ConfigError, scope};
+    ///
+    /// fn endpoints(auth: &Auth, workloads: WorkloadExchange) -> Result<Endpoints, ConfigError> {
+    ///     let admin = TrustAdmin::new(scope("trust:admin"));
+    ///     auth.endpoints().workloads(workloads).trust_admin(admin).build()
+    /// }
+    /// ```
+    #[cfg(feature = "trust")]
+    pub fn trust_admin(mut self, admin: super::TrustAdmin) -> Self {
+        self.inner.administration = Some(super::trusts::Administration::new(admin));
+        self
+    }
+
     /// Accepts passwords at `token` if `rule` allows the attempt. Default: never. RFC 9700 §2.4
     /// forbids this grant: the service sees the password, and there is no second factor. The client
     /// must have [the grant enabled](crate::exchange::TokenExchangeBuilder::enable_password_grant),
@@ -265,7 +287,8 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the error format of `register`, `whoami` and `introspect`. Default [`ProblemJson`]. The
+    /// Sets the error format of `register`, `whoami`, `introspect` and, for errors that concern the caller,
+    /// `trusts`. Default [`ProblemJson`]. The
     /// other endpoints always use the error format of RFC 6749 §5.2, or lead browsers to the
     /// [`failure_page`](SignIn::failure_page).
     pub fn respond_with(mut self, respond: impl ErrorResponse) -> Self {
@@ -616,6 +639,11 @@ impl EndpointsBuilder {
         self.check_page_after_sign_out(faults);
         self.check_client(faults);
         self.check_registration(faults);
+        #[cfg(feature = "trust")]
+        if self.inner.administration.is_some() && self.inner.workloads.is_none() {
+            let problem = "needs a trust policy: call `workloads`, or set `P_TRUST_FILE`";
+            faults.push(Fault::new("endpoints.trust_admin", problem));
+        }
     }
 
     fn check_page_after_sign_out(&self, faults: &mut Vec<Fault>) {
@@ -680,7 +708,9 @@ impl EndpointsBuilder {
             #[cfg(feature = "trust")]
             Endpoint::Exchange => self.inner.workloads.is_some(),
             #[cfg(not(feature = "trust"))]
-            Endpoint::Exchange => false,
+            Endpoint::Exchange | Endpoint::Trusts => false,
+            #[cfg(feature = "trust")]
+            Endpoint::Trusts => self.inner.administration.is_some(),
             #[cfg(feature = "jwe")]
             Endpoint::Keys => {
                 let sets = self.inner.auth.issuers().decryption_keys();

@@ -40,7 +40,7 @@ struct IntrospectionResponse<'a> {
 
 /// Returns the caller's account for the throttle: two issuers or tenants may assign the same
 /// subject. No part contains a line feed.
-fn throttle_account(identity: &Identity) -> String {
+pub(super) fn throttle_account(identity: &Identity) -> String {
     let IdentityKey { issuer, tenant_id, kind, subject } = identity.key();
     let tenant = tenant_id.as_ref().map_or("", |id| id.as_str());
     format!("{issuer}\n{tenant}\n{kind}\n{subject}")

@@ -31,6 +31,8 @@ mod service;
 mod sign_in;
 mod throttle;
 mod tokens;
+#[cfg(feature = "trust")]
+mod trusts;
 mod whoami;
 
 use std::fmt;
@@ -61,6 +63,8 @@ pub use sign_in::SignIn;
 use throttle::ThrottleWithFallback;
 pub use throttle::{Attempt, Throttle, ThrottleDecision, TokenBuckets};
 pub use tokens::{PasswordAttempt, PasswordDecision};
+#[cfg(feature = "trust")]
+pub use trusts::TrustAdmin;
 
 /// An endpoint of [`Endpoints`].
 ///
@@ -95,6 +99,9 @@ pub enum Endpoint {
     /// `POST exchange`: exchanges a workload token of another platform for a token of the provider
     /// or of this service (RFC 8693; feature `trust`).
     Exchange,
+    /// `trusts` and the paths below it: administrators read, check, change and observe the trust policy
+    /// of `exchange` (feature `trust`).
+    Trusts,
     /// `GET config`: the settings a client needs to start a sign-in.
     Config,
     /// `GET keys`: the public keys that the provider encrypts tokens with (RFC 7517; feature `jwe`).
@@ -105,7 +112,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All endpoints.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Login,
         Self::Token,
         Self::Refresh,
@@ -114,6 +121,7 @@ impl Endpoint {
         Self::Whoami,
         Self::Introspect,
         Self::Exchange,
+        Self::Trusts,
         Self::Config,
         Self::Keys,
         Self::Metadata,
@@ -130,6 +138,7 @@ impl Endpoint {
             Self::Whoami => "whoami",
             Self::Introspect => "introspect",
             Self::Exchange => "exchange",
+            Self::Trusts => "trusts",
             Self::Config => "config",
             Self::Keys => "keys",
             Self::Metadata => "oauth-protected-resource",
@@ -186,6 +195,7 @@ impl Endpoint {
 /// | `GET /v1/auth/whoami` | a bearer token | always |
 /// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
 /// | `POST /v1/auth/exchange` | `grant_type`, `subject_token`, `subject_token_type` | [`workloads`](EndpointsBuilder::workloads) (feature `trust`) |
+/// | `/v1/auth/trusts` and below | a bearer token that the guard admits | [`trust_admin`](EndpointsBuilder::trust_admin) (feature `trust`) |
 /// | `GET /v1/auth/config` | nothing | `sign_in` |
 /// | `GET /v1/auth/keys` | nothing | decryption keys of an issuer, such as `P_DECRYPTION_KEYS` (feature `jwe`) |
 /// | `GET /.well-known/oauth-protected-resource` | nothing | [`AuthBuilder::resource`](crate::AuthBuilder::resource) |
@@ -215,6 +225,8 @@ struct Inner {
     registers_at_sign_in: bool,
     #[cfg(feature = "trust")]
     workloads: Option<crate::mint::WorkloadExchange>,
+    #[cfg(feature = "trust")]
+    administration: Option<trusts::Administration>,
     password_rule: Option<PasswordRule>,
     introspect_guard: Box<dyn Guard>,
     introspects_all_tenants: bool,
@@ -269,6 +281,10 @@ impl Endpoints {
             Endpoint::Metadata => {
                 auth.resource().is_some_and(|resource| resource.has_metadata_at(path))
             }
+            Endpoint::Trusts => name.is_some_and(|name| {
+                let rest = name.strip_prefix(Endpoint::Trusts.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }),
             endpoint => name == Some(endpoint.as_str()),
         });
         found.copied()
@@ -289,6 +305,8 @@ impl Inner {
             Endpoint::Exchange => self.exchange(&incoming).await,
             #[cfg(not(feature = "trust"))]
             Endpoint::Exchange => Err(Failure::NotConfigured("needs the cargo feature `trust`")),
+            // `respond` has answered it.
+            Endpoint::Trusts => Err(Failure::NotConfigured("needs the cargo feature `trust`")),
             Endpoint::Config => self.config().await,
             #[cfg(feature = "jwe")]
             Endpoint::Keys => return self.keys(),

@@ -78,6 +78,14 @@ impl Failure {
     }
 }
 
+/// Returns whether the endpoint reports errors like the authentication layer.
+fn is_like_layer(endpoint: Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect | Endpoint::Trusts
+    )
+}
+
 pub(super) const INVALID_REQUEST: &str = "invalid_request";
 
 /// Returns an `invalid_request` error with a fixed description.
@@ -94,9 +102,7 @@ impl Inner {
         head: &Parts,
         failure: Failure,
     ) -> Response<Bytes> {
-        let is_like_layer =
-            matches!(endpoint, Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect);
-        match !is_like_layer && RequestHead::of_parts(head).is_navigation() {
+        match !is_like_layer(endpoint) && RequestHead::of_parts(head).is_navigation() {
             true => self.browser_failure_response(endpoint, head, failure),
             false => self.error_response(endpoint, head, failure),
         }
@@ -132,8 +138,8 @@ impl Inner {
         {
             self.outages.report_misconfigured(endpoint, problem, self.auth.clock().elapsed());
         }
-        match endpoint {
-            Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect => {
+        match is_like_layer(endpoint) {
+            true => {
                 let status = match failure {
                     Failure::Body(status, _) => StatusCode::from_u16(status).ok(),
                     _ => None,
@@ -146,7 +152,7 @@ impl Inner {
                 let client = RequestHead::of_parts(head).client_kind();
                 refuse(&self.auth, &respond_with_status, &as_auth_error(failure), client)
             }
-            _ => self.oauth_failure_response(failure),
+            false => self.oauth_failure_response(failure),
         }
     }
 

@@ -68,6 +68,10 @@ async fn respond<Q: Body>(
     endpoint: Endpoint,
     request: Request<Q>,
 ) -> Response<Bytes> {
+    #[cfg(feature = "trust")]
+    if endpoint == Endpoint::Trusts {
+        return endpoints.trusts(request).await;
+    }
     let (mut head, body) = request.into_parts();
     // Endpoints verify the token themselves, so an identity from an outer layer is removed.
     head.extensions.remove::<AuthContext>();
@@ -82,18 +86,21 @@ async fn respond<Q: Body>(
         return endpoints.finish(endpoint, &head, Err(failure));
     }
     let version = head.version;
-    match body::read(body, endpoints.body_timeout).await {
+    match body::read(body, body::MAX_BYTES, endpoints.body_timeout).await {
         Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
             let mut response = endpoints.finish(endpoint, &head, Err(failure));
-            // If the connection stayed open, the rest of the body would be parsed as the next
-            // request. HTTP/2 has no such header.
-            if version <= Version::HTTP_11 {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
+            close_connection(version, &mut response);
             response
         }
+    }
+}
+
+/// Closes the connection after the response to a request whose body was not read. If the connection stayed open,
+/// the rest of the body would be parsed as the next request. HTTP/2 has no such header.
+pub(super) fn close_connection<B>(version: Version, response: &mut Response<B>) {
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Attempt<'a> {
     ///
     /// At `token` it is the user name, normalised so that equivalent spellings are one account
     /// ([`account_of`](super::EndpointsBuilder::account_of)). The caller chooses it, so it may be
-    /// any text. At `introspect` it is the caller: issuer, tenant, kind and subject.
+    /// any text. At `introspect` and `trusts` it is the caller: issuer, tenant, kind and subject.
     pub account: Option<&'a str>,
 }
 
@@ -93,8 +93,8 @@ pub enum ThrottleDecision {
 /// [`TokenBuckets`], counts in the memory of one process. To share limits between processes,
 /// implement this trait over a store.
 ///
-/// The throttle is called for `login`, `token`, `refresh`, `logout`, `introspect` and `exchange`,
-/// before the body is read and before any request to the provider. In this call
+/// The throttle is called for `login`, `token`, `refresh`, `logout`, `introspect`, `exchange` and
+/// the requests with a body for `trusts`, before the body is read and before any request to the provider. In this call
 /// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
 /// call for the same attempt names it. Count addresses and accounts separately.
 ///
@@ -262,6 +262,7 @@ pub struct TokenBuckets {
     per_address: Rate,
     per_account: Rate,
     introspections: Rate,
+    administration: Rate,
 }
 
 const MAX_BUCKETS: usize = 100_000;
@@ -274,6 +275,7 @@ impl Default for TokenBuckets {
             per_address: Rate::ADDRESS,
             per_account: Rate::ACCOUNT,
             introspections: Rate::INTROSPECTION,
+            administration: Rate::ADMINISTRATION,
         }
     }
 }
@@ -308,6 +310,15 @@ impl TokenBuckets {
         self
     }
 
+    /// Allows `burst` requests with a body for `trusts` from each address and by each caller, and then one
+    /// per `period` (longer periods are capped at one hour). The page sends such a request for each pause
+    /// in typing.
+    #[must_use]
+    pub fn administration(mut self, burst: u32, period: Duration) -> Self {
+        self.administration = Rate::new(burst, period.min(MAX_PERIOD));
+        self
+    }
+
     fn take(
         &self,
         kind: &str,
@@ -326,14 +337,17 @@ impl TokenBuckets {
 
 impl TokenBuckets {
     fn admit_now(&self, attempt: &Attempt<'_>, now: Duration) -> ThrottleDecision {
-        let introspects = attempt.endpoint == Endpoint::Introspect;
         let (kind, subject, rate) = match (attempt.account, attempt.address) {
             // The first call for this attempt counted its address.
             (Some(account), _) => ("account", account.as_bytes().to_vec(), self.per_account),
             (None, Some(address)) => ("address", network(address), self.per_address),
             (None, None) => return ThrottleDecision::Allow,
         };
-        let rate = if introspects { self.introspections } else { rate };
+        let rate = match attempt.endpoint {
+            Endpoint::Introspect => self.introspections,
+            Endpoint::Trusts => self.administration,
+            _ => rate,
+        };
         match self.take(kind, &subject, attempt.endpoint, rate, now) {
             Ok(()) => ThrottleDecision::Allow,
             Err(retry_after) => ThrottleDecision::Deny { retry_after },

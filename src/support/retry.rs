@@ -111,6 +111,8 @@ impl Rate {
     pub(crate) const ACCOUNT: Self = Self::new(10, Duration::from_secs(30));
     /// For introspections by one caller. It allows a service that introspects for each of its requests.
     pub(crate) const INTROSPECTION: Self = Self::new(1000, Duration::from_millis(10));
+    /// For requests of one administrator that check or change a policy. It allows the checks while they type.
+    pub(crate) const ADMINISTRATION: Self = Self::new(120, Duration::from_millis(500));
 
     pub(crate) const fn new(burst: u32, period: Duration) -> Self {
         // `Ord::min` cannot be called in a const fn.

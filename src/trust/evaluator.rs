@@ -9,6 +9,8 @@ use arc_swap::ArcSwap;
 use super::explain::Explanation;
 use super::fault::PolicyError;
 use super::outcome::{DenialReason, Denied, Granted};
+#[cfg(feature = "endpoints")]
+use super::overview::TrustOverview;
 use super::policy::{Mode, Trust, TrustPolicy};
 use super::rule::Grant;
 use super::verification::{CompiledTrust, Verification};
@@ -151,6 +153,24 @@ impl TrustEvaluator {
             health.into_iter().map(|health| (compiled.trust.id.clone(), health)).collect::<Vec<_>>()
         };
         loaded.trusts.iter().flat_map(health_of).collect()
+    }
+
+    /// Returns the state of each trust, in the order of the text.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn overview(&self) -> Vec<TrustOverview> {
+        let (loaded, now) = (self.0.loaded.load(), self.0.clock.now());
+        let overview = |compiled: &Arc<CompiledTrust>| {
+            let health = compiled.validator.issuers().health();
+            TrustOverview::new(&compiled.trust, health.first(), now)
+        };
+        loaded.trusts.iter().map(overview).collect()
+    }
+
+    /// Checks whether a policy lists an issuer of this service. Does not read the files that the policy names.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn check(&self, policy: TrustPolicy) -> Result<TrustPolicy, PolicyError> {
+        policy.reject_own_issuers(&self.0.own_issuers)?;
+        Ok(policy)
     }
 
     fn change(

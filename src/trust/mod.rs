@@ -166,6 +166,8 @@ mod fault;
 mod lint;
 mod outcome;
 mod overlap;
+#[cfg(feature = "endpoints")]
+mod overview;
 mod parse;
 mod pattern;
 mod policy;
@@ -180,6 +182,8 @@ pub use evaluator::{TrustEvaluator, TrustEvaluatorBuilder};
 pub use explain::Explanation;
 pub use fault::{PolicyError, PolicyFault};
 pub use outcome::{DenialReason, Denied, Granted};
+#[cfg(feature = "endpoints")]
+pub(crate) use overview::TrustOverview;
 pub use policy::TrustPolicy;
 pub use store::{
     Appended, InvalidPolicyVersionId, MemoryPolicies, NewPolicyVersion, PolicyAuthor, PolicyChange,

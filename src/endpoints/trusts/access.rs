@@ -1,0 +1,66 @@
+//! [`TrustAdmin`]: who may administer the trust policy.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use http::request::Parts;
+
+use crate::auth::AuthContext;
+use crate::error::AuthError;
+use crate::guard::{Guard, GuardRequest};
+
+/// The guards of the administration of trust: `GET /v1/auth/trusts` and the paths below it (feature `trust`). Set
+/// with [`EndpointsBuilder::trust_admin`](super::super::EndpointsBuilder::trust_admin).
+///
+/// A guard sees the method and the whole path of the request, so it can admit some callers to `GET` only. Requests
+/// for the files of the page (`GET /v1/auth/trusts/ui`) pass no guard: the files contain no data.
+///
+/// ```
+/// use http::Method;
+/// use scaikey_auth::endpoints::TrustAdmin;
+/// use scaikey_auth::guard::{GuardExt, GuardRequest, any_role, guard_fn};
+/// use scaikey_auth::{AuthError, scope};
+///
+/// let reads = guard_fn(|request: &GuardRequest<'_>| match *request.head.method {
+///     Method::GET | Method::HEAD => Ok(()),
+///     _ => Err(AuthError::Forbidden { required: "method GET".into() }),
+/// });
+/// // Auditors read the policy, its history and the decisions. Who has the scope may do everything.
+/// let admin = TrustAdmin::new(scope("trust:admin").or(any_role(["auditor"]).and(reads)));
+/// ```
+pub struct TrustAdmin {
+    owner: Box<dyn Guard>,
+}
+
+/// What an administrator may see and change.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Access {
+    /// The whole policy.
+    Owner,
+}
+
+impl TrustAdmin {
+    /// Creates the administration for callers that `guard` admits. They see and change the whole policy: they
+    /// decide who gets which scopes in every tenant.
+    pub fn new(guard: impl Guard) -> Self {
+        Self { owner: Box::new(guard) }
+    }
+
+    /// Decides what the caller may see and change.
+    pub(super) fn admit(
+        &self,
+        head: &Parts,
+        caller: &AuthContext,
+        now: SystemTime,
+    ) -> Result<Access, AuthError> {
+        let request = GuardRequest::of_parts(head, caller, now);
+        self.owner.check(&request).map(|()| Access::Owner)
+    }
+}
+
+impl fmt::Debug for TrustAdmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustAdmin").finish_non_exhaustive()
+    }
+}

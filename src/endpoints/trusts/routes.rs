@@ -1,0 +1,56 @@
+//! The paths below `trusts`, each with its methods and the limit of its bodies.
+
+use http::Method;
+
+use super::page::PageFile;
+/// The limit of a policy.
+const MAX_POLICY_BYTES: usize = 1 << 20;
+
+/// The limit of a body without a policy.
+const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
+
+/// A path below `trusts`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Route {
+    Policy,
+    Lint,
+    Explain,
+    Presets,
+    Page(&'static PageFile),
+}
+
+impl Route {
+    /// Returns the route of a path, which is what follows `trusts`.
+    pub(super) fn find(rest: &str) -> Option<Self> {
+        Some(match rest {
+            "" => Self::Policy,
+            "/lint" => Self::Lint,
+            "/explain" => Self::Explain,
+            "/presets" => Self::Presets,
+            _ => Self::Page(PageFile::find(rest)?),
+        })
+    }
+
+    /// Returns the value of the `Allow` header (RFC 9110 §10.2.1).
+    pub(super) fn allow(self) -> &'static str {
+        match self {
+            Self::Policy | Self::Presets | Self::Page(_) => "GET, HEAD",
+            Self::Lint | Self::Explain => "POST",
+        }
+    }
+
+    pub(super) fn allows(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Returns the limit of the body, or `None` if the body is not read. Only requests with a body are throttled:
+    /// the others cost little, and the page repeats them.
+    pub(super) fn max_body(self, method: &Method) -> Option<usize> {
+        match self {
+            _ if matches!(*method, Method::GET | Method::HEAD) => None,
+            // The JSON string of a policy may be twice as long as the policy.
+            Self::Explain => Some(2 * MAX_POLICY_BYTES + MAX_PARAMETERS_BYTES),
+            _ => Some(MAX_POLICY_BYTES),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! [`TrustOverview`]: the state of a trust, for administrators.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::policy::{Authority, Mode, Trust};
+use super::time::Expiry;
+use crate::issuer::{IssuerHealth, KeyState};
+
+/// A trust that ends within this time should be renewed now.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The state of a trust.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TrustOverview {
+    pub(crate) id: String,
+    issuer: Option<String>,
+    trust_domain: Option<String>,
+    mode: Mode,
+    named_only: bool,
+    not_after: Option<Expiry>,
+    ended: bool,
+    expires_soon: bool,
+    rules: usize,
+    pub(crate) keys: KeysOverview,
+}
+
+/// The state of the keys of a trust.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct KeysOverview {
+    /// `ok`; `stale`: the last fetch failed, and the previous keys are used; `missing`: tokens cannot be verified;
+    /// `unknown`: the keys were never fetched.
+    state: &'static str,
+    /// The error of the last fetch.
+    problem: Option<String>,
+    /// The time since the last fetch began.
+    age_seconds: Option<u64>,
+}
+
+impl TrustOverview {
+    pub(super) fn new(trust: &Trust, health: Option<&IssuerHealth>, now: SystemTime) -> Self {
+        let (issuer, trust_domain) = match &trust.authority {
+            Authority::Issuer(issuer) => (Some(issuer.clone()), None),
+            Authority::TrustDomain(domain) => {
+                (None, Some(domain.trim_start_matches("spiffe://").to_owned()))
+            }
+        };
+        let ends_by = |at: SystemTime| trust.not_after.as_ref().is_some_and(|it| it.end <= at);
+        let ended = ends_by(now);
+        Self {
+            id: trust.id.clone(),
+            issuer,
+            trust_domain,
+            mode: trust.mode,
+            named_only: trust.named_only,
+            not_after: trust.not_after.clone(),
+            ended,
+            expires_soon: !ended && ends_by(now.checked_add(SOON).unwrap_or(now)),
+            rules: trust.grants.len(),
+            keys: KeysOverview::new(health, now),
+        }
+    }
+}
+
+impl KeysOverview {
+    fn new(health: Option<&IssuerHealth>, now: SystemTime) -> Self {
+        let state = match health.map(|health| health.state) {
+            Some(KeyState::Fresh | KeyState::Due) => "ok",
+            Some(KeyState::Stale) => "stale",
+            Some(KeyState::Dead) => "missing",
+            Some(KeyState::Never) if health.is_some_and(|it| it.last_error.is_some()) => "missing",
+            Some(KeyState::Never) | None => "unknown",
+        };
+        let since = |at: SystemTime| now.duration_since(at).unwrap_or_default().as_secs();
+        Self {
+            state,
+            problem: health.and_then(|health| health.last_error.clone()),
+            age_seconds: health.and_then(|health| health.last_attempt).map(since),
+        }
+    }
+}
