@@ -20,7 +20,9 @@ struct ExplainRequest {
 impl Admitted<'_> {
     pub(super) async fn explain(&self) -> Outcome {
         if media_type(&self.incoming.head.headers) != "application/json" {
-            return Err(Problem::unsupported_media_type("The body must be application/json.").into());
+            return Err(
+                Problem::unsupported_media_type("The body must be application/json.").into()
+            );
         }
         let request: ExplainRequest =
             serde_json::from_slice(&self.incoming.body).map_err(|_| MALFORMED)?;

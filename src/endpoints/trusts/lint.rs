@@ -26,11 +26,9 @@ impl Admitted<'_> {
                 warnings: faults(policy.warnings()),
                 policy: Some(policy),
             },
-            Err(error) => LintResponse {
-                faults: faults(error.faults()),
-                warnings: Vec::new(),
-                policy: None,
-            },
+            Err(error) => {
+                LintResponse { faults: faults(error.faults()), warnings: Vec::new(), policy: None }
+            }
         };
         Ok(self.inner.ok(&response))
     }

@@ -35,8 +35,7 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) const NOT_FOUND: Self =
         Self::new(404, "not_found", "The administration of trust has no such path.");
-    pub(super) const NOT_UTF8: Self =
-        Self::new(400, "request_malformed", "The body is not UTF-8.");
+    pub(super) const NOT_UTF8: Self = Self::new(400, "request_malformed", "The body is not UTF-8.");
 
     pub(super) const fn new(status: u16, reason: &'static str, detail: &'static str) -> Self {
         Self { status, reason, detail, members: None, header: None, has_unread_body: false }
@@ -62,7 +61,8 @@ impl Problem {
     /// Returns 422 with the faults of a policy.
     pub(super) fn faults(faults: &[Fault]) -> Self {
         let members = serde_json::Map::from_iter([("faults".to_owned(), json!(faults))]);
-        let detail = "The policy has faults: see the member faults. The policy in force did not change.";
+        let detail =
+            "The policy has faults: see the member faults. The policy in force did not change.";
         Self { members: Some(Box::new(members)), ..Self::new(422, "policy_invalid", detail) }
     }
 

@@ -8,7 +8,5 @@ const STYLE: &str = "text/css; charset=utf-8";
 pub(super) const PAGE: (&str, &str, &str) = ("", HTML, include_str!("page.html"));
 
 /// The files that the page loads, at `trusts/ui/<name>`.
-pub(super) const FILES: &[(&str, &str, &str)] = &[
-    ("app.js", SCRIPT, include_str!("app.js")),
-    ("style.css", STYLE, include_str!("style.css")),
-];
+pub(super) const FILES: &[(&str, &str, &str)] =
+    &[("app.js", SCRIPT, include_str!("app.js")), ("style.css", STYLE, include_str!("style.css"))];
