@@ -3,6 +3,8 @@
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+#[cfg(feature = "trust")]
+use crate::support::files::File;
 use crate::support::process::Program;
 
 const FREE_PORT: (&str, &str) = ("LISTEN", "127.0.0.1:0");
@@ -82,7 +84,7 @@ async fn opaque_token_is_accepted_until_revoked() {
 }
 
 /// The examples that listen first. `axum_service` needs a database before, so its tests do this.
-const LISTENING: [&str; 8] = [
+const LISTENING: [&str; 9] = [
     "quickstart",
     "hyper",
     "service",
@@ -91,6 +93,7 @@ const LISTENING: [&str; 8] = [
     "web_app",
     "custom_tenants",
     "opaque_tokens",
+    "trust_admin",
 ];
 
 #[tokio::test]
@@ -240,4 +243,29 @@ async fn workload_identity_follows_the_trust_policy() {
     assert_eq!(stdout.matches("the caller reads: invalid_request").count(), 5, "{stdout}");
     assert_eq!(stdout.matches("the caller reads: invalid_scope").count(), 1, "{stdout}");
     assert!(stdout.contains("rule `deploy`: does not match: `repository_id` is"), "{stdout}");
+}
+
+#[cfg(feature = "trust")]
+#[tokio::test]
+async fn trust_admin_commands_return_the_printed_status() {
+    // The example keeps its policy in the folder for temporary files.
+    let file = File::reserve("policy");
+    let folder = file.path().parent().unwrap().display().to_string();
+    let mut example = Program::example("trust_admin", &[FREE_PORT, ("TMPDIR", &folder)]);
+    let page = example.stdout.line("Open http").await;
+    let page = paste(&format!("curl -si {}", page.split(' ').nth(1).unwrap())).await;
+    assert!(page.contains("<title>Access → Token Exchange</title>"), "{page}");
+    for (status, text) in [
+        ("200", r#""name":"backup""#),
+        ("200", "still has the placeholder"),
+        ("200", r#""outcome":"grant_none""#),
+        ("400", "the subject token is not accepted"),
+    ] {
+        example.stdout.line(&format!("  {status}  ")).await;
+        let line = example.stdout.line("curl ").await;
+        let answer = paste(&line).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{answer}");
+        assert!(answer.contains(text), "{line}\n{answer}");
+    }
+    example.stdout.line("Ctrl-C").await;
 }
