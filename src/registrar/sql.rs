@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+use super::schema::SCHEMA;
 use super::{
     InvalidLocalId, ParticipantId, Profile, Registrar, RegistrarError, Registration,
-    StorableIdentity, WorkspaceId, schema,
+    StorableIdentity, WorkspaceId,
 };
 use crate::clock::with_timeout;
 use crate::error::SqlError;
@@ -91,7 +92,7 @@ impl SqlRegistrar {
     /// # Errors
     /// If the database cannot be reached, or refuses a statement.
     pub async fn migrate(&self) -> Result<(), SqlError> {
-        schema::migrate(&self.pool).await
+        SCHEMA.migrate(&self.pool).await
     }
 
     /// Returns a participant's profile, or `None` for an unknown participant.
@@ -137,7 +138,7 @@ impl Registrar for SqlRegistrar {
 async fn register(pool: &Pool, entry: &StorableIdentity) -> Result<Registration, SqlError> {
     match find_or_create(pool, entry).await {
         Err(error) if error.is_missing_table() => {
-            schema::migrate(pool).await?;
+            SCHEMA.migrate(pool).await?;
             find_or_create(pool, entry).await
         }
         registered => registered,

@@ -37,3 +37,6 @@ pub(crate) mod seal;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod sql;
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod schema;

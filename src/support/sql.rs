@@ -48,9 +48,9 @@ pub enum SqlError {
     /// The connection pool needs a tokio runtime.
     #[error("called outside of a tokio runtime")]
     NoRuntime,
-    /// The tables of the registrar are missing or outdated, and could not be migrated.
+    /// The tables of the store are missing or outdated, and could not be migrated.
     #[error(
-        "the tables auth_participants and auth_workspaces could not be created or altered: {0}; \
+        "the tables could not be created or altered: {0}; \
          if this database role is not allowed to do so, call `migrate` once with a role that is"
     )]
     Migration(#[source] BoxedError),

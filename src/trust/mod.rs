@@ -185,6 +185,8 @@ pub use outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 pub(crate) use overview::TrustOverview;
 pub use policy::TrustPolicy;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::SqlPolicies;
 pub use store::{
     Appended, InvalidPolicyVersionId, MemoryPolicies, NewPolicyVersion, PolicyAuthor, PolicyChange,
     PolicyStore, PolicyVersion, PolicyVersionId,

@@ -57,9 +57,39 @@ impl Expiry {
     }
 }
 
+/// The last second that RFC 3339 can express.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+
+/// Formats a time in UTC with nanoseconds (RFC 3339), so that texts sort by time. A time outside the years 1970 to
+/// 9999 becomes the nearest one within.
+pub(crate) fn to_rfc3339(at: SystemTime) -> String {
+    let last = SystemTime::UNIX_EPOCH + LAST_SECOND;
+    humantime::format_rfc3339_nanos(at.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
+}
+
+/// Parses a time in the format of [`to_rfc3339`].
+pub(crate) fn from_rfc3339(text: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(text).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_survives_formatting() {
+        let since = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        for nanos in [0, 1, 999_999_999, 1_778_939_467_000_000_000, 1_778_939_467_123_456_789] {
+            assert_eq!(from_rfc3339(&to_rfc3339(since(nanos))), Some(since(nanos)));
+        }
+        assert_eq!(to_rfc3339(since(1_500_000_000)), "1970-01-01T00:00:01.500000000Z");
+        let far = SystemTime::UNIX_EPOCH + LAST_SECOND;
+        assert_eq!(to_rfc3339(far + Duration::from_secs(7)), to_rfc3339(far));
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(7);
+        assert_eq!(to_rfc3339(before), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(from_rfc3339("yesterday"), None);
+    }
+
     use crate::clock::unix_seconds;
 
     #[test]

@@ -53,8 +53,9 @@ const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
         &[
             "src/support/sql.rs",
             "src/tenant/sql.rs",
+            "src/support/schema.rs",
             "src/registrar/sql.rs",
-            "src/registrar/schema.rs",
+            "src/trust/store/sql.rs",
         ],
     ),
     ("base64", "base64_simd::", &["src/support/base64url.rs"]),

@@ -1,6 +1,10 @@
 //! [`PolicyStore`]: where the versions of a trust policy are kept.
 
 mod memory;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
+#[cfg(feature = "redis")]
+mod stored;
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +14,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use memory::MemoryPolicies;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use sql::SqlPolicies;
 
 use crate::error::BoxError;
 use crate::support::crypto;
@@ -88,6 +94,11 @@ impl PolicyVersionId {
     /// Returns the number of the version.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Returns the first 16 hexadecimal digits of the digest.
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Returns whether a text is that of the version.
