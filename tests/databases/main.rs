@@ -1,4 +1,4 @@
-//! Tenants and registrars in real databases, and outages of the databases.
+//! Tenants, registrars and trust policies in real databases, and outages of the databases.
 //!
 //! The tests need `--features sqlite,postgres`. They start a private PostgreSQL server from the Debian
 //! packages `postgresql` and `pgbouncer`.
@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod policies;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod registrar;

@@ -70,6 +70,17 @@ pub struct SqlPolicies {
 
 sql_constructors!(SqlPolicies);
 
+/// Reads the id of the latest version.
+macro_rules! latest {
+    ($policies:ident, $connection:ident) => {{
+        let latest: Option<IdRow> = unnamed!(sqlx::query_as, LATEST)
+            .bind(&$policies.name)
+            .fetch_optional(&mut *$connection)
+            .await?;
+        latest.map(id_of).transpose()?
+    }};
+}
+
 impl SqlPolicies {
     /// Sets the name of the policy, for services that share a database, or a service with several policies. Default:
     /// `default`.
@@ -120,11 +131,7 @@ impl SqlPolicies {
     }
 
     async fn find_latest(&self) -> Result<Option<PolicyVersionId>, SqlError> {
-        let row: Option<IdRow> = with_connection!(&self.pool, connection => unnamed!(sqlx::query_as, LATEST)
-            .bind(&self.name)
-            .fetch_optional(connection)
-            .await?);
-        row.map(id_of).transpose()
+        Ok(with_connection!(&self.pool, connection => latest!(self, connection)))
     }
 
     async fn find(&self, number: i64) -> Result<Option<PolicyVersion>, SqlError> {
@@ -160,35 +167,32 @@ impl SqlPolicies {
         let number = expected.map_or(0, PolicyVersionId::number).saturating_add(1);
         let id = PolicyVersionId::new(number, &version.text);
         let author = version.author.as_ref();
-        let latest = || unnamed!(sqlx::query_as, LATEST).bind(&self.name);
-        let inserted = in_transaction!(&self.pool, connection => {
-            let found: Option<IdRow> = latest().fetch_optional(&mut *connection).await?;
-            let mut found = found.map(id_of).transpose()?;
-            let mut inserted = 0;
-            if found.as_ref() == expected {
-                inserted = unnamed!(sqlx::query, INSERT)
-                    .bind(&self.name)
-                    .bind(to_i64(number))
-                    .bind(id.digest())
-                    .bind(&version.text)
-                    .bind(to_rfc3339(version.at))
-                    .bind(author.map(|author| &*author.issuer))
-                    .bind(author.map(|author| &*author.subject))
-                    .bind(author.and_then(|author| author.tenant.as_deref()))
-                    .bind(author.and_then(|author| author.name.as_deref()))
-                    .bind(version.note.as_deref())
-                    .bind(version.restores.map(to_i64))
-                    .execute(&mut *connection)
-                    .await?
-                    .rows_affected();
-                if inserted == 0 {
-                    let winner: Option<IdRow> = latest().fetch_optional(&mut *connection).await?;
-                    found = winner.map(id_of).transpose()?;
-                }
+        Ok(in_transaction!(&self.pool, connection => {
+            let found = latest!(self, connection);
+            if found.as_ref() != expected {
+                Appended::Conflict(found)
+            } else if unnamed!(sqlx::query, INSERT)
+                .bind(&self.name)
+                .bind(to_i64(number))
+                .bind(id.digest())
+                .bind(&version.text)
+                .bind(to_rfc3339(version.at))
+                .bind(author.map(|author| &*author.issuer))
+                .bind(author.map(|author| &*author.subject))
+                .bind(author.and_then(|author| author.tenant.as_deref()))
+                .bind(author.and_then(|author| author.name.as_deref()))
+                .bind(version.note.as_deref())
+                .bind(version.restores.map(to_i64))
+                .execute(&mut *connection)
+                .await?
+                .rows_affected()
+                == 1
+            {
+                Appended::Done(id)
+            } else {
+                Appended::Conflict(latest!(self, connection))
             }
-            if inserted == 0 { Err(found) } else { Ok(id) }
-        });
-        Ok(inserted.map_or_else(Appended::Conflict, Appended::Done))
+        }))
     }
 }
 
