@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::explain::Explanation;
-use super::fault::PolicyError;
+use super::fault::{PolicyError, Position};
 use super::outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 use super::overview::TrustOverview;
@@ -290,7 +290,7 @@ impl Inner {
 }
 
 fn policy_error(problem: &str) -> PolicyError {
-    PolicyError::one(0, "the policy", problem)
+    PolicyError::one(Position::default(), "the policy", problem)
 }
 
 /// Reads a policy file: JSON if the extension is `json`, otherwise TOML.

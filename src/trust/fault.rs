@@ -1,4 +1,4 @@
-//! [`PolicyError`]: all faults of a trust policy, each with its line.
+//! [`PolicyError`]: all faults of a trust policy, each with its place in the text.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -10,10 +10,20 @@ use std::fmt;
 pub struct PolicyFault {
     /// The line in the text, counted from 1. `None` if the policy was not read from a text.
     pub line: Option<usize>,
+    /// The column in the line, in characters counted from 1: where the value begins that the fault is about, or
+    /// the table that lacks a field. `None` if the policy was not read from a text.
+    pub column: Option<usize>,
     /// The field, such as `trust.k8s-prod.grant.reporting.subject`.
     pub field: String,
     /// A description of the fault and its remedy.
     pub problem: String,
+}
+
+/// A place in a text: line and column, counted from 1. Both are 0 if the value was not read from a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub(super) line: usize,
+    pub(super) column: usize,
 }
 
 /// The faults found so far.
@@ -21,10 +31,18 @@ pub struct PolicyFault {
 pub(super) struct Faults(RefCell<Vec<PolicyFault>>);
 
 impl Faults {
-    /// Reports a fault. Line 0 means that the value was not read from a text.
-    pub(super) fn report(&self, line: usize, field: impl Into<String>, problem: impl Into<String>) {
-        let (field, problem) = (field.into(), problem.into());
-        self.0.borrow_mut().push(PolicyFault { line: (line > 0).then_some(line), field, problem });
+    pub(super) fn report(
+        &self,
+        at: Position,
+        field: impl Into<String>,
+        problem: impl Into<String>,
+    ) {
+        self.0.borrow_mut().push(PolicyFault {
+            line: (at.line > 0).then_some(at.line),
+            column: (at.column > 0).then_some(at.column),
+            field: field.into(),
+            problem: problem.into(),
+        });
     }
 
     pub(super) fn count(&self) -> usize {
@@ -48,8 +66,10 @@ impl Faults {
 
 impl fmt::Display for PolicyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => write!(f, "line {line}, column {column}: ")?,
+            (Some(line), None) => write!(f, "line {line}: ")?,
+            (None, _) => {}
         }
         write!(f, "{} {}", self.field, self.problem)
     }
@@ -72,18 +92,18 @@ pub struct PolicyError {
 }
 
 impl PolicyError {
-    /// Returns `Err` with the faults, sorted by line and without duplicates, or `Ok` if there are
+    /// Returns `Err` with the faults, sorted by place and without duplicates, or `Ok` if there are
     /// none.
     pub(super) fn check_none(faults: Faults) -> Result<(), Self> {
         let mut faults = faults.into_vec();
-        faults.sort_by_key(|fault| fault.line);
+        faults.sort_by_key(|fault| (fault.line, fault.column));
         faults.dedup();
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    pub(super) fn one(line: usize, field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(super) fn one(at: Position, field: impl Into<String>, problem: impl Into<String>) -> Self {
         let faults = Faults::default();
-        faults.report(line, field, problem);
+        faults.report(at, field, problem);
         Self { faults: faults.into_vec() }
     }
 

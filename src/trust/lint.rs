@@ -117,7 +117,7 @@ pub(super) fn placeholders(tree: &Node) -> Faults {
             && let Some(name) = placeholder(text)
         {
             let problem = format!("still has the placeholder <{name}>: replace it with your value");
-            faults.report(node.line, "the text", problem);
+            faults.report(node.at, "the text", problem);
         }
     });
     faults
@@ -147,7 +147,7 @@ struct TrustLint<'l> {
 impl TrustLint<'_> {
     fn fault(&self, field: &str, problem: impl Into<String>) {
         let place = format!("trust.{}.{field}", self.trust.id.escape_debug());
-        self.faults.report(self.trust.lines.of(field), place, problem);
+        self.faults.report(self.trust.positions.of(field), place, problem);
     }
 
     fn check_id(&self, earlier: &[Trust]) {
@@ -186,7 +186,7 @@ impl TrustLint<'_> {
         }
         match (&trust.bundle, &trust.jwks) {
             (Some(_), Some(_)) => self.fault("jwks", "is given together with `bundle`: remove one; `jwks` is for a plain key set, without `jwt-svid` keys"),
-            (None, None) if !trust.lines.has("bundle") && !trust.lines.has("jwks") => self.fault("bundle", "is missing: give { url = … } or { file = … } of the SPIFFE bundle, or `jwks` if the keys are a plain key set"),
+            (None, None) if !trust.positions.has("bundle") && !trust.positions.has("jwks") => self.fault("bundle", "is missing: give { url = … } or { file = … } of the SPIFFE bundle, or `jwks` if the keys are a plain key set"),
             _ => {}
         }
         if trust.discovery_url.is_some() {
@@ -338,7 +338,7 @@ impl GrantLint<'_> {
         let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
         let place = format!("trust.{trust}.grant.{grant}.{field}");
         let field = field.split_once('.').map_or(field, |(field, _)| field);
-        self.faults.report(self.grant.lines.of(field), place, problem);
+        self.faults.report(self.grant.positions.of(field), place, problem);
     }
 
     fn check_name(&self, earlier: &[Grant]) {

@@ -61,7 +61,7 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
         insecure_shared_audience: field.read("insecure_shared_audience", flag).unwrap_or_default(),
         allow_loopback_http: field.read("allow_loopback_http", flag).unwrap_or_default(),
         grants: field.list("grant", Some("name"), grant),
-        lines: field.node.lines(),
+        positions: field.node.positions(),
         // Last, so that the faults of all other fields are reported even if this one is missing.
         authority: authority?,
     };
@@ -129,7 +129,7 @@ fn grant(field: &FieldReader<'_>) -> Option<Grant> {
         subject,
         claims,
         map: mapping(&map?)?,
-        lines: field.node.lines(),
+        positions: field.node.positions(),
         is_complete,
     })
 }
@@ -305,7 +305,7 @@ struct FieldReader<'r> {
 
 impl<'r> FieldReader<'r> {
     fn report(&self, problem: impl Into<String>) {
-        self.faults.report(self.node.line, &*self.place, problem);
+        self.faults.report(self.node.at, &*self.place, problem);
     }
 
     /// Reports a fault and returns `None`.
@@ -331,7 +331,7 @@ impl<'r> FieldReader<'r> {
             if !known.split(", ").any(|field| field == name) {
                 let name: String = name.chars().take(40).collect();
                 let problem = format!("is unknown; the fields are {known}");
-                self.faults.report(member.line, format!("{}.{name:?}", self.place), problem);
+                self.faults.report(member.at, format!("{}.{name:?}", self.place), problem);
             }
         }
         Some(())

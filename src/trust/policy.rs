@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::fault::{Faults, PolicyError, PolicyFault};
 use super::rule::Grant;
 use super::time::{Expiry, Period};
-use super::tree::{Lines, Node};
+use super::tree::{Node, Positions};
 use super::{lint, parse};
 use crate::config::{Algorithm, ConfigError, IssuerConfig, KeySetForm, Route, TENANT_PLACEHOLDER};
 use crate::identity::{ClaimsMapping, IdentityKind};
@@ -102,7 +102,7 @@ impl TrustPolicy {
         for trust in self.trusts.iter().filter(is_own) {
             let problem =
                 "is an issuer of this service, which accepts its tokens directly: remove the trust";
-            faults.report(trust.lines.own, format!("trust.{}.issuer", trust.id), problem);
+            faults.report(trust.positions.own, format!("trust.{}.issuer", trust.id), problem);
         }
         PolicyError::check_none(faults)
     }
@@ -197,7 +197,7 @@ pub(super) struct Trust {
     #[serde(rename = "grant", skip_serializing_if = "Vec::is_empty")]
     pub(super) grants: Vec<Grant>,
     #[serde(skip)]
-    pub(super) lines: Lines,
+    pub(super) positions: Positions,
 }
 
 /// The source of the keys, if they are not found by discovery.
@@ -239,10 +239,10 @@ impl Trust {
                 other => other,
             };
             let place = format!("trust.{}.{field}", self.id);
-            faults.report(self.lines.of(field), place, &*fault.problem);
+            faults.report(self.positions.of(field), place, &*fault.problem);
         }
         PolicyError::check_none(faults).err().unwrap_or_else(|| {
-            PolicyError::one(self.lines.own, format!("trust.{}", self.id), error.to_string())
+            PolicyError::one(self.positions.own, format!("trust.{}", self.id), error.to_string())
         })
     }
 

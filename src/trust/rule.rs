@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::pattern::{Pattern, SEPARATORS};
-use super::tree::Lines;
+use super::tree::Positions;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::support::json::Value;
 
@@ -22,7 +22,7 @@ pub(super) struct Grant {
     pub(super) claims: Vec<(ClaimPath, Condition)>,
     pub(super) map: Mapping,
     #[serde(skip)]
-    pub(super) lines: Lines,
+    pub(super) positions: Positions,
     /// Whether all conditions could be read.
     #[serde(skip)]
     pub(super) is_complete: bool,

@@ -1,19 +1,19 @@
-//! [`Node`]: a parsed TOML or JSON text, with the line number of every value.
+//! [`Node`]: a parsed TOML or JSON text, with the place of every value.
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Faults, PolicyError};
+use super::fault::{Faults, PolicyError, Position};
 
 /// The limit of nesting. A policy that uses every field has 6 levels.
 const MAX_DEPTH: usize = 16;
 
-/// A value and the line where it begins; line 0 if it was not read from a text.
+/// A value and the place where it begins.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
-    pub(super) line: usize,
+    pub(super) at: Position,
     pub(super) value: NodeValue,
 }
 
@@ -55,7 +55,7 @@ impl Node {
         }
     }
 
-    /// Creates a tree without line numbers.
+    /// Creates a tree without places.
     pub(super) fn from_value(value: &serde_json::Value) -> Self {
         let value = match value {
             serde_json::Value::Null => NodeValue::Null,
@@ -71,30 +71,35 @@ impl Node {
                 members.iter().map(|(name, it)| (name.clone(), Self::from_value(it))).collect(),
             ),
         };
-        Self { line: 0, value }
+        Self { at: Position::default(), value }
     }
 
     /// Parses TOML. Reports every syntax error.
     pub(super) fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        let line_index = LineIndex::of(text);
+        let text = without_bom(text);
+        let index = PositionIndex::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         let faults = Faults::default();
         for error in errors {
-            let line = error.span().map_or(0, |span| line_index.line_at(span.start));
-            faults.report(line, "the text", format!("is not valid TOML: {}", error.message()));
+            let at = error.span().map_or(Position::default(), |span| index.position(span.start));
+            faults.report(at, "the text", format!("is not valid TOML: {}", error.message()));
         }
         PolicyError::check_none(faults)?;
-        Ok(Self { line: 1, value: toml_table(&line_index, table.get_ref()) })
+        Ok(Self { at: index.position(0), value: toml_table(&index, table.get_ref()) })
     }
 
     /// Parses JSON. Reports only the first syntax error.
     pub(super) fn from_json(text: &str) -> Result<Self, PolicyError> {
+        let text = without_bom(text);
+        let index = PositionIndex::of(text);
         let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
-            let problem = format!("is not valid JSON (column {})", error.column());
-            PolicyError::one(error.line(), "the text", problem)
+            let message = error.to_string();
+            let reason = message.split(" at line ").next().unwrap_or_default();
+            let at = index.position_of_error(text, &error);
+            PolicyError::one(at, "the text", format!("is not valid JSON: {reason}"))
         })?;
         let faults = Faults::default();
-        let node = json_node(&LineIndex::of(text), whole.get(), 0, &faults);
+        let node = json_node(&index, whole.get(), 0, &faults);
         PolicyError::check_none(faults)?;
         Ok(node)
     }
@@ -105,15 +110,15 @@ impl Node {
         members.iter().find(|(member, _)| member == name).map(|(_, node)| node)
     }
 
-    /// Returns the lines of the value and its members.
-    pub(super) fn lines(&self) -> Lines {
+    /// Returns the places of the value and its members.
+    pub(super) fn positions(&self) -> Positions {
         let fields = match &self.value {
             NodeValue::Table(members) => {
-                members.iter().map(|(name, node)| (name.clone(), node.line)).collect()
+                members.iter().map(|(name, node)| (name.clone(), node.at)).collect()
             }
             _ => Vec::new(),
         };
-        Lines { own: self.line, fields }
+        Positions { own: self.at, fields }
     }
 }
 
@@ -133,61 +138,112 @@ impl Serialize for Node {
     }
 }
 
-/// The lines of a table and of its fields.
+/// The places of a table and of its fields.
 #[derive(Debug, Clone)]
-pub(super) struct Lines {
-    pub(super) own: usize,
-    fields: Vec<(String, usize)>,
+pub(super) struct Positions {
+    pub(super) own: Position,
+    fields: Vec<(String, Position)>,
 }
 
-impl Lines {
+impl Positions {
     /// Returns whether the table has this field, readable or not.
     pub(super) fn has(&self, field: &str) -> bool {
         self.fields.iter().any(|(name, _)| name == field)
     }
 
-    /// Returns the line of a field, or of the table if the field is missing.
-    pub(super) fn of(&self, field: &str) -> usize {
-        self.fields.iter().find(|(name, _)| name == field).map_or(self.own, |(_, line)| *line)
+    /// Returns the place of a field, or of the table if the field is missing.
+    pub(super) fn of(&self, field: &str) -> Position {
+        self.fields.iter().find(|(name, _)| name == field).map_or(self.own, |(_, at)| *at)
     }
 }
 
 /// Two policies that differ only in their layout are equal.
-impl PartialEq for Lines {
+impl PartialEq for Positions {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-/// An index of the line ends of a text, to find the line of each value by binary search.
-struct LineIndex<'t> {
+/// The distance of the checkpoints of a [`PositionIndex`], in bytes.
+const CHECKPOINT_BYTES: usize = 64;
+
+/// An index of a text that converts byte offsets to positions, each in logarithmic time: a text
+/// may have all of its values in one long line.
+struct PositionIndex<'t> {
     text: &'t str,
+    /// The offsets of the line ends.
     ends: Vec<usize>,
+    /// The number of characters before each checkpoint.
+    characters: Vec<usize>,
 }
 
-impl<'t> LineIndex<'t> {
+impl<'t> PositionIndex<'t> {
     fn of(text: &'t str) -> Self {
-        Self { text, ends: memchr::memchr_iter(b'\n', text.as_bytes()).collect() }
+        let mut characters = vec![0];
+        let mut count = 0;
+        for piece in text.as_bytes().chunks(CHECKPOINT_BYTES) {
+            count += count_characters(piece);
+            characters.push(count);
+        }
+        Self { text, ends: memchr::memchr_iter(b'\n', text.as_bytes()).collect(), characters }
     }
 
-    fn line_at(&self, offset: usize) -> usize {
-        self.ends.partition_point(|end| *end < offset) + 1
+    fn position(&self, offset: usize) -> Position {
+        let line = self.ends.partition_point(|end| *end < offset);
+        let end_before = line.checked_sub(1).and_then(|before| self.ends.get(before));
+        let start = end_before.map_or(0, |end| end + 1);
+        let column = self.characters_before(offset).saturating_sub(self.characters_before(start));
+        Position { line: line + 1, column: column + 1 }
     }
 
-    /// Returns the line in which a part of the text begins.
-    fn line_of(&self, piece: &str) -> usize {
-        self.line_at((piece.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize))
+    fn characters_before(&self, offset: usize) -> usize {
+        let checkpoint = offset / CHECKPOINT_BYTES;
+        let rest = self.text.as_bytes().get(checkpoint * CHECKPOINT_BYTES..offset);
+        self.characters.get(checkpoint).copied().unwrap_or_default()
+            + rest.map_or(0, count_characters)
+    }
+
+    /// Returns the position where a part of the text begins.
+    fn position_of(&self, piece: &str) -> Position {
+        self.position(self.offset_of(piece))
+    }
+
+    fn offset_of(&self, piece: &str) -> usize {
+        (piece.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize)
+    }
+
+    /// Returns the position of an error in `piece`, a part of the text.
+    fn position_of_error(&self, piece: &str, error: &serde_json::Error) -> Position {
+        // Lines are counted from 1; columns in bytes, from 1 except at a line end.
+        let line_ends = memchr::memchr_iter(b'\n', piece.as_bytes());
+        let line_start = match error.line().checked_sub(2) {
+            Some(nth) => line_ends.map(|end| end + 1).nth(nth).unwrap_or_default(),
+            None => 0,
+        };
+        let offset = match error.is_eof() {
+            true => piece.len(),
+            false => line_start + error.column().saturating_sub(1),
+        };
+        self.position(self.offset_of(piece) + offset.min(piece.len()))
     }
 }
 
-fn toml_table(line_index: &LineIndex<'_>, table: &DeTable<'_>) -> NodeValue {
+/// Counts the bytes that begin a character of UTF-8.
+fn count_characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
+}
+
+/// Removes the byte order mark that some editors write before UTF-8.
+fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+fn toml_table(index: &PositionIndex<'_>, table: &DeTable<'_>) -> NodeValue {
     let members = table.iter();
-    NodeValue::Table(
-        members.map(|(name, it)| (name.to_string(), toml_node(line_index, it))).collect(),
-    )
+    NodeValue::Table(members.map(|(name, it)| (name.to_string(), toml_node(index, it))).collect())
 }
 
-fn toml_node(line_index: &LineIndex<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
+fn toml_node(index: &PositionIndex<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match node.get_ref() {
         DeValue::String(text) => NodeValue::Text(text.to_string()),
         DeValue::Integer(number) => {
@@ -199,58 +255,57 @@ fn toml_node(line_index: &LineIndex<'_>, node: &toml::Spanned<DeValue<'_>>) -> N
         // A date may be written without quotation marks.
         DeValue::Datetime(date) => NodeValue::Text(date.to_string()),
         DeValue::Array(items) => {
-            NodeValue::List(items.iter().map(|item| toml_node(line_index, item)).collect())
+            NodeValue::List(items.iter().map(|item| toml_node(index, item)).collect())
         }
-        DeValue::Table(table) => toml_table(line_index, table),
+        DeValue::Table(table) => toml_table(index, table),
     };
-    Node { line: line_index.line_at(node.span().start), value }
+    Node { at: index.position(node.span().start), value }
 }
 
-/// Parses `piece`, a well-formed part of the text, one level at a time, to find the line of each
+/// Parses `piece`, a well-formed part of the text, one level at a time, to find the place of each
 /// value.
-fn json_node(line_index: &LineIndex<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
-    let line = line_index.line_of(piece);
+fn json_node(index: &PositionIndex<'_>, piece: &str, depth: usize, faults: &Faults) -> Node {
+    let at = index.position_of(piece);
     let value = match piece.as_bytes().first() {
         Some(b'{' | b'[') if depth > MAX_DEPTH => {
             faults.report(
-                line,
+                at,
                 "the text",
                 format!("is nested too deeply: use at most {MAX_DEPTH} levels"),
             );
             NodeValue::Null
         }
         Some(b'{') => {
-            let Members(all) = json_piece(piece, line, faults);
+            let Members(all) = json_piece(index, piece, faults);
             let mut members: Vec<(String, Node)> = Vec::new();
             for (name, value) in all {
-                let node = json_node(line_index, value.get(), depth + 1, faults);
+                let node = json_node(index, value.get(), depth + 1, faults);
                 if members.iter().any(|(earlier, _)| *earlier == name) {
-                    faults.report(node.line, &*name, "is given twice: remove one");
+                    faults.report(node.at, &*name, "is given twice: remove one");
                 }
                 members.push((name, node));
             }
             NodeValue::Table(members)
         }
         Some(b'[') => {
-            let items: Vec<&RawValue> = json_piece(piece, line, faults);
-            let node = |item: &&RawValue| json_node(line_index, item.get(), depth + 1, faults);
+            let items: Vec<&RawValue> = json_piece(index, piece, faults);
+            let node = |item: &&RawValue| json_node(index, item.get(), depth + 1, faults);
             NodeValue::List(items.iter().map(node).collect())
         }
-        _ => Node::from_value(&json_piece(piece, line, faults)).value,
+        _ => Node::from_value(&json_piece(index, piece, faults)).value,
     };
-    Node { line, value }
+    Node { at, value }
 }
 
-/// Reads a well-formed part of the text, which begins in `line`. A well-formed part may still have
-/// no value: an unpaired surrogate (`"\ud800"`), or a number out of range.
-fn json_piece<'t, T>(piece: &'t str, line: usize, faults: &Faults) -> T
+/// Reads a well-formed part of the text. A well-formed part may still have no value: an unpaired
+/// surrogate (`"\ud800"`), or a number out of range.
+fn json_piece<'t, T>(index: &PositionIndex<'_>, piece: &'t str, faults: &Faults) -> T
 where
     T: serde::Deserialize<'t> + Default,
 {
     serde_json::from_str(piece).unwrap_or_else(|error: serde_json::Error| {
-        let line = line + error.line().saturating_sub(1);
         faults.report(
-            line,
+            index.position_of_error(piece, &error),
             "the text",
             "has a name or a value that cannot be read: an unpaired surrogate, or a number out of range",
         );
@@ -302,7 +357,7 @@ mod tests {
                     node.value,
                     NodeValue::Integer(_) | NodeValue::Text(_) | NodeValue::Bool(_)
                 ) {
-                    lines.push(node.line);
+                    lines.push(node.at.line);
                 }
             });
             lines.sort_unstable();

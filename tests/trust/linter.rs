@@ -253,10 +253,10 @@ fn name_with_unpaired_surrogate_is_refused() {
     let prod = r#""environment":{"eq":"prod"}"#;
     assert!(with_claims(prod).is_ok());
     let faults = fault_lines(with_claims(&format!("{prod},\n\n\"\\ud800\":{{\"eq\":\"x\"}}")));
-    assert!(faults[0].starts_with("line 4: the text has a name"), "{faults:?}");
+    assert!(faults[0].starts_with("line 4, column 8: the text has a name"), "{faults:?}");
     let whole = TrustPolicy::from_json("{\n\"\\ud800\":1,\"trust\":[{\"id\":\"k8s\"}]}");
     let faults = fault_lines(whole);
-    assert!(faults[0].starts_with("line 2: the text has a name"), "{faults:?}");
+    assert!(faults[0].starts_with("line 2, column 8: the text has a name"), "{faults:?}");
 }
 
 #[test]

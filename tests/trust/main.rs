@@ -12,6 +12,7 @@ mod fixture;
 mod linter;
 mod minting;
 mod platforms;
+mod positions;
 mod reloading;
 mod replay;
 mod stores;

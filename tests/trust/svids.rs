@@ -506,7 +506,7 @@ async fn bundle_file_is_read_again() {
         "cannot be used: No such file",
     ];
     for (fault, expected) in faults.iter().zip(expected) {
-        assert!(fault.starts_with("line 6: trust.mesh.bundle "), "{fault}");
+        assert!(fault.starts_with("line 6, column 10: trust.mesh.bundle "), "{fault}");
         assert!(fault.contains(&file.path_text()) && fault.contains(expected), "{fault}");
         assert!(!fault.contains("c2VjcmV0"), "{fault}");
     }
