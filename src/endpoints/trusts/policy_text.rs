@@ -52,7 +52,7 @@ pub(super) fn utf8(body: &[u8]) -> Result<String, Problem> {
 pub(super) fn faults(faults: &[PolicyFault]) -> Vec<Fault> {
     let fault = |fault: &PolicyFault| Fault {
         line: fault.line,
-        column: None,
+        column: fault.column,
         field: fault.field.clone(),
         problem: fault.problem.clone(),
     };
