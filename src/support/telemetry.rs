@@ -790,10 +790,25 @@ pub(crate) fn workload_minted(
     count!("scaikey_auth_workload_tokens_total", "outcome" => outcome);
 }
 
-/// Logs that a trust policy was loaded.
+/// Logs that a trust policy was loaded. `version` is its number in the store.
 #[cfg(feature = "trust")]
-pub(crate) fn trust_policy_loaded(trusts: usize) {
-    tracing::info!(target: TARGET, trusts, "trust policy loaded");
+pub(crate) fn trust_policy_loaded(trusts: usize, version: Option<u64>) {
+    tracing::info!(target: TARGET, trusts, version, "trust policy loaded");
+}
+
+/// Logs that this process has saved a version of the trust policy.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_policy_changed(version: u64, restores: Option<u64>, author: Option<&str>) {
+    let author_sha256 = author;
+    tracing::info!(target: TARGET, version, restores, author_sha256, "trust policy changed");
+}
+
+/// Logs and counts a failed check of the store of the trust policy; the loaded policy stays in force. Logs at the
+/// level `warn` if the failure is new.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_store_failed(error: &dyn Display, is_new: bool) {
+    if_new!(is_new, warn!(%error, "trust policy store failed; the loaded policy stays in force"));
+    count!("scaikey_auth_trust_store_failures_total");
 }
 
 /// Logs that a trust policy was rejected; the previous one stays in force.

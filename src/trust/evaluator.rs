@@ -8,11 +8,13 @@ use arc_swap::ArcSwap;
 
 use super::explain::Explanation;
 use super::fault::{PolicyError, Position};
+use super::following::Following;
 use super::outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 use super::overview::TrustOverview;
 use super::policy::{Mode, Trust, TrustPolicy};
 use super::rule::Grant;
+use super::store::{PolicyStore, PolicyVersion};
 use super::verification::{CompiledTrust, Verification};
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
@@ -27,9 +29,11 @@ use crate::validator::JwksValidator;
 /// An evaluator of foreign tokens against a [`TrustPolicy`] (feature `trust`). Clones share the
 /// policy.
 ///
-/// [`reload`](Self::reload) and [`replace`](Self::replace) change the whole policy while requests
-/// run. A change does not affect decisions that have begun. It keeps the fetched keys of unchanged
-/// trusts and the log of used tokens.
+/// With a [`store`](TrustEvaluatorBuilder::store), [`save`](Self::save) changes the policy of all
+/// processes, and each decision checks that the latest check of the store is not older than 5 s.
+/// Without one, [`reload`](Self::reload) and [`replace`](Self::replace) change the policy of this
+/// process. A change replaces the whole policy while requests run, and does not affect decisions
+/// that have begun. It keeps the fetched keys of unchanged trusts and the log of used tokens.
 ///
 /// ```no_run
 /// use scaikey_auth::identity::Scopes;
@@ -48,28 +52,34 @@ use crate::validator::JwksValidator;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct TrustEvaluator(Arc<Inner>);
+pub struct TrustEvaluator(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    loaded: ArcSwap<LoadedPolicy>,
+pub(super) struct Inner {
+    pub(super) loaded: ArcSwap<LoadedPolicy>,
+    /// The store of the policy, if it has one.
+    pub(super) following: Option<Following>,
     file: Option<PathBuf>,
     own_issuers: Vec<String>,
     replay_log: Arc<dyn ReplayLog>,
     /// Logs a failure of the replay log once, until it works again.
     replay_outage: Outage,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// Shares keys between trusts with the same URL, and keeps them across reloads.
     key_sets: Arc<KeySets>,
     /// Held while the policy changes, so that an older file cannot replace a newer one.
-    change_lock: Mutex<()>,
+    pub(super) change_lock: Mutex<()>,
 }
 
 /// A policy and the validators of its trusts.
 #[derive(Debug, Default)]
-struct LoadedPolicy {
-    policy: TrustPolicy,
-    trusts: Vec<Arc<CompiledTrust>>,
+pub(super) struct LoadedPolicy {
+    pub(super) policy: TrustPolicy,
+    pub(super) trusts: Vec<Arc<CompiledTrust>>,
+    /// The version in the store, unless the store is empty or there is none.
+    pub(super) version: Option<PolicyVersion>,
+    /// The store has not given a policy yet, so that no token can be judged.
+    pub(super) is_missing: bool,
 }
 
 impl TrustEvaluator {
@@ -103,8 +113,8 @@ impl TrustEvaluator {
         trust_id: Option<&str>,
         requested: &Scopes,
     ) -> Result<Granted, Denied> {
-        let loaded = self.0.loaded.load_full();
-        let verification = Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await;
+        let loaded = self.follow().await;
+        let verification = self.verify(&loaded, trust_id, token).await;
         let decision = self.decide(&verification, requested).await;
         log(&verification, decision.as_ref().err());
         decision.map_err(|reason| Denied { reason })
@@ -116,8 +126,24 @@ impl TrustEvaluator {
     ///
     /// Requested scopes and earlier use are not checked, and the token does not count as used.
     pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
-        let loaded = self.0.loaded.load_full();
-        Explanation::of(Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await)
+        let loaded = self.follow().await;
+        Explanation::of(self.verify(&loaded, trust_id, token).await)
+    }
+
+    async fn verify(
+        &self,
+        loaded: &LoadedPolicy,
+        trust_id: Option<&str>,
+        token: &str,
+    ) -> Verification {
+        if loaded.is_missing {
+            let component = "trust policy";
+            return Verification::denied(DenialReason::Unavailable {
+                component,
+                retry_after: None,
+            });
+        }
+        Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await
     }
 
     /// Reads the policy file again. Blocks the calling thread while it reads.
@@ -128,16 +154,22 @@ impl TrustEvaluator {
     pub fn reload(&self) -> Result<(), PolicyError> {
         self.change(|| match &self.0.file {
             Some(file) => read(file),
+            None if self.0.following.is_some() => Err(policy_error("is in a store: use `sync`")),
             None => Err(policy_error("was not read from a file: use `replace`")),
         })
     }
 
-    /// Replaces the whole policy.
+    /// Replaces the whole policy of this process.
     ///
     /// # Errors
-    /// If the policy lists an issuer of this service. The current policy stays in force.
+    /// If the policy lists an issuer of this service, or is in a
+    /// [`store`](TrustEvaluatorBuilder::store), whose policy would return at the next check: use
+    /// [`save`](Self::save) instead. The current policy stays in force.
     pub fn replace(&self, policy: TrustPolicy) -> Result<(), PolicyError> {
-        self.change(|| Ok(policy))
+        self.change(|| match self.0.following.is_some() {
+            true => Err(policy_error("is in a store: use `save`")),
+            false => Ok(policy),
+        })
     }
 
     /// Returns the current policy.
@@ -180,7 +212,7 @@ impl TrustEvaluator {
         let _guard = self.0.change_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = policy().and_then(|policy| self.0.compile(policy, &self.0.loaded.load()));
         let loaded = loaded.inspect_err(|error| telemetry::trust_policy_rejected(error))?;
-        telemetry::trust_policy_loaded(loaded.trusts.len());
+        telemetry::trust_policy_loaded(loaded.trusts.len(), None);
         self.0.loaded.store(Arc::new(loaded));
         Ok(())
     }
@@ -260,7 +292,7 @@ fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> 
 
 impl Inner {
     /// Checks a policy with its files, and creates its validators. Unchanged trusts keep theirs.
-    fn compile(
+    pub(super) fn compile(
         &self,
         policy: TrustPolicy,
         before: &LoadedPolicy,
@@ -285,7 +317,7 @@ impl Inner {
             };
             trusts.push(Arc::new(CompiledTrust { trust: trust.clone(), validator }));
         }
-        Ok(LoadedPolicy { policy, trusts })
+        Ok(LoadedPolicy { policy, trusts, ..LoadedPolicy::default() })
     }
 }
 
@@ -324,6 +356,8 @@ fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
 pub struct TrustEvaluatorBuilder {
     policy: Option<TrustPolicy>,
     file: Option<PathBuf>,
+    store: Option<Arc<dyn PolicyStore>>,
+    check_store_every: Option<Duration>,
     own_issuers: Vec<String>,
     replay_log: Option<Arc<dyn ReplayLog>>,
     clock: Option<Arc<dyn Clock>>,
@@ -340,6 +374,25 @@ impl TrustEvaluatorBuilder {
     /// if its name ends in `.json`, otherwise as TOML.
     pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
+        self
+    }
+
+    /// Sets the store of the policy, which all processes of a service share. `build` does not call it: the first
+    /// decision loads the policy. Until the store has answered, tokens are denied with
+    /// [`DenialReason::Unavailable`]; an empty store is a policy without trusts.
+    ///
+    /// Each decision uses a policy that was in force at most [5 s](Self::check_store_every) before, while the store
+    /// works. While it does not, or has a version with faults, the loaded policy stays in force.
+    pub fn store(mut self, store: impl PolicyStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets the time between two checks for a new version in the [`store`](Self::store). Default: 5 s. A decision
+    /// makes the check if it is due, and waits for it for up to 1 s; all decisions at the same time share one check.
+    /// With zero, each decision makes one.
+    pub fn check_store_every(mut self, period: Duration) -> Self {
+        self.check_store_every = Some(period);
         self
     }
 
@@ -373,17 +426,21 @@ impl TrustEvaluatorBuilder {
     /// Reads and checks the policy.
     ///
     /// # Errors
-    /// All faults of the policy; a file that cannot be read; or if both [`policy`](Self::policy)
-    /// and [`file`](Self::file) were called.
+    /// All faults of the policy; a file that cannot be read; or if more than one of
+    /// [`policy`](Self::policy), [`file`](Self::file) and [`store`](Self::store) was called.
     pub fn build(self) -> Result<TrustEvaluator, PolicyError> {
-        let Self { policy, file, own_issuers, replay_log, clock } = self;
+        let Self { policy, file, store, check_store_every, own_issuers, replay_log, clock } = self;
+        if [policy.is_some(), file.is_some(), store.is_some()].iter().filter(|is| **is).count() > 1
+        {
+            return Err(policy_error(
+                "has more than one source of `policy`, `file` and `store`: give one",
+            ));
+        }
         let policy = match (policy, &file) {
-            (Some(_), Some(_)) => {
-                return Err(policy_error("is given twice, as a value and as a file: give one"));
-            }
             (None, Some(file)) => read(file)?,
-            (policy, None) => policy.unwrap_or_default(),
+            (policy, _) => policy.unwrap_or_default(),
         };
+        let following = store.map(|store| Following::new(store, check_store_every));
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let in_memory = || Arc::new(MemoryReplayLog::with_clock(100_000, clock.clone())) as _;
         let inner = Inner {
@@ -392,11 +449,13 @@ impl TrustEvaluatorBuilder {
             replay_outage: Outage::default(),
             key_sets: Arc::new(KeySets::new(clock.clone())),
             change_lock: Mutex::default(),
+            following,
             file,
             own_issuers,
             clock,
         };
-        let loaded = inner.compile(policy, &LoadedPolicy::default())?;
+        let mut loaded = inner.compile(policy, &LoadedPolicy::default())?;
+        loaded.is_missing = inner.following.is_some();
         inner.loaded.store(Arc::new(loaded));
         Ok(TrustEvaluator(Arc::new(inner)))
     }

@@ -163,6 +163,7 @@
 mod evaluator;
 mod explain;
 mod fault;
+mod following;
 mod lint;
 mod outcome;
 mod overlap;
@@ -181,6 +182,7 @@ mod verification;
 pub use evaluator::{TrustEvaluator, TrustEvaluatorBuilder};
 pub use explain::Explanation;
 pub use fault::{PolicyError, PolicyFault};
+pub use following::{CurrentPolicy, SaveError, SyncError};
 pub use outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 pub(crate) use overview::TrustOverview;

@@ -140,10 +140,10 @@ pub enum DenialReason {
     /// The trust is in audit mode. In enforce mode the token would have been granted.
     #[error("the trust is in audit mode; in enforce mode the token would have been granted")]
     AuditMode,
-    /// The keys or the replay log are unavailable. The token may be valid.
+    /// The keys, the replay log or the store of the policy are unavailable. The token may be valid.
     #[error("{component} unavailable")]
     Unavailable {
-        /// The unavailable component: `"keys"` or `"replay log"`.
+        /// The unavailable component: `"keys"`, `"replay log"` or `"trust policy"`.
         component: &'static str,
         /// The time to wait before a retry. With `None`, [`Denied::retry_after`] returns 1 s.
         retry_after: Option<Duration>,

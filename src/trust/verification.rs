@@ -35,6 +35,18 @@ pub(super) struct Verification {
 }
 
 impl Verification {
+    /// Returns the verification of a token that was not looked at.
+    pub(super) fn denied(reason: DenialReason) -> Self {
+        Self {
+            document: None,
+            compiled: None,
+            workload: None,
+            rules: Vec::new(),
+            grant: None,
+            identity: Err(reason),
+        }
+    }
+
     /// Runs all checks that have no side effects. Earlier use (`jti`) and the requested scopes are
     /// not checked.
     pub(super) async fn run(
@@ -43,14 +55,7 @@ impl Verification {
         token: &str,
         clock: &dyn Clock,
     ) -> Self {
-        let mut verification = Self {
-            document: None,
-            compiled: None,
-            workload: None,
-            rules: Vec::new(),
-            grant: None,
-            identity: Err(DenialReason::NoMatchingTrust),
-        };
+        let mut verification = Self::denied(DenialReason::NoMatchingTrust);
         verification.identity = verification.verify(trusts, trust_id, token, clock).await;
         verification
     }

@@ -9,6 +9,7 @@ mod clusters;
 mod decisions;
 mod explanations;
 mod fixture;
+mod following;
 mod linter;
 mod minting;
 mod platforms;

@@ -1,0 +1,443 @@
+//! [`Following`]: an evaluator follows the store of its policy, and saves new versions in it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::evaluator::{Inner, LoadedPolicy, TrustEvaluator};
+use super::fault::PolicyError;
+use super::policy::TrustPolicy;
+use super::store::{Appended, NewPolicyVersion, PolicyStore, PolicyVersion, PolicyVersionId};
+use crate::clock::with_timeout;
+use crate::error::BoxError;
+use crate::support::crypto;
+use crate::support::single_flight::SingleFlight;
+use crate::support::telemetry::{self, Causes, Outage};
+
+/// The default time between two checks of the store.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// The longest time that a decision waits for a check, in real time.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// The limit of one check, in real time. Longer than a decision waits, so that a slow store is followed too.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+
+/// The number of attempts to read the latest version while others write.
+const ATTEMPTS: usize = 3;
+
+/// The store of a policy, and the outcome of the last check for a new version.
+pub(super) struct Following {
+    pub(super) store: Arc<dyn PolicyStore>,
+    every: Duration,
+    /// The monotonic time of the next check, in nanoseconds.
+    due: AtomicU64,
+    /// Shares a check between all decisions that wait for it.
+    checks: SingleFlight<(), ()>,
+    /// The last check failed or takes long, so that decisions do not wait for the next one.
+    is_away: AtomicBool,
+    outage: Outage,
+    /// The latest version, if it cannot be used, and its faults as they were logged.
+    rejected: Mutex<Option<(PolicyVersionId, String)>>,
+}
+
+impl fmt::Debug for Following {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (store, every) = (&self.store, &self.every);
+        f.debug_struct("Following").field("store", store).field("every", every).finish()
+    }
+}
+
+impl Following {
+    pub(super) fn new(store: Arc<dyn PolicyStore>, every: Option<Duration>) -> Self {
+        Self {
+            store,
+            every: every.unwrap_or(CHECK_EVERY),
+            due: AtomicU64::new(0),
+            checks: SingleFlight::default(),
+            is_away: AtomicBool::new(false),
+            outage: Outage::default(),
+            rejected: Mutex::default(),
+        }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        nanoseconds(now) >= self.due.load(Ordering::Acquire)
+    }
+
+    /// Records the outcome of a check. Faults of a version are no failure of the store.
+    fn record(&self, failure: Option<&BoxError>, now: Duration) {
+        match failure {
+            Some(error) => {
+                self.is_away.store(true, Ordering::Release);
+                let error = Causes(&**error);
+                telemetry::trust_store_failed(&error, self.outage.record_failure(&error, now));
+            }
+            None => {
+                self.is_away.store(false, Ordering::Release);
+                if self.outage.record_success(|| now) {
+                    telemetry::store_recovered("trust policy store");
+                }
+            }
+        }
+        self.due.store(nanoseconds(now.saturating_add(self.every)), Ordering::Release);
+    }
+
+    /// Remembers that the latest version cannot be used. Logs it once for each version and its faults.
+    fn reject(&self, id: &PolicyVersionId, error: &PolicyError) {
+        let rejected = Some((id.clone(), error.to_string()));
+        let mut before = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before != rejected {
+            telemetry::trust_policy_rejected(error);
+            *before = rejected;
+        }
+    }
+
+    fn rejected(&self) -> Option<PolicyVersionId> {
+        let rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        rejected.as_ref().map(|(id, _)| id.clone())
+    }
+
+    fn accept(&self) {
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// A failure to load the latest version from the store of a policy (feature `trust`). The loaded policy stays in
+/// force.
+///
+/// ```
+/// use scaikey_auth::trust::{SyncError, TrustEvaluator};
+///
+/// async fn after_a_notification(trusts: &TrustEvaluator) {
+///     match trusts.sync().await {
+///         Ok(()) => {}
+///         Err(SyncError::Store(error)) => eprintln!("try again later: {error}"),
+///         Err(error) => eprintln!("correct the policy: {error}"),
+///     }
+/// }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The latest version has faults. It was written by hand or by a newer release of this crate.
+    #[error(transparent)]
+    Faults(#[from] PolicyError),
+    /// The store failed.
+    #[error("the store of the trust policy failed")]
+    Store(#[source] BoxError),
+}
+
+/// A failure to save a version of a policy (feature `trust`).
+///
+/// ```
+/// use scaikey_auth::trust::SaveError;
+///
+/// fn advice(error: &SaveError) -> &'static str {
+///     match error {
+///         SaveError::Faults(_) => "correct the text",
+///         SaveError::Conflict(_) => "another administrator was faster: look at the changes first",
+///         SaveError::ReadOnly => "change the policy where it comes from",
+///         _ => "try again later",
+///     }
+/// }
+/// # assert_eq!(advice(&SaveError::ReadOnly), "change the policy where it comes from");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The policy has faults. Nothing was stored.
+    #[error(transparent)]
+    Faults(#[from] PolicyError),
+    /// Another version is in force than was expected: its id, or `None` if the store is empty. Nothing was stored.
+    #[error("another version of the trust policy is in force than was expected")]
+    Conflict(Option<PolicyVersionId>),
+    /// The evaluator has no store.
+    #[error("the trust policy is in no store, so that it cannot be saved")]
+    ReadOnly,
+    /// The store failed. The version may have been stored or not; if it was, all processes load it.
+    #[error("the store of the trust policy failed")]
+    Store(#[source] BoxError),
+}
+
+/// The policy that an evaluator has loaded, at one moment (feature `trust`).
+///
+/// ```
+/// use scaikey_auth::trust::TrustEvaluator;
+///
+/// let trusts = TrustEvaluator::builder().build()?;
+/// let current = trusts.current();
+/// assert_eq!(current.policy().trust_ids().count(), 0);
+/// assert!(current.version().is_none() && !current.is_store_away());
+/// # Ok::<_, scaikey_auth::trust::PolicyError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct CurrentPolicy {
+    loaded: Arc<LoadedPolicy>,
+    is_store_away: bool,
+    rejected: Option<PolicyVersionId>,
+}
+
+impl CurrentPolicy {
+    /// Returns the policy. It has no trusts while it [is missing](Self::is_missing).
+    pub fn policy(&self) -> &TrustPolicy {
+        &self.loaded.policy
+    }
+
+    /// Returns the version in the store with its text, or `None` if the policy is in no store, or the store is
+    /// empty.
+    pub fn version(&self) -> Option<&PolicyVersion> {
+        self.loaded.version.as_ref()
+    }
+
+    /// Returns whether the store has not given a policy yet, so that every token is denied.
+    pub fn is_missing(&self) -> bool {
+        self.loaded.is_missing
+    }
+
+    /// Returns whether the last check of the store failed. The loaded policy is still in force.
+    pub fn is_store_away(&self) -> bool {
+        self.is_store_away
+    }
+
+    /// Returns the id of the latest version in the store, if it has faults, so that an earlier one is in force.
+    pub fn rejected(&self) -> Option<&PolicyVersionId> {
+        self.rejected.as_ref()
+    }
+}
+
+impl TrustEvaluator {
+    /// Returns the loaded policy with its version, and the state of the store, as of the last check. It makes no
+    /// check: call [`sync`](Self::sync) before.
+    pub fn current(&self) -> CurrentPolicy {
+        let following = self.0.following.as_ref();
+        CurrentPolicy {
+            loaded: self.0.loaded.load_full(),
+            is_store_away: following
+                .is_some_and(|following| following.is_away.load(Ordering::Acquire)),
+            rejected: following.and_then(Following::rejected),
+        }
+    }
+
+    /// Returns the id of the loaded version, or `None` if the policy is in no store, or the store is empty.
+    pub fn version(&self) -> Option<PolicyVersionId> {
+        self.0.loaded.load().version.as_ref().map(|version| version.change.id.clone())
+    }
+
+    /// Returns the store of the policy, for its history. Save by [`save`](Self::save), which checks the policy.
+    pub fn policy_store(&self) -> Option<&Arc<dyn PolicyStore>> {
+        self.0.following.as_ref().map(|following| &following.store)
+    }
+
+    /// Loads the latest version from the store, if it is not loaded yet. Decisions do this by themselves every
+    /// [5 s](super::TrustEvaluatorBuilder::check_store_every). Without a store, it does nothing.
+    ///
+    /// # Errors
+    /// The store failed or did not answer within 10 s, or the version has faults. The loaded policy stays in force.
+    pub async fn sync(&self) -> Result<(), SyncError> {
+        self.0.check().await
+    }
+
+    /// Saves a version in the store and loads it. Other processes load it within
+    /// [5 s](super::TrustEvaluatorBuilder::check_store_every).
+    ///
+    /// It saves only if the version in force is still `expected` (`None`: the store is empty), so that no change of
+    /// another writer is lost. The policy passes all checks before, including the files that it names. It does *not*
+    /// check who the author is.
+    ///
+    /// The version is saved even if the returned future is dropped.
+    ///
+    /// # Errors
+    /// [`SaveError`]. The current policy stays in force.
+    pub async fn save(
+        &self,
+        version: NewPolicyVersion,
+        expected: Option<&PolicyVersionId>,
+    ) -> Result<PolicyVersionId, SaveError> {
+        let (inner, expected) = (self.0.clone(), expected.cloned());
+        let save = async move { inner.save(version, expected).await };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => match runtime.spawn(save).await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(SaveError::Store(error.into())),
+            },
+            Err(_) => save.await,
+        }
+    }
+
+    /// Returns the policy for a decision, after a check of the store if one is due.
+    pub(super) async fn follow(&self) -> Arc<LoadedPolicy> {
+        let inner = &self.0;
+        let Some(following) = &inner.following else { return inner.loaded.load_full() };
+        if following.is_due(inner.clock.elapsed()) {
+            let permit = || following.is_due(inner.clock.elapsed()).then_some(()).ok_or(());
+            let check = following.checks.run_if((), permit, || inner.clone().check_for_decisions());
+            let may_wait =
+                !following.is_away.load(Ordering::Acquire) || inner.loaded.load().is_missing;
+            if let (Ok(check), true) = (check, may_wait) {
+                let _ = with_timeout(MAX_WAIT, check.wait()).await;
+            }
+        }
+        inner.loaded.load_full()
+    }
+}
+
+impl Inner {
+    /// Makes a check that decisions wait for. If it takes longer than they wait, later ones do not wait.
+    async fn check_for_decisions(self: Arc<Self>) {
+        let mut check = std::pin::pin!(self.check());
+        if with_timeout(MAX_WAIT, &mut check).await.is_none() {
+            if let Some(following) = &self.following {
+                let error = "did not answer within 1 s".into();
+                following.record(Some(&error), self.clock.elapsed());
+            }
+            let _ = check.await;
+        }
+    }
+
+    /// Loads the latest version, if it is not loaded yet, and records how the store works.
+    async fn check(self: &Arc<Self>) -> Result<(), SyncError> {
+        let Some(following) = &self.following else { return Ok(()) };
+        let outcome = with_timeout(CHECK_LIMIT, self.load_latest(following)).await;
+        let outcome =
+            outcome.unwrap_or_else(|| Err(SyncError::Store("did not answer within 10 s".into())));
+        let failure = match &outcome {
+            Err(SyncError::Store(error)) => Some(error),
+            Err(SyncError::Faults(_)) | Ok(()) => None,
+        };
+        following.record(failure, self.clock.elapsed());
+        outcome
+    }
+
+    async fn load_latest(self: &Arc<Self>, following: &Following) -> Result<(), SyncError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.loaded.load_full();
+            let latest = following.store.latest().await.map_err(SyncError::Store)?;
+            let loaded = before.version.as_ref().map(|version| &version.change.id);
+            if !before.is_missing && latest.as_ref() == loaded {
+                following.accept();
+                return Ok(());
+            }
+            let version = match (latest, loaded) {
+                (None, Some(loaded)) => {
+                    let error = format!("is empty, although it had version {loaded}");
+                    return Err(SyncError::Store(error.into()));
+                }
+                (None, None) => None,
+                (Some(latest), _) => {
+                    let read = following.store.read(latest.number()).await;
+                    let read = read.map_err(SyncError::Store)?;
+                    // Otherwise a writer was faster.
+                    let Some(version) = read.filter(|read| read.change.id == latest) else {
+                        continue;
+                    };
+                    Some(version)
+                }
+            };
+            if self.load_version(following, version, &before).await? {
+                return Ok(());
+            }
+        }
+        Err(SyncError::Store("changed each time that it was read".into()))
+    }
+
+    /// Loads a version (`None`: of an empty store). Returns `false` if another one was loaded in the meantime.
+    async fn load_version(
+        self: &Arc<Self>,
+        following: &Following,
+        version: Option<PolicyVersion>,
+        before: &Arc<LoadedPolicy>,
+    ) -> Result<bool, SyncError> {
+        let id = version.as_ref().map(|version| version.change.id.clone());
+        let (inner, old) = (self.clone(), before.clone());
+        let compiled = off_thread(move || inner.compile_version(version, &old)).await;
+        let compiled = compiled.map_err(SyncError::Store)?;
+        let loaded = compiled.inspect_err(|error| {
+            if let Some(id) = &id {
+                following.reject(id, error);
+            }
+        })?;
+        let trusts = loaded.trusts.len();
+        let is_unchanged = |current: &Arc<LoadedPolicy>| Arc::ptr_eq(current, before);
+        let is_loaded = self.load_if(is_unchanged, loaded);
+        if is_loaded {
+            following.accept();
+            telemetry::trust_policy_loaded(trusts, id.map(|id| id.number()));
+        }
+        Ok(is_loaded)
+    }
+
+    fn compile_version(
+        &self,
+        version: Option<PolicyVersion>,
+        before: &LoadedPolicy,
+    ) -> Result<LoadedPolicy, PolicyError> {
+        let text = version.as_ref().map_or("", |version| &version.text);
+        let mut loaded = self.compile(TrustPolicy::from_toml(text)?, before)?;
+        loaded.version = version;
+        Ok(loaded)
+    }
+
+    /// Puts a policy into force, if `may_replace` permits it. Returns whether it did.
+    fn load_if(
+        &self,
+        may_replace: impl FnOnce(&Arc<LoadedPolicy>) -> bool,
+        loaded: LoadedPolicy,
+    ) -> bool {
+        let _guard = self.change_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_replace = may_replace(&self.loaded.load_full());
+        if may_replace {
+            self.loaded.store(Arc::new(loaded));
+        }
+        may_replace
+    }
+
+    async fn save(
+        self: Arc<Self>,
+        version: NewPolicyVersion,
+        expected: Option<PolicyVersionId>,
+    ) -> Result<PolicyVersionId, SaveError> {
+        let Some(following) = &self.following else { return Err(SaveError::ReadOnly) };
+        // The number is not known yet.
+        let (inner, checked) = (self.clone(), PolicyVersion::new(0, version.clone()));
+        let compiled =
+            off_thread(move || inner.compile_version(Some(checked), &inner.loaded.load())).await;
+        let mut loaded = compiled.map_err(SaveError::Store)??;
+        let appended = following.store.append(version.clone(), expected.as_ref()).await;
+        let id = match appended.map_err(SaveError::Store)? {
+            Appended::Done(id) => id,
+            Appended::Conflict(current) => return Err(SaveError::Conflict(current)),
+        };
+        let author = version.author.as_ref().map(|author| crypto::sha256_hex(&author.subject));
+        telemetry::trust_policy_changed(id.number(), version.restores, author.as_deref());
+        let trusts = loaded.trusts.len();
+        loaded.version = Some(PolicyVersion::new(id.number(), version));
+        // A check may have loaded this version or a later one.
+        let is_older = |current: &Arc<LoadedPolicy>| {
+            let version = current.version.as_ref();
+            version.is_none_or(|version| version.change.id.number() < id.number())
+        };
+        if self.load_if(is_older, loaded) {
+            following.accept();
+            telemetry::trust_policy_loaded(trusts, Some(id.number()));
+        } else {
+            following.due.store(0, Ordering::Release);
+        }
+        Ok(id)
+    }
+}
+
+/// Runs work that computes or reads files for longer than a task should. Outside a tokio runtime, runs it here.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BoxError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(Into::into),
+        Err(_) => Ok(work()),
+    }
+}
