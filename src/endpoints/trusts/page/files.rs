@@ -8,5 +8,21 @@ const STYLE: &str = "text/css; charset=utf-8";
 pub(super) const PAGE: (&str, &str, &str) = ("", HTML, include_str!("page.html"));
 
 /// The files that the page loads, at `trusts/ui/<name>`.
-pub(super) const FILES: &[(&str, &str, &str)] =
-    &[("app.js", SCRIPT, include_str!("app.js")), ("style.css", STYLE, include_str!("style.css"))];
+pub(super) const FILES: &[(&str, &str, &str)] = &[
+    ("style.css", STYLE, include_str!("style.css")),
+    ("api.js", SCRIPT, include_str!("api.js")),
+    ("app.js", SCRIPT, include_str!("app.js")),
+    ("changes.js", SCRIPT, include_str!("changes.js")),
+    ("decisions.js", SCRIPT, include_str!("decisions.js")),
+    ("diff.js", SCRIPT, include_str!("diff.js")),
+    ("dom.js", SCRIPT, include_str!("dom.js")),
+    ("editor.js", SCRIPT, include_str!("editor.js")),
+    ("explain.js", SCRIPT, include_str!("explain.js")),
+    ("guide.js", SCRIPT, include_str!("guide.js")),
+    ("history.js", SCRIPT, include_str!("history.js")),
+    ("overview.js", SCRIPT, include_str!("overview.js")),
+    ("platforms.js", SCRIPT, include_str!("platforms.js")),
+    ("policy.js", SCRIPT, include_str!("policy.js")),
+    ("state.js", SCRIPT, include_str!("state.js")),
+    ("toml.js", SCRIPT, include_str!("toml.js")),
+];

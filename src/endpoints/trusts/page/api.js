@@ -1,0 +1,67 @@
+// Requests to the API. All addresses are relative to the page, so it works below any prefix.
+
+/// A pasted token, kept only in this variable: neither in storage nor in the page.
+let token = null;
+export const useToken = text => { token = text };
+export const hasToken = () => token !== null;
+
+export class ApiError extends Error {
+  constructor(message, more) {
+    super(message);
+    Object.assign(this, { status: 0, code: "", faults: [], etag: null, retryAfter: null }, more);
+  }
+}
+
+/// Sends a request and returns `{ body, etag }`, or throws an `ApiError`.
+export async function call(path, { method = "GET", json, toml, ifMatch, signal } = {}) {
+  const headers = { Accept: "application/json" };
+  if (token !== null) headers.Authorization = `Bearer ${token}`;
+  if (json !== undefined) headers["Content-Type"] = "application/json";
+  if (toml !== undefined) headers["Content-Type"] = "application/toml";
+  if (ifMatch) headers["If-Match"] = ifMatch;
+  if (ifMatch === null) headers["If-None-Match"] = "*";
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method, headers, signal, cache: "no-store", credentials: "same-origin", redirect: "error",
+      body: json === undefined ? toml : JSON.stringify(json),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The service does not answer. Check your connection and try again.");
+  }
+  const text = await answer.text();
+  const etag = answer.headers.get("ETag");
+  const body = parsed(text);
+  if (answer.ok && body) return { body: body.data ?? body, etag };
+  throw failure(answer, body ?? {}, etag);
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+const MESSAGES = {
+  401: "You are signed out. Sign in, or paste a token.",
+  403: "Your account may not do this.",
+  404: "The service does not have this.",
+  413: "The text is too large: a policy has at most 1 MiB.",
+  429: "Too many requests. Wait a moment and try again.",
+  503: "The service cannot do this now. Nothing was changed. Try again later.",
+};
+
+function failure(answer, body, etag) {
+  const { status } = answer;
+  const words = [body.detail, body.problem, body.error_description, body.message].find(text => typeof text === "string");
+  const names = [body.code, body.error, body.type].filter(name => typeof name === "string").join(" ");
+  return new ApiError(words ?? MESSAGES[status] ?? `The service answers with status ${status}.`, {
+    status, etag,
+    code: names,
+    faults: Array.isArray(body.faults) ? body.faults : [],
+    retryAfter: Number(answer.headers.get("Retry-After")) || null,
+  });
+}

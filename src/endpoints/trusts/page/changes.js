@@ -1,0 +1,52 @@
+// Shows differences between texts, and decisions that a new policy would change.
+
+import { applyHunk, diff, hunks } from "./diff.js";
+import { count, exact, h, hidden, notice } from "./dom.js";
+
+/// More rows than this are not shown.
+const MAX_ROWS = 2000;
+
+/// Shows the differences. With `take`, each group has a button, which gets a function from text to text or null.
+export function differences(before, after, take) {
+  const rows = diff(before, after);
+  const groups = hunks(rows);
+  if (groups.length === 0) return h("p", { className: "soft" }, "The texts are the same.");
+  const [added, removed] = ["new", "old"].map(kind => rows.filter(row => row.kind === kind).length);
+  let left = MAX_ROWS;
+  const shown = groups.map((group, nth) => {
+    const part = group.slice(0, Math.max(0, left));
+    left -= group.length;
+    return part.length > 0 && h("div", { className: "hunk" },
+      h("div", { className: "hunk-head" }, h("span", {}, `Line ${part[0].new ?? part[0].old}`),
+        take && h("button", { type: "button", className: "small take", onclick: event => take(text => applyHunk(text, group), event.currentTarget) }, "Take over", hidden(` difference ${nth + 1}`))),
+      h("div", { className: "rows" }, part.map(diffRow)));
+  });
+  return h("div", { className: "diff" },
+    h("p", { className: "soft" }, `${count(added, "line")} added, ${count(removed, "line")} removed`),
+    h("div", { className: "hunks", tabIndex: 0, role: "group", "aria-label": "Differences" }, shown),
+    left < 0 && h("p", { className: "soft" }, "The other differences are too many to show."));
+}
+
+function diffRow({ kind, text, old, new: now }) {
+  const [sign, words] = { new: ["+", "added: "], old: ["−", "removed: "], same: [" ", ""] }[kind];
+  return h("div", { className: `row ${kind}` },
+    h("span", { className: "at", "aria-hidden": "true" }, String(now ?? old)),
+    h("span", { className: "sign", "aria-hidden": "true" }, sign), words && hidden(words), h("code", {}, text || " "));
+}
+
+/// Shows which decisions of late a policy would change.
+export function dryRun({ considered, unknown, changes }) {
+  const summary = considered === 0
+    ? "There is no decision yet to compare with."
+    : changes.length === 0
+      ? `None of the last ${count(considered, "decision")} would change.`
+      : `Of the last ${count(considered, "decision")}, ${changes.length.toLocaleString("en")} would change:`;
+  const rest = unknown > 0 && h("p", { className: "soft" }, `For ${count(unknown, "decision")} this is unknown, because the new policy needs other keys or claims.`);
+  if (changes.length === 0) return h("div", {}, h("p", {}, summary), rest);
+  return notice("warn", h("p", {}, summary), h("ul", { className: "plain" }, changes.slice(0, 50).map(change =>
+    h("li", {}, h("span", { className: "soft" }, exact(change.at), " "), h("strong", {}, change.trust ?? "no trust"), change.rule ? ` / ${change.rule}: ` : ": ",
+      h("code", {}, outcome(change.before)), " → ", h("code", {}, outcome(change.after))))),
+  changes.length > 50 && h("p", {}, `And ${count(changes.length - 50, "more")}.`), rest);
+}
+
+const outcome = value => typeof value === "string" ? value : value?.outcome ?? JSON.stringify(value);

@@ -1,0 +1,135 @@
+// The decisions of late, live.
+
+import { call } from "./api.js";
+import { badge, exact, fill, h, hidden, notice, options } from "./dom.js";
+import { onLoad, state, trustIds, load } from "./state.js";
+
+/// The time between two requests, in milliseconds.
+const INTERVAL = 3000;
+const LIMIT = 100;
+
+/// The outcomes of a decision, in words.
+export const OUTCOMES = {
+  granted: "Granted", trust_unknown: "The named trust is unknown", trust_none: "No trust for the token", trust_ambiguous: "Several trusts match",
+  trust_ended: "The trust has ended", token_lifetime: "Lives too long", token_age: "Too old", grant_none: "No rule matches", grant_ambiguous: "Several rules match",
+  identity: "Identity cannot be made", scope: "Scope not permitted", jti_missing: "No jti", replayed: "Used before", audit_mode: "Audit mode: would be granted",
+  unavailable: "Keys unavailable", token_malformed: "No token", token_expired: "Expired", token_signature: "Wrong signature",
+};
+
+export function createDecisions({ guard, go }) {
+  const trust = h("select", { id: "filter-trust", onchange: apply });
+  const outcome = h("select", { id: "filter-outcome", onchange: apply });
+  const pause = h("button", { type: "button", id: "pause", "aria-pressed": "false", onclick: toggle }, "Pause");
+  const state_ = h("p", { className: "soft", id: "live" });
+  const news = h("p", { className: "visually-hidden", role: "status" });
+  const problem = h("div", {});
+  const body = h("tbody", { role: "rowgroup" });
+  const table = h("table", { className: "cards", role: "table", "aria-labelledby": "decisions-title" },
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ["Time", "Outcome", "Trust and rule", "Tenant", "Subject", "Scopes"].map(name => h("th", { scope: "col", role: "columnheader" }, name)))), body);
+  const empty = h("p", { className: "empty" });
+  const root = h("section", { className: "view", "aria-labelledby": "decisions-title" },
+    h("div", { className: "head" }, h("div", {}, h("h2", { id: "decisions-title", tabIndex: -1 }, "Decisions"), state_),
+      h("div", { className: "actions" }, h("div", { className: "inline-field" }, h("label", { for: trust.id }, "Trust"), trust),
+        h("div", { className: "inline-field" }, h("label", { for: outcome.id }, "Outcome"), outcome), pause)),
+    news, problem, empty, table);
+  const seenOutcomes = new Set(Object.keys(OUTCOMES));
+  let [isShown, isPaused, timer, shown, filter] = [false, false, null, new Set(), ""];
+
+  function apply() {
+    const query = new URLSearchParams([["trust", trust.value], ["outcome", outcome.value]].filter(([, value]) => value));
+    go("decisions", query);
+  }
+
+  function toggle() {
+    isPaused = !isPaused;
+    pause.textContent = isPaused ? "Continue" : "Pause";
+    pause.setAttribute("aria-pressed", String(isPaused));
+    poll();
+  }
+
+  async function poll() {
+    clearTimeout(timer);
+    if (!isShown || isPaused || document.hidden) return drawState();
+    try {
+      const query = new URLSearchParams({ limit: LIMIT });
+      if (trust.value) query.set("trust", trust.value);
+      if (outcome.value) query.set("outcome", outcome.value);
+      const asked = query.toString();
+      const { body: answer } = await call(`decisions?${asked}`);
+      fill(problem);
+      draw(answer.decisions, asked);
+    } catch (error) {
+      if (error.status === 401) return guard(() => Promise.reject(error));
+      fill(problem, notice("warn", error.message));
+    }
+    drawState();
+    if (isShown && !isPaused) timer = setTimeout(poll, INTERVAL);
+  }
+
+  function drawState() {
+    fill(state_, h("span", { className: `dot ${isPaused ? "" : "live"}`, "aria-hidden": "true" }), isPaused ? "Paused" : "Live, from this process. Subjects are shown as SHA-256, as in the log.");
+  }
+
+  function draw(decisions, asked) {
+    const isOther = asked !== filter;
+    const name = decision => `${decision.number} ${decision.at}`;
+    const fresh = decisions.filter(decision => !shown.has(name(decision)));
+    const isSame = !isOther && fresh.length === 0 && decisions.length === shown.size;
+    if (isSame) return;
+    fill(body, decisions.map(decision => row(decision, !isOther && shown.size > 0 && !shown.has(name(decision)))));
+    if (!isOther && fresh.length) news.textContent = `${fresh.length} new`;
+    filter = asked;
+    shown = new Set(decisions.map(name));
+    table.hidden = decisions.length === 0;
+    empty.hidden = decisions.length > 0;
+    empty.textContent = trust.value || outcome.value ? "No decision matches the filter." : "No decision yet. As soon as a workload sends a token, it appears here.";
+    for (const decision of decisions) seenOutcomes.add(decision.outcome);
+    drawFilters();
+  }
+
+  function drawFilters() {
+    const add = (values, chosen) => chosen && !values.includes(chosen) ? [...values, chosen] : values;
+    const chosen = [trust.value, outcome.value];
+    options(trust, [["", "All"], ...add(trustIds(), chosen[0]).map(id => [id, id])], chosen[0]);
+    options(outcome, [["", "All"], ...add([...seenOutcomes], chosen[1]).map(name => [name, OUTCOMES[name] ?? name])], chosen[1]);
+  }
+
+  document.addEventListener("visibilitychange", poll);
+  onLoad(drawFilters);
+  return {
+    root, title: "Decisions",
+    async show(parameters) {
+      isShown = true;
+      if (!state.view) await guard(load);
+      for (const [select, value] of [[trust, parameters.trust], [outcome, parameters.outcome]]) {
+        options(select, [["", "All"], [value ?? "", value ?? "All"]], value ?? "");
+      }
+      drawFilters();
+      await poll();
+    },
+    hide() {
+      isShown = false;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function row(decision, isNew) {
+  const { at, trust, rule, outcome, tenant, subject_sha256: subject, scopes } = decision;
+  const kind = outcome === "granted" ? "good" : outcome === "audit_mode" ? "info" : outcome === "unavailable" ? "warn" : "bad";
+  const result = [badge(kind, OUTCOMES[outcome] ?? outcome), outcome !== "granted" && h("div", { className: "detail" }, h("code", {}, outcome))].filter(Boolean);
+  const cells = [
+    ["Time", h("time", { dateTime: at, title: exact(at) }, exact(at).slice(11, 19), h("span", { className: "soft" }, ` ${at.slice(0, 10)}`))],
+    ["Outcome", result],
+    ["Trust and rule", [h("span", {}, trust ?? "–"), rule && h("div", { className: "detail" }, rule)].filter(Boolean)],
+    ["Tenant", tenant ?? "–"],
+    ["Subject", subject ? h("code", { title: subject }, subject.slice(0, 12), hidden(subject.slice(12))) : "–"],
+    ["Scopes", scopesOf(scopes)],
+  ];
+  return h("tr", { role: "row", className: isNew ? "fresh" : "" }, cells.map(([name, cell]) => h("td", { role: "cell", "data-label": name }, cell)));
+}
+
+function scopesOf(scopes) {
+  const all = typeof scopes === "string" ? scopes.split(" ") : scopes ?? [];
+  return all.length ? h("span", { className: "chips" }, all.map(scope => h("span", { className: "chip" }, scope))) : "–";
+}

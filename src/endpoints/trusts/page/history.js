@@ -1,0 +1,125 @@
+// The versions of the policy, their differences, and the way back.
+
+import { call } from "./api.js";
+import { differences, dryRun } from "./changes.js";
+import { announce, badge, exact, field, fill, h, hidden, notice, openDialog, options, relative } from "./dom.js";
+import { authorName, isDirty, load, normalized, state } from "./state.js";
+
+const PAGE = 30;
+
+export function createHistory({ guard }) {
+  const list = h("ol", { className: "versions", "aria-label": "Versions" });
+  const older = h("button", { type: "button", id: "older", onclick: () => guard(more) }, "Show older versions");
+  const [from, to] = ["from", "to"].map(name => h("select", { id: `compare-${name}`, onchange: () => guard(compare) }));
+  const panel = h("div", {});
+  const comparison = h("section", { className: "card comparison", "aria-labelledby": "comparison-title" },
+    h("h3", { id: "comparison-title", tabIndex: -1 }, "Differences"),
+    h("div", { className: "actions" }, h("div", { className: "inline-field" }, h("label", { for: from.id }, "From"), from), h("div", { className: "inline-field" }, h("label", { for: to.id }, "to"), to)), panel);
+  const none = h("p", { className: "empty", hidden: true }, "No version yet. Each saved change appears here.");
+  const root = h("section", { className: "view", "aria-labelledby": "history-title" },
+    h("div", { className: "head" }, h("div", {}, h("h2", { id: "history-title", tabIndex: -1 }, "History"),
+      h("p", { className: "soft" }, "Versions are only ever added, so this is also the audit log."))),
+    none, h("div", { className: "history" }, list, comparison));
+  let versions = [];
+  const texts = new Map();
+
+  async function start() {
+    await load();
+    versions = [];
+    await more();
+    const [latest, previous] = versions;
+    if (latest) choose(previous?.number ?? latest.number, latest.number);
+    if (latest) await compare();
+  }
+
+  async function more() {
+    const before = versions.length ? `&before=${versions.at(-1).number}` : "";
+    const { body } = await call(`history?limit=${PAGE}${before}`);
+    versions = [...versions, ...body.versions];
+    older.remove();
+    fill(list, versions.map(item));
+    if (body.versions.length === PAGE) list.after(older);
+    none.hidden = versions.length > 0;
+    comparison.hidden = versions.length === 0;
+    drawOptions();
+  }
+
+  const drawOptions = () => choose(Number(from.value), Number(to.value));
+
+  function choose(first, second) {
+    const all = versions.map(version => [String(version.number), `Version ${version.number}${version.in_force ? " (in force)" : ""}`]);
+    options(from, all, String(first));
+    options(to, all, String(second));
+  }
+
+  function item(version, nth) {
+    const previous = versions[nth + 1];
+    const inForce = versions.find(each => each.in_force);
+    const show = (first, second) => () => { choose(first, second); guard(compare).then(() => byTitle().focus()) };
+    const actions = [
+      previous && h("button", { type: "button", className: "link", onclick: show(previous.number, version.number) }, "What changed", hidden(` in version ${version.number}`)),
+      inForce && !version.in_force && h("button", { type: "button", className: "link", onclick: show(version.number, inForce.number) }, "Compare with today", hidden(`: version ${version.number}`)),
+      state.view.writable && !version.in_force && h("button", { type: "button", className: "link roll-back", "data-number": String(version.number), onclick: () => guard(() => confirmRollback(version)) }, "Roll back", hidden(` to version ${version.number}`)),
+    ];
+    return h("li", { className: version.in_force ? "in-force" : "" },
+      h("div", { className: "version-head" }, h("strong", {}, `Version ${version.number}`), version.in_force && badge("good", "in force"), version.restores && badge("info", `restores ${version.restores}`)),
+      version.note && h("p", {}, version.note),
+      h("p", { className: "soft" }, authorName(version), version.author?.tenant && ` of ${version.author.tenant}`, " · ", h("time", { dateTime: version.at, title: exact(version.at) }, relative(version.at)), hidden(` (${exact(version.at)})`)),
+      h("div", { className: "row-actions" }, actions));
+  }
+
+  const byTitle = () => comparison.querySelector("h3");
+
+  async function textOf(number) {
+    if (!texts.has(number)) texts.set(number, normalized((await call(`history/${number}`)).body.text));
+    return texts.get(number);
+  }
+
+  async function compare() {
+    const [first, second] = [Number(from.value), Number(to.value)];
+    const [before, after] = await Promise.all([textOf(first), textOf(second)]);
+    fill(panel, first === second ? h("p", { className: "soft" }, "This is the first version.") : differences(before, after));
+  }
+
+  async function confirmRollback(version) {
+    const text = await textOf(version.number);
+    const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
+    const note = h("input", { id: "rollback-note", maxLength: 200, autocomplete: "off" });
+    const problem = h("div", {});
+    const confirm = h("button", { type: "button", className: "primary", id: "confirm-rollback", onclick: send }, `Roll back to version ${version.number}`);
+    const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
+    const dialog = openDialog(`Roll back to version ${version.number}?`, [
+      h("p", {}, "The old text becomes a new version. Nothing of the history is lost."),
+      isDirty() && notice("warn", "You have unsaved changes in the editor. They stay there."),
+      differences(normalized(state.view.text), text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change."), problem], [cancel, confirm], true);
+    note.focus();
+
+    async function send() {
+      confirm.disabled = true;
+      try {
+        const json = { number: version.number, ...(note.value.trim() && { note: note.value.trim() }) };
+        await call("rollback", { method: "POST", json, ifMatch: state.etag });
+        dialog.close();
+        await guard(start);
+        announce(`Version ${version.number} is restored.`);
+      } catch (error) {
+        confirm.disabled = false;
+        fill(problem, notice("bad", rollbackProblem(error)));
+        if (error.status === 412) guard(start);
+      }
+    }
+
+    call("dry_run", { method: "POST", toml: text }).then(
+      ({ body }) => fill(trial, dryRun(body)),
+      error => fill(trial, h("p", {}, `Not known: ${error.message}`), faultsOf(error)));
+  }
+
+  return { root, title: "History", show: () => guard(start) };
+}
+
+function rollbackProblem(error) {
+  if (error.status === 412) return "Another version was saved meanwhile. Close this, look at it, and try again.";
+  return [error.message, faultsOf(error)];
+}
+
+const faultsOf = ({ faults }) => faults.length > 0 && h("ul", {}, faults.map(({ line, field: name, problem }) => h("li", {}, line ? `Line ${line}: ` : "", h("code", {}, name), ` ${problem}`)));

@@ -1,0 +1,233 @@
+// The policy: editor, faults, guided forms, saving, and conflicts with other administrators.
+
+import { call } from "./api.js";
+import { differences, dryRun } from "./changes.js";
+import { announce, count, field, fill, h, notice, openDialog, when } from "./dom.js";
+import { createEditor } from "./editor.js";
+import { openRuleGuide, openTrustGuide } from "./guide.js";
+import { authorName, follow, isBehind, isDirty, isOwner, load, normalized, onLoad, state, versionName } from "./state.js";
+import { appendTrust, insertRule, trusts } from "./toml.js";
+
+/// The time after the last keystroke, in milliseconds.
+const LINT_DELAY = 400;
+
+export function createPolicy({ guard, go }) {
+  const editor = createEditor({ label: "Policy text (TOML)", onInput: edited });
+  const summary = h("p", { id: "problems-summary", role: "status" });
+  const problems = h("ol", { className: "problems", "aria-label": "Problems" });
+  const version = h("p", { className: "soft" });
+  const banners = h("div", { className: "stack" });
+  const conflict = h("div", {});
+  const button = (id, text, onclick, className = "") => h("button", { type: "button", id, className, onclick }, text);
+  const addTrustButton = button("add-trust", "Add a trust", () => addTrust());
+  const addRuleButton = button("add-rule", "Add a rule", () => addRule());
+  const discardButton = button("discard", "Discard changes", discard);
+  const saveButton = button("review", "Review and save", review, "primary");
+  const root = h("section", { className: "view", "aria-labelledby": "policy-title" },
+    h("div", { className: "head" }, h("div", {}, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), version),
+      h("div", { className: "actions" }, addTrustButton, addRuleButton, discardButton, saveButton)),
+    banners, conflict, editor.root, h("div", { className: "problem-box" }, summary, problems));
+  let faults = [];
+  let timer;
+  let [isLinting, isStale] = [false, false];
+
+  function edited() {
+    state.text = editor.text;
+    drawState();
+    clearTimeout(timer);
+    timer = setTimeout(lint, LINT_DELAY);
+  }
+
+  /// Asks for faults: one request at a time, and another for the newest text.
+  async function lint() {
+    if (isLinting) { isStale = true; return }
+    [isLinting, isStale] = [true, false];
+    const text = state.text;
+    summary.textContent = "Checking…";
+    try {
+      const { body } = await call("lint", { method: "POST", toml: text });
+      if (text === state.text) showFaults(body.faults, body.warnings);
+    } catch (error) {
+      const wait = error.retryAfter ?? 5;
+      summary.textContent = `Not checked: ${error.message}`;
+      if ([0, 429, 503].includes(error.status)) timer = setTimeout(lint, wait * 1000);
+      if (error.status === 401) guard(() => Promise.reject(error));
+    } finally {
+      isLinting = false;
+      if (isStale) lint();
+    }
+  }
+
+  function showFaults(newFaults, warnings = []) {
+    faults = newFaults;
+    const marked = [...newFaults.map(fault => ({ ...fault, kind: "bad" })), ...warnings.map(fault => ({ ...fault, kind: "warn" }))];
+    editor.mark(marked.filter(fault => fault.line));
+    fill(problems, marked.map(problemItem));
+    summary.textContent = marked.length === 0
+      ? "No faults."
+      : [newFaults.length && count(newFaults.length, "fault"), warnings.length && count(warnings.length, "warning")].filter(Boolean).join(" and ");
+    summary.className = newFaults.length ? "bad" : warnings.length ? "warn" : "good";
+  }
+
+  function problemItem({ line, column, field, problem, kind }) {
+    const place = [line && `Line ${line}`, column && `column ${column}`].filter(Boolean).join(", ");
+    return h("li", { className: kind }, h("button", { type: "button", onclick: () => editor.goTo(line ?? 1, column ?? 1) },
+      h("span", { className: "sign", "aria-hidden": "true" }, kind === "bad" ? "✕" : "!"),
+      h("span", { className: "place" }, `${kind === "bad" ? "Fault" : "Warning"}${place && ` – ${place}`}`),
+      h("span", { className: "words" }, h("code", {}, field), ` ${problem}`)));
+  }
+
+  function drawState() {
+    const writable = Boolean(state.view?.writable);
+    editor.area.readOnly = !writable;
+    addTrustButton.hidden = !writable || !isOwner();
+    addRuleButton.hidden = discardButton.hidden = saveButton.hidden = !writable;
+    discardButton.disabled = saveButton.disabled = !isDirty();
+    document.body.classList.toggle("dirty", isDirty());
+  }
+
+  function draw({ follows }) {
+    const { view, base } = state;
+    fill(version, base.version ? [`Version ${base.version.number}, saved by ${authorName(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
+      base.version?.note && ` · “${base.version.note}”`);
+    fill(banners,
+      !view.writable && notice("info", h("strong", {}, "Read-only. "), "You can read this policy and try tokens, but not change it here."),
+      view.access === "tenant" && notice("info", h("strong", {}, `Rules of tenant ${view.tenant}. `), "You see only what concerns this tenant. Each rule must keep to what the owner of the policy permits."));
+    if (follows && editor.text !== state.text) editor.text = state.text;
+    if (follows) {
+      fill(conflict);
+      showFaults([], view.warnings);
+    } else if (isBehind()) showConflict();
+    drawState();
+  }
+
+  function discard() {
+    const confirm = h("button", { type: "button", className: "primary", onclick: () => {
+      dialog.close();
+      follow();
+      draw({ follows: true });
+      announce("Your changes were discarded.");
+    } }, "Discard my changes");
+    const keep = h("button", { type: "button", onclick: () => dialog.close() }, "Keep editing");
+    const dialog = openDialog("Discard your changes?", differences(state.text, normalized(state.view.text)), [keep, confirm]);
+  }
+
+  function addTrust() {
+    go("policy");
+    openTrustGuide({ text: state.text, tenant: null, insert: written => {
+      const { text, line } = appendTrust(state.text, written);
+      editor.replace(text, line);
+      announce("The trust was inserted. It is not saved yet.");
+    } });
+  }
+
+  function addRule(trustId) {
+    go("policy");
+    openRuleGuide({ text: state.text, tenant: isOwner() ? null : state.view.tenant, trustId, insert: (id, written) => {
+      const { text, line } = insertRule(state.text, id, written);
+      editor.replace(text, line);
+      announce("The rule was inserted. It is not saved yet.");
+    } });
+  }
+
+  /// Shows what will change, and saves.
+  async function review() {
+    clearTimeout(timer);
+    const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
+    const note = h("input", { id: "save-note", maxLength: 200, autocomplete: "off" });
+    const problem = h("div", {});
+    const save = h("button", { type: "button", className: "primary", id: "save", onclick: () => send(false) }, "Save");
+    const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Keep editing");
+    const body = [differences(state.base.text, state.text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change."), problem];
+    const dialog = openDialog("Save the policy", body, [cancel, save], true);
+    note.focus();
+
+    async function send(acceptLockout) {
+      save.disabled = true;
+      try {
+        await put(note.value.trim(), acceptLockout);
+        dialog.close();
+      } catch (error) {
+        save.disabled = false;
+        if (error.status === 409 && error.code.includes("lock")) fill(problem, lockout(error, () => send(true)));
+        else if (error.status === 412 || error.status === 422 || error.status === 401) { dialog.close(); refused(error) }
+        else fill(problem, notice("bad", error.message));
+      }
+    }
+
+    try {
+      const { body: run } = await call("dry_run", { method: "POST", toml: state.text });
+      fill(trial, dryRun(run));
+    } catch (error) {
+      if (error.status === 422) { dialog.close(); refused(error) }
+      else fill(trial, h("p", {}, `Not known: ${error.message}`));
+    }
+  }
+
+  function lockout(error, again) {
+    return notice("bad", h("strong", {}, "This policy would lock you out. "), error.message,
+      h("p", {}, h("button", { type: "button", id: "accept-lockout", onclick: again }, "Save nevertheless")));
+  }
+
+  async function put(note, acceptLockout) {
+    const query = new URLSearchParams();
+    if (note) query.set("note", note);
+    if (acceptLockout) query.set("accept_lockout", "true");
+    const text = state.text;
+    const { body } = await call(`../trusts${query.size ? `?${query}` : ""}`, { method: "PUT", toml: text, ifMatch: state.base.etag });
+    // What was typed meanwhile stays a change of its own.
+    state.base.text = text;
+    await guard(load);
+    announce(`Saved as ${versionName(body.version)}.`);
+  }
+
+  function refused(error) {
+    if (error.status === 422) {
+      showFaults(error.faults);
+      announce(`Not saved: ${count(error.faults.length, "fault")}.`);
+      (problems.querySelector("button") ?? editor.area).focus();
+    } else if (error.status === 412) guard(load);
+    else guard(() => Promise.reject(error));
+  }
+
+  /// Another administrator saved meanwhile: shows their differences, and keeps the own text.
+  function showConflict() {
+    const { view, base } = state;
+    const result = h("p", { role: "status" });
+    const take = (apply, control) => {
+      const text = apply(state.text);
+      if (text === null) result.textContent = "Your text differs at this place: copy what you need by hand.";
+      else {
+        editor.replace(text);
+        control.disabled = true;
+        control.textContent = "Taken over";
+        result.textContent = "Taken over into your text.";
+      }
+    };
+    const proceed = h("button", { type: "button", className: "primary", id: "rebase", onclick: () => {
+      follow({ keepText: true });
+      fill(conflict);
+      draw({ follows: false });
+      announce(`Your text is now based on ${versionName(view.version)}. Review it before you save.`);
+      saveButton.focus();
+    } }, "Done: continue with my text");
+    const heading = h("h3", { tabIndex: -1, id: "conflict-title" }, `${authorName(view.version ?? {})} saved ${versionName(view.version)} meanwhile`);
+    fill(conflict, h("section", { className: "conflict", "aria-labelledby": heading.id }, heading,
+      h("p", {}, "Your text is unchanged and not saved. These are the differences since you began. Take over what should stay; what you leave out will be undone when you save."),
+      differences(base.text, normalized(view.text), view.writable && take), result, h("div", { className: "actions" }, proceed)));
+    heading.focus();
+  }
+
+  addEventListener("beforeunload", event => { if (isDirty()) event.preventDefault() });
+  onLoad(draw);
+  return {
+    root, title: "Policy", addTrust, addRule,
+    isDirty: () => isDirty(),
+    async show({ trust, line }) {
+      if (!state.view) await guard(load);
+      const place = trust && trusts(state.text).find(each => each.id === trust);
+      if (place) editor.goTo(place.line + 1);
+      else if (Number(line)) editor.goTo(Number(line));
+    },
+  };
+}
