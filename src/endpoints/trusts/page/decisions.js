@@ -67,7 +67,7 @@ export function createDecisions({ guard, go }) {
   }
 
   function drawState() {
-    fill(state_, h("span", { className: `dot ${isPaused ? "" : "live"}`, "aria-hidden": "true" }), isPaused ? "Paused" : "Live, from this process. Subjects are shown as SHA-256, as in the log.");
+    fill(state_, h("span", { className: `dot ${isPaused ? "" : "live"}`, "aria-hidden": "true" }), isPaused ? "Paused" : "Live, from this process. Subjects are SHA-256, as in the log.");
   }
 
   function draw(decisions, asked) {

@@ -43,6 +43,9 @@ export function field(label, input, help) {
 }
 field.count = 0;
 
+/// Text between backticks is code.
+export const marked = text => text.split("`").map((part, nth) => nth % 2 ? h("code", {}, part) : part);
+
 export function options(select, values, chosen = "") {
   fill(select, values.map(([value, text]) => h("option", { value }, text)));
   select.value = chosen;

@@ -1,7 +1,7 @@
 // Try a token: which rule would decide, and why. Nothing is minted, and the token is used nowhere else.
 
 import { call } from "./api.js";
-import { badge, field, fill, h, notice, options } from "./dom.js";
+import { badge, field, fill, h, marked, notice, options } from "./dom.js";
 import { isDirty, load, onLoad, state, trustIds } from "./state.js";
 
 export function createExplain({ guard }) {
@@ -71,21 +71,21 @@ export function createExplain({ guard }) {
 
   function showResult(explanation, isUnsaved) {
     const granted = explanation.outcome === "granted";
-    const heading = h("h3", { id: "result-title", tabIndex: -1 }, granted ? "Granted" : "Denied");
+    const heading = h("h3", { id: "result-title", tabIndex: -1 }, h("span", { "aria-hidden": "true" }, granted ? "✓ " : "✕ "), granted ? "Granted" : "Denied");
     const facts = [["Trust", explanation.trust], ["Rule", explanation.rule], ["Identity", explanation.identity], ["Tenant", explanation.tenant], ["Scopes", explanation.scopes?.join(" ")]];
     fill(result,
-      h("div", { className: `verdict ${granted ? "good" : "bad"}` }, badge(granted ? "good" : "bad", granted ? "granted" : explanation.outcome), heading,
-        explanation.problem && h("p", {}, explanation.problem)),
-      h("p", { className: "soft" }, explanation.verified ? "The signature, audience and times are valid." : "The claims were not verified.", isUnsaved && " Judged by your unsaved text."),
+      h("div", { className: `verdict ${granted ? "good" : "bad"}` }, heading,
+        explanation.problem && h("p", {}, marked(explanation.problem)), !granted && h("code", {}, explanation.outcome)),
+      h("p", { className: "soft" }, explanation.verified === true && "The signature, audience and times are valid.", explanation.verified === false && "The claims were not verified: no signature was checked.", isUnsaved && " Judged by your unsaved text."),
       h("dl", { className: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("code", {}, value))])),
       explanation.rules?.length > 0 && [h("h4", {}, "Rules"), h("ul", { className: "rules" }, explanation.rules.map(ruleItem))],
-      h("h4", {}, "Steps"), h("ol", { className: "steps" }, (explanation.lines ?? []).map(line => h("li", {}, line))));
+      h("h4", {}, "Steps"), h("ol", { className: "steps" }, (explanation.lines ?? []).map(line => h("li", {}, marked(line)))));
     result.hidden = false;
     heading.focus();
   }
 
   const ruleItem = ({ name, matches, problem: why }) => h("li", {},
-    badge(matches ? "good" : "quiet", matches ? "matches" : "does not match"), h("div", {}, h("strong", {}, name), why && h("p", {}, why)));
+    badge(matches ? "good" : "quiet", matches ? "matches" : "does not match"), h("div", {}, h("strong", {}, name), why && h("p", {}, marked(why))));
 
   function draw() {
     options(trust, [["", "Found by the issuer of the token"], ...trustIds().map(id => [id, id])], trust.value);

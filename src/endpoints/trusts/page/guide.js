@@ -1,6 +1,6 @@
 // The guided forms: they write a trust or a rule into the text. The service checks the text as any other.
 
-import { fill, h, notice, openDialog, options } from "./dom.js";
+import { fill, h, marked, notice, openDialog, options } from "./dom.js";
 import { PLATFORMS, ruleQuestions, trustQuestions, writeTrust } from "./platforms.js";
 import { list, rule, string, trusts, words } from "./toml.js";
 
@@ -14,7 +14,7 @@ export function openTrustGuide({ text, tenant, insert }) {
     const radio = h("input", { type: "radio", name: "platform", value: platform.id, id: `platform-${platform.id}`, checked: nth === 0, onchange: () => choose(platform) });
     return h("label", { className: "tile", for: radio.id }, radio, h("span", { className: `platform ${platform.id}`, "aria-hidden": "true" }, platform.sign), platform.name);
   });
-  const add = h("button", { type: "button", className: "primary", id: "guide-insert", onclick: finish }, "Insert into the policy");
+  const add = h("button", { type: "button", className: "primary", id: "guide-insert", onclick: finish }, "Insert");
   const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
   const audit = h("input", { type: "checkbox", id: "guide-audit", onchange: update });
 
@@ -65,8 +65,10 @@ export function openRuleGuide({ text, tenant, trustId, insert }) {
   }
   const select = options(h("select", { onchange: update }), found.map(({ id }) => [id, id]), found.some(({ id }) => id === trustId) ? trustId : found[0].id);
   const [first, ...others] = ruleQuestions(tenant);
+  // An identity that a tenant gives begins with the tenant.
+  const own = tenant ? `sa:${encodeURIComponent(tenant)}:` : "sa:";
   const subject = { name: "subject", label: "Subject", help: "The value of sub. A * stands for one whole segment between : or /.", example: "system:serviceaccount:reports:*", optional: true };
-  const identity = { name: "identity", label: "Identity", help: "Who the workload is here. {trust}, {sub} and {claim} are filled in.", value: "sa:{trust}:{sub}" };
+  const identity = { name: "identity", label: "Identity", help: "Who the workload is here. {trust}, {sub} and {claim} are filled in.", value: `${own}{trust}:{sub}` };
   const form = createQuestions([first, subject], update);
   const rest = createQuestions([identity, ...others], update);
   const preview = previewBox();
@@ -116,7 +118,7 @@ export function openRuleGuide({ text, tenant, trustId, insert }) {
   const trust = h("div", { className: "field" }, h("label", { for: select.id }, "Trust"), select);
   const body = h("div", { className: "guide" }, h("div", { className: "columns" },
     h("div", { className: "questions" }, trust, form.root, claims, more, missing, rest.root), preview.root));
-  const add = h("button", { type: "button", className: "primary", id: "guide-insert", onclick: finish }, "Insert into the policy");
+  const add = h("button", { type: "button", className: "primary", id: "guide-insert", onclick: finish }, "Insert");
   const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
   const dialog = openDialog("Add a rule", body, [cancel, add], true);
   select.focus();
@@ -167,6 +169,3 @@ function createField({ name, label, help, hint, pattern, example, value, choices
   input.addEventListener("change", () => { check(false); onInput() });
   return { name, input, check, value: () => input.value.trim(), root: h("div", { className: "field" }, h("label", { for: id }, label, optional && h("span", { className: "soft" }, " (optional)")), input, note, problem) };
 }
-
-/// Text between backticks is code.
-const marked = text => text.split("`").map((part, nth) => nth % 2 ? h("code", {}, part) : part);

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { differences, dryRun } from "./changes.js";
-import { announce, badge, exact, field, fill, h, hidden, notice, openDialog, options, relative } from "./dom.js";
+import { announce, badge, exact, field, fill, h, hidden, marked, notice, openDialog, options, relative } from "./dom.js";
 import { authorName, isDirty, load, normalized, state } from "./state.js";
 
 const PAGE = 30;
@@ -122,4 +122,4 @@ function rollbackProblem(error) {
   return [error.message, faultsOf(error)];
 }
 
-const faultsOf = ({ faults }) => faults.length > 0 && h("ul", {}, faults.map(({ line, field: name, problem }) => h("li", {}, line ? `Line ${line}: ` : "", h("code", {}, name), ` ${problem}`)));
+const faultsOf = ({ faults }) => faults.length > 0 && h("ul", {}, faults.map(({ line, field: name, problem }) => h("li", {}, line ? `Line ${line}: ` : "", h("code", {}, name), " ", marked(problem))));

@@ -1,7 +1,7 @@
 // The overview: all trusts with the state of their keys, their use and their end.
 
-import { badge, count, fill, h, hidden, notice, when } from "./dom.js";
-import { platformOf } from "./platforms.js";
+import { badge, count, fill, h, hidden, marked, notice, when } from "./dom.js";
+import { PLATFORMS, platformOf } from "./platforms.js";
 import { authorName, isOwner, load, onLoad, state } from "./state.js";
 
 /// More rows than this are not shown: the filter finds the others.
@@ -35,6 +35,7 @@ export function createOverview({ guard, addTrust, addRule }) {
 }
 
 function summaryOf({ trusts, version, access, tenant }) {
+  if (trusts.length === 0 && !version) return null;
   const rules = trusts.reduce((sum, trust) => sum + (Number(trust.rules) || trust.rules?.length || 0), 0);
   const saved = version && [" · ", `Version ${version.number}, saved by ${authorName(version)} `, when(version.at)];
   return [access === "tenant" && `Tenant ${tenant} · `, `${count(trusts.length, "trust")} with ${count(rules, "rule")}`, saved].flat();
@@ -52,13 +53,13 @@ function warningsOf(warnings) {
   if (!warnings?.length) return null;
   return notice("warn", h("strong", {}, count(warnings.length, "warning")),
     h("ul", {}, warnings.slice(0, 20).map(({ line, field, problem }) =>
-      h("li", {}, h("a", { href: `#policy?line=${line ?? 1}` }, `Line ${line ?? "?"}`), " ", h("code", {}, field), ` ${problem}`))));
+      h("li", {}, h("a", { href: `#policy?line=${line ?? 1}` }, `Line ${line ?? "?"}`), " ", h("code", {}, field), " ", marked(problem)))));
 }
 
 function empty({ writable, access }, addTrust) {
   const mayAdd = writable && access !== "tenant";
   return h("div", { className: "empty" },
-    h("div", { className: "empty-signs", "aria-hidden": "true" }, ["K8s", "GH", "AWS"].map(text => h("span", { className: "platform" }, text))),
+    h("div", { className: "empty-signs", "aria-hidden": "true" }, PLATFORMS.map(({ id, sign }) => h("span", { className: `platform ${id}` }, sign))),
     h("h3", {}, "No trust yet"),
     h("p", {}, "A trust says which tokens of another platform this service accepts – of Kubernetes pods, CI jobs or cloud workloads – and who they are here."),
     mayAdd && h("button", { type: "button", className: "primary", id: "first-trust", onclick: addTrust }, "Add the first trust"));
@@ -80,15 +81,14 @@ function row(trust, addRule) {
   const platform = platformOf(trust);
   const name = h("div", { className: "trust-name" },
     h("span", { className: `platform ${platform.id}`, "aria-hidden": "true" }, platform.sign),
-    h("div", {}, h("strong", {}, trust.id), hidden(` – ${platform.name}`),
+    h("div", {}, h("a", { href: `#policy?trust=${encodeURIComponent(trust.id)}` }, trust.id), hidden(` – ${platform.name}`),
       h("div", { className: "issuer" }, trust.issuer ?? `spiffe://${trust.trust_domain}`)));
   const cells = [name, keysOf(trust.keys), modeOf(trust), when(trust.last_used), (trust.granted ?? 0).toLocaleString("en"), (trust.denied ?? 0).toLocaleString("en"), endOf(trust)];
   const actions = h("div", { className: "row-actions" },
-    h("a", { href: `#policy?trust=${encodeURIComponent(trust.id)}` }, addRule ? "Edit" : "Show", hidden(` ${trust.id}`)),
     h("a", { href: `#decisions?trust=${encodeURIComponent(trust.id)}` }, "Decisions", hidden(` of ${trust.id}`)),
     addRule && h("button", { type: "button", className: "link", onclick: () => addRule(trust.id) }, "Add a rule", hidden(` to ${trust.id}`)));
   return h("tr", { role: "row" },
-    cells.map((cell, nth) => h("td", { role: "cell", "data-label": COLUMNS[nth], className: nth === 4 || nth === 5 ? "number" : "" }, cell)),
+    cells.map((cell, nth) => h("td", { role: "cell", "data-label": COLUMNS[nth], className: nth === 4 || nth === 5 ? "count" : "" }, cell)),
     h("td", { role: "cell", className: "last" }, actions));
 }
 
@@ -101,8 +101,9 @@ function keysOf(keys) {
 
 function modeOf(trust) {
   if (trust.ended) return badge("quiet", "Ended");
-  const named = trust.named_only && h("div", { className: "detail" }, "only if named");
-  return [trust.mode === "audit" ? badge("info", "Audit: grants nothing") : badge("good", "Enforced"), named].filter(Boolean);
+  const [named, audited] = [trust.named_only && "only if named", trust.mode === "audit" && "grants nothing"]
+    .map(text => text && h("div", { className: "detail" }, text));
+  return [trust.mode === "audit" ? badge("info", "Audit") : badge("good", "Enforced"), audited, named].filter(Boolean);
 }
 
 function endOf(trust) {

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { differences, dryRun } from "./changes.js";
-import { announce, count, field, fill, h, notice, openDialog, when } from "./dom.js";
+import { announce, count, field, fill, h, hidden, marked, notice, openDialog, when } from "./dom.js";
 import { createEditor } from "./editor.js";
 import { openRuleGuide, openTrustGuide } from "./guide.js";
 import { authorName, follow, isBehind, isDirty, isOwner, load, normalized, onLoad, state, versionName } from "./state.js";
@@ -15,7 +15,8 @@ export function createPolicy({ guard, go }) {
   const editor = createEditor({ label: "Policy text (TOML)", onInput: edited });
   const summary = h("p", { id: "problems-summary", role: "status" });
   const problems = h("ol", { className: "problems", "aria-label": "Problems" });
-  const version = h("p", { className: "soft" });
+  const version = h("span", {});
+  const unsaved = h("strong", { hidden: true, className: "badge info" }, "Unsaved changes");
   const banners = h("div", { className: "stack" });
   const conflict = h("div", {});
   const button = (id, text, onclick, className = "") => h("button", { type: "button", id, className, onclick }, text);
@@ -24,7 +25,7 @@ export function createPolicy({ guard, go }) {
   const discardButton = button("discard", "Discard changes", discard);
   const saveButton = button("review", "Review and save", review, "primary");
   const root = h("section", { className: "view", "aria-labelledby": "policy-title" },
-    h("div", { className: "head" }, h("div", {}, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), version),
+    h("div", { className: "head" }, h("div", {}, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), h("p", { className: "soft" }, version, " ", unsaved)),
       h("div", { className: "actions" }, addTrustButton, addRuleButton, discardButton, saveButton)),
     banners, conflict, editor.root, h("div", { className: "problem-box" }, summary, problems));
   let faults = [];
@@ -73,8 +74,8 @@ export function createPolicy({ guard, go }) {
     const place = [line && `Line ${line}`, column && `column ${column}`].filter(Boolean).join(", ");
     return h("li", { className: kind }, h("button", { type: "button", onclick: () => editor.goTo(line ?? 1, column ?? 1) },
       h("span", { className: "sign", "aria-hidden": "true" }, kind === "bad" ? "✕" : "!"),
-      h("span", { className: "place" }, `${kind === "bad" ? "Fault" : "Warning"}${place && ` – ${place}`}`),
-      h("span", { className: "words" }, h("code", {}, field), ` ${problem}`)));
+      h("span", { className: "place" }, hidden(kind === "bad" ? "Fault: " : "Warning: "), place || "Whole text"),
+      h("span", { className: "words" }, h("code", {}, field), " ", marked(problem))));
   }
 
   function drawState() {
@@ -82,8 +83,9 @@ export function createPolicy({ guard, go }) {
     editor.area.readOnly = !writable;
     addTrustButton.hidden = !writable || !isOwner();
     addRuleButton.hidden = discardButton.hidden = saveButton.hidden = !writable;
-    discardButton.disabled = saveButton.disabled = !isDirty();
-    document.body.classList.toggle("dirty", isDirty());
+    discardButton.hidden ||= !isDirty();
+    saveButton.disabled = !isDirty();
+    unsaved.hidden = !isDirty();
   }
 
   function draw({ follows }) {
