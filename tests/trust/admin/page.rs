@@ -41,6 +41,46 @@ async fn page_needs_no_token_and_is_confined() {
 }
 
 #[tokio::test]
+async fn page_imports_only_served_files() {
+    let world = World::new().await;
+    let service = world.start_read_only().await;
+    let mut missing = vec!["app.js".to_owned()];
+    let mut seen = Vec::new();
+    while let Some(name) = missing.pop() {
+        let script = service.get(&format!("/ui/{name}"), "").await;
+        assert_eq!(
+            (script.status, script.header("content-type")),
+            (200, "text/javascript; charset=utf-8"),
+            "{name}"
+        );
+        let imports = script.body.lines().filter(|line| line.starts_with("import "));
+        for import in imports.filter_map(|line| line.split_once(" from \"./")) {
+            let imported = import.1.trim_end_matches("\";").to_owned();
+            if !seen.contains(&imported) && !missing.contains(&imported) {
+                missing.push(imported);
+            }
+        }
+        // Text of tokens and policies never becomes HTML, and nothing of a token outlives the page.
+        for forbidden in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "localStorage",
+            "sessionStorage",
+            "indexedDB",
+            "document.cookie",
+        ] {
+            assert!(!script.body.contains(forbidden), "{name}: {forbidden}");
+        }
+        seen.push(name);
+    }
+    assert!(seen.len() > 10, "{seen:?}");
+    assert_eq!(service.get("/ui/", "").await.status, 404, "relative URLs would lead elsewhere");
+}
+
+#[tokio::test]
 async fn page_has_no_inline_code() {
     let world = World::new().await;
     let service = world.start_read_only().await;
