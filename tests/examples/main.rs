@@ -12,5 +12,7 @@ mod scaikey_documents;
 mod service;
 mod streams;
 mod sub_path;
+#[cfg(feature = "trust")]
+mod trust_admin;
 #[cfg(feature = "sqlite")]
 mod web_app;

@@ -13,6 +13,9 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The Enter key (WebDriver §17.4.2).
 pub(crate) const ENTER: &str = "\u{e007}";
 
+/// The Tab key.
+pub(crate) const TAB: &str = "\u{e004}";
+
 pub(crate) struct Browser {
     driver: Child,
     session: String,
@@ -94,6 +97,19 @@ impl Browser {
         self.ask("POST", &format!("/element/{element}/value"), &json!({ "text": text })).await;
     }
 
+    /// Types into the element that has the focus.
+    pub(crate) async fn press(&self, keys: &str) {
+        let active = self.ask("GET", "/element/active", &Value::Null).await;
+        let id = active[ELEMENT].as_str().unwrap_or_else(|| panic!("no focus: {active}"));
+        self.ask("POST", &format!("/element/{id}/value"), &json!({ "text": keys })).await;
+    }
+
+    /// Runs a script in each page that this tab opens from now on, before the scripts of the page.
+    pub(crate) async fn run_in_pages(&self, script: &str) {
+        let parameters = json!({ "source": script });
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", parameters).await;
+    }
+
     /// Runs a script and returns its result. Awaits a promise.
     pub(crate) async fn script(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
@@ -144,8 +160,12 @@ impl Browser {
         let size = json!({ "width": width, "height": height });
         self.ask("POST", "/window/rect", &size).await;
         let scheme = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        let command =
-            json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": scheme } });
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": scheme })).await;
+    }
+
+    /// Sends a command of the Chrome DevTools Protocol.
+    async fn devtools(&self, command: &str, parameters: Value) {
+        let command = json!({ "cmd": command, "params": parameters });
         self.ask("POST", "/goog/cdp/execute", &command).await;
     }
 

@@ -45,8 +45,12 @@ export function dryRun({ considered, unknown, changes }) {
   if (changes.length === 0) return h("div", {}, h("p", {}, summary), rest);
   return notice("warn", h("p", {}, summary), h("ul", { className: "plain" }, changes.slice(0, 50).map(change =>
     h("li", {}, h("span", { className: "soft" }, exact(change.at), " "), h("strong", {}, change.trust ?? "no trust"), change.rule ? ` / ${change.rule}: ` : ": ",
-      h("code", {}, outcome(change.before)), " → ", h("code", {}, outcome(change.after))))),
+      h("code", {}, change.before), " → ", h("code", {}, change.after), otherDifferences(change)))),
   changes.length > 50 && h("p", {}, `And ${count(changes.length - 50, "more")}.`), rest);
 }
 
-const outcome = value => typeof value === "string" ? value : value?.outcome ?? JSON.stringify(value);
+/// A workload that is granted before and after may get another identity, tenant or other scopes.
+function otherDifferences({ differences: names = [] }) {
+  const others = names.filter(name => name !== "outcome");
+  return others.length > 0 && ` with other ${others.join(", ")}`;
+}

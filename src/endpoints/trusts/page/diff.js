@@ -72,7 +72,8 @@ function compareByAnchors(a, b, rows) {
 }
 
 function compareByPart(a, b, rows) {
-  if (a.length * b.length <= MAX_CELLS) compareByTable(a, b, rows);
+  if (a.length === 0 || b.length === 0) { add(rows, "old", a); add(rows, "new", b) }
+  else if (a.length * b.length <= MAX_CELLS) compareByTable(a, b, rows);
   else { add(rows, "old", a); add(rows, "new", b) }
 }
 
@@ -90,8 +91,8 @@ function increasing(anchors) {
     tails[low] = index;
   });
   const run = [];
-  for (let index = tails.at(-1) ?? -1; index >= 0; index = previous[index]) run.unshift(anchors[index]);
-  return run;
+  for (let index = tails.at(-1) ?? -1; index >= 0; index = previous[index]) run.push(anchors[index]);
+  return run.reverse();
 }
 
 /// Groups changed rows with `context` unchanged rows around them.

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { differences, dryRun } from "./changes.js";
 import { announce, badge, exact, field, fill, h, hidden, marked, notice, openDialog, options, relative } from "./dom.js";
-import { authorName, isDirty, load, normalized, state } from "./state.js";
+import { authorName, isDirty, isOwner, load, normalized, state, versionName, versionNumber } from "./state.js";
 
 const PAGE = 30;
 
@@ -47,7 +47,7 @@ export function createHistory({ guard }) {
   const drawOptions = () => choose(Number(from.value), Number(to.value));
 
   function choose(first, second) {
-    const all = versions.map(version => [String(version.number), `Version ${version.number}${version.in_force ? " (in force)" : ""}`]);
+    const all = versions.map(version => [String(version.number), `Version ${versionNumber(version)}${version.in_force ? " (in force)" : ""}`]);
     options(from, all, String(first));
     options(to, all, String(second));
   }
@@ -57,12 +57,12 @@ export function createHistory({ guard }) {
     const inForce = versions.find(each => each.in_force);
     const show = (first, second) => () => { choose(first, second); guard(compare).then(() => byTitle().focus()) };
     const actions = [
-      previous && h("button", { type: "button", className: "link", onclick: show(previous.number, version.number) }, "What changed", hidden(` in version ${version.number}`)),
-      inForce && !version.in_force && h("button", { type: "button", className: "link", onclick: show(version.number, inForce.number) }, "Compare with today", hidden(`: version ${version.number}`)),
-      state.view.writable && !version.in_force && h("button", { type: "button", className: "link roll-back", "data-number": String(version.number), onclick: () => guard(() => confirmRollback(version)) }, "Roll back", hidden(` to version ${version.number}`)),
+      previous && h("button", { type: "button", className: "link", onclick: show(previous.number, version.number) }, "What changed", hidden(` in ${versionName(version)}`)),
+      inForce && !version.in_force && h("button", { type: "button", className: "link", onclick: show(version.number, inForce.number) }, "Compare with today", hidden(`: ${versionName(version)}`)),
+      state.view.writable && !version.in_force && h("button", { type: "button", className: "link roll-back", "data-number": String(version.number), onclick: () => guard(() => confirmRollback(version)) }, "Roll back", hidden(` to ${versionName(version)}`)),
     ];
     return h("li", { className: version.in_force ? "in-force" : "" },
-      h("div", { className: "version-head" }, h("strong", {}, `Version ${version.number}`), version.in_force && badge("good", "in force"), version.restores && badge("info", `restores ${version.restores}`)),
+      h("div", { className: "version-head" }, h("strong", {}, `Version ${versionNumber(version)}`), version.in_force && badge("good", "in force"), version.restores && badge("info", isOwner() ? `restores ${version.restores}` : "restores an earlier one")),
       version.note && h("p", {}, version.note),
       h("p", { className: "soft" }, authorName(version), version.author?.tenant && ` of ${version.author.tenant}`, " · ", h("time", { dateTime: version.at, title: exact(version.at) }, relative(version.at)), hidden(` (${exact(version.at)})`)),
       h("div", { className: "row-actions" }, actions));
@@ -86,9 +86,9 @@ export function createHistory({ guard }) {
     const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
     const note = h("input", { id: "rollback-note", maxLength: 200, autocomplete: "off" });
     const problem = h("div", {});
-    const confirm = h("button", { type: "button", className: "primary", id: "confirm-rollback", onclick: send }, `Roll back to version ${version.number}`);
+    const confirm = h("button", { type: "button", className: "primary", id: "confirm-rollback", onclick: send }, `Roll back to ${versionName(version)}`);
     const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
-    const dialog = openDialog(`Roll back to version ${version.number}?`, [
+    const dialog = openDialog(`Roll back to ${versionName(version)}?`, [
       h("p", {}, "The old text becomes a new version. Nothing of the history is lost."),
       isDirty() && notice("warn", "You have unsaved changes in the editor. They stay there."),
       differences(normalized(state.view.text), text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change."), problem], [cancel, confirm], true);
@@ -101,7 +101,7 @@ export function createHistory({ guard }) {
         await call("rollback", { method: "POST", json, ifMatch: state.etag });
         dialog.close();
         await guard(start);
-        announce(`Version ${version.number} is restored.`);
+        announce(`Version ${versionNumber(version)} is restored.`);
       } catch (error) {
         confirm.disabled = false;
         fill(problem, notice("bad", rollbackProblem(error)));

@@ -2,7 +2,7 @@
 
 import { badge, count, fill, h, hidden, marked, notice, when } from "./dom.js";
 import { PLATFORMS, platformOf } from "./platforms.js";
-import { authorName, isOwner, load, onLoad, state } from "./state.js";
+import { authorName, isOwner, load, onLoad, state, versionNumber } from "./state.js";
 
 /// More rows than this are not shown: the filter finds the others.
 const MAX_ROWS = 200;
@@ -37,7 +37,7 @@ export function createOverview({ guard, addTrust, addRule }) {
 function summaryOf({ trusts, version, access, tenant }) {
   if (trusts.length === 0 && !version) return null;
   const rules = trusts.reduce((sum, trust) => sum + (Number(trust.rules) || trust.rules?.length || 0), 0);
-  const saved = version && [" · ", `Version ${version.number}, saved by ${authorName(version)} `, when(version.at)];
+  const saved = version && [" · ", `Version ${versionNumber(version)}, saved by ${authorName(version)} `, when(version.at)];
   return [access === "tenant" && `Tenant ${tenant} · `, `${count(trusts.length, "trust")} with ${count(rules, "rule")}`, saved].flat();
 }
 

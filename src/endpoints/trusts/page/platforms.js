@@ -23,15 +23,19 @@ export const ruleQuestions = tenant => [
   ask("scopes", "Scopes", "The most that the workload may get, separated by spaces.", { example: "secrets:read" }),
 ];
 
-/// The rule of the answers. `identity` is a template in which `{trust}` and claims are filled in.
-const ruleOf = (answers, conditions) =>
-  rule({ name: answers.rule, tenant: answers.tenant, scopes: words(answers.scopes), ...conditions });
-
-const common = (answers, fields) => [
+/// The text of a trust: `authority` and `more` are pairs of a name and a value in TOML.
+const trustOf = (answers, { authority, algorithms, lifetime, more = [] }, conditions) => trust([
   ["id", string(answers.id)],
-  ...fields,
+  ...authority,
+  ["algorithms", algorithms && list(algorithms)],
   ["audiences", list([answers.audience])],
-];
+  ["max_lifetime", string(lifetime)],
+  ...more,
+  ["mode", answers.mode],
+], [rule({ name: answers.rule, tenant: answers.tenant, scopes: words(answers.scopes), ...conditions })]);
+
+/// How a service in the cluster gets its keys.
+const CLUSTER_KEYS = '{ url = "https://kubernetes.default.svc/openid/v1/jwks", ca_file = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", bearer_file = "/var/run/secrets/kubernetes.io/serviceaccount/token" }';
 
 export const PLATFORMS = [
   {
@@ -43,13 +47,10 @@ export const PLATFORMS = [
       ask("namespace", "Namespace", "The namespace of the workload.", { pattern: /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/, hint: "Lower-case letters, digits and -.", example: "reports" }),
       ask("account", "Service account", "The service account of the workload.", { pattern: /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, hint: "Lower-case letters, digits, - and .", example: "reporter" }),
     ],
-    write: answers => trust(common(answers, [
-      ["issuer", string(answers.issuer)],
-      ["jwks", answers.keys === "cluster" ? '{ url = "https://kubernetes.default.svc/openid/v1/jwks", ca_file = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", bearer_file = "/var/run/secrets/kubernetes.io/serviceaccount/token" }' : null],
-      ["algorithms", list(["RS256", "ES256"])],
-      ["max_lifetime", string("2h")],
-      ["mode", answers.mode],
-    ]), [ruleOf(answers, { subject: `system:serviceaccount:${answers.namespace}:${answers.account}`, identity: "sa:{trust}:{sub}" })]),
+    write: answers => trustOf(answers, {
+      authority: [["issuer", string(answers.issuer)], ["jwks", answers.keys === "cluster" ? CLUSTER_KEYS : null]],
+      algorithms: ["RS256", "ES256"], lifetime: "2h",
+    }, { subject: `system:serviceaccount:${answers.namespace}:${answers.account}`, identity: "sa:{trust}:{sub}" }),
   },
   {
     id: "github", name: "GitHub Actions", sign: "GH", suggestion: "github",
@@ -59,16 +60,13 @@ export const PLATFORMS = [
       ask("owner", "Number of the owner", "`gh api repos/OWNER/NAME --jq .owner.id` shows it.", { ...number, example: "65" }),
       ask("branch", "Branch", "Only jobs of this branch match.", { example: "main", value: "main" }),
     ],
-    write: answers => trust(common(answers, [
-      ["issuer", string("https://token.actions.githubusercontent.com")],
-      ["algorithms", list(["RS256"])],
-      ["max_lifetime", string("15m")],
-      ["single_use_jti", "true"],
-      ["mode", answers.mode],
-    ]), [ruleOf(answers, {
+    write: answers => trustOf(answers, {
+      authority: [["issuer", string("https://token.actions.githubusercontent.com")]],
+      algorithms: ["RS256"], lifetime: "15m", more: [["single_use_jti", "true"]],
+    }, {
       claims: [["repository_id", "eq", string(answers.repository)], ["repository_owner_id", "eq", string(answers.owner)], ["ref", "eq", string(`refs/heads/${answers.branch}`)]],
       identity: "sa:{trust}:{repository_id}",
-    })]),
+    }),
   },
   {
     id: "gitlab", name: "GitLab", sign: "GL", suggestion: "gitlab",
@@ -79,15 +77,13 @@ export const PLATFORMS = [
       ask("group", "Number of the group", "The number of the namespace of the project.", { ...number, example: "72" }),
       ask("branch", "Protected branch", "Only jobs of this branch match, while it is protected.", { value: "main" }),
     ],
-    write: answers => trust(common(answers, [
-      ["issuer", string(answers.issuer)],
-      ["algorithms", list(["RS256"])],
-      ["max_lifetime", string("2h")],
-      ["mode", answers.mode],
-    ]), [ruleOf(answers, {
+    write: answers => trustOf(answers, {
+      authority: [["issuer", string(answers.issuer)]],
+      algorithms: ["RS256"], lifetime: "2h",
+    }, {
       claims: [["project_id", "eq", string(answers.project)], ["namespace_id", "eq", string(answers.group)], ["ref_type", "eq", string("branch")], ["ref", "eq", string(answers.branch)], ["ref_protected", "eq", string("true")]],
       identity: "sa:{trust}:{project_id}",
-    })]),
+    }),
   },
   {
     id: "aws", name: "AWS", sign: "AWS", suggestion: "aws",
@@ -97,12 +93,10 @@ export const PLATFORMS = [
       ask("account", "Account number", "The AWS account of the role.", { pattern: /^\d{12}$/, hint: "12 digits.", example: "123456789012" }),
       ask("role", "Role", "The name of the role that the workload has.", { pattern: /^[\w+=,.@/-]+$/, hint: "A role name, with its path if it has one.", example: "reporting" }),
     ],
-    write: answers => trust(common(answers, [
-      ["issuer", string(answers.issuer)],
-      ["algorithms", list(["RS256", "ES384"])],
-      ["max_lifetime", string("1h")],
-      ["mode", answers.mode],
-    ]), [ruleOf(answers, { subject: `arn:aws:iam::${answers.account}:role/${answers.role}`, identity: `sa:{trust}:${answers.rule}` })]),
+    write: answers => trustOf(answers, {
+      authority: [["issuer", string(answers.issuer)]],
+      algorithms: ["RS256", "ES384"], lifetime: "1h",
+    }, { subject: `arn:aws:iam::${answers.account}:role/${answers.role}`, identity: `sa:{trust}:${answers.rule}` }),
   },
   {
     id: "gcp", name: "Google Cloud", sign: "GCP", suggestion: "gcp",
@@ -110,12 +104,10 @@ export const PLATFORMS = [
     questions: [
       ask("account", "Unique id of the service account", "`gcloud iam service-accounts describe EMAIL --format 'value(uniqueId)'` shows it.", { ...number, example: "108712345678901234567" }),
     ],
-    write: answers => trust(common(answers, [
-      ["issuer", string("https://accounts.google.com")],
-      ["algorithms", list(["RS256"])],
-      ["max_lifetime", string("1h")],
-      ["mode", answers.mode],
-    ]), [ruleOf(answers, { subject: answers.account, identity: "sa:{trust}:{sub}" })]),
+    write: answers => trustOf(answers, {
+      authority: [["issuer", string("https://accounts.google.com")]],
+      algorithms: ["RS256"], lifetime: "1h",
+    }, { subject: answers.account, identity: "sa:{trust}:{sub}" }),
   },
   {
     id: "azure", name: "Azure", sign: "Az", suggestion: "azure",
@@ -126,13 +118,12 @@ export const PLATFORMS = [
       ask("version", "Version of the tokens", "`requestedAccessTokenVersion` of the app registration.", { choices: [["1", "v1: not set, or 1"], ["2", "v2: set to 2"]] }),
     ],
     write: answers => {
-      const directory = answers.directory.toLowerCase();
-      const first = answers.version === "2"
-        ? [["issuer", string(`https://login.microsoftonline.com/${directory}/v2.0`)]]
-        : [["issuer", string(`https://sts.windows.net/${directory}/`)],
-          ["discovery_url", string(`https://login.microsoftonline.com/${directory}/.well-known/openid-configuration`)]];
-      return trust(common(answers, [...first, ["algorithms", list(["RS256"])], ["max_lifetime", string("25h")], ["mode", answers.mode]]),
-        [ruleOf(answers, { claims: [["oid", "eq", string(answers.object.toLowerCase())], ["tid", "eq", string(directory)]], identity: "sa:{trust}:{oid}" })]);
+      const [directory, object] = [answers.directory, answers.object].map(id => id.toLowerCase());
+      const v1 = [["issuer", string(`https://sts.windows.net/${directory}/`)],
+        ["discovery_url", string(`https://login.microsoftonline.com/${directory}/.well-known/openid-configuration`)]];
+      const v2 = [["issuer", string(`https://login.microsoftonline.com/${directory}/v2.0`)]];
+      return trustOf(answers, { authority: answers.version === "2" ? v2 : v1, algorithms: ["RS256"], lifetime: "25h" },
+        { claims: [["oid", "eq", string(object)], ["tid", "eq", string(directory)]], identity: "sa:{trust}:{oid}" });
     },
   },
   {
@@ -143,14 +134,10 @@ export const PLATFORMS = [
       ask("bundle", "Bundle endpoint", "The address of the trust bundle, with a certificate of a public CA.", { ...https, example: "https://bundle.acme.example" }),
       ask("path", "Path of the workload", "What follows the trust domain in the SPIFFE ID. A * stands for one whole segment.", { pattern: /^\/[A-Za-z0-9._*/-]+[^/]$/, hint: "Begins with / and does not end with it.", example: "/ns/reports/sa/reporter" }),
     ],
-    write: answers => trust([
-      ["id", string(answers.id)],
-      ["trust_domain", string(answers.domain)],
-      ["bundle", `{ url = ${string(answers.bundle)} }`],
-      ["audiences", list([answers.audience])],
-      ["max_lifetime", string("1h")],
-      ["mode", answers.mode],
-    ], [ruleOf(answers, { subject: `spiffe://${answers.domain}${answers.path}`, identity: "sa:{trust}:{sub}" })]),
+    write: answers => trustOf(answers, {
+      authority: [["trust_domain", string(answers.domain)], ["bundle", `{ url = ${string(answers.bundle)} }`]],
+      lifetime: "1h",
+    }, { subject: `spiffe://${answers.domain}${answers.path}`, identity: "sa:{trust}:{sub}" }),
   },
 ];
 

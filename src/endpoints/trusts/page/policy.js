@@ -5,7 +5,7 @@ import { differences, dryRun } from "./changes.js";
 import { announce, count, field, fill, h, hidden, marked, notice, openDialog, when } from "./dom.js";
 import { createEditor } from "./editor.js";
 import { openRuleGuide, openTrustGuide } from "./guide.js";
-import { authorName, follow, isBehind, isDirty, isOwner, load, normalized, onLoad, state, versionName } from "./state.js";
+import { authorName, follow, isBehind, isDirty, isOwner, load, normalized, onLoad, state, versionName, versionNumber } from "./state.js";
 import { appendTrust, insertRule, trusts } from "./toml.js";
 
 /// The time after the last keystroke, in milliseconds.
@@ -90,7 +90,7 @@ export function createPolicy({ guard, go }) {
 
   function draw({ follows }) {
     const { view, base } = state;
-    fill(version, base.version ? [`Version ${base.version.number}, saved by ${authorName(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
+    fill(version, base.version ? [`Version ${versionNumber(base.version)}, saved by ${authorName(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
       base.version?.note && ` · “${base.version.note}”`);
     fill(banners,
       !view.writable && notice("info", h("strong", {}, "Read-only. "), "You can read this policy and try tokens, but not change it here."),

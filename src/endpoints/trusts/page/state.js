@@ -44,9 +44,12 @@ export function follow({ keepText = false } = {}) {
 /// Whether another version than the base of the own text is in force.
 export const isBehind = () => state.view !== null && state.etag !== state.base.etag;
 
-export function versionName(version) {
-  return version ? `version ${version.number}` : "the empty policy";
+/// The number of a version. Those of a tenant's view are no count, so the digest names them.
+export function versionNumber({ number, version }) {
+  return isOwner() ? String(number) : version.split("-")[1].slice(0, 7);
 }
+
+export const versionName = version => version ? `version ${versionNumber(version)}` : "the empty policy";
 
 /// The author of a version. A policy that was changed in its file has none.
 export function authorName({ author }) {
