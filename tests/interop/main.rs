@@ -1,5 +1,7 @@
 //! The `service` example with third-party providers, configured by environment variables only.
 
+#[cfg(feature = "trust")]
+mod accessibility;
 mod better_auth;
 mod canaille;
 mod client_side;
@@ -88,7 +90,7 @@ async fn tokens(endpoint: &str, (id, secret): (&str, &str), form: impl Into<Stri
     answer.json()
 }
 
-/// Installs the providers of `package.json` into the build folder, once. Returns the folder.
+/// Installs the packages of `package.json` into the build folder, once. Returns the folder.
 fn install() -> PathBuf {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -155,10 +155,12 @@ impl Browser {
         std::fs::write(path, image.as_str().unwrap()).unwrap();
     }
 
-    /// Sets the size of the window, and whether the user prefers dark pages.
+    /// Sets the size of the page, also below the smallest window, and whether the user prefers dark pages.
     pub(crate) async fn look(&self, width: u32, height: u32, scheme: &str) {
-        let size = json!({ "width": width, "height": height });
-        self.ask("POST", "/window/rect", &size).await;
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
         let scheme = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": scheme })).await;
     }

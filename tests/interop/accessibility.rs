@@ -1,0 +1,104 @@
+//! The page of the `trust_admin` example, checked with axe-core: each view and dialog, light and dark, on a
+//! desktop and on a phone.
+
+use serde_json::Value;
+
+use super::install;
+use crate::support::files::File;
+use crate::support::process::Program;
+use crate::support::webdriver::Browser;
+
+/// Checks what the page shows now.
+const CHECK: &str = "
+    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+    return axe.run({ runOnly: tags }).then(({ violations }) =>
+        violations.map(({ id, nodes }) => `${id}: ${nodes.map(node => node.target).join(' ')}`));";
+
+/// Replaces the text of the policy, as typing would.
+const FAULTY: &str = "
+    const area = document.querySelector('#policy-text');
+    area.value = '[[trust]]\\nid = \"a\"\\naudience = \"b\"\\n';
+    area.dispatchEvent(new Event('input'));";
+
+/// The views and dialogs: the name, the hash, what to do there (a click on a selector, or a script), and the
+/// element that then appears.
+const VIEWS: [(&str, &str, &[&str], &str); 9] = [
+    ("overview", "#overview", &[], ".trust-name"),
+    ("policy", "#policy", &[], "#add-trust"),
+    ("guide", "#policy", &["#add-trust"], "#guide-insert"),
+    ("rule", "#policy", &["#add-rule", ".claims + button"], ".claim"),
+    ("faults", "#policy", &[FAULTY], ".problems .bad"),
+    (
+        "try",
+        "#try",
+        &["label[for=try-kind-claims]", "#try-claims={\"iss\":\"x\"}", "#try"],
+        ".verdict",
+    ),
+    ("decisions", "#decisions", &[], "#pause"),
+    ("history", "#history", &[], ".versions li"),
+    ("differences", "#policy", &["#discard"], "dialog .row"),
+];
+
+async fn check(browser: &Browser, axe: &str, name: &str) {
+    browser.script(axe).await;
+    let violations = browser.script(CHECK).await;
+    assert_eq!(violations, Value::Array(Vec::new()), "{name}");
+    let overflow =
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert_eq!(browser.script(overflow).await, 0, "{name} is wider than the window");
+    browser.screenshot(&format!("trust_admin-{name}")).await;
+}
+
+async fn act(browser: &Browser, action: &str) {
+    match action.split_once('=') {
+        Some((field, text)) if field.starts_with("#try") => browser.write(field, text).await,
+        _ if action.contains("document.") => _ = browser.script(action).await,
+        _ => {
+            browser.has(action).await;
+            browser.click(action).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn trust_page_has_no_accessibility_violation() {
+    let axe = std::fs::read_to_string(install().join("node_modules/axe-core/axe.min.js")).unwrap();
+    let file = File::reserve("policy");
+    let folder = file.path().parent().unwrap().display().to_string();
+    let environment = [("LISTEN", "127.0.0.1:0"), ("TMPDIR", folder.as_str())];
+    let mut example = Program::example("trust_admin", &environment);
+    let line = example.stdout.line("Open http").await;
+    let url = line.split(' ').nth(1).unwrap();
+    let browser = Browser::start().await;
+    let looks = [(1280, 860), (360, 740)].into_iter();
+    let looks: Vec<_> = looks
+        .flat_map(|(width, height)| ["light", "dark"].map(|scheme| (width, height, scheme)))
+        .collect();
+    browser.open(url).await;
+    browser.has("#token").await;
+    for (width, height, scheme) in &looks {
+        browser.look(*width, *height, scheme).await;
+        check(&browser, &axe, &format!("sign-in-{width}-{scheme}")).await;
+    }
+    browser.click("#sign-in-link").await;
+    browser.has("#username").await;
+    browser.write("#username", "alice").await;
+    browser.write("#password", "wonderland").await;
+    browser.click("#sign-in").await;
+    browser.has("#overview-add").await;
+    for (width, height, scheme) in looks {
+        browser.look(width, height, scheme).await;
+        for (name, hash, actions, appears) in VIEWS {
+            let leave =
+                format!("document.querySelector('dialog')?.close(); location.hash = '{hash}'");
+            browser.script(&leave).await;
+            for action in actions {
+                act(&browser, action).await;
+            }
+            browser.has(appears).await;
+            check(&browser, &axe, &format!("{name}-{width}-{scheme}")).await;
+        }
+        // The next look begins with the saved text.
+        browser.click("dialog .primary").await;
+    }
+}
