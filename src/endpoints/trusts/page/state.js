@@ -36,7 +36,7 @@ export async function load() {
 
 /// Makes the version in force the base of the own text.
 export function follow({ keepText = false } = {}) {
-  const text = normalized(state.view.text);
+  const text = normalized(state.view.text ?? "");
   state.base = { text, etag: state.etag, version: state.view.version };
   if (!keepText) state.text = text;
 }
