@@ -36,7 +36,9 @@ pub(crate) use id_token::{
 };
 pub(crate) use jwks::JwksValidator;
 #[cfg(feature = "trust")]
-pub(crate) use jwks::unverified_claims;
+pub(crate) use jwks::{claims_document, unverified_claims};
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
+#[cfg(feature = "trust")]
+pub(crate) use rules::check_times_with;
 pub(crate) use token_validator::{SyntaxChecked, TokenValidator};

@@ -6,14 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::explain::Explanation;
+use super::decisions::{Asked, DecisionLog};
 use super::fault::{PolicyError, Position};
 use super::following::Following;
 use super::outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 use super::overview::TrustOverview;
 use super::policy::{Mode, Trust, TrustPolicy};
-use super::rule::Grant;
 use super::store::{PolicyStore, PolicyVersion};
 use super::verification::{CompiledTrust, Verification};
 use crate::clock::{Clock, SystemClock};
@@ -57,6 +56,7 @@ pub struct TrustEvaluator(pub(super) Arc<Inner>);
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) loaded: ArcSwap<LoadedPolicy>,
+    pub(super) decisions: DecisionLog,
     /// The store of the policy, if it has one.
     pub(super) following: Option<Following>,
     file: Option<PathBuf>,
@@ -116,32 +116,25 @@ impl TrustEvaluator {
         let loaded = self.follow().await;
         let verification = self.verify(&loaded, trust_id, token).await;
         let decision = self.decide(&verification, requested).await;
-        log(&verification, decision.as_ref().err());
+        let denied = decision.as_ref().err();
+        let subject_sha256 = verification.text_claim("sub").map(crypto::sha256_hex);
+        log(&verification, subject_sha256.as_deref(), denied);
+        let asked = Asked { trust_id, requested };
+        self.0.decisions.record(verification, &asked, subject_sha256, denied);
         decision.map_err(|reason| Denied { reason })
     }
 
-    /// Explains which rule matches a token, or why none does. Show the text to administrators only,
-    /// and do not log it, because it quotes the policy and claims of the token. It contains neither
-    /// the token nor its signature.
-    ///
-    /// Requested scopes and earlier use are not checked, and the token does not count as used.
-    pub async fn explain(&self, token: &str, trust_id: Option<&str>) -> Explanation {
-        let loaded = self.follow().await;
-        Explanation::of(self.verify(&loaded, trust_id, token).await)
-    }
-
-    async fn verify(
+    /// Runs all checks of a token that have no side effects.
+    pub(super) async fn verify<'p>(
         &self,
-        loaded: &LoadedPolicy,
+        loaded: &'p LoadedPolicy,
         trust_id: Option<&str>,
         token: &str,
-    ) -> Verification {
+    ) -> Verification<'p> {
         if loaded.is_missing {
             let component = "trust policy";
-            return Verification::denied(DenialReason::Unavailable {
-                component,
-                retry_after: None,
-            });
+            let reason = DenialReason::Unavailable { component, retry_after: None };
+            return Verification::denied(reason, self.0.clock.now());
         }
         Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await
     }
@@ -219,12 +212,12 @@ impl TrustEvaluator {
 
     async fn decide(
         &self,
-        verification: &Verification,
+        verification: &Verification<'_>,
         requested: &Scopes,
     ) -> Result<Granted, DenialReason> {
         let identity = verification.identity.clone()?;
         let (Some(trust), Some(grant), Some(workload)) =
-            (verification.trust(), verification.grant(), &verification.workload)
+            (verification.trust, verification.grant(), &verification.workload)
         else {
             return Err(DenialReason::NoMatchingRule);
         };
@@ -235,7 +228,7 @@ impl TrustEvaluator {
             identity,
             kind: IdentityKind::Workload,
             tenant: grant.map.tenant.clone(),
-            scopes: permitted(grant, requested)?,
+            scopes: grant.permitted(requested).ok_or(DenialReason::Scope)?,
             expires_at: trust
                 .not_after
                 .as_ref()
@@ -279,19 +272,9 @@ impl TrustEvaluator {
     }
 }
 
-/// Returns the requested scopes if the rule permits them, or all permitted scopes if none were
-/// requested.
-fn permitted(grant: &Grant, requested: &Scopes) -> Result<Scopes, DenialReason> {
-    let permitted = &grant.map.scopes;
-    match requested.is_empty() {
-        true => Ok(permitted.clone()),
-        false if permitted.contains_all(requested) => Ok(requested.clone()),
-        false => Err(DenialReason::Scope),
-    }
-}
-
 impl Inner {
-    /// Checks a policy with its files, and creates its validators. Unchanged trusts keep theirs.
+    /// Checks a policy with its files, and creates its validators. Unchanged trusts keep theirs, and trusts with
+    /// the same id keep their counters.
     pub(super) fn compile(
         &self,
         policy: TrustPolicy,
@@ -301,21 +284,19 @@ impl Inner {
         let mut trusts = Vec::new();
         for trust in &policy.trusts {
             let config = trust.issuer_config();
-            let unchanged = before
-                .trusts
-                .iter()
-                .find(|old| old.trust.id == trust.id && old.trust.issuer_config() == config);
-            let validator = match unchanged {
-                Some(old) => old.validator.clone(),
+            let old = before.trusts.iter().find(|old| old.trust.id == trust.id);
+            let usage = old.map(|old| old.usage.clone()).unwrap_or_default();
+            let (validator, config) = match old.filter(|old| *old.config == config) {
+                Some(old) => (old.validator.clone(), old.config.clone()),
                 None => {
-                    let mut config = AuthConfig::of_issuer(&config, &[]);
+                    let mut settings = AuthConfig::of_issuer(&config, &[]);
                     // A foreign token usually comes once, so a cache would not help.
-                    config.verified_tokens_bytes = 0;
-                    let compiled = JwksValidator::with_key_sets(&config, self.key_sets.clone());
-                    compiled.map_err(|error| trust.faults_of_files(&error))?
+                    settings.verified_tokens_bytes = 0;
+                    let compiled = JwksValidator::with_key_sets(&settings, self.key_sets.clone());
+                    (compiled.map_err(|error| trust.faults_of_files(&error))?, config.into())
                 }
             };
-            trusts.push(Arc::new(CompiledTrust { trust: trust.clone(), validator }));
+            trusts.push(Arc::new(CompiledTrust { trust: trust.clone(), validator, config, usage }));
         }
         Ok(LoadedPolicy { policy, trusts, ..LoadedPolicy::default() })
     }
@@ -445,6 +426,7 @@ impl TrustEvaluatorBuilder {
         let in_memory = || Arc::new(MemoryReplayLog::with_clock(100_000, clock.clone())) as _;
         let inner = Inner {
             loaded: ArcSwap::default(),
+            decisions: DecisionLog::default(),
             replay_log: replay_log.unwrap_or_else(in_memory),
             replay_outage: Outage::default(),
             key_sets: Arc::new(KeySets::new(clock.clone())),
@@ -463,16 +445,20 @@ impl TrustEvaluatorBuilder {
 
 /// Writes a decision to the audit log. Claims are logged as digests, because they may be personal
 /// data or contain forged log lines.
-fn log(verification: &Verification, denied: Option<&DenialReason>) {
-    let digest = |name| verification.text_claim(name).map(crypto::sha256_hex);
-    let trust = verification.trust();
+fn log(
+    verification: &Verification<'_>,
+    subject_sha256: Option<&str>,
+    denied: Option<&DenialReason>,
+) {
+    let jti_sha256 = verification.text_claim("jti").map(crypto::sha256_hex);
+    let trust = verification.trust;
     telemetry::trust_decided(&telemetry::TrustDecision {
         trust: trust.map(|trust| trust.id.as_str()),
         issuer: trust.map(|trust| trust.authority.name()),
         grant: verification.grant().map(|grant| grant.name.as_str()),
         outcome: denied.map_or("granted", DenialReason::as_str),
-        subject_sha256: digest("sub").as_deref(),
-        jti_sha256: digest("jti").as_deref(),
+        subject_sha256,
+        jti_sha256: jti_sha256.as_deref(),
         is_verified: verification.workload.is_some(),
     });
 }

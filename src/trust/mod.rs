@@ -160,11 +160,15 @@
 //!   same for two workloads
 //! - inline keys that are private or symmetric
 
+mod administration;
+mod decisions;
+mod dry_run;
 mod evaluator;
 mod explain;
 mod fault;
 mod following;
 mod lint;
+mod lock_out;
 mod outcome;
 mod overlap;
 #[cfg(feature = "endpoints")]
@@ -179,8 +183,10 @@ mod time;
 mod tree;
 mod verification;
 
+pub use decisions::{Decision, DecisionFilter, TrustUsage};
+pub use dry_run::{DecisionChange, DryRun};
 pub use evaluator::{TrustEvaluator, TrustEvaluatorBuilder};
-pub use explain::Explanation;
+pub use explain::{ExplainedRule, Explanation};
 pub use fault::{PolicyError, PolicyFault};
 pub use following::{CurrentPolicy, SaveError, SyncError};
 pub use outcome::{DenialReason, Denied, Granted};

@@ -228,6 +228,43 @@ impl Template {
     }
 }
 
+impl Template {
+    /// Returns whether some claims would fill in the template as this identity.
+    pub(super) fn may_give(&self, identity: &str, trust: &str) -> bool {
+        let identity = identity.as_bytes();
+        // Whether the parts so far can fill the first n bytes. Never exponential, as backtracking could be.
+        let mut fills: Vec<bool> = (0..=identity.len()).map(|length| length == 0).collect();
+        for part in &self.parts {
+            let literal = match part {
+                Part::Text(text) => Some(text.as_str()),
+                Part::Trust => Some(trust),
+                Part::Claim(_) => None,
+            };
+            fills = match literal {
+                Some(text) => after_literal(&fills, identity, text.as_bytes()),
+                None => after_claim(&fills),
+            };
+        }
+        fills.last() == Some(&true)
+    }
+}
+
+/// Returns the lengths that are filled after a literal part.
+fn after_literal(fills: &[bool], identity: &[u8], text: &[u8]) -> Vec<bool> {
+    let is_filled = |end: usize| {
+        let begin = end.checked_sub(text.len())?;
+        let is_match = identity.get(begin..end) == Some(text);
+        fills.get(begin).map(|is_filled| *is_filled && is_match)
+    };
+    (0..fills.len()).map(|end| is_filled(end).unwrap_or(false)).collect()
+}
+
+/// Returns the lengths that are filled after a claim, which has at least one byte.
+fn after_claim(fills: &[bool]) -> Vec<bool> {
+    let first = fills.iter().position(|is_filled| *is_filled);
+    (0..fills.len()).map(|end| first.is_some_and(|begin| begin < end)).collect()
+}
+
 /// Percent-encodes a claim for an identity (RFC 3986 §2.1): all characters that could break a log
 /// line, look like another character, or pass for a placeholder.
 pub(super) fn encoded(value: &str, keeps_separators: bool) -> String {
@@ -273,6 +310,16 @@ impl Grant {
         match self.claims.iter().position(|condition| !met(condition)) {
             Some(nth) => Err(Mismatch::Claim(nth)),
             None => Ok(()),
+        }
+    }
+
+    /// Returns the requested scopes if the rule permits them, or all permitted scopes if none were
+    /// requested.
+    pub(super) fn permitted(&self, requested: &Scopes) -> Option<Scopes> {
+        let permitted = &self.map.scopes;
+        match requested.is_empty() {
+            true => Some(permitted.clone()),
+            false => permitted.contains_all(requested).then(|| requested.clone()),
         }
     }
 
@@ -415,6 +462,27 @@ mod tests {
             let is_same = one[0] == other[0] && (one[1] == other[1] || !template.contains("{b}"));
             prop_assert!(Template::parse(template).unwrap().is_unambiguous());
             prop_assert_eq!(fill(&one) == fill(&other), is_same, "{} {}", fill(&one), fill(&other));
+        }
+    }
+
+    #[test]
+    fn template_knows_what_it_may_give() {
+        for (template, identity, expected) in [
+            ("sa:deploy", "sa:deploy", true),
+            ("sa:deploy", "sa:deploy2", false),
+            ("sa:deploy", "sa:deplo", false),
+            ("sa:{trust}:{sub}", "sa:k8s:a:b", true),
+            ("sa:{trust}:{sub}", "sa:k8s:", false),
+            ("sa:{trust}:{sub}", "sa:k9s:a", false),
+            ("sa:{trust}:{ns}:{name}", "sa:k8s:a:b", true),
+            ("sa:{trust}:{ns}:{name}", "sa:k8s:a", false),
+            ("sa:{trust}:{sub}:x", "sa:k8s:x:x:x", true),
+            ("sa:{trust}:{sub}:x", "sa:k8s:x:x:y", false),
+            ("sa:{trust}:{sub}", "", false),
+            ("sa:{trust}:{sub}", "é", false),
+        ] {
+            let template = Template::parse(template).unwrap();
+            assert_eq!(template.may_give(identity, "k8s"), expected, "{template:?}: {identity}");
         }
     }
 

@@ -72,6 +72,23 @@ pub(crate) fn from_rfc3339(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
 }
 
+/// Serialises a time as in RFC 3339, in UTC and whole seconds.
+pub(super) fn rfc3339<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    let last = SystemTime::UNIX_EPOCH + LAST_SECOND;
+    to.collect_str(&humantime::format_rfc3339_seconds((*at).clamp(SystemTime::UNIX_EPOCH, last)))
+}
+
+/// Serialises a time as [`rfc3339`] does, if there is one.
+pub(super) fn optional_rfc3339<S: Serializer>(
+    at: &Option<SystemTime>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, to),
+        None => to.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

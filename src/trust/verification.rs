@@ -3,27 +3,42 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::decisions::UsageCounters;
 use super::outcome::DenialReason;
 use super::policy::{Authority, Trust};
 use super::rule::{Grant, Mismatch};
 use crate::clock::Clock;
+use crate::config::IssuerConfig;
 use crate::error::InvalidToken;
-use crate::identity::{Identity, spiffe_id};
+use crate::identity::{Confirmation, Identity, spiffe_id, text};
 use crate::support::json::{Document, Value};
-use crate::validator::{Credentials, JwksValidator, TokenValidator, unverified_claims};
+use crate::validator::{
+    Credentials, JwksValidator, TokenValidator, claims_document, unverified_claims,
+};
+
+/// The limit of claims without a token, in bytes. Those of a token are shorter.
+const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 
 /// A trust and the validator of its tokens.
 #[derive(Debug)]
 pub(super) struct CompiledTrust {
     pub(super) trust: Trust,
     pub(super) validator: JwksValidator,
+    /// The configuration of the validator.
+    pub(super) config: Arc<IssuerConfig>,
+    /// Kept while a trust with this id is in the policy.
+    pub(super) usage: Arc<UsageCounters>,
 }
 
 /// The results of the checks of a token, up to the first failure.
-pub(super) struct Verification {
-    /// The unverified claims, if the token can be parsed.
+pub(super) struct Verification<'p> {
+    /// The claims, if they can be parsed. Those of a token are verified if there is a `workload`.
     document: Option<Document>,
-    compiled: Option<Arc<CompiledTrust>>,
+    pub(super) trust: Option<&'p Trust>,
+    /// The trust with its validator, if there is a token.
+    pub(super) compiled: Option<&'p CompiledTrust>,
+    /// The time for which the trust and the lifetime of the token were checked.
+    pub(super) at: SystemTime,
     /// The verified token.
     pub(super) workload: Option<Identity>,
     /// The comparison with each rule of the trust, in order.
@@ -34,12 +49,14 @@ pub(super) struct Verification {
     pub(super) identity: Result<String, DenialReason>,
 }
 
-impl Verification {
+impl<'p> Verification<'p> {
     /// Returns the verification of a token that was not looked at.
-    pub(super) fn denied(reason: DenialReason) -> Self {
+    pub(super) fn denied(reason: DenialReason, at: SystemTime) -> Self {
         Self {
             document: None,
+            trust: None,
             compiled: None,
+            at,
             workload: None,
             rules: Vec::new(),
             grant: None,
@@ -50,42 +67,83 @@ impl Verification {
     /// Runs all checks that have no side effects. Earlier use (`jti`) and the requested scopes are
     /// not checked.
     pub(super) async fn run(
-        trusts: &[Arc<CompiledTrust>],
+        trusts: &'p [Arc<CompiledTrust>],
         trust_id: Option<&str>,
         token: &str,
         clock: &dyn Clock,
     ) -> Self {
-        let mut verification = Self::denied(DenialReason::NoMatchingTrust);
+        let mut verification = Self::denied(DenialReason::NoMatchingTrust, clock.now());
         verification.identity = verification.verify(trusts, trust_id, token, clock).await;
+        verification
+    }
+
+    /// Runs the checks of claims without a token: neither signature nor times are checked.
+    pub(super) fn of_claims(
+        trusts: &'p [Trust],
+        trust_id: Option<&str>,
+        claims: &str,
+        now: SystemTime,
+    ) -> Self {
+        let mut verification = Self::denied(DenialReason::NoMatchingTrust, now);
+        verification.identity = verification.check(trusts, trust_id, claims);
         verification
     }
 
     async fn verify(
         &mut self,
-        trusts: &[Arc<CompiledTrust>],
+        trusts: &'p [Arc<CompiledTrust>],
         trust_id: Option<&str>,
         token: &str,
         clock: &dyn Clock,
     ) -> Result<String, DenialReason> {
-        let claims = self.document.insert(unverified_claims(token)?).root();
-        let compiled = self.compiled.insert(find_trust(trusts, trust_id, claims)?);
+        let document = self.document.insert(unverified_claims(token)?);
+        let all = trusts.iter().map(|compiled| &compiled.trust);
+        let nth = find_trust(all, trust_id, document.root())?;
+        let compiled: &CompiledTrust = trusts.get(nth).ok_or(DenialReason::NoMatchingTrust)?;
         let trust = &compiled.trust;
-        if trust.not_after.as_ref().is_some_and(|expiry| clock.now() >= expiry.end) {
-            return Err(DenialReason::TrustEnded);
-        }
+        (self.compiled, self.trust) = (Some(compiled), Some(trust));
+        trust.check_end(self.at)?;
         let workload = compiled.validator.validate(&Credentials::bearer(token)).await?;
-        check_lifetime(trust, self.workload.insert(workload), clock.now())?;
-        self.rules = trust.grants.iter().map(|grant| grant.compare(claims)).collect();
-        let matching = trust.grants.iter().enumerate().zip(&self.rules);
-        let mut matching = matching.filter(|(_, rule)| rule.is_ok()).map(|(grant, _)| grant);
-        match (matching.next(), matching.next()) {
-            (Some((nth, grant)), None) => {
-                self.grant = Some(nth);
-                grant.map.identity.fill(&trust.id, claims).ok_or(DenialReason::Identity)
-            }
-            (None, _) => Err(DenialReason::NoMatchingRule),
-            (Some(_), Some(_)) => Err(DenialReason::AmbiguousRules),
+        self.at = clock.now();
+        let workload = self.workload.insert(workload);
+        trust.check_lifetime(workload.issued_at(), workload.expires_at(), self.at)?;
+        self.apply_rules()
+    }
+
+    fn check(
+        &mut self,
+        trusts: &'p [Trust],
+        trust_id: Option<&str>,
+        claims: &str,
+    ) -> Result<String, DenialReason> {
+        if claims.len() > MAX_CLAIMS_BYTES {
+            return Err(InvalidToken::Malformed("the claims are longer than 64 KiB").into());
         }
+        let claims = self.document.insert(claims_document(claims)?).root();
+        let nth = find_trust(trusts.iter(), trust_id, claims)?;
+        let trust = trusts.get(nth).ok_or(DenialReason::NoMatchingTrust)?;
+        self.trust = Some(trust);
+        trust.check_end(self.at)?;
+        trust.check_claims(claims)?;
+        self.apply_rules()
+    }
+
+    /// Compares the claims with the rules of the trust, and returns the identity of the only rule that matches.
+    fn apply_rules(&mut self) -> Result<String, DenialReason> {
+        let (Some(trust), Some(document)) = (self.trust, &self.document) else {
+            return Err(DenialReason::NoMatchingTrust);
+        };
+        let claims = document.root();
+        self.rules = trust.compare(claims);
+        let nth = only_match(&self.rules)?;
+        self.grant = Some(nth);
+        let grant = trust.grants.get(nth).ok_or(DenialReason::NoMatchingRule)?;
+        grant.map.identity.fill(&trust.id, claims).ok_or(DenialReason::Identity)
+    }
+
+    /// Returns the text of the claims.
+    pub(super) fn into_claims(self) -> Option<String> {
+        self.document.map(Document::into_source)
     }
 
     /// Returns the claims, verified or not.
@@ -98,51 +156,61 @@ impl Verification {
         self.claims()?.get(name)?.as_str()
     }
 
-    /// Returns the trust of the token.
-    pub(super) fn trust(&self) -> Option<&Trust> {
-        self.compiled.as_ref().map(|compiled| &compiled.trust)
-    }
-
     /// Returns the only matching rule.
-    pub(super) fn grant(&self) -> Option<&Grant> {
-        self.trust()?.grants.get(self.grant?)
+    pub(super) fn grant(&self) -> Option<&'p Grant> {
+        self.trust?.grants.get(self.grant?)
     }
 }
 
-/// Returns the trust that the caller names, or else the one that matches the token's audience, and
-/// its issuer or the trust domain of its subject. These claims are not verified yet.
-fn find_trust(
-    trusts: &[Arc<CompiledTrust>],
+/// Returns the index of the trust that the caller names, or else of the one that matches the token's
+/// audience, and its issuer or the trust domain of its subject. These claims are not verified yet.
+pub(super) fn find_trust<'t>(
+    mut trusts: impl Iterator<Item = &'t Trust>,
     trust_id: Option<&str>,
     claims: Value<'_>,
-) -> Result<Arc<CompiledTrust>, DenialReason> {
+) -> Result<usize, DenialReason> {
     if let Some(id) = trust_id {
-        let named = trusts.iter().find(|compiled| compiled.trust.id == id);
-        return named.cloned().ok_or(DenialReason::UnknownTrust);
+        return trusts.position(|trust| trust.id == id).ok_or(DenialReason::UnknownTrust);
     }
-    let issuer = match claims.get("iss") {
-        None => None,
-        Some(iss) => Some(iss.as_str().ok_or(InvalidToken::MalformedClaim("iss"))?),
+    let signer = Signer::of(claims)?;
+    let is_match = |(_, trust): &(usize, &Trust)| {
+        !trust.named_only && signer.is(trust) && has_audience(claims, &trust.audiences)
     };
-    let subject = claims.get("sub").and_then(Value::as_str);
-    let trust_domain = subject.and_then(spiffe_id::trust_domain);
-    if issuer.is_none() && trust_domain.is_none() {
-        return Err(InvalidToken::MissingClaim("iss").into());
-    }
-    let is_match = |compiled: &&Arc<CompiledTrust>| {
-        let Trust { authority, audiences, named_only, .. } = &compiled.trust;
-        // A JWT-SVID may have an `iss`, which says nothing about the keys.
-        let is_signer = match authority {
-            Authority::Issuer(name) => issuer == Some(name),
-            Authority::TrustDomain(name) => trust_domain == Some(name),
-        };
-        is_signer && !named_only && has_audience(claims, audiences)
-    };
-    let mut matching = trusts.iter().filter(is_match);
+    let mut matching = trusts.enumerate().filter(is_match);
     match (matching.next(), matching.next()) {
-        (Some(compiled), None) => Ok(compiled.clone()),
+        (Some((nth, _)), None) => Ok(nth),
         (None, _) => Err(DenialReason::NoMatchingTrust),
         (Some(_), Some(_)) => Err(DenialReason::AmbiguousTrusts),
+    }
+}
+
+/// The signer that unverified claims name: the issuer, the trust domain of the subject, or both.
+struct Signer<'c> {
+    issuer: Option<&'c str>,
+    trust_domain: Option<&'c str>,
+}
+
+impl<'c> Signer<'c> {
+    fn of(claims: Value<'c>) -> Result<Self, InvalidToken> {
+        let issuer = match claims.get("iss") {
+            None => None,
+            Some(iss) => Some(iss.as_str().ok_or(InvalidToken::MalformedClaim("iss"))?),
+        };
+        let subject = claims.get("sub").and_then(Value::as_str);
+        let trust_domain = subject.and_then(spiffe_id::trust_domain);
+        match issuer.or(trust_domain) {
+            Some(_) => Ok(Self { issuer, trust_domain }),
+            None => Err(InvalidToken::MissingClaim("iss")),
+        }
+    }
+
+    /// Returns whether a trust is about this signer. A JWT-SVID may have an `iss`, which says nothing about
+    /// the keys.
+    fn is(&self, trust: &Trust) -> bool {
+        match &trust.authority {
+            Authority::Issuer(name) => self.issuer == Some(name),
+            Authority::TrustDomain(name) => self.trust_domain == Some(name),
+        }
     }
 }
 
@@ -157,21 +225,68 @@ fn has_audience(claims: Value<'_>, audiences: &[String]) -> bool {
     }
 }
 
-/// Checks `max_lifetime` and `max_age` against the token's `iat` and `exp`.
-fn check_lifetime(trust: &Trust, identity: &Identity, now: SystemTime) -> Result<(), DenialReason> {
-    let issued_at = match identity.issued_at() {
-        Some(issued_at) => issued_at,
-        // A JWT-SVID needs no `iat`. The rest of its lifetime is limited instead.
-        None if trust.authority.is_trust_domain() && trust.max_age.is_none() => now,
-        None => return Err(DenialReason::Lifetime),
-    };
-    let lifetime = identity.expires_at().duration_since(issued_at).unwrap_or_default();
-    if lifetime > trust.max_lifetime.0 {
-        return Err(DenialReason::Lifetime);
+impl Trust {
+    /// Checks `not_after`.
+    pub(super) fn check_end(&self, now: SystemTime) -> Result<(), DenialReason> {
+        match &self.not_after {
+            Some(not_after) if now >= not_after.end => Err(DenialReason::TrustEnded),
+            _ => Ok(()),
+        }
     }
-    let age = now.duration_since(issued_at).unwrap_or_default();
-    match trust.max_age {
-        Some(limit) if age > limit.0 + trust.leeway.0 => Err(DenialReason::Age),
-        _ => Ok(()),
+
+    /// Checks the claims that the validator of the trust would check, but for the times and the marks of
+    /// other kinds of tokens.
+    pub(super) fn check_claims(&self, claims: Value<'_>) -> Result<(), InvalidToken> {
+        if !Signer::of(claims)?.is(self) {
+            return Err(InvalidToken::Issuer);
+        }
+        if !has_audience(claims, &self.audiences) {
+            return Err(InvalidToken::Audience);
+        }
+        text(claims.get("jti"), "jti")?;
+        if Confirmation::read(claims)?.is_some() {
+            return Err(InvalidToken::Unproven);
+        }
+        let subject = text(claims.get("sub"), "sub")?.filter(|subject| !subject.is_empty());
+        subject.map(|_| ()).ok_or(InvalidToken::MissingClaim("sub"))
+    }
+
+    /// Compares the claims with each rule, in order.
+    pub(super) fn compare(&self, claims: Value<'_>) -> Vec<Result<(), Mismatch>> {
+        self.grants.iter().map(|grant| grant.compare(claims)).collect()
+    }
+
+    /// Checks `max_lifetime` and `max_age` against the token's `iat` and `exp`.
+    pub(super) fn check_lifetime(
+        &self,
+        issued_at: Option<SystemTime>,
+        expires_at: SystemTime,
+        now: SystemTime,
+    ) -> Result<(), DenialReason> {
+        let issued_at = match issued_at {
+            Some(issued_at) => issued_at,
+            // A JWT-SVID needs no `iat`. The rest of its lifetime is limited instead.
+            None if self.authority.is_trust_domain() && self.max_age.is_none() => now,
+            None => return Err(DenialReason::Lifetime),
+        };
+        let lifetime = expires_at.duration_since(issued_at).unwrap_or_default();
+        if lifetime > self.max_lifetime.0 {
+            return Err(DenialReason::Lifetime);
+        }
+        let age = now.duration_since(issued_at).unwrap_or_default();
+        match self.max_age {
+            Some(limit) if age > limit.0 + self.leeway.0 => Err(DenialReason::Age),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns the index of the only rule that matches.
+pub(super) fn only_match(rules: &[Result<(), Mismatch>]) -> Result<usize, DenialReason> {
+    let mut matching = rules.iter().enumerate().filter(|(_, rule)| rule.is_ok());
+    match (matching.next(), matching.next()) {
+        (Some((nth, _)), None) => Ok(nth),
+        (None, _) => Err(DenialReason::NoMatchingRule),
+        (Some(_), Some(_)) => Err(DenialReason::AmbiguousRules),
     }
 }

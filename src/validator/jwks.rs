@@ -388,6 +388,12 @@ pub(crate) fn unverified_claims(token: &str) -> Result<Document, InvalidToken> {
     document(Jws::split(token.as_bytes(), AuthConfig::default().max_token_bytes)?.payload()?)
 }
 
+/// Reads claims without a token as [`unverified_claims`] reads those of a token.
+#[cfg(feature = "trust")]
+pub(crate) fn claims_document(claims: &str) -> Result<Document, InvalidToken> {
+    document(claims)
+}
+
 /// Decodes the claims of a JWT **without verifying the token**, for debugging and command-line tools. Anyone
 /// can write such a token: never base a decision on the result.
 ///

@@ -251,6 +251,16 @@ fn check_times(
     check_times_until(claims, now, leeway, max_lifetime, None)
 }
 
+/// Checks the times of a verified token once more, with another leeway.
+#[cfg(feature = "trust")]
+pub(crate) fn check_times_with(
+    claims: Value<'_>,
+    now: SystemTime,
+    leeway: Duration,
+) -> Result<(), InvalidToken> {
+    check_times(claims, now, leeway, None).map(|_| ())
+}
+
 /// Checks the times as [`check_times`] does. A token without `exp` ends at `default_exp`.
 fn check_times_until(
     claims: Value<'_>,

@@ -1,11 +1,13 @@
 //! Explanations for administrators, and the audit log: neither contains the token.
 
 use scaikey_auth::testing::ManualClock;
+use scaikey_auth::trust::{DecisionFilter, TrustEvaluator, TrustPolicy};
+use serde_json::{Value, json};
 
 use crate::support::Log;
 
 use super::fixture::{
-    REPORTER, ask, evaluator, grant, platform, pod, reporter, trust, trust_called,
+    REPORTER, ask, evaluator, grant, platform, pod, policy, reporter, trust, trust_called, why,
 };
 
 #[tokio::test]
@@ -103,4 +105,228 @@ async fn decision_log_has_only_digests() {
             assert!(texts.iter().all(|text| !text.contains(part)), "{texts:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn explanation_serializes_with_all_rules() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let name = "https://k8s.example";
+    let billing = grant("billing", "subject = \"system:serviceaccount:billing:*\"");
+    let parts = [trust_called(name, "k8s", &cluster, ""), reporter(), billing];
+    let evaluator = evaluator(&clock, &parts);
+    let explanation = evaluator.explain(&pod(&cluster).issuer(name).sign(), None).await;
+    let problem = "`sub` is \"system:serviceaccount:reports:reporter\", but the rule requires \"system:serviceaccount:billing:*\"";
+    assert_eq!(
+        serde_json::to_value(&explanation).unwrap(),
+        json!({
+            "verified": true,
+            "trust": "k8s",
+            "rule": "reporting",
+            "outcome": "granted",
+            "problem": null,
+            "identity": "sa:k8s:reporting",
+            "tenant": "tnt_acme",
+            "scopes": ["secrets:read", "secrets:list"],
+            "rules": [
+                { "name": "reporting", "matches": true, "problem": null },
+                { "name": "billing", "matches": false, "problem": problem },
+            ],
+            "lines": explanation.to_string().lines().collect::<Vec<_>>(),
+        })
+    );
+    let denied = evaluator.explain(&pod(&cluster).issuer(name).expired().sign(), None).await;
+    assert_eq!(
+        serde_json::to_value(&denied).unwrap(),
+        json!({
+            "verified": false,
+            "trust": "k8s",
+            "rule": null,
+            "outcome": "token_expired",
+            "problem": "the token is invalid: expired",
+            "identity": null,
+            "tenant": null,
+            "scopes": [],
+            "rules": [],
+            "lines": denied.to_string().lines().collect::<Vec<_>>(),
+        })
+    );
+    assert!(explanation.is_verified() && !denied.is_verified());
+    assert_eq!(explanation.identity(), Some("sa:k8s:reporting"));
+    assert_eq!(explanation.tenant().map(|tenant| tenant.as_str()), Some("tnt_acme"));
+    assert_eq!(explanation.scopes().as_str(), "secrets:read secrets:list");
+    assert_eq!(explanation.rules()[1].problem.as_deref(), Some(problem));
+}
+
+/// A policy without a platform: claims are explained without keys.
+fn offline() -> TrustEvaluator {
+    let text = r#"
+        [[trust]]
+        id = "ci"
+        issuer = "https://ci.example"
+        audiences = ["scaivault"]
+        [[trust.grant]]
+        name = "deploy"
+        subject = "project:7:*"
+        map = { identity = "sa:{trust}:{sub}", tenant = "tnt_acme", scopes = ["secrets:read"] }
+        [[trust.grant]]
+        name = "main"
+        subject = "project:7:main"
+        claims = { "/job/n" = { eq = 1 } }
+        map = { identity = "sa:main", tenant = "tnt_acme", scopes = ["secrets:read"] }
+
+        [[trust]]
+        id = "ci-named"
+        issuer = "https://ci.example"
+        audiences = ["scaivault"]
+        named_only = true
+
+        [[trust]]
+        id = "over"
+        issuer = "https://over.example"
+        audiences = ["scaivault"]
+        not_after = "2020-01-01"
+
+        [[trust]]
+        id = "watched"
+        issuer = "https://watched.example"
+        audiences = ["scaivault"]
+        mode = "audit"
+        [[trust.grant]]
+        name = "all"
+        subject = "x:*"
+        map = { identity = "sa:watched", tenant = "tnt_acme", scopes = ["secrets:read"] }
+
+        [[trust]]
+        id = "mesh"
+        trust_domain = "prod.example"
+        bundle = { url = "https://bundle.example" }
+        audiences = ["scaivault"]
+        [[trust.grant]]
+        name = "reporters"
+        subject = "spiffe://prod.example/ns/*"
+        map = { identity = "sa:{trust}:{sub}", tenant = "tnt_mesh", scopes = ["secrets:read"] }
+    "#;
+    let policy = TrustPolicy::from_toml(text).unwrap_or_else(|error| panic!("{error}"));
+    TrustEvaluator::builder().policy(policy).clock(ManualClock::new()).build().unwrap()
+}
+
+#[tokio::test]
+async fn claims_are_explained_without_token() {
+    let evaluator = offline();
+    let ci = |sub: &str| json!({"iss": "https://ci.example", "aud": "scaivault", "sub": sub});
+    let with = |name: &str, value: Value| {
+        let mut claims = ci("project:7:x");
+        claims[name] = value;
+        claims
+    };
+    let without = |name: &str| {
+        let mut claims = ci("project:7:x");
+        claims.as_object_mut().unwrap().remove(name);
+        claims
+    };
+    let both = json!({"iss": "https://ci.example", "aud": ["scaivault"], "sub": "project:7:main", "job": {"n": 1}});
+    let svid = |sub: &str| json!({"aud": ["scaivault"], "sub": sub});
+    let at = |issuer: &str, sub: &str| json!({"iss": issuer, "aud": "scaivault", "sub": sub});
+    for (claims, id, outcome) in [
+        (ci("project:7:x"), None, "granted"),
+        (ci("project:7:x"), Some("ci"), "granted"),
+        (ci("project:8:x"), None, "grant_none"),
+        (both, None, "grant_ambiguous"),
+        (ci("project:7:x"), Some("ci-named"), "grant_none"),
+        (ci("project:7:x"), Some("none"), "trust_unknown"),
+        (ci("project:7:x"), Some("mesh"), "token_issuer"),
+        (at("https://other.example", "x"), None, "trust_none"),
+        (at("https://other.example", "x"), Some("ci"), "token_issuer"),
+        (at("https://over.example", "x"), None, "trust_ended"),
+        (at("https://watched.example", "x:y"), None, "audit_mode"),
+        (at("https://watched.example", "y"), None, "grant_none"),
+        (with("aud", json!("other")), None, "trust_none"),
+        (with("aud", json!("other")), Some("ci"), "token_audience"),
+        (with("aud", json!(7)), Some("ci"), "token_audience"),
+        (with("iss", json!(7)), None, "token_claim_malformed"),
+        (with("iss", json!(7)), Some("ci"), "token_claim_malformed"),
+        (without("iss"), None, "token_claim_missing"),
+        (without("sub"), None, "token_claim_missing"),
+        (with("sub", json!("")), None, "token_claim_missing"),
+        (with("sub", json!(7)), None, "token_claim_malformed"),
+        (with("jti", json!(7)), None, "token_claim_malformed"),
+        (with("cnf", json!({"jkt": "A".repeat(43)})), None, "token_unproven"),
+        (with("exp", json!(1)), None, "granted"),
+        (svid("spiffe://prod.example/ns/a"), None, "granted"),
+        (svid("spiffe://prod.example/ns/a"), Some("mesh"), "granted"),
+        (svid("spiffe://PROD.example/ns/a"), Some("mesh"), "token_claim_missing"),
+        (svid("spiffe://other.example/ns/a"), Some("mesh"), "token_issuer"),
+        (svid("spiffe://prod.example/x/a"), None, "grant_none"),
+    ] {
+        let explanation = evaluator.explain_claims(&claims.to_string(), id).await;
+        let reached = explanation.denial().map_or("granted", |reason| reason.as_str());
+        assert_eq!(reached, outcome, "{claims} for {id:?}: {explanation}");
+        assert!(!explanation.is_verified());
+        assert!(!explanation.to_string().contains("valid\n"), "{explanation}");
+    }
+    let explained = evaluator.explain_claims(&ci("project:7:x").to_string(), None).await;
+    assert_eq!(
+        explained.to_string(),
+        "\
+trust `ci`: claims without a token: signature and times were not checked
+rule `deploy`: matches
+rule `main`: does not match: `sub` is \"project:7:x\", but the rule requires \"project:7:main\"
+the workload becomes `sa:ci:project:7:x` in tenant `tnt_acme`; permitted scopes: secrets:read
+granted"
+    );
+    assert!(evaluator.decisions(&DecisionFilter::new()).is_empty(), "explaining decides nothing");
+}
+
+#[tokio::test]
+async fn hostile_claims_have_clear_outcome() {
+    let evaluator = offline();
+    let long = |length: usize| {
+        let claims = r#"{"iss":"https://ci.example","aud":"scaivault","sub":"project:7:x","x":""}"#;
+        claims.replace("\"\"}", &format!("\"{}\"}}", "x".repeat(length - claims.len())))
+    };
+    let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    for (claims, problem) in [
+        (String::new(), "it is not a JSON object"),
+        ("[]".to_owned(), "it is not a JSON object"),
+        ("7".to_owned(), "it is not a JSON object"),
+        ("{} {}".to_owned(), "it is not a JSON object"),
+        ("{\"a\":".to_owned(), "it is not a JSON object"),
+        ("eyJhbGciOiJub25lIn0.e30.".to_owned(), "it is not a JSON object"),
+        (deep(10_000), "it has too many members, or is nested too deeply"),
+        ("{\"a\":".repeat(10_000), "it has too many members, or is nested too deeply"),
+        ("{\"sub\":\"a\",\"sub\":\"b\"}".to_owned(), "a member name occurs twice"),
+        ("{\"sub\":\"a\",\"s\\u0075b\":\"b\"}".to_owned(), "a member name occurs twice"),
+        (long(64 * 1024 + 1), "the claims are longer than 64 KiB"),
+        ("{".repeat(10_000_000), "the claims are longer than 64 KiB"),
+    ] {
+        let explanation = evaluator.explain_claims(&claims, None).await;
+        assert_eq!(
+            explanation.to_string(),
+            format!("denied: the token is invalid: malformed: {problem}")
+        );
+        assert_eq!(explanation.denial().unwrap().as_str(), "token_malformed");
+    }
+    assert!(evaluator.explain_claims(&long(64 * 1024), None).await.denial().is_none());
+}
+
+#[tokio::test]
+async fn explanation_can_use_unsaved_policy() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, "")]);
+    let unsaved = policy(&[trust("k8s", &cluster, ""), reporter()]);
+    let token = pod(&cluster).sign();
+    let explained = evaluator.explain(&token, None).await;
+    assert_eq!(explained.denial().map(|reason| reason.as_str()), Some("grant_none"));
+    let fetched = cluster.jwks_requests();
+    let explained = evaluator.explain_with(&unsaved, &token, None).await.unwrap();
+    assert_eq!(explained.grant(), Some("reporting"));
+    assert_eq!(cluster.jwks_requests(), fetched, "the trust keeps its keys");
+    assert_eq!(evaluator.policy().trust_ids().count(), 1);
+    assert_eq!(why(&evaluator, &token).await, "grant_none");
+    let claims = json!({"iss": cluster.issuer(), "aud": "scaivault", "sub": REPORTER}).to_string();
+    assert_eq!(evaluator.explain_claims_with(&unsaved, &claims, None).grant(), Some("reporting"));
+    let missing = trust("k8s", &cluster, "jwks = { file = \"/nowhere/keys.json\" }");
+    assert!(evaluator.explain_with(&policy(&[missing]), &token, None).await.is_err());
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod admin;
 mod clusters;
+mod decision_log;
 mod decisions;
 mod explanations;
 mod fixture;

@@ -153,6 +153,12 @@ impl Document {
         self.text.len() as u32
     }
 
+    /// Returns the parsed text.
+    #[cfg(feature = "trust")]
+    pub(crate) fn into_source(self) -> String {
+        self.text
+    }
+
     /// Returns the text, followed by the unescaped strings, so that all [spans](Span) are places in it.
     pub(crate) fn into_text(self) -> Box<str> {
         let Self { mut text, tree } = self;
