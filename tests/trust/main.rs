@@ -8,6 +8,7 @@ mod admin;
 mod clusters;
 mod decision_log;
 mod decisions;
+mod dry_run;
 mod explanations;
 mod fixture;
 mod following;
