@@ -35,6 +35,9 @@ pub(crate) mod single_flight;
 
 pub(crate) mod seal;
 
+#[cfg(feature = "trust")]
+pub(crate) mod off_thread;
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod sql;
 

@@ -13,7 +13,7 @@ use super::outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 use super::overview::TrustOverview;
 use super::policy::{Mode, Trust, TrustPolicy};
-use super::store::{PolicyStore, PolicyVersion};
+use super::store::{FilePolicies, PolicyStore, PolicyVersion};
 use super::verification::{CompiledTrust, Verification};
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
@@ -59,7 +59,8 @@ pub(super) struct Inner {
     pub(super) decisions: DecisionLog,
     /// The store of the policy, if it has one.
     pub(super) following: Option<Following>,
-    file: Option<PathBuf>,
+    /// The file of a policy in JSON.
+    json_file: Option<PathBuf>,
     own_issuers: Vec<String>,
     replay_log: Arc<dyn ReplayLog>,
     /// Logs a failure of the replay log once, until it works again.
@@ -139,15 +140,18 @@ impl TrustEvaluator {
         Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await
     }
 
-    /// Reads the policy file again. Blocks the calling thread while it reads.
+    /// Reads the policy file again now, with the files that the policy names. Blocks the calling thread while it
+    /// reads. A file of TOML is followed anyway.
     ///
     /// # Errors
     /// All faults of the file; a file that cannot be read; or an evaluator that was built without a
     /// [`file`](TrustEvaluatorBuilder::file). The current policy stays in force.
     pub fn reload(&self) -> Result<(), PolicyError> {
-        self.change(|| match &self.0.file {
-            Some(file) => read(file),
-            None if self.0.following.is_some() => Err(policy_error("is in a store: use `sync`")),
+        if let Some(following) = &self.0.following {
+            return self.0.reload_file(following);
+        }
+        self.change(|| match &self.0.json_file {
+            Some(file) => read_json(file),
             None => Err(policy_error("was not read from a file: use `replace`")),
         })
     }
@@ -302,19 +306,19 @@ impl Inner {
     }
 }
 
-fn policy_error(problem: &str) -> PolicyError {
+pub(super) fn policy_error(problem: &str) -> PolicyError {
     PolicyError::one(Position::default(), "the policy", problem)
 }
 
-/// Reads a policy file: JSON if the extension is `json`, otherwise TOML.
-fn read(file: &Path) -> Result<TrustPolicy, PolicyError> {
+fn read_json(file: &Path) -> Result<TrustPolicy, PolicyError> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         policy_error(&format!("cannot be read from {}: {error}", path_for_errors(file)))
     })?;
-    match file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        true => TrustPolicy::from_json(&text),
-        false => TrustPolicy::from_toml(&text),
-    }
+    TrustPolicy::from_json(&text)
+}
+
+fn is_json(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 /// A builder for [`TrustEvaluator`] (feature `trust`). `build` reads the policy file and the files
@@ -351,8 +355,11 @@ impl TrustEvaluatorBuilder {
         self
     }
 
-    /// Sets the policy file. [`build`](Self::build) and [`TrustEvaluator::reload`] read it: as JSON
-    /// if its name ends in `.json`, otherwise as TOML.
+    /// Sets the policy file, which [`build`](Self::build) and [`TrustEvaluator::reload`] read. It must exist.
+    ///
+    /// A file of TOML is a [store](Self::store), [`FilePolicies`]: its changes are followed, and
+    /// [`TrustEvaluator::save`] writes to it. A file whose name ends in `.json` is JSON: it is neither followed nor
+    /// written.
     pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
         self
@@ -411,17 +418,26 @@ impl TrustEvaluatorBuilder {
     /// [`policy`](Self::policy), [`file`](Self::file) and [`store`](Self::store) was called.
     pub fn build(self) -> Result<TrustEvaluator, PolicyError> {
         let Self { policy, file, store, check_store_every, own_issuers, replay_log, clock } = self;
-        if [policy.is_some(), file.is_some(), store.is_some()].iter().filter(|is| **is).count() > 1
+        if usize::from(policy.is_some())
+            + usize::from(file.is_some())
+            + usize::from(store.is_some())
+            > 1
         {
-            return Err(policy_error(
-                "has more than one source of `policy`, `file` and `store`: give one",
-            ));
+            let problem = "has more than one source of `policy`, `file` and `store`: give one";
+            return Err(policy_error(problem));
         }
-        let policy = match (policy, &file) {
-            (None, Some(file)) => read(file)?,
-            (policy, _) => policy.unwrap_or_default(),
+        let (json_file, toml_file) = match file {
+            Some(file) if is_json(&file) => (Some(file), None),
+            file => (None, file.map(FilePolicies::new)),
         };
-        let following = store.map(|store| Following::new(store, check_store_every));
+        let policy = match &json_file {
+            Some(file) => read_json(file)?,
+            None => policy.unwrap_or_default(),
+        };
+        let following = match (toml_file, store) {
+            (Some(file), _) => Some(Following::of_file(file, check_store_every)),
+            (None, store) => store.map(|store| Following::new(store, check_store_every)),
+        };
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let in_memory = || Arc::new(MemoryReplayLog::with_clock(100_000, clock.clone())) as _;
         let inner = Inner {
@@ -432,13 +448,16 @@ impl TrustEvaluatorBuilder {
             key_sets: Arc::new(KeySets::new(clock.clone())),
             change_lock: Mutex::default(),
             following,
-            file,
+            json_file,
             own_issuers,
             clock,
         };
         let mut loaded = inner.compile(policy, &LoadedPolicy::default())?;
         loaded.is_missing = inner.following.is_some();
         inner.loaded.store(Arc::new(loaded));
+        if let Some(following) = &inner.following {
+            inner.load_file(following)?;
+        }
         Ok(TrustEvaluator(Arc::new(inner)))
     }
 }

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::evaluator::{Inner, LoadedPolicy, TrustEvaluator};
+use super::evaluator::{Inner, LoadedPolicy, TrustEvaluator, policy_error};
 use super::fault::PolicyError;
 use super::policy::TrustPolicy;
-use super::store::{Appended, NewPolicyVersion, PolicyStore, PolicyVersion, PolicyVersionId};
+use super::store::{
+    Appended, FilePolicies, NewPolicyVersion, PolicyStore, PolicyVersion, PolicyVersionId,
+};
 use crate::clock::with_timeout;
 use crate::error::BoxError;
 use crate::support::crypto;
+use crate::support::off_thread::off_thread;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry::{self, Causes, Outage};
 
@@ -30,6 +33,8 @@ const ATTEMPTS: usize = 3;
 /// The store of a policy, and the outcome of the last check for a new version.
 pub(super) struct Following {
     pub(super) store: Arc<dyn PolicyStore>,
+    /// The store, if it is a file that the evaluator was built with.
+    file: Option<FilePolicies>,
     every: Duration,
     /// The monotonic time of the next check, in nanoseconds.
     due: AtomicU64,
@@ -53,6 +58,7 @@ impl Following {
     pub(super) fn new(store: Arc<dyn PolicyStore>, every: Option<Duration>) -> Self {
         Self {
             store,
+            file: None,
             every: every.unwrap_or(CHECK_EVERY),
             due: AtomicU64::new(0),
             checks: SingleFlight::default(),
@@ -60,6 +66,11 @@ impl Following {
             outage: Outage::default(),
             rejected: Mutex::default(),
         }
+    }
+
+    pub(super) fn of_file(file: FilePolicies, every: Option<Duration>) -> Self {
+        let store = Arc::new(file.clone());
+        Self { file: Some(file), ..Self::new(store, every) }
     }
 
     fn is_due(&self, now: Duration) -> bool {
@@ -84,14 +95,13 @@ impl Following {
         self.due.store(nanoseconds(now.saturating_add(self.every)), Ordering::Release);
     }
 
-    /// Remembers that the latest version cannot be used. Logs it once for each version and its faults.
-    fn reject(&self, id: &PolicyVersionId, error: &PolicyError) {
+    /// Remembers that the latest version cannot be used. Returns whether its faults are new.
+    fn reject(&self, id: &PolicyVersionId, error: &PolicyError) -> bool {
         let rejected = Some((id.clone(), error.to_string()));
         let mut before = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        if *before != rejected {
-            telemetry::trust_policy_rejected(error);
-            *before = rejected;
-        }
+        let is_new = *before != rejected;
+        *before = rejected;
+        is_new
     }
 
     fn rejected(&self) -> Option<PolicyVersionId> {
@@ -358,8 +368,8 @@ impl Inner {
         let compiled = off_thread(move || inner.compile_version(version, &old)).await;
         let compiled = compiled.map_err(SyncError::Store)?;
         let loaded = compiled.inspect_err(|error| {
-            if let Some(id) = &id {
-                following.reject(id, error);
+            if id.as_ref().is_some_and(|id| following.reject(id, error)) {
+                telemetry::trust_policy_rejected(error);
             }
         })?;
         let trusts = loaded.trusts.len();
@@ -370,6 +380,41 @@ impl Inner {
             telemetry::trust_policy_loaded(trusts, id.map(|id| id.number()));
         }
         Ok(is_loaded)
+    }
+
+    /// Loads the policy file, if the evaluator was built with one. Blocks the calling thread.
+    pub(super) fn load_file(&self, following: &Following) -> Result<(), PolicyError> {
+        let Some(file) = &following.file else { return Ok(()) };
+        loop {
+            let before = self.loaded.load_full();
+            let version = file
+                .read_blocking()
+                .map_err(|error| policy_error(&format!("cannot be used: {error}")))?;
+            let id = version.change.id.clone();
+            let loaded = self.compile_version(Some(version), &before);
+            let loaded = loaded.inspect_err(|error| {
+                following.reject(&id, error);
+            })?;
+            // Otherwise another thread has loaded a version, which may be newer.
+            if self.load_if(|current| Arc::ptr_eq(current, &before), loaded) {
+                following.accept();
+                following.record(None, self.clock.elapsed());
+                return Ok(());
+            }
+        }
+    }
+
+    /// Loads the policy file again, and logs the outcome.
+    pub(super) fn reload_file(&self, following: &Following) -> Result<(), PolicyError> {
+        let reloaded = match following.file {
+            Some(_) => self.load_file(following),
+            None => Err(policy_error("is in a store: use `sync`")),
+        };
+        reloaded.inspect_err(|error| telemetry::trust_policy_rejected(error))?;
+        let loaded = self.loaded.load();
+        let number = loaded.version.as_ref().map(|version| version.change.id.number());
+        telemetry::trust_policy_loaded(loaded.trusts.len(), number);
+        Ok(())
     }
 
     fn compile_version(
@@ -429,15 +474,5 @@ impl Inner {
             following.due.store(0, Ordering::Release);
         }
         Ok(id)
-    }
-}
-
-/// Runs work that computes or reads files for longer than a task should. Outside a tokio runtime, runs it here.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, BoxError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(Into::into),
-        Err(_) => Ok(work()),
     }
 }

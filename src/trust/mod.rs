@@ -196,6 +196,6 @@ pub use policy::TrustPolicy;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::SqlPolicies;
 pub use store::{
-    Appended, InvalidPolicyVersionId, MemoryPolicies, NewPolicyVersion, PolicyAuthor, PolicyChange,
-    PolicyStore, PolicyVersion, PolicyVersionId,
+    Appended, FilePolicies, InvalidPolicyVersionId, MemoryPolicies, NewPolicyVersion, PolicyAuthor,
+    PolicyChange, PolicyStore, PolicyVersion, PolicyVersionId,
 };

@@ -15,6 +15,7 @@ mod following;
 mod linter;
 mod minting;
 mod platforms;
+mod policy_file;
 mod positions;
 mod reloading;
 mod replay;

@@ -6,14 +6,23 @@ use async_trait::async_trait;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::testing::conformance::policy_store;
 use scaikey_auth::trust::{
-    Appended, MemoryPolicies, NewPolicyVersion, PolicyChange, PolicyStore, PolicyVersion,
-    PolicyVersionId,
+    Appended, FilePolicies, MemoryPolicies, NewPolicyVersion, PolicyChange, PolicyStore,
+    PolicyVersion, PolicyVersionId,
 };
+
+use crate::support::File;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_store_passes_conformance_suite() {
     policy_store(Arc::new(MemoryPolicies::new())).await;
     assert_eq!(MemoryPolicies::new().kind(), "memory");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn file_store_passes_conformance_suite() {
+    let file = File::reserve("trust.toml");
+    policy_store(Arc::new(FilePolicies::new(file.path()))).await;
+    assert_eq!(FilePolicies::new("x").kind(), "file");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! [`PolicyStore`]: where the versions of a trust policy are kept.
 
+mod file;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
-#[cfg(feature = "redis")]
 mod stored;
 
 use std::fmt;
@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use file::FilePolicies;
 pub use memory::MemoryPolicies;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlPolicies;
@@ -192,6 +193,13 @@ pub struct PolicyChange {
     pub note: Option<String>,
     /// See [`NewPolicyVersion::restores`].
     pub restores: Option<u64>,
+}
+
+impl PolicyChange {
+    /// Creates an entry without author and note, for a store of your own.
+    pub fn new(id: PolicyVersionId, at: SystemTime) -> Self {
+        Self { id, at, author: None, note: None, restores: None }
+    }
 }
 
 /// A version of a policy (feature `trust`).
