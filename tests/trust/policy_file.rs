@@ -362,7 +362,10 @@ mod unix {
         assert!(id.is_of(&version.text) && version.change.id == id);
         let history = store.history(None, usize::MAX).await.unwrap();
         let numbers: Vec<_> = history.iter().map(|change| change.id.number()).collect();
-        assert_eq!(numbers, (1..=id.number()).rev().collect::<Vec<_>>());
+        // The writer may have gone on.
+        let count = numbers.len() as u64;
+        assert!(count >= id.number());
+        assert_eq!(numbers, (1..=count).rev().collect::<Vec<_>>());
         numbers.len()
     }
 
