@@ -134,8 +134,12 @@ impl<'r> RequestHead<'r> {
         }
     }
 
-    /// Returns whether `text/html` is the preferred media type (RFC 9110 §12.5.1). Of equal ones, the first.
     fn prefers_html(&self) -> bool {
+        self.prefers("text/html")
+    }
+
+    /// Returns whether `wanted` is the preferred media type (RFC 9110 §12.5.1). Of equal ones, the first.
+    pub(crate) fn prefers(&self, wanted: &str) -> bool {
         let values = self.headers.get_all(header::ACCEPT).iter();
         let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
         let mut preferred = ("", 0.0);
@@ -148,7 +152,7 @@ impl<'r> RequestHead<'r> {
                 preferred = (media_type, quality);
             }
         }
-        preferred.0.eq_ignore_ascii_case("text/html")
+        preferred.0.eq_ignore_ascii_case(wanted)
     }
 
     /// Returns whether the request opens a web socket: `GET` with `Upgrade: websocket` (RFC 6455 §4.1), or the

@@ -10,8 +10,6 @@ use super::decisions::{Asked, DecisionLog};
 use super::fault::{PolicyError, Position};
 use super::following::Following;
 use super::outcome::{DenialReason, Denied, Granted};
-#[cfg(feature = "endpoints")]
-use super::overview::TrustOverview;
 use super::policy::{Mode, Trust, TrustPolicy};
 use super::store::{FilePolicies, PolicyStore, PolicyVersion};
 use super::verification::{CompiledTrust, Verification};
@@ -182,17 +180,6 @@ impl TrustEvaluator {
             health.into_iter().map(|health| (compiled.trust.id.clone(), health)).collect::<Vec<_>>()
         };
         loaded.trusts.iter().flat_map(health_of).collect()
-    }
-
-    /// Returns the state of each trust, in the order of the text.
-    #[cfg(feature = "endpoints")]
-    pub(crate) fn overview(&self) -> Vec<TrustOverview> {
-        let (loaded, now) = (self.0.loaded.load(), self.0.clock.now());
-        let overview = |compiled: &Arc<CompiledTrust>| {
-            let health = compiled.validator.issuers().health();
-            TrustOverview::new(&compiled.trust, health.first(), now)
-        };
-        loaded.trusts.iter().map(overview).collect()
     }
 
     /// Checks whether a policy lists an issuer of this service. Does not read the files that the policy names.

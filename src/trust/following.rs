@@ -188,7 +188,7 @@ pub enum SaveError {
 /// ```
 #[derive(Debug, Clone)]
 pub struct CurrentPolicy {
-    loaded: Arc<LoadedPolicy>,
+    pub(super) loaded: Arc<LoadedPolicy>,
     is_store_away: bool,
     rejected: Option<PolicyVersionId>,
 }

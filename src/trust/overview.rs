@@ -4,8 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::following::CurrentPolicy;
 use super::policy::{Authority, Mode, Trust};
 use super::time::Expiry;
+use super::verification::CompiledTrust;
 use crate::issuer::{IssuerHealth, KeyState};
 
 /// A trust that ends within this time should be renewed now.
@@ -23,12 +25,12 @@ pub(crate) struct TrustOverview {
     ended: bool,
     expires_soon: bool,
     rules: usize,
-    pub(crate) keys: KeysOverview,
+    keys: KeysOverview,
 }
 
 /// The state of the keys of a trust.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct KeysOverview {
+struct KeysOverview {
     /// `ok`; `stale`: the last fetch failed, and the previous keys are used; `missing`: tokens cannot be verified;
     /// `unknown`: the keys were never fetched.
     state: &'static str,
@@ -39,7 +41,12 @@ pub(crate) struct KeysOverview {
 }
 
 impl TrustOverview {
-    pub(super) fn new(trust: &Trust, health: Option<&IssuerHealth>, now: SystemTime) -> Self {
+    fn of(compiled: &CompiledTrust, now: SystemTime) -> Self {
+        let health = compiled.validator.issuers().health();
+        Self::new(&compiled.trust, health.first(), now)
+    }
+
+    fn new(trust: &Trust, health: Option<&IssuerHealth>, now: SystemTime) -> Self {
         let (issuer, trust_domain) = match &trust.authority {
             Authority::Issuer(issuer) => (Some(issuer.clone()), None),
             Authority::TrustDomain(domain) => {
@@ -60,6 +67,13 @@ impl TrustOverview {
             rules: trust.grants.len(),
             keys: KeysOverview::new(health, now),
         }
+    }
+}
+
+impl CurrentPolicy {
+    /// Returns the state of each trust, in the order of the text. Starts to fetch the keys that are due.
+    pub(crate) fn overview(&self, now: SystemTime) -> Vec<TrustOverview> {
+        self.loaded.trusts.iter().map(|compiled| TrustOverview::of(compiled, now)).collect()
     }
 }
 

@@ -33,8 +33,7 @@ pub struct TrustAdmin {
 }
 
 /// What an administrator may see and change.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access {
     /// The whole policy.
     Owner,

@@ -2,19 +2,22 @@
 
 mod access;
 mod conditions;
+mod decisions;
 mod explain;
+mod history;
 mod lint;
 mod page;
 mod policy_text;
 mod problem;
 mod read;
 mod routes;
+mod write;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use tokio::sync::Semaphore;
 
@@ -148,11 +151,19 @@ impl Inner {
 
 impl Admitted<'_> {
     async fn answer(&self, route: Route) -> Outcome {
+        let is_put = self.incoming.head.method == Method::PUT;
         match route {
+            Route::Policy if is_put => self.replace().await,
             Route::Policy => self.policy().await,
             Route::Lint => self.lint().await,
+            Route::DryRun => self.dry_run().await,
+            Route::Decisions => self.decisions(),
+            Route::History => self.history().await,
+            Route::Version(number) => self.version(number).await,
+            Route::Rollback => self.rollback().await,
             Route::Explain => self.explain().await,
             Route::Presets => Ok(self.presets()),
+            // Answered before.
             Route::Page(_) => Err(Problem::NOT_FOUND.into()),
         }
     }

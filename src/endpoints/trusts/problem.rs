@@ -66,6 +66,22 @@ impl Problem {
         Self { members: Some(Box::new(members)), ..Self::new(422, "policy_invalid", detail) }
     }
 
+    /// Returns 412 with the tag of the version in force.
+    pub(super) fn precondition_failed(tag: Option<HeaderValue>) -> Self {
+        let detail =
+            "Another version of the policy is in force: see the header ETag. Nothing was changed.";
+        let header = tag.map(|tag| (header::ETAG, tag));
+        Self { header, ..Self::new(412, "precondition_failed", detail) }
+    }
+
+    /// Returns the problem of the parameters of a query.
+    pub(super) fn of_parameters(failure: Failure) -> Refused {
+        match failure {
+            Failure::OAuth(_, detail) => Self::malformed(detail).into(),
+            other => other.into(),
+        }
+    }
+
     /// Returns the problem of a body that could not be read.
     pub(super) fn of_body(failure: Failure) -> Refused {
         let (status, reason, detail) = match failure {
@@ -75,6 +91,11 @@ impl Problem {
             other => return Refused::Failure(other),
         };
         Refused::Problem(Self { has_unread_body: true, ..Self::new(status, reason, detail) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> u16 {
+        self.status
     }
 
     pub(super) fn into_response(self, version: Version) -> Response<Bytes> {

@@ -1,34 +1,184 @@
 //! `GET trusts`: the policy in force, its warnings, and the state of each trust.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
-use bytes::Bytes;
-use http::Response;
-
-use super::access::Access;
+use super::super::identity_id::rfc3339;
+use super::conditions::{entity_tag, names_tag};
+use super::history::Version;
 use super::policy_text::{Fault, faults};
 use super::{Admitted, Outcome};
-use crate::trust::{TrustOverview, TrustPolicy, presets};
+use crate::clock::with_timeout;
+use crate::error::{AuthError, BoxError};
+use crate::layer::RequestHead;
+use crate::trust::{CurrentPolicy, SyncError, TrustOverview, TrustPolicy, TrustUsage, presets};
+
+pub(super) const TOML: &str = "application/toml";
+
+/// The limit of a look for a new version, in real time. After it, the policy of this process is shown.
+const SYNC_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
-struct PolicyResponse {
-    access: Access,
-    policy: TrustPolicy,
+struct PolicyResponse<'a> {
+    access: &'static str,
+    tenant: Option<&'a str>,
+    writable: bool,
+    version: Option<Version>,
+    text: String,
+    policy: &'a TrustPolicy,
     warnings: Vec<Fault>,
-    trusts: Vec<TrustOverview>,
+    trusts: Vec<TrustState>,
+    store: StoreState,
+}
+
+/// A trust in the overview.
+#[derive(Serialize)]
+struct TrustState {
+    #[serde(flatten)]
+    overview: TrustOverview,
+    last_used: Option<String>,
+    granted: u64,
+    denied: u64,
+}
+
+#[derive(Serialize)]
+struct StoreState {
+    kind: Option<&'static str>,
+    /// `ok`, `away` (the loaded policy is in force) or `none` (the policy cannot be changed here).
+    state: &'static str,
+    /// The latest version in the store, if its text has faults, so that an earlier one is in force.
+    rejected: Option<String>,
+}
+
+/// The policy in force, after a look for a new version.
+pub(super) struct Latest {
+    pub(super) current: CurrentPolicy,
+    is_away: bool,
 }
 
 impl Admitted<'_> {
+    /// Looks for a new version, and returns the policy in force.
+    pub(super) async fn latest(&self) -> Result<Latest, AuthError> {
+        let is_synced = match with_timeout(SYNC_LIMIT, self.evaluator.sync()).await {
+            None | Some(Err(SyncError::Store(_))) => false,
+            Some(_) => true,
+        };
+        let current = self.evaluator.current();
+        if current.is_missing() {
+            return Err(store_away("no version was loaded yet"));
+        }
+        let is_away = !is_synced || current.is_store_away();
+        Ok(Latest { current, is_away })
+    }
+
     pub(super) async fn policy(&self) -> Outcome {
-        let policy = self.evaluator.policy();
-        let trusts = self.evaluator.overview();
-        let warnings = faults(policy.warnings());
-        Ok(self.inner.ok(&PolicyResponse { access: self.access.clone(), policy, warnings, trusts }))
+        let latest = self.latest().await?;
+        let head = &self.incoming.head;
+        let version = latest.current.version();
+        let tag = version.and_then(|version| entity_tag(&version.change.id));
+        let mut response = match RequestHead::of_parts(head).prefers(TOML) {
+            false => self.inner.ok(&self.policy_response(&latest)),
+            true => {
+                let is_known = tag.as_ref().and_then(|tag| tag.to_str().ok());
+                let is_known = is_known.is_some_and(|tag| names_tag(&head.headers, tag));
+                toml_response((!is_known).then(|| text(&latest.current)))
+            }
+        };
+        if let Some(tag) = tag {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+        Ok(response)
+    }
+
+    fn policy_response<'a>(&'a self, latest: &'a Latest) -> PolicyResponse<'a> {
+        let current = &latest.current;
+        let usage = self.evaluator.usage();
+        let usage: HashMap<_, _> = usage.iter().map(|it| (it.trust.as_str(), it)).collect();
+        let trusts = current.overview(self.inner.auth.now()).into_iter();
+        PolicyResponse {
+            access: "owner",
+            tenant: None,
+            writable: self.is_writable(),
+            version: current.version().map(|version| Version::new(&version.change, true)),
+            text: text(current),
+            policy: current.policy(),
+            warnings: faults(current.policy().warnings()),
+            trusts: trusts
+                .map(|overview| {
+                    let usage = usage.get(overview.id.as_str()).copied();
+                    TrustState::new(overview, usage)
+                })
+                .collect(),
+            store: self.store_state(latest),
+        }
+    }
+
+    fn store_state(&self, latest: &Latest) -> StoreState {
+        let store = self.evaluator.policy_store();
+        StoreState {
+            kind: store.map(|store| store.kind()),
+            state: match store {
+                None => "none",
+                Some(_) if latest.is_away => "away",
+                Some(_) => "ok",
+            },
+            rejected: latest.current.rejected().map(ToString::to_string),
+        }
+    }
+
+    /// Returns whether the caller may replace the policy.
+    fn is_writable(&self) -> bool {
+        let mut head = self.incoming.head.clone();
+        head.method = Method::PUT;
+        let access = self.administration.admin.admit(&head, &self.caller, self.inner.auth.now());
+        self.evaluator.policy_store().is_some() && access.is_ok_and(|it| it == self.access)
     }
 
     pub(super) fn presets(&self) -> Response<Bytes> {
         let preset = |(name, text): &(&str, &str)| json!({ "name": name, "text": text });
         self.inner.ok(&json!({ "presets": presets::ALL.iter().map(preset).collect::<Vec<_>>() }))
     }
+}
+
+impl TrustState {
+    fn new(overview: TrustOverview, usage: Option<&TrustUsage>) -> Self {
+        Self {
+            overview,
+            last_used: usage.and_then(|usage| usage.last_used).map(rfc3339),
+            granted: usage.map_or(0, |usage| usage.granted),
+            denied: usage.map_or(0, |usage| usage.denied),
+        }
+    }
+}
+
+/// Returns the text of the policy: as its author wrote it, or in the normal form if it is in no store.
+pub(super) fn text(current: &CurrentPolicy) -> String {
+    match current.version() {
+        Some(version) => version.text.clone(),
+        None => String::new(),
+    }
+}
+
+/// Returns 503, and logs the cause.
+pub(super) fn store_away(cause: impl Into<BoxError>) -> AuthError {
+    AuthError::unavailable("trust policy store", None, cause)
+}
+
+/// Returns 200 with a policy, or 304.
+pub(super) fn toml_response(text: Option<String>) -> Response<Bytes> {
+    let is_known = text.is_none();
+    let mut response = Response::new(text.unwrap_or_default().into());
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        let media_type = HeaderValue::from_static(TOML);
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    }
+    response
 }

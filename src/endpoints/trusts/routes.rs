@@ -15,6 +15,11 @@ pub(super) enum Route {
     Policy,
     Lint,
     Explain,
+    DryRun,
+    Decisions,
+    History,
+    Version(u64),
+    Rollback,
     Presets,
     Page(&'static PageFile),
 }
@@ -26,16 +31,26 @@ impl Route {
             "" => Self::Policy,
             "/lint" => Self::Lint,
             "/explain" => Self::Explain,
+            "/dry_run" => Self::DryRun,
+            "/decisions" => Self::Decisions,
+            "/history" => Self::History,
+            "/rollback" => Self::Rollback,
             "/presets" => Self::Presets,
-            _ => Self::Page(PageFile::find(rest)?),
+            _ => match rest.strip_prefix("/history/") {
+                Some(number) => Self::Version(version_number(number)?),
+                None => Self::Page(PageFile::find(rest)?),
+            },
         })
     }
 
     /// Returns the value of the `Allow` header (RFC 9110 §10.2.1).
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Policy | Self::Presets | Self::Page(_) => "GET, HEAD",
-            Self::Lint | Self::Explain => "POST",
+            Self::Policy => "GET, HEAD, PUT",
+            Self::Decisions | Self::History | Self::Version(_) | Self::Presets | Self::Page(_) => {
+                "GET, HEAD"
+            }
+            Self::Lint | Self::Explain | Self::DryRun | Self::Rollback => "POST",
         }
     }
 
@@ -50,7 +65,14 @@ impl Route {
             _ if matches!(*method, Method::GET | Method::HEAD) => None,
             // The JSON string of a policy may be twice as long as the policy.
             Self::Explain => Some(2 * MAX_POLICY_BYTES + MAX_PARAMETERS_BYTES),
+            Self::Rollback => Some(MAX_PARAMETERS_BYTES),
             _ => Some(MAX_POLICY_BYTES),
         }
     }
+}
+
+/// Parses the number of a version, which has one spelling.
+fn version_number(text: &str) -> Option<u64> {
+    let number: u64 = text.parse().ok()?;
+    (number > 0 && number.to_string() == text).then_some(number)
 }

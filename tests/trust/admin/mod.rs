@@ -3,5 +3,11 @@
 mod access;
 mod checks;
 mod fixture;
+mod history;
+mod limits;
+mod mounting;
+mod observing;
 mod page;
 mod reading;
+mod secrets;
+mod writing;
