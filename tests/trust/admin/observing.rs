@@ -84,7 +84,8 @@ async fn dry_run_names_changed_decisions() {
     let changes = service.post_toml("/dry_run", &owner, &text).await.json()["changes"].clone();
     assert_eq!(changes.as_array().unwrap().len(), 2, "{changes}");
     for change in changes.as_array().unwrap() {
-        let expected = ["after", "at", "before", "number", "rule", "subject_sha256", "trust"];
+        let expected =
+            ["after", "at", "before", "differences", "number", "rule", "subject_sha256", "trust"];
         assert_eq!(members(change), expected);
         assert_ne!(change["before"], change["after"]);
     }
