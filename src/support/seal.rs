@@ -42,6 +42,8 @@ const MIN_KEY: usize = 32;
 /// - *For sessions:* `old,new`, then `new,old`, then, after the longest session has ended, `new`. Cookies are
 ///   sealed under the first key and opened under either. Without the first step, a server that does not have
 ///   the new key yet ignores the cookies of the others.
+/// - *For trust policies in Redis* (feature `trust`): `old,new`, then `new,old`, then call
+///   `RedisPolicies::reseal`, then `new`. A version that was sealed under a removed key cannot be read.
 ///
 /// Keys from a [file](Self::file) can be replaced while the service runs. Clones share the keys.
 ///
@@ -109,6 +111,17 @@ pub(crate) enum Purpose<'a> {
     SignIn,
     /// The cookie of a sign-out at the provider.
     SignOut,
+    /// The versions of a trust policy.
+    TrustPolicy,
+}
+
+/// The reason why sealed bytes cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OpenError {
+    /// They name a key that is not in force: its id, which reveals nothing about it.
+    UnknownKey(String),
+    /// They were changed, or sealed for another purpose or name.
+    Invalid,
 }
 
 impl SealingKeys {
@@ -192,9 +205,38 @@ impl SealingKeys {
         expires: SystemTime,
         clock: &dyn Clock,
     ) -> Option<String> {
+        self.seal_bytes(purpose, cookie, plain, milliseconds(expires), clock).map(base64url::encode)
+    }
+
+    /// Seals `plain` under the first key, and binds it to `name`. `expires` is in milliseconds since 1970.
+    pub(crate) fn seal_bytes(
+        &self,
+        purpose: Purpose<'_>,
+        name: &str,
+        plain: &[u8],
+        expires: u64,
+        clock: &dyn Clock,
+    ) -> Option<Vec<u8>> {
         let keys = self.current(clock);
-        let key = keys.first()?;
-        key.seal(purpose, cookie.as_bytes(), milliseconds(expires), plain).map(base64url::encode)
+        keys.first()?.seal(purpose, name.as_bytes(), expires, plain)
+    }
+
+    /// Opens bytes that [`seal_bytes`](Self::seal_bytes) returned. Does not check the expiry.
+    pub(crate) fn open_bytes(
+        &self,
+        purpose: Purpose<'_>,
+        name: &str,
+        sealed: &[u8],
+        clock: &dyn Clock,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let keys = self.current(clock);
+        let opened = keys.iter().find_map(|key| key.open(purpose, name.as_bytes(), sealed));
+        opened.map(|(plain, _)| plain).ok_or_else(|| match sealed {
+            [VERSION, a, b, c, d, ..] if keys.iter().all(|key| key.id != [*a, *b, *c, *d]) => {
+                OpenError::UnknownKey(base64url::encode([*a, *b, *c, *d]))
+            }
+            _ => OpenError::Invalid,
+        })
     }
 
     /// Opens a text that was sealed for the cookie of this name, unless it has expired by `clock`.
@@ -283,6 +325,7 @@ impl Purpose<'_> {
             Self::Session => [b"session cookie", b""],
             Self::SignIn => [b"sign-in cookie", b""],
             Self::SignOut => [b"sign-out cookie", b""],
+            Self::TrustPolicy => [b"trust policy", b""],
         }
     }
 }
@@ -369,7 +412,7 @@ mod tests {
 
     use super::*;
 
-    const PURPOSES: [Purpose<'_>; 7] = [
+    const PURPOSES: [Purpose<'_>; 8] = [
         Purpose::UserTokens(b"alice"),
         Purpose::UserTokens(b"bob"),
         Purpose::ServiceTokens(b"alice"),
@@ -377,6 +420,7 @@ mod tests {
         Purpose::Session,
         Purpose::SignIn,
         Purpose::SignOut,
+        Purpose::TrustPolicy,
     ];
 
     /// A clock that stands still: the wall-clock time, and the monotonic time.
@@ -538,6 +582,32 @@ mod tests {
         for broken in ["", "%", &sealed[1..], &format!("{sealed}A")] {
             assert!(keys(&old).open(Purpose::SignIn, "a", broken, &ends).is_none(), "{broken}");
         }
+    }
+
+    #[test]
+    fn unknown_key_is_named() {
+        let keys = |text: &str| SealingKeys::parse(&text.into()).unwrap();
+        let (old, new) = ("QUFB".repeat(12), "QkJC".repeat(12));
+        let clock = At::seconds(0);
+        let seal = |keys: SealingKeys| {
+            keys.seal_bytes(Purpose::TrustPolicy, "a", b"plain", u64::MAX, &clock).unwrap()
+        };
+        let sealed = seal(keys(&old));
+        let open = |keys: &SealingKeys, name: &str, sealed: &[u8]| {
+            let opened = keys.open_bytes(Purpose::TrustPolicy, name, sealed, &clock);
+            opened.map(|plain| plain.to_vec())
+        };
+        let both = keys(&format!("{new},{old}"));
+        assert_eq!(open(&both, "a", &sealed), Ok(b"plain".to_vec()));
+        assert_eq!(open(&both, "b", &sealed), Err(OpenError::Invalid));
+        for length in 0..sealed.len() {
+            assert_eq!(open(&both, "a", &sealed[..length]), Err(OpenError::Invalid), "{length}");
+        }
+        assert_eq!(open(&both, "a", b"garbage"), Err(OpenError::Invalid));
+        let Err(OpenError::UnknownKey(id)) = open(&keys(&new), "a", &sealed) else { panic!() };
+        assert!(format!("{:?}", keys(&old)).contains(&id), "{id}");
+        assert_eq!(open(&both, "a", &seal(both.clone())), Ok(b"plain".to_vec()));
+        assert!(open(&keys(&old), "a", &seal(both)).is_err(), "sealed under the first key");
     }
 
     #[test]

@@ -193,6 +193,8 @@ pub use outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 pub(crate) use overview::TrustOverview;
 pub use policy::TrustPolicy;
+#[cfg(feature = "redis")]
+pub use store::RedisPolicies;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::SqlPolicies;
 pub use store::{

@@ -1,4 +1,4 @@
-//! The token cache in Redis: sharing, locks, conformance, and faults of the server.
+//! The token cache and trust policies in Redis: sharing, locks, conformance, and faults of the server.
 //!
 //! These tests need `--features redis`. Each starts a private server, from the Debian package
 //! `redis-server`.
@@ -12,6 +12,7 @@ mod conformance;
 mod faults;
 mod fixture;
 mod idle;
+mod policies;
 mod processes;
 mod proxy;
 mod replay;

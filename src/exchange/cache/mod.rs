@@ -21,6 +21,8 @@ pub(crate) use key::ClientFingerprint;
 pub use memory::MemoryCache;
 #[cfg(feature = "redis")]
 pub use redis::RedisCache;
+#[cfg(all(feature = "redis", feature = "trust"))]
+pub(crate) use redis::{Part, SharedList};
 pub use tiered::TieredCache;
 
 /// A cache for tokens.

@@ -1,6 +1,8 @@
 //! [`RedisCache`]: a token cache in Redis or Valkey, shared by all processes of a service.
 
 mod commands;
+#[cfg(feature = "trust")]
+mod list;
 mod server;
 mod shared_connection;
 mod slots;
@@ -19,6 +21,9 @@ use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::replay::{ReplayKey, ReplayLog};
 use crate::support::secret::{Secret, SecretSource};
+#[cfg(feature = "trust")]
+pub(crate) use list::{Part, SharedList};
+
 use commands::{Entry, MAX_SINGLE_USE_VALUE, MAX_VALUE, escape};
 use shared_connection::{CallMode, Settings, SharedConnection};
 

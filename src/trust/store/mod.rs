@@ -2,6 +2,8 @@
 
 mod file;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 mod stored;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub use file::FilePolicies;
 pub use memory::MemoryPolicies;
+#[cfg(feature = "redis")]
+pub use redis::RedisPolicies;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlPolicies;
 
