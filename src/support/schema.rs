@@ -1,7 +1,6 @@
 //! [`Schema`]: the tables of a SQL store, and their migrations.
 
-use crate::error::SqlError;
-use crate::support::sql::{Pool, in_transaction, run_all, unnamed, with_connection};
+use crate::support::sql::{Pool, SqlError, in_transaction, run_all, unnamed, with_connection};
 
 /// The tables of a store, with their history. The schema version is in a table of its own.
 pub(crate) struct Schema {

@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use scaikey_auth::Secret;
 use scaikey_auth::testing::conformance::policy_store;
-use scaikey_auth::trust::{Appended, NewPolicyVersion, PolicyStore, PolicyVersionId, SqlPolicies};
+use scaikey_auth::trust::{
+    Appended, NewPolicyVersion, PolicyStore, PolicyVersionId, SaveError, SqlPolicies,
+    TrustEvaluator,
+};
 use tokio::task::JoinSet;
 
 /// Long enough for a busy machine.
@@ -61,6 +64,25 @@ async fn append_together_without_tables(url: &Secret) {
     assert_eq!((lost, id.number()), (9, 1), "{outcomes:?}");
 }
 
+/// Two evaluators with connections of their own follow each other, and notice each other's changes.
+async fn check_evaluators_follow(url: &Secret) {
+    let process = || TrustEvaluator::builder().store(policies(url)).build().unwrap();
+    let (one, other) = (process(), process());
+    for process in [&one, &other] {
+        process.sync().await.unwrap();
+    }
+    let first = one.save(version("# first"), None).await.unwrap();
+    other.sync().await.unwrap();
+    assert_eq!(other.version(), Some(first.clone()));
+    let second = other.save(version("# second"), Some(&first)).await.unwrap();
+    match one.save(version("# lost"), Some(&first)).await.unwrap_err() {
+        SaveError::Conflict(found) => assert_eq!(found, Some(second.clone())),
+        error => panic!("{error}"),
+    }
+    one.sync().await.unwrap();
+    assert_eq!(one.version(), Some(second));
+}
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use sqlx::SqlitePool;
@@ -71,6 +93,12 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread")]
     async fn sqlite_in_memory_passes_conformance_suite() {
         check_new_database(policies(&"sqlite::memory:".into())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn evaluators_follow_a_sqlite_file() {
+        let file = File::reserve("policies.db");
+        check_evaluators_follow(&file.sqlite_url()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -181,6 +209,12 @@ mod postgres {
     async fn postgres_passes_conformance_suite() {
         let server = Postgres::start();
         check_new_database(policies(&server.url())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn evaluators_follow_postgres() {
+        let server = Postgres::start();
+        check_evaluators_follow(&server.url()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

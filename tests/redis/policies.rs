@@ -8,7 +8,8 @@ use redis::cmd;
 use scaikey_auth::exchange::RedisCache;
 use scaikey_auth::testing::conformance::policy_store;
 use scaikey_auth::trust::{
-    Appended, NewPolicyVersion, PolicyStore, PolicyVersionId, RedisPolicies,
+    Appended, NewPolicyVersion, PolicyStore, PolicyVersionId, RedisPolicies, SyncError,
+    TrustEvaluator,
 };
 
 use super::fixture::{NEW, OLD, keys, redis};
@@ -193,7 +194,7 @@ async fn too_large_version_is_an_error() {
 }
 
 #[tokio::test]
-async fn stored_versions_are_sealed_and_do_not_expire() {
+async fn stored_versions_are_sealed_without_expiry() {
     let server = Redis::start();
     let policies = policies(&server);
     let mut version = version("# text-canary");
@@ -256,7 +257,36 @@ async fn emptied_server_is_not_an_empty_store() {
 }
 
 #[tokio::test]
-async fn older_copy_of_the_list_is_an_error() {
+async fn emptied_server_keeps_loaded_policy_in_force() {
+    let mut server = Redis::start();
+    let process = || TrustEvaluator::builder().store(policies(&server)).build().unwrap();
+    let (one, other) = (process(), process());
+    one.sync().await.unwrap();
+    let id = one.save(version("# one"), None).await.unwrap();
+    other.sync().await.unwrap();
+    assert_eq!((one.version(), other.version()), (Some(id.clone()), Some(id.clone())));
+    server.kill();
+    server.restart();
+    for process in [&one, &other] {
+        let mut outcome = Ok(());
+        eventually(async || {
+            outcome = process.sync().await;
+            matches!(&outcome, Err(SyncError::Store(error)) if error.to_string().contains("went back"))
+        })
+        .await;
+        let current = process.current();
+        assert_eq!(process.version(), Some(id.clone()), "{outcome:?}");
+        assert!(current.is_store_away() && !current.is_missing());
+    }
+    // An administrator saves the policy again, as the first version.
+    let again = one.save(version("# again"), None).await.unwrap();
+    one.sync().await.unwrap();
+    assert_eq!((again.number(), one.version()), (1, Some(again)));
+    assert!(other.sync().await.is_err(), "until the process is restarted");
+}
+
+#[tokio::test]
+async fn older_copy_of_list_is_an_error() {
     let server = Redis::start();
     let process = policies(&server);
     fill(&process, &["one", "two"]).await;
