@@ -4,9 +4,11 @@ use super::decisions::{Decision, DecisionFilter, TrustUsage};
 use super::dry_run::DryRun;
 use super::evaluator::TrustEvaluator;
 use super::explain::Explanation;
-use super::fault::PolicyError;
+use super::fault::{PolicyError, Position};
 use super::policy::TrustPolicy;
 use super::verification::Verification;
+use crate::error::BoxError;
+use crate::support::off_thread::off_thread;
 
 impl TrustEvaluator {
     /// Explains which rule matches a token, or why none does. Show the text to administrators only,
@@ -20,8 +22,7 @@ impl TrustEvaluator {
     }
 
     /// Explains a token as [`explain`](Self::explain) does, under a policy that is not in force. The keys of unchanged
-    /// trusts are not fetched again. Blocks the calling thread while it reads the files with keys that other trusts
-    /// name.
+    /// trusts are not fetched again. Files with keys that other trusts name are read on a thread that may block.
     ///
     /// # Errors
     /// All faults of the files that the policy names; or if it lists an issuer of this service.
@@ -31,7 +32,12 @@ impl TrustEvaluator {
         token: &str,
         trust_id: Option<&str>,
     ) -> Result<Explanation, PolicyError> {
-        let loaded = self.0.compile(policy.clone(), &self.0.loaded.load())?;
+        let (inner, policy) = (self.0.clone(), policy.clone());
+        let compiled = off_thread(move || inner.compile(policy, &inner.loaded.load())).await;
+        let not_compiled = |error: BoxError| {
+            PolicyError::one(Position::default(), "the policy", format!("was not read: {error}"))
+        };
+        let loaded = compiled.map_err(not_compiled)??;
         Ok(Explanation::of(self.verify(&loaded, trust_id, token).await))
     }
 

@@ -40,6 +40,8 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "mint::MintRequest",
             "testing::forge::Forged",
             "testing::forge::ValidToken",
+            "trust::DecisionChange",
+            "trust::ExplainedRule",
             "validator::IntrospectedTokensStats",
             "validator::VerifiedTokensStats",
         ],
