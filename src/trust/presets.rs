@@ -40,6 +40,12 @@ pub const fn github_actions() -> &'static str {
     include_str!("presets/github_actions.toml")
 }
 
+/// Returns the preset for GitLab CI/CD. It matches the jobs of a project, on one protected branch, by the
+/// project's numeric id.
+pub const fn gitlab() -> &'static str {
+    include_str!("presets/gitlab.toml")
+}
+
 /// Returns the preset for AWS (IAM outbound identity federation). It matches principals by ARN.
 pub const fn aws() -> &'static str {
     include_str!("presets/aws.toml")
@@ -62,12 +68,13 @@ pub const fn spiffe() -> &'static str {
 }
 
 /// All presets, by name.
-pub const ALL: [(&str, &str); 9] = [
+pub const ALL: [(&str, &str); 10] = [
     ("kubernetes", kubernetes()),
     ("eks", eks()),
     ("gke", gke()),
     ("aks", aks()),
     ("github_actions", github_actions()),
+    ("gitlab", gitlab()),
     ("aws", aws()),
     ("gcp", gcp()),
     ("azure", azure()),

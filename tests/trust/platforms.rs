@@ -1,7 +1,7 @@
 //! Tokens in the format of real platforms, matching and almost matching.
 
 use scaikey_auth::testing::{ManualClock, TestIssuer, TokenBuilder};
-use scaikey_auth::trust::TrustPolicy;
+use scaikey_auth::trust::{TrustPolicy, presets};
 use serde_json::json;
 
 use super::fixture::{
@@ -107,6 +107,58 @@ async fn github_job_is_identified_by_repository_id() {
     }
     let owner_audience = job(&github, "x").audience("https://github.com/acme").sign();
     assert_eq!(why(&evaluator, &owner_audience).await, "trust_none");
+}
+
+/// The claims are those of GitLab's documentation, which has numbers and flags as strings.
+#[tokio::test]
+async fn gitlab_preset_accepts_one_protected_branch() {
+    const GITLAB: &str = "https://gitlab.com";
+    let clock = ManualClock::new();
+    let gitlab = platform(&clock).await;
+    let values = [
+        ("<this service's own audience>", "scaivault"),
+        ("<name of this rule>", "deploy"),
+        ("<tenant id>", "tnt_acme"),
+        ("<scope>", "a"),
+        ("<the project's number>", "20"),
+        ("<the number of the project's namespace>", "72"),
+        ("<branch>", "main"),
+        // The platform of this test signs with ES256, on loopback.
+        ("algorithms = [\"RS256\"]", "allow_loopback_http = true"),
+    ];
+    let filled = values.iter().fold(presets::gitlab().to_owned(), |text, (placeholder, value)| {
+        assert!(text.contains(placeholder), "{placeholder}");
+        text.replace(placeholder, value)
+    });
+    let keys = format!("id = \"gitlab\"\njwks = {{ url = \"{}\" }}", gitlab.jwks_uri());
+    let evaluator = evaluator(&clock, &[filled.replace("id = \"gitlab\"", &keys)]);
+    let job = || {
+        bare(&gitlab)
+            .issuer(GITLAB)
+            .subject("project_path:my-group/my-project:ref_type:branch:ref:main")
+            .claim("jti", "235b3a54-b797-45c7-ae9a-f72d7bc6ef5b")
+            .claim("project_id", "20")
+            .claim("namespace_id", "72")
+            .claim("ref_type", "branch")
+            .claim("ref", "main")
+            .claim("ref_protected", "true")
+    };
+    let refused = [
+        job().claim("project_id", "21"),
+        job().claim("project_id", 20),
+        job().without("project_id"),
+        job().claim("namespace_id", "73"),
+        job().claim("ref", "feature"),
+        job().claim("ref_type", "tag"),
+        job().claim("ref_protected", "false"),
+        job().claim("ref_protected", true),
+    ];
+    for token in refused {
+        assert_eq!(why(&evaluator, &token.sign()).await, "grant_none");
+    }
+    let token = job().sign();
+    assert_eq!(ask(&evaluator, &token).await.unwrap().identity, "sa:gitlab:20");
+    assert_eq!(why(&evaluator, &token).await, "replayed");
 }
 
 #[tokio::test]
