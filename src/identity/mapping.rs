@@ -25,7 +25,7 @@ use super::claim_test::{ClaimTest, InvalidClaimTest};
 /// mapping.groups.push(path);
 /// # Ok::<_, scaikey_auth::identity::InvalidClaimPath>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ClaimPath(Box<[Box<str>]>);
 
 /// The error for a path that is empty, or has a `~` that is neither `~0` nor `~1`.

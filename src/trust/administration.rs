@@ -88,7 +88,7 @@ impl TrustEvaluator {
         trust_id: Option<&str>,
     ) -> Explanation {
         let now = self.0.clock.now();
-        Explanation::of(Verification::of_claims(&policy.trusts, trust_id, claims, now))
+        Explanation::of(Verification::of_claims(policy, trust_id, claims, now))
     }
 
     /// Returns the decisions of late that `filter` selects, the latest first: of the last 1,000 about tokens whose

@@ -8,7 +8,7 @@ use super::decisions::{Decision, Evidence, Record, SingleUse};
 use super::outcome::DenialReason;
 use super::policy::{Mode, Trust, TrustPolicy};
 use super::time::rfc3339;
-use super::verification::{find_trust, only_match};
+use super::verification::only_match;
 use crate::config::IssuerConfig;
 use crate::error::InvalidToken;
 use crate::identity::{Scopes, TenantId};
@@ -168,7 +168,7 @@ fn judge_claims<'p>(
     claims: Value<'_>,
 ) -> Result<(&'p Trust, Gain), Obstacle> {
     let at = record.decision.at;
-    let nth = find_trust(policy.trusts.iter(), evidence.trust_id.as_deref(), claims)?;
+    let nth = policy.index.find(evidence.trust_id.as_deref(), claims)?;
     let trust = policy.trusts.get(nth).ok_or(Obstacle::Unknown)?;
     trust.check_end(at)?;
     check_token(trust, evidence, claims, record)?;

@@ -135,7 +135,7 @@ impl TrustEvaluator {
             let reason = DenialReason::Unavailable { component, retry_after: None };
             return Verification::denied(reason, self.0.clock.now());
         }
-        Verification::run(&loaded.trusts, trust_id, token, &*self.0.clock).await
+        Verification::run(&loaded.policy, &loaded.trusts, trust_id, token, &*self.0.clock).await
     }
 
     /// Reads the policy file again now, with the files that the policy names. Blocks the calling thread while it
@@ -275,7 +275,7 @@ impl Inner {
         let mut trusts = Vec::new();
         for trust in &policy.trusts {
             let config = trust.issuer_config();
-            let old = before.trusts.iter().find(|old| old.trust.id == trust.id);
+            let old = before.policy.index.named(&trust.id).and_then(|nth| before.trusts.get(nth));
             let usage = old.map(|old| old.usage.clone()).unwrap_or_default();
             let (validator, config) = match old.filter(|old| *old.config == config) {
                 Some(old) => (old.validator.clone(), old.config.clone()),

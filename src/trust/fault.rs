@@ -1,11 +1,11 @@
 //! [`PolicyError`]: all faults of a trust policy, each with its place in the text.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-/// A fault in a policy, or a warning about a likely mistake (feature `trust`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A fault in a policy, or a warning about a likely mistake (feature `trust`). Ordered by the place in the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct PolicyFault {
     /// The line in the text, counted from 1. `None` if the policy was not read from a text.
@@ -26,9 +26,48 @@ pub(super) struct Position {
     pub(super) column: usize,
 }
 
-/// The faults found so far.
+/// The limit of the faults that one error lists. A text of 1 MiB can have hundreds of thousands.
+const MAX_LISTED: usize = 200;
+
+/// The limit of a name from the policy in a fault, in characters. A valid name is not longer.
+const MAX_SHOWN: usize = 64;
+
+/// The limit of a description of a fault, in characters.
+const MAX_PROBLEM: usize = 1000;
+
+/// Shortens a name or a value from the policy, so that faults stay cheap and readable.
+pub(super) fn shorten(text: &str) -> String {
+    shorten_to(text, MAX_SHOWN)
+}
+
+fn shorten_to(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// The faults found so far: the first of the text, and the number of the others.
 #[derive(Debug, Default)]
-pub(super) struct Faults(RefCell<Vec<PolicyFault>>);
+pub(super) struct Faults(RefCell<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    listed: BTreeSet<PolicyFault>,
+    /// The number of faults that are not listed. A fault that is reported twice may count twice.
+    others: usize,
+    /// The number of reports.
+    reports: usize,
+}
+
+impl Found {
+    fn add(&mut self, fault: PolicyFault) {
+        if self.listed.insert(fault) && self.listed.len() > MAX_LISTED {
+            self.listed.pop_last();
+            self.others += 1;
+        }
+    }
+}
 
 impl Faults {
     pub(super) fn report(
@@ -37,30 +76,46 @@ impl Faults {
         field: impl Into<String>,
         problem: impl Into<String>,
     ) {
-        self.0.borrow_mut().push(PolicyFault {
+        let mut found = self.0.borrow_mut();
+        found.reports += 1;
+        found.add(PolicyFault {
             line: (at.line > 0).then_some(at.line),
             column: (at.column > 0).then_some(at.column),
             field: field.into(),
-            problem: problem.into(),
+            problem: shorten_to(&problem.into(), MAX_PROBLEM),
         });
     }
 
+    /// Returns the number of reports so far.
     pub(super) fn count(&self) -> usize {
-        self.0.borrow().len()
+        self.0.borrow().reports
     }
 
+    /// Returns the first faults in the order of the text, and if there are more, a last one that says how
+    /// many.
     pub(super) fn into_vec(self) -> Vec<PolicyFault> {
-        self.0.into_inner()
+        let Found { listed, others, .. } = self.0.into_inner();
+        let rest = (others > 0).then(|| PolicyFault {
+            line: None,
+            column: None,
+            field: "the policy".to_owned(),
+            problem: format!("has {others} more, which are not listed: correct these first"),
+        });
+        listed.into_iter().chain(rest).collect()
     }
 
     /// Adds those of `others` whose lines have no fault yet.
     pub(super) fn with_faults_on_other_lines(self, others: Self) -> Self {
-        let mut faults = self.into_vec();
-        let lines: HashSet<_> = faults.iter().filter_map(|fault| fault.line).collect();
-        let is_elsewhere =
-            |fault: &PolicyFault| fault.line.is_none_or(|line| !lines.contains(&line));
-        faults.splice(0..0, others.into_vec().into_iter().filter(is_elsewhere));
-        Self(faults.into())
+        let mut found = self.0.into_inner();
+        let lines: HashSet<_> = found.listed.iter().filter_map(|fault| fault.line).collect();
+        let others = others.0.into_inner();
+        found.others += others.others;
+        for fault in others.listed {
+            if fault.line.is_none_or(|line| !lines.contains(&line)) {
+                found.add(fault);
+            }
+        }
+        Self(found.into())
     }
 }
 
@@ -75,7 +130,8 @@ impl fmt::Display for PolicyFault {
     }
 }
 
-/// The faults of a rejected trust policy, in the order of the text (feature `trust`).
+/// The faults of a rejected trust policy, in the order of the text (feature `trust`). At most 200 are listed;
+/// if there are more, a last one without line says how many.
 ///
 /// ```
 /// use scaikey_auth::trust::TrustPolicy;
@@ -95,9 +151,7 @@ impl PolicyError {
     /// Returns `Err` with the faults, sorted by place and without duplicates, or `Ok` if there are
     /// none.
     pub(super) fn check_none(faults: Faults) -> Result<(), Self> {
-        let mut faults = faults.into_vec();
-        faults.sort_by_key(|fault| (fault.line, fault.column));
-        faults.dedup();
+        let faults = faults.into_vec();
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
@@ -107,7 +161,7 @@ impl PolicyError {
         Self { faults: faults.into_vec() }
     }
 
-    /// Returns every fault.
+    /// Returns the faults.
     pub fn faults(&self) -> &[PolicyFault] {
         &self.faults
     }

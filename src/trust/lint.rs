@@ -1,11 +1,14 @@
 //! The linter: rejects well-formed policies that would trust more than they appear to.
 
-use super::fault::Faults;
-use super::overlap::IdentityPattern;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use super::fault::{Faults, shorten};
+use super::overlap::Collisions;
 use super::parse::is_label;
 use super::pattern::Pattern;
 use super::policy::{Authority, Jwks, SVID_ALGORITHMS, Trust};
-use super::rule::{Condition, Constant, Grant, Part, is_top_level};
+use super::rule::{Condition, Constant, Grant, MAX_IDENTITY_BYTES, Part, is_top_level};
 use super::time::Period;
 use super::tree::{Node, NodeValue};
 use crate::config::{AuthConfig, JwksSettings, KeySetForm, MESH_REMEDY, OTHER_PLACEHOLDER};
@@ -56,24 +59,28 @@ const PLATFORM_AUDIENCE_PREFIXES: &[&str] =
 const CHECKED_CLAIMS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti"];
 
 pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
-    for (nth, trust) in trusts.iter().enumerate() {
-        let earlier = trusts.get(..nth).unwrap_or_default();
+    let mut earlier = EarlierTrusts::default();
+    let svids = svid_trusts(trusts);
+    for trust in trusts {
         let lint = TrustLint { trust, faults };
-        lint.check_id(earlier);
+        lint.check_id(&mut earlier);
         match &trust.authority {
-            Authority::Issuer(issuer) => lint.check_issuer(issuer),
-            Authority::TrustDomain(_) => lint.check_trust_domain(earlier),
+            Authority::Issuer(issuer) => {
+                lint.check_issuer(issuer);
+                lint.check_unique_match(issuer, &mut earlier);
+            }
+            Authority::TrustDomain(_) => lint.check_trust_domain(&mut earlier),
         }
         lint.check_shared_settings();
         lint.check_audiences();
         TrustLint { trust, faults: warnings }.warn_of_shared_audience();
         lint.check_times();
         lint.check_keys();
-        lint.check_unique_match(earlier);
-        lint.check_svids_of_an_issuer(trusts);
-        for (nth, grant) in trust.grants.iter().enumerate() {
+        lint.check_svids_of_an_issuer(&svids);
+        let mut earlier = EarlierRules::default();
+        for grant in &trust.grants {
             let lint = GrantLint { trust, grant, faults };
-            lint.check_name(trust.grants.get(..nth).unwrap_or_default());
+            lint.check_name(&mut earlier);
             lint.check_specific_workload();
             lint.check_spiffe_id();
             lint.check_shared_audience();
@@ -87,25 +94,46 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
     check_distinct_identities(trusts, faults);
 }
 
-/// Rejects two rules that could give the same identity to two workloads. Rules of one trust with
-/// the same template are allowed, because equal identities then mean the same workload. Identities
-/// without claims are allowed too, because sharing them is deliberate.
-fn check_distinct_identities(trusts: &[Trust], faults: &Faults) {
-    let rules: Vec<_> = trusts
-        .iter()
-        .flat_map(|trust| trust.grants.iter().map(move |grant| (trust, grant)))
-        .filter(|(_, grant)| grant.is_complete && grant.map.identity.is_unambiguous())
-        .map(|(trust, grant)| (trust, grant, IdentityPattern::of(trust, grant)))
-        .collect();
-    for (nth, (trust, grant, these)) in rules.iter().enumerate() {
-        let collides = |(other_trust, other, those): &&(&Trust, &Grant, IdentityPattern)| {
-            let is_same = trust.id == other_trust.id && grant.map.identity == other.map.identity;
-            !is_same && (these.is_open || those.is_open) && these.intersects(those)
-        };
-        if let Some((other_trust, other, _)) = rules.iter().take(nth).find(collides) {
-            let lint = GrantLint { trust, grant, faults };
-            lint.fault("map.identity", format!("could be the identity of another workload by rule `{}` of trust `{}`: add a distinct segment after {{trust}}, such as \"sa:{{trust}}:{}:…\"", other.name.escape_debug(), other_trust.id.escape_debug(), grant.name.escape_debug()));
+/// The trusts that were checked already, by everything in which a later one must differ. To compare each
+/// of 10,000 trusts with each other one would take minutes.
+#[derive(Default)]
+struct EarlierTrusts<'p> {
+    ids: HashSet<&'p str>,
+    trust_domains: HashMap<&'p str, &'p Trust>,
+    /// By issuer and audience, if callers need not name the trust.
+    issuers: HashMap<(&'p str, &'p str), &'p Trust>,
+}
+
+/// The rules of a trust that were checked already.
+#[derive(Default)]
+struct EarlierRules<'p> {
+    /// By tenant, so that a tenant's administrators learn nothing about the rules of others.
+    names: HashSet<(&'p str, &'p str)>,
+    conditions: HashMap<(Option<&'p Pattern>, &'p [(ClaimPath, Condition)]), &'p Grant>,
+}
+
+/// Returns the trusts for JWT-SVIDs that callers need not name, by trust domain and audience.
+fn svid_trusts(trusts: &[Trust]) -> HashMap<(&str, &str), &Trust> {
+    let is_found = |trust: &&Trust| trust.authority.is_trust_domain() && !trust.named_only;
+    let mut found = HashMap::new();
+    for trust in trusts.iter().filter(is_found) {
+        for audience in &trust.audiences {
+            found.entry((trust.authority.name(), audience.as_str())).or_insert(trust);
         }
+    }
+    found
+}
+
+/// Rejects two rules that could give the same identity to two workloads.
+fn check_distinct_identities(trusts: &[Trust], faults: &Faults) {
+    let collisions = Collisions::of(trusts);
+    for ((trust, grant), (other_trust, other)) in collisions.iter() {
+        let lint = GrantLint { trust, grant, faults };
+        lint.fault("map.identity", format!("could be the identity of another workload by rule `{}` of trust `{}`: add a distinct segment after {{trust}}, such as \"sa:{{trust}}:{}:…\"", shorten(&other.name).escape_debug(), shorten(&other_trust.id).escape_debug(), shorten(&grant.name).escape_debug()));
+    }
+    if let Some((trust, grant)) = collisions.too_many {
+        let lint = GrantLint { trust, grant, faults };
+        lint.fault("map.identity", "is too similar to those of too many other rules to compare it with all: begin the identities of these rules with different literal segments, such as \"sa:{trust}:NAME:…\"");
     }
 }
 
@@ -144,17 +172,17 @@ struct TrustLint<'l> {
     faults: &'l Faults,
 }
 
-impl TrustLint<'_> {
+impl<'l> TrustLint<'l> {
     fn fault(&self, field: &str, problem: impl Into<String>) {
-        let place = format!("trust.{}.{field}", self.trust.id.escape_debug());
+        let place = format!("trust.{}.{field}", shorten(&self.trust.id).escape_debug());
         self.faults.report(self.trust.positions.of(field), place, problem);
     }
 
-    fn check_id(&self, earlier: &[Trust]) {
+    fn check_id(&self, earlier: &mut EarlierTrusts<'l>) {
         if !is_label(&self.trust.id) {
             self.fault("id", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
         }
-        if earlier.iter().any(|other| other.id == self.trust.id) {
+        if !earlier.ids.insert(&self.trust.id) {
             self.fault("id", "is the id of an earlier trust: give each trust a different id");
         }
     }
@@ -178,11 +206,11 @@ impl TrustLint<'_> {
     }
 
     /// Checks a trust for JWT-SVIDs.
-    fn check_trust_domain(&self, earlier: &[Trust]) {
+    fn check_trust_domain(&self, earlier: &mut EarlierTrusts<'l>) {
         let trust = self.trust;
-        let is_same = |other: &&Trust| other.authority == trust.authority;
-        if let Some(other) = earlier.iter().find(is_same) {
-            self.fault("trust_domain", format!("is the trust domain of trust `{}`: give a trust domain one trust, with all its audiences and rules", other.id.escape_debug()));
+        let other = *earlier.trust_domains.entry(trust.authority.name()).or_insert(trust);
+        if !std::ptr::eq(other, trust) {
+            self.fault("trust_domain", format!("is the trust domain of trust `{}`: give a trust domain one trust, with all its audiences and rules", shorten(&other.id).escape_debug()));
         }
         match (&trust.bundle, &trust.jwks) {
             (Some(_), Some(_)) => self.fault("jwks", "is given together with `bundle`: remove one; `jwks` is for a plain key set, without `jwt-svid` keys"),
@@ -200,23 +228,20 @@ impl TrustLint<'_> {
 
     /// Rejects an issuer with a rule for the JWT-SVIDs of a trust domain that has a trust of its own, because
     /// both would match the same token.
-    fn check_svids_of_an_issuer(&self, trusts: &[Trust]) {
+    fn check_svids_of_an_issuer(&self, svids: &HashMap<(&str, &str), &Trust>) {
         let trust = self.trust;
         if trust.authority.is_trust_domain() || trust.named_only {
             return;
         }
         for grant in &trust.grants {
             let subject = grant.subject.as_ref().map(|subject| subject.as_str());
-            let collides = |other: &&Trust| {
-                let shares = |audience: &String| other.audiences.contains(audience);
-                other.authority.is_trust_domain()
-                    && !other.named_only
-                    && trust.audiences.iter().any(shares)
-                    && subject.and_then(trust_domain_of) == Some(other.authority.name())
-            };
-            if let Some(other) = trusts.iter().find(collides) {
+            let Some(trust_domain) = subject.and_then(trust_domain_of) else { continue };
+            let mut audiences = trust.audiences.iter();
+            if let Some(other) =
+                audiences.find_map(|audience| svids.get(&(trust_domain, audience.as_str())))
+            {
                 let lint = GrantLint { trust, grant, faults: self.faults };
-                lint.fault("subject", format!("is of the trust domain of trust `{}`, so a token could match both trusts: move the rule there, or set `named_only = true` in one of them", other.id.escape_debug()));
+                lint.fault("subject", format!("is of the trust domain of trust `{}`, so a token could match both trusts: move the rule there, or set `named_only = true` in one of them", shorten(&other.id).escape_debug()));
             }
         }
     }
@@ -257,17 +282,18 @@ impl TrustLint<'_> {
         for audience in audiences {
             let lower = audience.to_ascii_lowercase();
             let lower = lower.trim_end_matches('/');
+            let shown = shorten(audience);
             let is_platform = PLATFORM_AUDIENCES.contains(&lower)
                 || PLATFORM_AUDIENCE_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
                 || lower == own.to_ascii_lowercase();
             if audience.is_empty() || audience.contains('*') {
-                self.fault("audiences", format!("has {audience:?}: give exact audiences"));
+                self.fault("audiences", format!("has {shown:?}: give exact audiences"));
             } else if is_fixed(audience) {
                 if !self.trust.insecure_shared_audience {
-                    self.fault("audiences", format!("has {audience:?}, the audience of Entra ID, so other services receive the same tokens: let workloads request tokens with an audience of this service; if the platform offers no other, set `insecure_shared_audience = true`"));
+                    self.fault("audiences", format!("has {shown:?}, the audience of Entra ID, so other services receive the same tokens: let workloads request tokens with an audience of this service; if the platform offers no other, set `insecure_shared_audience = true`"));
                 }
             } else if is_platform {
-                self.fault("audiences", format!("has {audience:?}, an audience of the platform itself, so other services receive the same tokens: let workloads request tokens with an audience of this service"));
+                self.fault("audiences", format!("has {shown:?}, an audience of the platform itself, so other services receive the same tokens: let workloads request tokens with an audience of this service"));
             }
         }
     }
@@ -312,17 +338,17 @@ impl TrustLint<'_> {
     }
 
     /// Rejects trusts that match the same token, unless the caller must name one of them.
-    fn check_unique_match(&self, earlier: &[Trust]) {
+    fn check_unique_match(&self, issuer: &'l str, earlier: &mut EarlierTrusts<'l>) {
         let trust = self.trust;
-        let collides = |other: &&Trust| {
-            let shares = |audience: &String| other.audiences.contains(audience);
-            other.authority == trust.authority
-                && !trust.authority.is_trust_domain()
-                && !(other.named_only || trust.named_only)
-                && trust.audiences.iter().any(shares)
-        };
-        for other in earlier.iter().filter(collides) {
-            self.fault("audiences", format!("has an audience of trust `{}`, which has the same issuer, so a token could match both: give each trust a different audience, or set `named_only = true` and let callers name the trust", other.id));
+        let audiences = trust.audiences.iter().filter(|_| !trust.named_only);
+        for audience in audiences {
+            match earlier.issuers.entry((issuer, audience)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(trust);
+                }
+                Entry::Occupied(entry) if std::ptr::eq(*entry.get(), trust) => {}
+                Entry::Occupied(entry) => self.fault("audiences", format!("has an audience of trust `{}`, which has the same issuer, so a token could match both: give each trust a different audience, or set `named_only = true` and let callers name the trust", shorten(&entry.get().id).escape_debug())),
+            }
         }
     }
 }
@@ -333,34 +359,28 @@ struct GrantLint<'l> {
     faults: &'l Faults,
 }
 
-impl GrantLint<'_> {
+impl<'l> GrantLint<'l> {
     fn fault(&self, field: &str, problem: impl Into<String>) {
-        let (trust, grant) = (self.trust.id.escape_debug(), self.grant.name.escape_debug());
+        let (trust, grant) = (shorten(&self.trust.id), shorten(&self.grant.name));
+        let (trust, grant) = (trust.escape_debug(), grant.escape_debug());
         let place = format!("trust.{trust}.grant.{grant}.{field}");
         let field = field.split_once('.').map_or(field, |(field, _)| field);
         self.faults.report(self.grant.positions.of(field), place, problem);
     }
 
-    fn check_name(&self, earlier: &[Grant]) {
+    fn check_name(&self, earlier: &mut EarlierRules<'l>) {
         let grant = self.grant;
         if !is_label(&grant.name) {
             self.fault("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
         }
-        for other in earlier {
-            if other.name == grant.name {
-                self.fault(
-                    "name",
-                    "is the name of an earlier rule: give each rule a different name",
-                );
-            } else if other.subject == grant.subject && other.claims == grant.claims {
-                self.fault(
-                    "name",
-                    format!(
-                        "has the same conditions as `{}`, so both would match and be ambiguous: remove one",
-                        other.name
-                    ),
-                );
-            }
+        let is_new = earlier.names.insert((grant.map.tenant.as_str(), &grant.name));
+        let conditions = (grant.subject.as_ref(), &*grant.claims);
+        let same = *earlier.conditions.entry(conditions).or_insert(grant);
+        if !is_new {
+            let problem = "is the name of an earlier rule: give each rule a different name";
+            self.fault("name", problem);
+        } else if !std::ptr::eq(same, grant) {
+            self.fault("name", format!("has the same conditions as `{}`, so both would match and be ambiguous: remove one", shorten(&same.name).escape_debug()));
         }
     }
 
@@ -483,6 +503,17 @@ impl GrantLint<'_> {
         };
         if start.find(':').is_none_or(|at| at == 0) {
             let problem = "must begin with literal text and a `:`, such as \"sa:…\"";
+            self.fault("map.identity", problem);
+        }
+        let parts = template.parts.iter().map(|part| match part {
+            Part::Text(text) => text.len(),
+            Part::Trust => self.trust.id.len(),
+            Part::Claim(_) => 1,
+        });
+        if parts.sum::<usize>() > MAX_IDENTITY_BYTES {
+            let problem = format!(
+                "is longer than {MAX_IDENTITY_BYTES} bytes, so no token could get it: write a shorter one"
+            );
             self.fault("map.identity", problem);
         }
         if start.starts_with("user:") {

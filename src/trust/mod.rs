@@ -71,7 +71,7 @@
 //!
 //! | field | meaning |
 //! |---|---|
-//! | `name` | the name of the rule in the log |
+//! | `name` | the name of the rule in the log; no other rule of the trust for the same tenant has it |
 //! | `subject` | the value of `sub`: exact, or with `*` for whole segments between `:` or `/` |
 //! | `claims` | claim name or JSON pointer = one of `{ eq = … }`, `{ one_of = [ … ] }`, `{ glob = … }`, `{ contains = … }`; the type must match too: `"1"` is not `1` |
 //! | `map.identity` | the identity; `{trust}`, `{sub}` and `{/json/pointer}` are filled in, see below |
@@ -140,8 +140,11 @@
 //!
 //! # Rejected policies
 //!
-//! Loading reports all faults together, each with its line. These policies are rejected:
+//! Loading reports the faults together, each with its line and column; after the first 200, only their number.
+//! These policies are rejected:
 //!
+//! - a text above 1 MiB, more than 10,000 trusts or rules, more than 100 audiences or algorithms of a trust,
+//!   more than 16 placeholders in an identity, or more than 16 levels of nesting
 //! - text that cannot be parsed, unknown fields, and unfilled placeholders of a preset
 //! - a trust without an audience, or with an audience of a platform itself, such as
 //!   `sts.amazonaws.com`, except `api://AzureADTokenExchange` with `insecure_shared_audience`
@@ -158,6 +161,9 @@
 //! - an issuer of this service
 //! - an identity that begins with a claim, that another trust could also give, or that could be the
 //!   same for two workloads
+//! - an identity whose literal part is longer than 255 bytes
+//! - thousands of rules whose identities begin with the same literal and go on with a claim, which are too many to
+//!   compare: give each a literal segment of its own
 //! - inline keys that are private or symmetric
 
 mod administration;
@@ -167,8 +173,10 @@ mod evaluator;
 mod explain;
 mod fault;
 mod following;
+mod index;
 mod lint;
 mod lock_out;
+mod normal_form;
 mod outcome;
 mod overlap;
 #[cfg(feature = "endpoints")]

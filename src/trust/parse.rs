@@ -1,8 +1,10 @@
 //! Converts a parsed tree to trusts. Reports all unknown, missing and mistyped fields.
 
-use super::fault::Faults;
+use std::collections::HashSet;
+
+use super::fault::{Faults, Position, shorten};
 use super::pattern::Pattern;
-use super::policy::{Authority, Jwks, Mode, SVID_ALGORITHMS, Trust};
+use super::policy::{Authority, Jwks, Mode, SVID_ALGORITHMS, Trust, TrustPolicy};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::time::{Expiry, Period};
 use super::tree::{Node, NodeValue};
@@ -12,11 +14,14 @@ use crate::identity::{ClaimPath, Scopes, TenantId, spiffe_id};
 /// Below this limit an `f64` holds every integer exactly.
 const MAX_INTEGER: u64 = 1 << 53;
 
+/// The limit of the items of `audiences` and `algorithms`. Each rule and each token may be compared with all.
+const MAX_ITEMS: usize = 100;
+
 /// The name of the whole policy in faults.
 const POLICY: &str = "the policy";
 
 /// The fields of each table.
-const TRUST: &str = "id, issuer, trust_domain, discovery_url, jwks, bundle, algorithms, audiences, \
+pub(super) const TRUST: &str = "id, issuer, trust_domain, discovery_url, jwks, bundle, algorithms, audiences, \
     max_lifetime, max_age, leeway, single_use_jti, not_after, mode, named_only, \
     insecure_shared_audience, allow_loopback_http, grant";
 const JWKS: &str = "url, file, ca_file, bearer_file, inline";
@@ -28,7 +33,23 @@ const CONDITION: &str = "eq, one_of, glob, contains";
 pub(super) fn policy(tree: &Node, faults: &Faults) -> Vec<Trust> {
     let field = FieldReader { node: tree, place: POLICY.to_owned(), faults };
     field.check_fields("trust");
-    field.list("trust", Some("id"), trust)
+    let trusts = field.list("trust", Some("id"), trust);
+    check_count("trusts", trusts.iter().map(|trust| trust.positions.own), faults);
+    let grants = trusts.iter().flat_map(|trust| &trust.grants);
+    check_count("rules", grants.map(|grant| grant.positions.own), faults);
+    trusts
+}
+
+/// Reports a fault at the first trust or rule above the limit.
+fn check_count(kind: &str, mut places: impl Iterator<Item = Position>, faults: &Faults) {
+    let limit = TrustPolicy::MAX_RULES;
+    if let Some(at) = places.nth(limit) {
+        faults.report(
+            at,
+            POLICY,
+            format!("has more than {limit} {kind}: remove those without use"),
+        );
+    }
 }
 
 fn trust(field: &FieldReader<'_>) -> Option<Trust> {
@@ -46,11 +67,11 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
         jwks: field.read("jwks", jwks),
         bundle: field.read("bundle", jwks),
         algorithms: match field.get("algorithms") {
-            Some(_) => field.list("algorithms", None, algorithm),
+            Some(_) => field.short_list("algorithms", algorithm),
             None if is_trust_domain => SVID_ALGORITHMS.to_vec(),
             None => vec![Algorithm::RS256, Algorithm::ES256],
         },
-        audiences: field.list("audiences", None, text),
+        audiences: field.short_list("audiences", text),
         max_lifetime: field.read("max_lifetime", period).unwrap_or(Period::seconds(24 * 3600)),
         max_age: field.read("max_age", period),
         leeway: field.read("leeway", period).unwrap_or(Period::seconds(60)),
@@ -175,20 +196,19 @@ fn scope(field: &FieldReader<'_>) -> Option<String> {
 
 fn conditions(field: &FieldReader<'_>) -> Option<Vec<(ClaimPath, Condition)>> {
     let mut conditions = Vec::new();
-    let mut paths: Vec<ClaimPath> = Vec::new();
+    let mut paths = HashSet::new();
     for (name, node) in field.members()? {
         let member = FieldReader {
             node,
-            place: format!("{}.{}", field.place, name.escape_debug()),
+            place: format!("{}.{}", field.place, shorten(name).escape_debug()),
             ..*field
         };
         match name.parse::<ClaimPath>() {
             // A claim's name and the pointer to it are the same path.
-            Ok(path) if paths.contains(&path) => {
+            Ok(path) if !paths.insert(path.clone()) => {
                 member.report("is given twice, as a name and as a pointer: remove one")
             }
             Ok(path) => {
-                paths.push(path.clone());
                 // An empty condition stands for an unreadable one, so that the linter still checks
                 // its path.
                 let unreadable = Condition::OneOf(Vec::new());
@@ -277,7 +297,10 @@ fn mode(field: &FieldReader<'_>) -> Option<Mode> {
 fn algorithm(field: &FieldReader<'_>) -> Option<Algorithm> {
     field.parse(|name| {
         name.parse().map_err(|_| {
-            format!("has {name:?}: only public-key algorithms are supported, such as RS256")
+            format!(
+                "has {:?}: only public-key algorithms are supported, such as RS256",
+                shorten(name)
+            )
         })
     })
 }
@@ -329,7 +352,7 @@ impl<'r> FieldReader<'r> {
     fn check_fields(&self, known: &str) -> Option<()> {
         for (name, member) in self.members()? {
             if !known.split(", ").any(|field| field == name) {
-                let name: String = name.chars().take(40).collect();
+                let name = shorten(name);
                 let problem = format!("is unknown; the fields are {known}");
                 self.faults.report(member.at, format!("{}.{name:?}", self.place), problem);
             }
@@ -367,11 +390,26 @@ impl<'r> FieldReader<'r> {
         }
     }
 
+    /// Returns the readable items of a list of at most 100.
+    fn short_list<T>(&self, name: &str, read: impl Fn(&Self) -> Option<T>) -> Vec<T> {
+        self.items(name, None, MAX_ITEMS, read)
+    }
+
     /// Returns the readable items of a list. Faults name an item by its `label` or its index.
     fn list<T>(
         &self,
         name: &str,
         label: Option<&str>,
+        read: impl Fn(&Self) -> Option<T>,
+    ) -> Vec<T> {
+        self.items(name, label, usize::MAX, read)
+    }
+
+    fn items<T>(
+        &self,
+        name: &str,
+        label: Option<&str>,
+        limit: usize,
         read: impl Fn(&Self) -> Option<T>,
     ) -> Vec<T> {
         let Some(list) = self.get(name) else { return Vec::new() };
@@ -384,6 +422,10 @@ impl<'r> FieldReader<'r> {
             }
             _ => list.report_type("a list").unwrap_or_default(),
         };
+        if let Some(item) = items.get(limit) {
+            let problem = format!("has more than {limit} items: remove those without use");
+            self.faults.report(item.at, &*list.place, problem);
+        }
         let item = |(nth, node): (usize, &'r Node)| {
             let place = match label.map(|label| node.get(label)) {
                 None => list.place.clone(),
@@ -394,6 +436,6 @@ impl<'r> FieldReader<'r> {
             };
             read(&Self { node, place, faults: self.faults })
         };
-        items.iter().enumerate().filter_map(item).collect()
+        items.iter().take(limit).enumerate().filter_map(item).collect()
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::fault::shorten;
+
 /// Characters that separate segments. A wildcard never matches one.
 pub(super) const SEPARATORS: [char; 2] = [':', '/'];
 
@@ -9,7 +11,7 @@ pub(super) const SEPARATORS: [char; 2] = [':', '/'];
 ///
 /// `*` matches one whole, non-empty segment. All other characters must match exactly. The pattern
 /// must match the whole string: `a:*` matches `a:b`, but neither `a:b:c` nor `x:a:b`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(super) struct Pattern(Box<str>);
 
 impl Pattern {
@@ -32,7 +34,8 @@ impl Pattern {
         }
         match segments.find(|segment| segment.contains('*') && *segment != "*") {
             Some(partial) => Err(format!(
-                "has `*` inside the segment `{partial}`, which would also match other names with the same beginning: use `*` only as a whole segment between `:` or `/`"
+                "has `*` inside the segment `{}`, which would also match other names with the same beginning: use `*` only as a whole segment between `:` or `/`",
+                shorten(partial)
             )),
             None => Ok(Self(pattern.into())),
         }

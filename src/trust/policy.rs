@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fault::{Faults, PolicyError, PolicyFault};
+use super::index::TrustIndex;
 use super::rule::Grant;
 use super::time::{Expiry, Period};
 use super::tree::{Node, Positions};
@@ -45,6 +46,8 @@ pub struct TrustPolicy {
     pub(super) trusts: Vec<Trust>,
     #[serde(skip)]
     warnings: Vec<PolicyFault>,
+    #[serde(skip)]
+    pub(super) index: TrustIndex,
 }
 
 /// Compares the trusts. The warnings follow from them, and differ only in their lines.
@@ -55,11 +58,23 @@ impl PartialEq for TrustPolicy {
 }
 
 impl TrustPolicy {
-    /// Reads a policy in TOML.
+    /// The limit of a text, in bytes: 1 MiB. A longer one is a fault.
+    pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+    /// The limit of the trusts of a policy, and of the rules in all of its trusts. More are a fault.
+    pub const MAX_RULES: usize = 10_000;
+
+    pub(super) fn new(trusts: Vec<Trust>, warnings: Vec<PolicyFault>) -> Self {
+        let index = TrustIndex::of(&trusts);
+        Self { trusts, warnings, index }
+    }
+
+    /// Reads a policy in TOML. A byte order mark before it has no meaning.
     ///
     /// # Errors
-    /// All faults together, each with its line and remedy: invalid TOML, unknown and missing
-    /// fields, and rules that would trust more than they appear to.
+    /// The first 200 faults, each with its place and remedy: invalid TOML, unknown and missing
+    /// fields, and rules that would trust more than they appear to. Of a text above 64 KiB that is not TOML,
+    /// only the first syntax error is reported.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         Self::of(&Node::from_toml(text)?)
     }
@@ -78,7 +93,7 @@ impl TrustPolicy {
         let trusts = parse::policy(tree, &faults);
         lint::check(&trusts, &faults, &warnings);
         PolicyError::check_none(lint::placeholders(tree).with_faults_on_other_lines(faults))?;
-        Ok(Self { trusts, warnings: warnings.into_vec() })
+        Ok(Self::new(trusts, warnings.into_vec()))
     }
 
     /// Returns the ids of the trusts, in the order of the text.
@@ -119,7 +134,7 @@ fn covers_issuer(own: &str, issuer: &str) -> bool {
     }
 }
 
-/// Runs the same checks as for a text, but without line numbers.
+/// Runs the same checks as for a text, but without places.
 impl<'de> Deserialize<'de> for TrustPolicy {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(from)?;

@@ -4,13 +4,17 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::fault::shorten;
 use super::pattern::{Pattern, SEPARATORS};
 use super::tree::Positions;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::support::json::Value;
 
 /// The limit of an identity made from a template, in bytes.
-const MAX_IDENTITY_BYTES: usize = 255;
+pub(super) const MAX_IDENTITY_BYTES: usize = 255;
+
+/// The limit of the placeholders in a template. Each is compared with all conditions of its rule.
+const MAX_PLACEHOLDERS: usize = 16;
 
 /// A rule: the conditions, and the identity, tenant and scopes of a match.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,7 +45,7 @@ fn as_table<S: Serializer>(claims: &[(ClaimPath, Condition)], to: S) -> Result<S
 }
 
 /// A value that a claim is compared with. It equals only a claim of the same type.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub(super) enum Constant {
     Text(String),
@@ -71,7 +75,7 @@ impl fmt::Display for Constant {
 }
 
 /// A condition on a claim. It never holds for an absent claim.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Condition {
     Eq(Constant),
@@ -144,6 +148,9 @@ pub(super) enum Part {
 impl Template {
     /// Parses a template. The error says what to change.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.matches('{').count() > MAX_PLACEHOLDERS {
+            return Err(format!("has more than {MAX_PLACEHOLDERS} placeholders"));
+        }
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
@@ -154,7 +161,7 @@ impl Template {
             parts.push(match name {
                 "trust" => Part::Trust,
                 path => Part::Claim(path.parse().map_err(|_| {
-                    format!("has the unknown placeholder `{{{path}}}`: use {{trust}}, {{sub}} or a claim such as {{/kubernetes.io/namespace}}")
+                    format!("has the unknown placeholder `{{{}}}`: use {{trust}}, {{sub}} or a claim such as {{/kubernetes.io/namespace}}", shorten(path))
                 })?),
             });
             rest = after;
@@ -164,6 +171,10 @@ impl Template {
             return Err("has white space, control characters, or `}` without `{`".to_owned());
         }
         Ok(Self { text: text.to_owned(), parts })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Returns the claims that the template uses.

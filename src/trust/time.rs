@@ -22,9 +22,14 @@ impl Period {
     }
 }
 
+/// Writes the longest unit that gives a whole number.
 impl Serialize for Period {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("{}s", self.0.as_secs()))
+        let seconds = self.0.as_secs();
+        let units = [(24 * 3600, 'd'), (3600, 'h'), (60, 'm')];
+        let is_whole = |(length, _): &(u64, char)| seconds > 0 && seconds % length == 0;
+        let (length, unit) = units.into_iter().find(is_whole).unwrap_or((1, 's'));
+        to.collect_str(&format_args!("{}{unit}", seconds / length))
     }
 }
 

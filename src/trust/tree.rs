@@ -1,24 +1,31 @@
 //! [`Node`]: a parsed TOML or JSON text, with the place of every value.
 
+use std::collections::HashSet;
+
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Faults, PolicyError, Position};
+use super::fault::{Faults, PolicyError, Position, shorten};
+use super::policy::TrustPolicy;
 
 /// The limit of nesting. A policy that uses every field has 6 levels.
 const MAX_DEPTH: usize = 16;
 
+/// The limit of a text in which every syntax error is reported, in bytes. Each takes memory.
+const MAX_RECOVERY_BYTES: usize = 64 * 1024;
+
 /// A value and the place where it begins.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Node {
     pub(super) at: Position,
     pub(super) value: NodeValue,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum NodeValue {
+    #[default]
     Null,
     Bool(bool),
     Integer(i64),
@@ -74,23 +81,38 @@ impl Node {
         Self { at: Position::default(), value }
     }
 
-    /// Parses TOML. Reports every syntax error.
+    /// Parses TOML. Reports every syntax error; of a long text only the first.
     pub(super) fn from_toml(text: &str) -> Result<Self, PolicyError> {
         let text = without_bom(text);
+        check_length(text)?;
         let index = PositionIndex::of(text);
-        let (table, errors) = DeTable::parse_recoverable(text);
         let faults = Faults::default();
-        for error in errors {
+        let report = |error: &toml::de::Error| {
             let at = error.span().map_or(Position::default(), |span| index.position(span.start));
             faults.report(at, "the text", format!("is not valid TOML: {}", error.message()));
-        }
+        };
+        let node = match DeTable::parse(text) {
+            Ok(table) => {
+                let root = toml::Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+                toml_node(&index, root, &faults)
+            }
+            Err(_) if text.len() <= MAX_RECOVERY_BYTES => {
+                DeTable::parse_recoverable(text).1.iter().for_each(report);
+                Node::default()
+            }
+            Err(error) => {
+                report(&error);
+                Node::default()
+            }
+        };
         PolicyError::check_none(faults)?;
-        Ok(Self { at: index.position(0), value: toml_table(&index, table.get_ref()) })
+        Ok(node)
     }
 
     /// Parses JSON. Reports only the first syntax error.
     pub(super) fn from_json(text: &str) -> Result<Self, PolicyError> {
         let text = without_bom(text);
+        check_length(text)?;
         let index = PositionIndex::of(text);
         let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
             let message = error.to_string();
@@ -238,28 +260,72 @@ fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-fn toml_table(index: &PositionIndex<'_>, table: &DeTable<'_>) -> NodeValue {
-    let members = table.iter();
-    NodeValue::Table(members.map(|(name, it)| (name.to_string(), toml_node(index, it))).collect())
+fn check_length(text: &str) -> Result<(), PolicyError> {
+    let limit = TrustPolicy::MAX_TEXT_BYTES;
+    match text.len() {
+        length if length <= limit => Ok(()),
+        length => {
+            let problem = format!("has {length} bytes: a policy has at most {limit}");
+            Err(PolicyError::one(Position { line: 1, column: 1 }, "the text", problem))
+        }
+    }
 }
 
-fn toml_node(index: &PositionIndex<'_>, node: &toml::Spanned<DeValue<'_>>) -> Node {
-    let value = match node.get_ref() {
-        DeValue::String(text) => NodeValue::Text(text.to_string()),
+fn report_depth(at: Position, faults: &Faults) {
+    faults.report(at, "the text", format!("is nested too deeply: use at most {MAX_DEPTH} levels"));
+}
+
+/// Converts a parsed text. Its nesting is limited only after parsing, because dotted keys nest without
+/// brackets.
+fn toml_node(index: &PositionIndex<'_>, root: toml::Spanned<DeValue<'_>>, faults: &Faults) -> Node {
+    let mut too_deep = Vec::new();
+    let node = toml_level(index, root, 0, &mut too_deep);
+    if let Some(first) = too_deep.iter().map(|node| index.position(node.span().start)).min() {
+        report_depth(first, faults);
+    }
+    // Taken apart level by level, because dropping it whole is a recursion.
+    while let Some(node) = too_deep.pop() {
+        match node.into_inner() {
+            DeValue::Array(items) => too_deep.extend(items),
+            DeValue::Table(table) => too_deep.extend(table.into_iter().map(|(_, node)| node)),
+            _ => {}
+        }
+    }
+    node
+}
+
+/// Converts a value at a depth. Values below the limit are moved to `too_deep`.
+fn toml_level<'t>(
+    index: &PositionIndex<'_>,
+    node: toml::Spanned<DeValue<'t>>,
+    depth: usize,
+    too_deep: &mut Vec<toml::Spanned<DeValue<'t>>>,
+) -> Node {
+    let at = index.position(node.span().start);
+    if depth > MAX_DEPTH && matches!(node.get_ref(), DeValue::Array(_) | DeValue::Table(_)) {
+        too_deep.push(node);
+        return Node { at, value: NodeValue::Null };
+    }
+    let mut convert = |node| toml_level(index, node, depth + 1, too_deep);
+    let value = match node.into_inner() {
+        DeValue::String(text) => NodeValue::Text(text.into_owned()),
         DeValue::Integer(number) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
             parsed.map_or(NodeValue::Float, NodeValue::Integer)
         }
         DeValue::Float(_) => NodeValue::Float,
-        DeValue::Boolean(flag) => NodeValue::Bool(*flag),
+        DeValue::Boolean(flag) => NodeValue::Bool(flag),
         // A date may be written without quotation marks.
         DeValue::Datetime(date) => NodeValue::Text(date.to_string()),
-        DeValue::Array(items) => {
-            NodeValue::List(items.iter().map(|item| toml_node(index, item)).collect())
+        DeValue::Array(items) => NodeValue::List(items.into_iter().map(convert).collect()),
+        DeValue::Table(table) => {
+            let member = |(name, node): (toml::Spanned<_>, _)| {
+                (std::borrow::Cow::into_owned(name.into_inner()), convert(node))
+            };
+            NodeValue::Table(table.into_iter().map(member).collect())
         }
-        DeValue::Table(table) => toml_table(index, table),
     };
-    Node { at: index.position(node.span().start), value }
+    Node { at, value }
 }
 
 /// Parses `piece`, a well-formed part of the text, one level at a time, to find the place of each
@@ -268,24 +334,20 @@ fn json_node(index: &PositionIndex<'_>, piece: &str, depth: usize, faults: &Faul
     let at = index.position_of(piece);
     let value = match piece.as_bytes().first() {
         Some(b'{' | b'[') if depth > MAX_DEPTH => {
-            faults.report(
-                at,
-                "the text",
-                format!("is nested too deeply: use at most {MAX_DEPTH} levels"),
-            );
+            report_depth(at, faults);
             NodeValue::Null
         }
         Some(b'{') => {
             let Members(all) = json_piece(index, piece, faults);
-            let mut members: Vec<(String, Node)> = Vec::new();
-            for (name, value) in all {
-                let node = json_node(index, value.get(), depth + 1, faults);
-                if members.iter().any(|(earlier, _)| *earlier == name) {
-                    faults.report(node.at, &*name, "is given twice: remove one");
-                }
-                members.push((name, node));
+            let mut names = HashSet::new();
+            for (name, value) in all.iter().filter(|(name, _)| !names.insert(name)) {
+                let at = index.position_of(value.get());
+                faults.report(at, shorten(name), "is given twice: remove one");
             }
-            NodeValue::Table(members)
+            let member = |(name, value): (String, &RawValue)| {
+                (name, json_node(index, value.get(), depth + 1, faults))
+            };
+            NodeValue::Table(all.into_iter().map(member).collect())
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = json_piece(index, piece, faults);

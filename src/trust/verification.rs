@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::decisions::UsageCounters;
+use super::index::Signer;
 use super::outcome::DenialReason;
-use super::policy::{Authority, Trust};
+use super::policy::{Trust, TrustPolicy};
 use super::rule::{Grant, Mismatch};
 use crate::clock::Clock;
 use crate::config::IssuerConfig;
 use crate::error::InvalidToken;
-use crate::identity::{Confirmation, Identity, spiffe_id, text};
+use crate::identity::{Confirmation, Identity, text};
 use crate::support::json::{Document, Value};
 use crate::validator::{
     Credentials, JwksValidator, TokenValidator, claims_document, unverified_claims,
@@ -64,41 +65,42 @@ impl<'p> Verification<'p> {
         }
     }
 
-    /// Runs all checks that have no side effects. Earlier use (`jti`) and the requested scopes are
-    /// not checked.
+    /// Runs all checks that have no side effects. `trusts` are those of the policy, in the same order. Earlier
+    /// use (`jti`) and the requested scopes are not checked.
     pub(super) async fn run(
+        policy: &TrustPolicy,
         trusts: &'p [Arc<CompiledTrust>],
         trust_id: Option<&str>,
         token: &str,
         clock: &dyn Clock,
     ) -> Self {
         let mut verification = Self::denied(DenialReason::NoMatchingTrust, clock.now());
-        verification.identity = verification.verify(trusts, trust_id, token, clock).await;
+        verification.identity = verification.verify(policy, trusts, trust_id, token, clock).await;
         verification
     }
 
     /// Runs the checks of claims without a token: neither signature nor times are checked.
     pub(super) fn of_claims(
-        trusts: &'p [Trust],
+        policy: &'p TrustPolicy,
         trust_id: Option<&str>,
         claims: &str,
         now: SystemTime,
     ) -> Self {
         let mut verification = Self::denied(DenialReason::NoMatchingTrust, now);
-        verification.identity = verification.check(trusts, trust_id, claims);
+        verification.identity = verification.check(policy, trust_id, claims);
         verification
     }
 
     async fn verify(
         &mut self,
+        policy: &TrustPolicy,
         trusts: &'p [Arc<CompiledTrust>],
         trust_id: Option<&str>,
         token: &str,
         clock: &dyn Clock,
     ) -> Result<String, DenialReason> {
         let document = self.document.insert(unverified_claims(token)?);
-        let all = trusts.iter().map(|compiled| &compiled.trust);
-        let nth = find_trust(all, trust_id, document.root())?;
+        let nth = policy.index.find(trust_id, document.root())?;
         let compiled: &CompiledTrust = trusts.get(nth).ok_or(DenialReason::NoMatchingTrust)?;
         let trust = &compiled.trust;
         (self.compiled, self.trust) = (Some(compiled), Some(trust));
@@ -112,7 +114,7 @@ impl<'p> Verification<'p> {
 
     fn check(
         &mut self,
-        trusts: &'p [Trust],
+        policy: &'p TrustPolicy,
         trust_id: Option<&str>,
         claims: &str,
     ) -> Result<String, DenialReason> {
@@ -120,8 +122,8 @@ impl<'p> Verification<'p> {
             return Err(InvalidToken::Malformed("the claims are longer than 64 KiB").into());
         }
         let claims = self.document.insert(claims_document(claims)?).root();
-        let nth = find_trust(trusts.iter(), trust_id, claims)?;
-        let trust = trusts.get(nth).ok_or(DenialReason::NoMatchingTrust)?;
+        let nth = policy.index.find(trust_id, claims)?;
+        let trust = policy.trusts.get(nth).ok_or(DenialReason::NoMatchingTrust)?;
         self.trust = Some(trust);
         trust.check_end(self.at)?;
         trust.check_claims(claims)?;
@@ -159,58 +161,6 @@ impl<'p> Verification<'p> {
     /// Returns the only matching rule.
     pub(super) fn grant(&self) -> Option<&'p Grant> {
         self.trust?.grants.get(self.grant?)
-    }
-}
-
-/// Returns the index of the trust that the caller names, or else of the one that matches the token's
-/// audience, and its issuer or the trust domain of its subject. These claims are not verified yet.
-pub(super) fn find_trust<'t>(
-    mut trusts: impl Iterator<Item = &'t Trust>,
-    trust_id: Option<&str>,
-    claims: Value<'_>,
-) -> Result<usize, DenialReason> {
-    if let Some(id) = trust_id {
-        return trusts.position(|trust| trust.id == id).ok_or(DenialReason::UnknownTrust);
-    }
-    let signer = Signer::of(claims)?;
-    let is_match = |(_, trust): &(usize, &Trust)| {
-        !trust.named_only && signer.is(trust) && has_audience(claims, &trust.audiences)
-    };
-    let mut matching = trusts.enumerate().filter(is_match);
-    match (matching.next(), matching.next()) {
-        (Some((nth, _)), None) => Ok(nth),
-        (None, _) => Err(DenialReason::NoMatchingTrust),
-        (Some(_), Some(_)) => Err(DenialReason::AmbiguousTrusts),
-    }
-}
-
-/// The signer that unverified claims name: the issuer, the trust domain of the subject, or both.
-struct Signer<'c> {
-    issuer: Option<&'c str>,
-    trust_domain: Option<&'c str>,
-}
-
-impl<'c> Signer<'c> {
-    fn of(claims: Value<'c>) -> Result<Self, InvalidToken> {
-        let issuer = match claims.get("iss") {
-            None => None,
-            Some(iss) => Some(iss.as_str().ok_or(InvalidToken::MalformedClaim("iss"))?),
-        };
-        let subject = claims.get("sub").and_then(Value::as_str);
-        let trust_domain = subject.and_then(spiffe_id::trust_domain);
-        match issuer.or(trust_domain) {
-            Some(_) => Ok(Self { issuer, trust_domain }),
-            None => Err(InvalidToken::MissingClaim("iss")),
-        }
-    }
-
-    /// Returns whether a trust is about this signer. A JWT-SVID may have an `iss`, which says nothing about
-    /// the keys.
-    fn is(&self, trust: &Trust) -> bool {
-        match &trust.authority {
-            Authority::Issuer(name) => self.issuer == Some(name),
-            Authority::TrustDomain(name) => self.trust_domain == Some(name),
-        }
     }
 }
 

@@ -66,7 +66,7 @@ const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
     ),
     ("base64", "base64_simd::", &["src/support/base64url.rs"]),
     ("calendars", "humantime::", &["src/endpoints/identity_id.rs", "src/trust/time.rs"]),
-    ("TOML", "toml::", &["src/trust/tree.rs"]),
+    ("TOML", "toml::", &["src/trust/normal_form.rs", "src/trust/tree.rs"]),
     ("josekit", "josekit::", &["src/support/jwe/", "src/config/decryption_keys.rs"]),
 ];
 
