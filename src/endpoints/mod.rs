@@ -206,8 +206,9 @@ impl Endpoint {
 /// 64 parameters; `token` and `refresh` accept forms only. A parameter must not be repeated; in
 /// forms and queries, this does not apply to parameters that the endpoint does not know. A body
 /// must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the
-/// response is 408. Bodies that an endpoint does not use are not read. `register`, `whoami` and
-/// `introspect` report errors like [`Auth::layer`]; the other endpoints use the error format of RFC
+/// response is 408. Bodies that an endpoint does not use are not read. `trusts` accepts policies of up to 1 MiB, and
+/// reads a body only if the guard admits its caller. `register`, `whoami`, `introspect` and `trusts` report errors like
+/// [`Auth::layer`]; the other endpoints use the error format of RFC
 /// 6749 §5.2.
 #[derive(Clone)]
 pub struct Endpoints(Arc<Inner>);

@@ -232,6 +232,7 @@ impl ThrottleWithFallback {
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
+/// | each address (only requests with a body), and each caller: `trusts` | 120 | 0.5 seconds |
 /// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
 /// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do

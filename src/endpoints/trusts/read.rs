@@ -161,7 +161,8 @@ impl TrustState {
 pub(super) fn text(current: &CurrentPolicy) -> String {
     match current.version() {
         Some(version) => version.text.clone(),
-        None => String::new(),
+        None if current.policy().trust_ids().next().is_none() => String::new(),
+        None => current.policy().to_toml(),
     }
 }
 

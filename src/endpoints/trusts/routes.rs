@@ -3,8 +3,7 @@
 use http::Method;
 
 use super::page::PageFile;
-/// The limit of a policy.
-const MAX_POLICY_BYTES: usize = 1 << 20;
+use crate::trust::TrustPolicy;
 
 /// The limit of a body without a policy.
 const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
@@ -64,9 +63,9 @@ impl Route {
         match self {
             _ if matches!(*method, Method::GET | Method::HEAD) => None,
             // The JSON string of a policy may be twice as long as the policy.
-            Self::Explain => Some(2 * MAX_POLICY_BYTES + MAX_PARAMETERS_BYTES),
+            Self::Explain => Some(2 * TrustPolicy::MAX_TEXT_BYTES + MAX_PARAMETERS_BYTES),
             Self::Rollback => Some(MAX_PARAMETERS_BYTES),
-            _ => Some(MAX_POLICY_BYTES),
+            _ => Some(TrustPolicy::MAX_TEXT_BYTES),
         }
     }
 }

@@ -43,17 +43,12 @@ impl Admitted<'_> {
         let parameters = self.parameters(&["note", "accept_lockout"])?;
         let note = checked_note(parameters.get("note"))?;
         let format = Format::of(&self.incoming.head.headers)?;
-        if format == Format::Json {
-            return Err(
-                Problem::unsupported_media_type("The body must be application/toml.").into()
-            );
-        }
         let expected = self.expected().await?;
         let body = utf8(&self.incoming.body)?;
         let read = move || {
             format.parse(&body).map(|policy| match format {
                 Format::Toml => (body, policy),
-                Format::Json => (body, policy),
+                Format::Json => (policy.to_toml(), policy),
             })
         };
         let (text, policy) = self.administration.run(read).await?.map_err(invalid)?;

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fixture::{Store, World, assert_problem};
+use crate::fixture::trust;
 
 const MIB: usize = 1 << 20;
 
@@ -36,6 +37,28 @@ async fn policy_of_one_mib_is_accepted() {
     let padded = format!("{{\"number\":1{}}}", " ".repeat(64 * 1024));
     let answer = service.send("POST", "/rollback", &owner, &headers, padded).await;
     assert_problem(&answer, 413, "too_large");
+}
+
+#[tokio::test]
+async fn ten_thousand_rules_are_administered() {
+    let world = World::new().await;
+    let store = Store::default();
+    let (service, owner) = (world.start_with(&store).await, world.owner());
+    let mut text = trust("k8s", &world.cluster, "");
+    for n in 0..10_000 {
+        text.push_str(&format!(
+            "[[trust.grant]]\nname=\"{n}\"\nsubject=\"s:{n}\"\nmap={{identity=\"sa:{n}\",tenant=\"t\",scopes=[\"r\"]}}\n"
+        ));
+    }
+    assert!(text.len() < MIB, "{}", text.len());
+    let lint = service.post_toml("/lint", &owner, &text).await.json();
+    assert_eq!(lint["faults"], json!([]));
+    let answer = service.put(&owner, &[("if-none-match", "*")], &text).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(service.get("", &owner).await.json()["trusts"][0]["rules"], 10_000);
+    text.push_str("[[trust.grant]]\nname=\"x\"\nsubject=\"s:x\"\nmap={identity=\"sa:x\",tenant=\"t\",scopes=[\"r\"]}\n");
+    let answer = service.change(&owner, &text).await;
+    assert_problem(&answer, 422, "policy_invalid");
 }
 
 #[tokio::test]

@@ -114,6 +114,9 @@ async fn faulty_policy_changes_nothing() {
         assert_problem(&answer, 422, "policy_invalid");
         assert!(!answer.json()["faults"].as_array().unwrap().is_empty(), "{answer:?}");
     }
+    let json = [("content-type", "application/json"), ("if-match", &*tag)];
+    let answer = service.send("PUT", "", &owner, &json, "{\"trust\": 7}").await;
+    assert_problem(&answer, 422, "policy_invalid");
     let text = [("content-type", "text/plain"), ("if-match", &*tag)];
     let answer = service.send("PUT", "", &owner, &text, "").await;
     assert_problem(&answer, 415, "unsupported_media_type");
@@ -124,6 +127,21 @@ async fn faulty_policy_changes_nothing() {
         assert_eq!(after.json()[member], before.json()[member]);
     }
     assert_eq!(service.exchange(&pod(&world.cluster).sign()).await.status, 200);
+}
+
+#[tokio::test]
+async fn json_policy_is_stored_as_toml() {
+    let world = World::new().await;
+    let (service, _) = world.start_with_policy().await;
+    let owner = world.owner();
+    let before = service.get("", &owner).await;
+    let json = [("content-type", "application/json"), ("if-match", before.header("etag"))];
+    let body = before.json()["policy"].to_string();
+    let answer = service.send("PUT", "", &owner, &json, body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let after = service.get("", &owner).await.json();
+    assert_eq!(after["policy"], before.json()["policy"]);
+    assert!(after["text"].as_str().unwrap().contains("[[trust]]"), "{after}");
 }
 
 #[tokio::test]
@@ -273,6 +291,7 @@ async fn policy_without_store_is_read_only() {
     let shown = service.get("", &owner).await.json();
     assert_eq!(shown["writable"], false);
     assert_eq!(shown["store"], json!({ "kind": null, "state": "none", "rejected": null }));
+    assert!(shown["text"].as_str().unwrap().contains("id = \"k8s\""), "{shown}");
     for condition in [("if-none-match", "*"), ("if-match", "\"1-0000000000000000\"")] {
         let answer = service.put(&owner, &[condition], "").await;
         assert_problem(&answer, 403, "read_only");
