@@ -17,7 +17,7 @@ use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::mint::{LocalMinter, WorkloadExchange};
 use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, Provider, SigningKey, User};
-use scaikey_auth::trust::{TrustEvaluator, presets};
+use scaikey_auth::trust::{PolicyVersionId, TrustEvaluator, presets};
 use scaikey_auth::{Auth, IssuerConfig, TokenExchangeClient, role};
 
 mod serve;
@@ -87,21 +87,29 @@ async fn main() -> Result<(), BoxError> {
         std::fs::write(&file, text).map(|()| file)
     };
     let files = [file("next.toml", &next)?, file("preset.toml", presets::github_actions())?];
-    let (app, _) = app(provider.issuer(), &url, &file("trust.toml", &policy)?)?;
-    print_instructions(&url, &provider, &ci, &files);
+    let (app, trusts) = app(provider.issuer(), &url, &file("trust.toml", &policy)?)?;
+    let now = trusts.version().ok_or("the policy is not loaded")?;
+    let versions = [PolicyVersionId::new(now.number() + 1, &next), now];
+    print_instructions(&url, &provider, &ci, &files, &versions);
     let stop = async { _ = tokio::signal::ctrl_c().await };
     serve::serve_until(listener, app, serve::HEAD_TIMEOUT, stop, Duration::ZERO).await;
     Ok(std::fs::remove_dir_all(folder)?)
 }
 
-fn print_instructions(url: &str, provider: &Provider, ci: &Provider, [_, preset]: &[PathBuf; 2]) {
+fn print_instructions(
+    url: &str,
+    provider: &Provider,
+    ci: &Provider,
+    [next, preset]: &[PathBuf; 2],
+    [after, now]: &[PolicyVersionId; 2],
+) {
     let bearer = |name: &str, role: &str| {
         let token = provider.token().subject(&format!("{name}-id")).tenant("acme").roles([role]);
         format!("-H 'Authorization: Bearer {}'", token.sign())
     };
     let [alice, _] = USERS.map(|[name, _, role]| bearer(name, role));
     let job = ci.token().subject("repo:acme/shop:ref:refs/heads/nightly").sign();
-    let preset = preset.display();
+    let (next, preset, number) = (next.display(), preset.display(), now.number());
     let (curl, toml) = ("curl -i -w '\\n'", "-H 'Content-Type: application/toml' --data-binary");
     println!(
         "\
@@ -119,8 +127,20 @@ The same by API. Paste these lines into another terminal.
   200  the nightly job: no rule matches its token
 {curl} {url}/trusts/explain --json '{{\"token\":\"{job}\"}}' {alice}
 
-  400  so the job gets no token
+  200  a policy with a rule for the job replaces the version that was read (again: 412, it was changed)
+{curl} '{url}/trusts?note=nightly' -X PUT -H 'If-Match: \"{now}\"' {toml} @{next} {alice}
+
+  200  now the job gets a token
 {curl} {url}/exchange -d grant_type=token_exchange -d subject_token_type=urn:ietf:params:oauth:token-type:jwt -d subject_token={job}
+
+  200  the decisions of this process
+{curl} '{url}/trusts/decisions?limit=10' {alice}
+
+  200  who changed the policy, and when
+{curl} {url}/trusts/history {alice}
+
+  200  back to the first version
+{curl} {url}/trusts/rollback --json '{{\"number\":{number}}}' -H 'If-Match: \"{after}\"' {alice}
 
 Press Ctrl-C to stop."
     );

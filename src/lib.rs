@@ -29,8 +29,9 @@
 //! middleware of your own? [Migrating](manual::migrating).
 //!
 //! The [`manual`] has pages by task ([protect an API](manual::request), [sign browsers in](manual::endpoints),
-//! [call other services](manual::outbound), [deploy](manual::deploying), [operate](manual::operating)), and an
-//! [index](manual#index) of topics: cache, logout, outage, revocation, roles and more.
+//! [call other services](manual::outbound), [accept workloads](manual::trust), [deploy](manual::deploying),
+//! [operate](manual::operating)), and an [index](manual#index) of topics: cache, logout, outage, revocation, roles
+//! and more.
 //!
 //! # Modules
 //!
@@ -53,11 +54,11 @@
 //! | [`registrar`] | this service's record of each user (*participant*), with or without a workspace: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
 //! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
 //! | [`outbound`] | a layer for HTTP clients, also for `reqwest`: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
-//! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`Throttle`](endpoints::Throttle) |
+//! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`TrustAdmin`](endpoints::TrustAdmin), [`Throttle`](endpoints::Throttle) |
 //! | [`session`] | browser sessions: [`Sessions`](session::Sessions) |
-//! | [`trust`], [`mint`] | trust policies for the workload tokens of other platforms, and minters that issue tokens in exchange |
+//! | [`trust`], [`mint`] | trust policies for the workload tokens of other platforms, their stores ([`PolicyStore`](trust::PolicyStore)), and minters that issue tokens in exchange |
 //! | [`clock`] | the source of time, which tests replace: [`Clock`](clock::Clock) |
-//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache or replay log |
+//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache, replay log or policy store |
 //!
 //! # Architecture
 //!

@@ -20,7 +20,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! See also: [workloads in manual::endpoints](crate::manual::endpoints#workloads).
+//! See also: [manual::trust](crate::manual::trust).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

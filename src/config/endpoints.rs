@@ -87,6 +87,15 @@ pub struct EndpointsConfig {
     /// A file with the trust policy for workload tokens of other platforms (feature `trust`). Default:
     /// none, so no such token is accepted.
     pub trust_file: Option<PathBuf>,
+    /// Where the trust policy is kept (feature `trust`). Default: `None`, which means [`PolicyStoreKind::File`] if
+    /// there is a `trust_file`, and no policy otherwise.
+    pub trust_store: Option<PolicyStoreKind>,
+    /// The scopes that an administrator of the whole trust policy needs. They mount the administration under
+    /// `/v1/auth/trusts` (feature `trust`). Default: none, so it is not mounted.
+    pub trust_admin_scope: Option<Scopes>,
+    /// The scopes with which the administrator of a tenant may change the rules of that tenant. Needs
+    /// `trust_admin_scope`. Default: none, so tenants have no administrators.
+    pub trust_tenant_admin_scope: Option<Scopes>,
     /// The addresses and networks of proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`.
     /// Default: none.
     pub trusted_proxies: Vec<String>,
@@ -115,6 +124,31 @@ pub enum IdentitySource {
     /// The ID token, which the sign-in and each renewal verify. For providers whose access tokens only the
     /// provider can read.
     IdToken,
+}
+
+/// Where the trust policy is kept, with its history. In files it is `file`, `database` or `redis`.
+///
+/// ```
+/// use scaikey_auth::AuthConfig;
+/// use scaikey_auth::config::PolicyStoreKind;
+///
+/// # fn main() -> Result<(), serde_json::Error> {
+/// // P_TRUST_STORE=database
+/// let file = r#"{ "endpoints": { "trust_store": "database" } }"#;
+/// let config: AuthConfig = serde_json::from_str(file)?;
+/// assert_eq!(config.endpoints.trust_store, Some(PolicyStoreKind::Database));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PolicyStoreKind {
+    /// The file [`trust_file`](EndpointsConfig::trust_file).
+    File,
+    /// The database of [`AuthConfig::database_url`](crate::AuthConfig::database_url).
+    Database,
+    /// The Redis or Valkey server of the token cache, which must keep its data.
+    Redis,
 }
 
 /// The problem of parameters that are not pairs.

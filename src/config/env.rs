@@ -345,6 +345,15 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("TRUST_FILE", "endpoints.trust_file", |it, text| store(&mut it.endpoints.trust_file, any_text(text)),
         "the trust policy for workload tokens of other platforms, TOML or JSON (feature `trust`)",
         "none: such tokens are not accepted"),
+    row("TRUST_STORE", "endpoints.trust_store", |it, text| store(&mut it.endpoints.trust_store, choice(text, "`file`, `database` or `redis`").map(Some)),
+        "where the trust policy and its history are kept: `file` (`P_TRUST_FILE`), `database` (`P_DATABASE_URL`) or `redis` (`P_REDIS_URL`)",
+        "`file` with `P_TRUST_FILE`; otherwise there is no policy"),
+    row("TRUST_ADMIN_SCOPE", "endpoints.trust_admin_scope", |it, text| store(&mut it.endpoints.trust_admin_scope, choice(text, SCOPE_FORMAT).map(Some)),
+        "the scopes, separated by spaces, that an administrator of the whole trust policy needs; they mount the administration under `/v1/auth/trusts`",
+        "none: there is no administration"),
+    row("TRUST_TENANT_ADMIN_SCOPE", "endpoints.trust_tenant_admin_scope", |it, text| store(&mut it.endpoints.trust_tenant_admin_scope, choice(text, SCOPE_FORMAT).map(Some)),
+        "the scopes, separated by spaces, with which the administrator of a tenant may change the rules of that tenant; needs `P_TRUST_ADMIN_SCOPE`",
+        "none: tenants have no administrators"),
     row("TRUSTED_PROXIES", "endpoints.trusted_proxies", |it, text| store(&mut it.endpoints.trusted_proxies, list(text)),
         "the addresses and networks of proxies whose `X-Forwarded-For` is trusted, separated by commas or spaces",
         "none"),
@@ -758,6 +767,9 @@ mod tests {
         ("REGISTER_AT_SIGN_IN", "true"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
+        ("TRUST_STORE", "database"),
+        ("TRUST_ADMIN_SCOPE", "trusts:admin"),
+        ("TRUST_TENANT_ADMIN_SCOPE", "trusts:tenant read"),
         ("TRUSTED_PROXIES", "10.0.0.1 10.1.0.0/16"),
     ];
 
@@ -847,6 +859,10 @@ mod tests {
         assert!(endpoints.form_post && endpoints.register_at_sign_in);
         assert_eq!(endpoints.session_identity, crate::config::IdentitySource::IdToken);
         assert_eq!(endpoints.trust_file, Some("/run/trust.toml".into()));
+        assert_eq!(endpoints.trust_store, Some(crate::config::PolicyStoreKind::Database));
+        let admins = [&endpoints.trust_admin_scope, &endpoints.trust_tenant_admin_scope];
+        let admins = admins.map(|scopes| scopes.as_ref().map(Scopes::as_str));
+        assert_eq!(admins, [Some("trusts:admin"), Some("trusts:tenant read")]);
         assert_eq!(endpoints.trusted_proxies, ["10.0.0.1", "10.1.0.0/16"]);
     }
 

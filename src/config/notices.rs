@@ -90,6 +90,13 @@ impl AuthConfig {
             ("endpoints", "endpoints.register_at_sign_in", endpoints.register_at_sign_in),
             ("endpoints", "endpoints.password_grant", endpoints.password_grant),
             ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
+            ("trust", "endpoints.trust_store", endpoints.trust_store.is_some()),
+            ("trust", "endpoints.trust_admin_scope", endpoints.trust_admin_scope.is_some()),
+            (
+                "trust",
+                "endpoints.trust_tenant_admin_scope",
+                endpoints.trust_tenant_admin_scope.is_some(),
+            ),
             ("endpoints", "endpoints.trusted_proxies", !endpoints.trusted_proxies.is_empty()),
         ];
         let unused =

@@ -14,6 +14,8 @@ use super::response::Outages;
 use super::sign_in::{self, SignIn};
 use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
+#[cfg(feature = "trust")]
+use super::trust_settings;
 use super::{Endpoint, Endpoints, Inner};
 use crate::auth::Auth;
 use crate::config::{
@@ -520,23 +522,40 @@ impl EndpointsBuilder {
         if self.has_client_faults {
             return self;
         }
-        if let (None, Some(file)) = (&self.inner.workloads, &config.endpoints.trust_file) {
-            let workloads = super::exchange::from_file(
-                file,
-                config,
-                &self.inner.auth,
-                self.inner.client.as_ref(),
-            );
-            self.inner.workloads = self.collect_faults(workloads);
+        let faults = self.faults.len();
+        if self.inner.workloads.is_none() {
+            let (auth, client) = (&self.inner.auth, self.inner.client.as_ref());
+            let workloads = trust_settings::workloads(config, auth, client);
+            self.inner.workloads = self.collect_faults(workloads).flatten();
+        }
+        let admin = self.collect_faults(trust_settings::trust_admin(&config.endpoints)).flatten();
+        match admin {
+            // Another fault says already why there is no policy.
+            Some(_) if self.faults.len() > faults => {}
+            Some(_) if self.inner.workloads.is_none() => {
+                let problem = "needs a trust policy: set trust_file (`P_TRUST_FILE`) or trust_store \
+                               (`P_TRUST_STORE`)";
+                self.faults.push(Fault::new("endpoints.trust_admin_scope", problem));
+            }
+            Some(admin) if self.inner.administration.is_none() => return self.trust_admin(admin),
+            _ => {}
         }
         self
     }
 
     #[cfg(not(feature = "trust"))]
     fn with_workloads(mut self, config: &AuthConfig) -> Self {
-        if config.endpoints.trust_file.is_some() {
-            let problem = "needs the cargo feature `trust` of scaikey-auth";
-            self.faults.push(Fault::new("endpoints.trust_file", problem));
+        let settings = &config.endpoints;
+        for (field, is_set) in [
+            ("endpoints.trust_file", settings.trust_file.is_some()),
+            ("endpoints.trust_store", settings.trust_store.is_some()),
+            ("endpoints.trust_admin_scope", settings.trust_admin_scope.is_some()),
+            ("endpoints.trust_tenant_admin_scope", settings.trust_tenant_admin_scope.is_some()),
+        ] {
+            if is_set {
+                let problem = "needs the cargo feature `trust` of scaikey-auth";
+                self.faults.push(Fault::new(field, problem));
+            }
         }
         self
     }

@@ -1,8 +1,6 @@
 //! `POST exchange`: exchanges a workload token of another platform for a token of the provider or
 //! of this service.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use http::Response;
 use serde::Serialize;
@@ -11,11 +9,7 @@ use super::parameters::{BodyFormat, Parameters};
 use super::response::{Failure, invalid_request, oauth_error};
 use super::tokens::scopes;
 use super::{EndpointRequest, Inner};
-use crate::auth::Auth;
-use crate::config::{AuthConfig, ConfigError, Fault};
-use crate::exchange::TokenExchangeClient;
-use crate::mint::{ForwardingMinter, WorkloadExchange, WorkloadRequest};
-use crate::trust::{TrustEvaluator, TrustEvaluatorBuilder};
+use crate::mint::WorkloadRequest;
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
@@ -91,57 +85,4 @@ fn request(parameters: &Parameters) -> Result<WorkloadRequest, Failure> {
     request.trust_id = text("trust_id");
     request.scopes = scopes(parameters)?;
     Ok(request)
-}
-
-/// Builds the exchange from a policy file. The token client of the endpoints forwards the tokens to
-/// the provider, which issues the new ones.
-pub(super) fn from_file(
-    file: &Path,
-    config: &AuthConfig,
-    auth: &Auth,
-    client: Option<&TokenExchangeClient>,
-) -> Result<WorkloadExchange, ConfigError> {
-    let fault = |problem: String| ConfigError::one(Fault::new("endpoints.trust_file", problem));
-    let client = client.ok_or_else(|| {
-        let problem = "needs an OAuth client to get tokens: set client.id (`P_CLIENT_ID`)";
-        fault(problem.to_owned())
-    })?;
-    let own = config.issuers.first().and_then(|issuer| config.audience_of(issuer).first());
-    let audience = own.ok_or_else(|| {
-        fault("needs the audience of this service: set `audience` (`P_AUDIENCE`)".to_owned())
-    })?;
-    let issuers = config.issuers.iter().map(|issuer| issuer.expected().to_owned());
-    let evaluator = with_replay_log(TrustEvaluator::builder().file(file), config)?;
-    let evaluator = issuers.fold(evaluator, |evaluator, own| evaluator.own_issuer(own));
-    let evaluator = evaluator.build().map_err(|error| fault(format!("cannot be used: {error}")))?;
-    let minter = ForwardingMinter::new(client.clone());
-    let workloads = WorkloadExchange::new(evaluator, minter, audience);
-    Ok(match auth.resource() {
-        Some(resource) => workloads.resource(&resource.identifier),
-        None => workloads,
-    })
-}
-
-/// Sets the replay log: processes that share a token cache in Redis also share it.
-#[cfg(feature = "redis")]
-fn with_replay_log(
-    evaluator: TrustEvaluatorBuilder,
-    config: &AuthConfig,
-) -> Result<TrustEvaluatorBuilder, ConfigError> {
-    let urls = config.client.redis_urls().map_err(ConfigError::one)?;
-    Ok(match &urls {
-        Some(urls) => evaluator.replay_log(crate::exchange::RedisCache::open_source(urls)?),
-        None => evaluator,
-    })
-}
-
-/// Sets no replay log: without the feature `redis`, the token client already reports the URL as a
-/// fault.
-#[cfg(not(feature = "redis"))]
-#[expect(clippy::unnecessary_wraps, reason = "fails with the feature `redis`")]
-fn with_replay_log(
-    evaluator: TrustEvaluatorBuilder,
-    _: &AuthConfig,
-) -> Result<TrustEvaluatorBuilder, ConfigError> {
-    Ok(evaluator)
 }

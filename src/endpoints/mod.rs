@@ -32,6 +32,8 @@ mod sign_in;
 mod throttle;
 mod tokens;
 #[cfg(feature = "trust")]
+mod trust_settings;
+#[cfg(feature = "trust")]
 mod trusts;
 mod whoami;
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`opaque`] tokens, [`testing`] |
 //! | sign browsers in | [a whole program](endpoints#a-web-application) with its variables, and the example `web_app`; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
+//! | accept pods, CI jobs and machines without secrets | [`trust`], and the example `trust_admin` |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
 //! | accept web sockets, streams or gRPC | [streams, also of gRPC](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
 //! | operate a service | [`deploying`] for Kubernetes, [alerts](deploying#alerts), [refusals](deploying#refusals); [`operating`] for variables, [outages](operating#outages), [logs and metrics](operating#logs-and-metrics) |
@@ -27,6 +28,7 @@
 //! | [`opaque`] | [How do I accept tokens that are no JWTs?](opaque) [Which tokens are they?](opaque#which-tokens-are-opaque) [How soon does a revocation count?](opaque#how-many-questions-are-asked) [What if the endpoint fails?](opaque#when-the-endpoint-fails) |
 //! | [`tenants`] | [How do I use my own tenant table?](tenants#resolvers) [Can a request name its tenant?](tenants#tenant-in-the-path-or-a-header) [What if each tenant has its own issuer?](tenants#one-issuer-per-tenant) [Where do I keep my users?](tenants#participants) |
 //! | [`endpoints`] | [How do users sign in?](endpoints#browser-sign-in) [What is in the session cookies, and when are they renewed?](endpoints#sessions) [How do users sign out, also at the provider?](endpoints#sign-out-logout) [How does a page without a session lead to the sign-in?](endpoints#pages-without-a-session) [How do I run behind a proxy under a sub-path?](endpoints#behind-a-proxy) [How many attempts may a client make?](endpoints#rate-limits-and-client-addresses) |
+//! | [`trust`] | [How do workloads of other platforms get tokens?](trust#the-exchange) [Who may change the policy, and where?](trust#turning-the-administration-on) [How do I change it from a pipeline?](trust#from-a-pipeline) [Where is it kept, and when do processes follow?](trust#stores) [What may the administrators of a tenant do?](trust#tenants) |
 //! | [`outbound`] | [How does a `reqwest` client carry the right token?](outbound#with-reqwest) [As whom does it call?](outbound#choosing-the-token) [Can a token reach another host?](outbound#matching-destinations) [What happens after a 401?](outbound#when-a-service-answers-401) |
 //! | [`exchange`] | [Which grants are there?](exchange#grants) [How are tokens cached and renewed?](exchange#from-call-to-token) [Which answers of the provider are refused?](exchange#checks-of-the-response) [How do processes share tokens in Redis?](exchange#sharing-tokens-between-processes) |
 //! | [`testing`] | [How do I test without a provider?](testing) [How do tokens get the claims of my provider?](testing#the-layout-and-the-claims-of-your-provider) [Which suites test my own store?](testing#items) |
@@ -46,11 +48,13 @@
 //! | 401, 403, 503, status | [answers](request#answers), [causes and remedies](start#if-it-does-not-work) |
 //! | act, actor, impersonation | [attributes of an identity](request#where-an-identity-comes-from), [on behalf of a caller](outbound#choosing-the-token) |
 //! | AD FS, Apple, Dex, Kinde, WorkOS, LemonLDAP::NG | [other providers](providers#other-providers) |
+//! | admin page, Access → Token Exchange | [the administration of the trust policy](trust#turning-the-administration-on) |
 //! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck) |
 //! | alert, Prometheus | [alerts](deploying#alerts), [metrics](operating#metrics) |
 //! | algorithm, RS256, ES256, EdDSA, ML-DSA (post-quantum) | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
 //! | API key, opaque token, personal access token | of a provider: [opaque tokens](opaque); of your own: [`TokenValidator`](crate::TokenValidator) |
 //! | audience, aud | [your own provider](start#5-your-own-provider), [relaxed rules](request#relaxed-rules) |
+//! | audit log | of the trust policy: [history](trust#history-roll-back-and-audit); of callers: [who calls](operating#who-calls) |
 //! | Auth0 | [Auth0](providers#auth0) |
 //! | axum | [start](start#2-the-service), [a layer in a stack](request#in-a-stack-of-layers), [`extract`](crate::extract) |
 //! | benchmark, performance, latency | [costs](costs#compared-with-other-crates) |
@@ -68,6 +72,7 @@
 //! | CORS, preflight | [step 1](request) |
 //! | CSRF, origin | [sessions](endpoints#sessions), [threats](threats#sign-in-and-sessions) |
 //! | default | [defaults of all variables](operating#environment-variables) |
+//! | delegation to tenants | [tenants of a trust policy](trust#tenants) |
 //! | deployment, replicas | [the manifest](deploying#the-manifest), [replicas](deploying#replicas) |
 //! | discovery, metadata | [`P_DISCOVERY_URL`](operating#environment-variables), [four questions](providers#not-listed-four-questions) |
 //! | DPoP, mTLS, proof of possession | [step 10](request), [`ProofVerifier`](crate::proof::ProofVerifier) |
@@ -92,7 +97,7 @@
 //! | JWT | [how a token is checked](request), [from `jsonwebtoken`](migrating#from-jsonwebtoken) |
 //! | Keycloak | [Keycloak](providers#keycloak) |
 //! | keyless client, client without a secret | [without a client secret](exchange#without-a-client-secret) |
-//! | Kubernetes | [deploying](deploying#the-manifest); tokens of pods: [workloads](endpoints#workloads) |
+//! | Kubernetes | [deploying](deploying#the-manifest); tokens of pods: [workloads](trust) |
 //! | logout, log out, sign-out | [sign-out](endpoints#sign-out-logout), [at each provider](providers#sign-out-logout-at-the-provider) |
 //! | logs, tracing | [logs and metrics](operating#logs-and-metrics), [who calls](operating#who-calls) |
 //! | metrics | [logs and metrics](operating#logs-and-metrics) |
@@ -128,11 +133,13 @@
 //! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |
 //! | sub-path, prefix | [behind a proxy](endpoints#behind-a-proxy) |
 //! | Supabase | [Supabase](providers#supabase) |
+//! | Terraform, pipeline | [the trust policy from a pipeline](trust#from-a-pipeline) |
 //! | test, forged token | [testing your service](testing) |
 //! | token exchange, RFC 8693 | [exchange](exchange#grants), [outbound](outbound#choosing-the-token) |
 //! | tower, order of layers | [a layer in a stack](request#in-a-stack-of-layers), [the order of layers](request#the-order-of-layers) |
+//! | trust policy | [workloads and their trust policy](trust), [its language](crate::trust), [its threats](threats#administration-of-trust-feature-trust) |
 //! | version, semver | [version policy](contributing#version-policy) |
-//! | workload identity, GitHub, AWS | [workloads](endpoints#workloads), [the trust policy](crate::trust) |
+//! | workload identity, GitHub, GitLab, AWS, GCP | [workloads](trust), [the trust policy](crate::trust) |
 //! | ZITADEL | [ZITADEL](providers#zitadel) |
 
 #[doc = include_str!("start.md")]
@@ -155,6 +162,9 @@ pub mod tenants {}
 
 #[doc = include_str!("endpoints.md")]
 pub mod endpoints {}
+
+#[doc = include_str!("trust.md")]
+pub mod trust {}
 
 #[doc = include_str!("exchange.md")]
 pub mod exchange {}

@@ -4,7 +4,7 @@
 //! specifies which of these tokens a service accepts, and the identity, tenant and scopes that each
 //! of them gets. A [`TrustEvaluator`] applies the policy to each token.
 //!
-//! See also: [manual::endpoints](crate::manual::endpoints#workloads).
+//! See also: [manual::trust](crate::manual::trust).
 //!
 //! ```
 //! use scaikey_auth::identity::Scopes;

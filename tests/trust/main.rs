@@ -21,5 +21,6 @@ mod policy_file;
 mod positions;
 mod reloading;
 mod replay;
+mod settings;
 mod stores;
 mod svids;
