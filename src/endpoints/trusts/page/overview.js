@@ -24,7 +24,7 @@ export function createOverview({ guard, addTrust, addRule }) {
     fill(summary, summaryOf(view));
     search.hidden = all.length < 6;
     add.hidden = !view.writable || !isOwner() || all.length === 0;
-    fill(alerts, storeNotice(view.store), tenantNotice(view), warningsOf(view.warnings));
+    fill(alerts, storeNotice(view.store), rejectedNotice(view.store), tenantNotice(view), warningsOf(view.warnings));
     const wanted = filter.value.trim().toLowerCase();
     const shown = all.filter(trust => !wanted || [trust.id, trust.issuer, trust.trust_domain].some(text => text?.toLowerCase().includes(wanted)));
     fill(list, all.length === 0 ? empty(view, addTrust) : table(shown, view.writable && addRule));
@@ -45,6 +45,10 @@ function storeNotice(store) {
   return store?.state === "away"
     && notice("warn", h("strong", {}, "The store of the policy does not answer. "), "The loaded policy stays in force. Nothing can be saved until the store is back.");
 }
+
+/// Says that an earlier version is in force, because the latest one has faults.
+export const rejectedNotice = store => store?.rejected
+  && notice("warn", h("strong", {}, `Version ${store.rejected.split("-")[0]} in the store has faults. `), "The version before it stays in force. What you save here replaces it.");
 
 const tenantNotice = ({ access, tenant }) => access === "tenant"
   && notice("info", h("strong", {}, `You administer tenant ${tenant}. `), "You see the trusts and rules that concern this tenant, and can change its rules.");

@@ -5,6 +5,7 @@ import { differences, dryRun } from "./changes.js";
 import { announce, count, field, fill, h, hidden, marked, notice, openDialog, when } from "./dom.js";
 import { createEditor } from "./editor.js";
 import { openRuleGuide, openTrustGuide } from "./guide.js";
+import { rejectedNotice } from "./overview.js";
 import { authorName, follow, isBehind, isDirty, isOwner, load, normalized, onLoad, state, versionName, versionNumber } from "./state.js";
 import { appendTrust, insertRule, trusts } from "./toml.js";
 
@@ -92,7 +93,7 @@ export function createPolicy({ guard, go }) {
     const { view, base } = state;
     fill(version, base.version ? [`Version ${versionNumber(base.version)}, saved by ${authorName(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
       base.version?.note && ` · “${base.version.note}”`);
-    fill(banners,
+    fill(banners, rejectedNotice(view.store),
       !view.writable && notice("info", h("strong", {}, "Read-only. "), "You can read this policy and try tokens, but not change it here."),
       view.access === "tenant" && notice("info", h("strong", {}, `Rules of tenant ${view.tenant}. `), "You see only what concerns this tenant. Each rule must keep to what the owner of the policy permits."));
     if (follows && editor.text !== state.text) editor.text = state.text;

@@ -29,7 +29,9 @@ const strong = etag => etag?.replace(/^W\//, "") ?? null;
 export async function load() {
   const { body, etag } = await call("../trusts");
   const follows = !isDirty();
-  Object.assign(state, { view: body, etag: strong(etag) });
+  // A version with faults, which only another program can have stored, is the one to replace.
+  const rejected = body.store?.rejected;
+  Object.assign(state, { view: body, etag: rejected ? `"${rejected}"` : strong(etag) });
   if (follows) follow();
   listeners.forEach(listener => listener({ follows }));
 }
