@@ -129,7 +129,7 @@ async fn fill_in_guide(browser: &Browser, issuer: &str) {
 }
 
 #[tokio::test]
-async fn guided_trust_is_mended_saved_used_and_rolled_back() {
+async fn guided_trust_is_used_and_rolled_back() {
     let page = Page::signed_in().await;
     let browser = &page.browser;
     let (cluster, token) = cluster(&[]).await;
