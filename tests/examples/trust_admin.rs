@@ -138,7 +138,7 @@ async fn guided_trust_is_used_and_rolled_back() {
     // A cluster on loopback needs a setting that the form does not offer: the linter names it.
     browser.click("#overview-add").await;
     browser.has("#guide-insert").await;
-    fill_in_guide(browser, cluster.issuer()).await;
+    fill_in_guide(browser, &cluster.issuer()).await;
     browser.click("#guide-insert").await;
     browser.has(".problems .bad").await;
     browser.shows("allow_loopback_http").await;
@@ -146,7 +146,7 @@ async fn guided_trust_is_used_and_rolled_back() {
     let at_fault = "const area = document.querySelector('#policy-text');
         return area === document.activeElement && area.value.slice(0, area.selectionStart).split('\\n').pop() + area.value.slice(area.selectionStart).split('\\n')[0]";
     let line = browser.script(at_fault).await;
-    assert!(line.as_str().unwrap().contains(cluster.issuer()), "{line}");
+    assert!(line.as_str().unwrap().contains(&cluster.issuer()), "{line}");
 
     // A text with faults is not saved.
     browser.click("#review").await;
@@ -183,6 +183,35 @@ async fn guided_trust_is_used_and_rolled_back() {
     browser.shows("is restored").await;
     assert_eq!(page.exchange(&token).await, 400);
     page.check_no_problems().await;
+}
+
+/// Writes the trust of each platform with answers like those that the form suggests, and with hostile ones, and
+/// asks the linter.
+const WRITE: &str = r#"
+    const { PLATFORMS, ruleQuestions, trustQuestions, writeTrust } = await import("/v1/auth/trusts/ui/platforms.js");
+    const hostile = "q\" b\\ \n\r\t\u0000\u007f \u00e9 \u{1f600} \u202e \u2028 \ud800 ''' \"\"\" # ]] = {x} \\u0041";
+    const lint = async text => {
+        const headers = { "content-type": "application/toml" };
+        const answer = await fetch("/v1/auth/trusts/lint", { method: "POST", headers, body: text });
+        return answer.status === 200 ? answer.json() : { faults: [{ problem: `status ${answer.status}` }] };
+    };
+    const problems = [];
+    for (const platform of PLATFORMS) {
+        const asked = [...trustQuestions(platform.suggestion), ...platform.questions, ...ruleQuestions()];
+        const answers = choose => Object.fromEntries(asked.map(each => [each.name, each.choices ? each.choices.at(-1)[0] : choose(each)]));
+        const usual = { ...answers(each => each.value || each.example), audience: hostile, mode: '"audit"' };
+        const accepted = await lint(writeTrust(platform, usual));
+        if (accepted.policy?.trust[0].audiences[0] !== hostile.replace("\ud800", "\ufffd")) problems.push([platform.id, accepted]);
+        const refused = await lint(writeTrust(platform, answers(() => hostile)));
+        if (refused.faults.some(fault => fault.field === "the text" || /^status/.test(fault.problem))) problems.push([platform.id, refused]);
+    }
+    return [PLATFORMS.length, problems];"#;
+
+#[tokio::test]
+async fn guided_forms_pass_the_linter() {
+    let page = Page::signed_in().await;
+    let script = format!("return (async () => {{{WRITE}}})()");
+    assert_eq!(page.browser.script(&script).await, json!([7, []]));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 import { applyHunk, diff, hunks } from "./diff.js";
 import { count, exact, h, hidden, notice } from "./dom.js";
+import { outcomeWords } from "./outcomes.js";
 
 /// More rows than this are not shown.
 const MAX_ROWS = 2000;
@@ -22,7 +23,7 @@ export function differences(before, after, take) {
       h("div", { className: "rows" }, part.map(diffRow)));
   });
   return h("div", { className: "diff" },
-    h("p", { className: "soft" }, `${count(added, "line")} added, ${count(removed, "line")} removed`),
+    h("p", { className: "soft" }, [added && `${count(added, "line")} added`, removed && `${count(removed, "line")} removed`].filter(Boolean).join(", ")),
     h("div", { className: "hunks", tabIndex: 0, role: "group", "aria-label": "Differences" }, shown),
     left < 0 && h("p", { className: "soft" }, "The other differences are too many to show."));
 }
@@ -39,13 +40,13 @@ export function dryRun({ considered, unknown, changes }) {
   const summary = considered === 0
     ? "There is no decision yet to compare with."
     : changes.length === 0
-      ? `None of the last ${count(considered, "decision")} would change.`
-      : `Of the last ${count(considered, "decision")}, ${changes.length.toLocaleString("en")} would change:`;
+      ? `None of the ${considered.toLocaleString("en")} recent decisions would change.`
+      : `${changes.length.toLocaleString("en")} of ${considered.toLocaleString("en")} recent decisions would change:`;
   const rest = unknown > 0 && h("p", { className: "soft" }, `For ${count(unknown, "decision")} this is unknown, because the new policy needs other keys or claims.`);
   if (changes.length === 0) return h("div", {}, h("p", {}, summary), rest);
   return notice("warn", h("p", {}, summary), h("ul", { className: "plain" }, changes.slice(0, 50).map(change =>
     h("li", {}, h("span", { className: "soft" }, exact(change.at), " "), h("strong", {}, change.trust ?? "no trust"), change.rule ? ` / ${change.rule}: ` : ": ",
-      h("code", {}, change.before), " → ", h("code", {}, change.after), otherDifferences(change)))),
+      outcomeWords(change.before), " → ", outcomeWords(change.after), otherDifferences(change)))),
   changes.length > 50 && h("p", {}, `And ${count(changes.length - 50, "more")}.`), rest);
 }
 

@@ -2,19 +2,12 @@
 
 import { call } from "./api.js";
 import { badge, exact, fill, h, hidden, notice, options } from "./dom.js";
-import { onLoad, state, trustIds, load } from "./state.js";
+import { OUTCOMES, outcomeWords } from "./outcomes.js";
+import { load, onLoad, state, trustIds } from "./state.js";
 
 /// The time between two requests, in milliseconds.
 const INTERVAL = 3000;
 const LIMIT = 100;
-
-/// The outcomes of a decision, in words.
-export const OUTCOMES = {
-  granted: "Granted", trust_unknown: "The named trust is unknown", trust_none: "No trust for the token", trust_ambiguous: "Several trusts match",
-  trust_ended: "The trust has ended", token_lifetime: "Lives too long", token_age: "Too old", grant_none: "No rule matches", grant_ambiguous: "Several rules match",
-  identity: "Identity cannot be made", scope: "Scope not permitted", jti_missing: "No jti", replayed: "Used before", audit_mode: "Audit mode: would be granted",
-  unavailable: "Keys unavailable", token_malformed: "No token", token_expired: "Expired", token_signature: "Wrong signature",
-};
 
 export function createDecisions({ guard, go }) {
   const trust = h("select", { id: "filter-trust", onchange: apply });
@@ -32,7 +25,7 @@ export function createDecisions({ guard, go }) {
       h("div", { className: "actions" }, h("div", { className: "inline-field" }, h("label", { for: trust.id }, "Trust"), trust),
         h("div", { className: "inline-field" }, h("label", { for: outcome.id }, "Outcome"), outcome), pause)),
     news, problem, empty, table);
-  const seenOutcomes = new Set(Object.keys(OUTCOMES));
+  const seenOutcomes = new Set(OUTCOMES);
   let [isShown, isPaused, timer, shown, filter] = [false, false, null, new Set(), ""];
 
   function apply() {
@@ -91,7 +84,7 @@ export function createDecisions({ guard, go }) {
     const add = (values, chosen) => chosen && !values.includes(chosen) ? [...values, chosen] : values;
     const chosen = [trust.value, outcome.value];
     options(trust, [["", "All"], ...add(trustIds(), chosen[0]).map(id => [id, id])], chosen[0]);
-    options(outcome, [["", "All"], ...add([...seenOutcomes], chosen[1]).map(name => [name, OUTCOMES[name] ?? name])], chosen[1]);
+    options(outcome, [["", "All"], ...add([...seenOutcomes], chosen[1]).map(name => [name, outcomeWords(name)])], chosen[1]);
   }
 
   document.addEventListener("visibilitychange", poll);
@@ -117,7 +110,7 @@ export function createDecisions({ guard, go }) {
 function row(decision, isNew) {
   const { at, trust, rule, outcome, tenant, subject_sha256: subject, scopes } = decision;
   const kind = outcome === "granted" ? "good" : outcome === "audit_mode" ? "info" : outcome === "unavailable" ? "warn" : "bad";
-  const result = [badge(kind, OUTCOMES[outcome] ?? outcome), outcome !== "granted" && h("div", { className: "detail" }, h("code", {}, outcome))].filter(Boolean);
+  const result = [badge(kind, outcomeWords(outcome)), outcome !== "granted" && h("div", { className: "detail" }, h("code", {}, outcome))].filter(Boolean);
   const cells = [
     ["Time", h("time", { dateTime: at, title: exact(at) }, exact(at).slice(11, 19), h("span", { className: "soft" }, ` ${at.slice(0, 10)}`))],
     ["Outcome", result],

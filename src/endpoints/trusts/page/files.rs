@@ -20,6 +20,7 @@ pub(super) const FILES: &[(&str, &str, &str)] = &[
     ("explain.js", SCRIPT, include_str!("explain.js")),
     ("guide.js", SCRIPT, include_str!("guide.js")),
     ("history.js", SCRIPT, include_str!("history.js")),
+    ("outcomes.js", SCRIPT, include_str!("outcomes.js")),
     ("overview.js", SCRIPT, include_str!("overview.js")),
     ("platforms.js", SCRIPT, include_str!("platforms.js")),
     ("policy.js", SCRIPT, include_str!("policy.js")),

@@ -79,7 +79,7 @@ export const PLATFORMS = [
     ],
     write: answers => trustOf(answers, {
       authority: [["issuer", string(answers.issuer)]],
-      algorithms: ["RS256"], lifetime: "2h",
+      algorithms: ["RS256"], lifetime: "1h", more: [["single_use_jti", "true"]],
     }, {
       claims: [["project_id", "eq", string(answers.project)], ["namespace_id", "eq", string(answers.group)], ["ref_type", "eq", string("branch")], ["ref", "eq", string(answers.branch)], ["ref_protected", "eq", string("true")]],
       identity: "sa:{trust}:{project_id}",
