@@ -128,7 +128,7 @@ async function resume() {
     await load();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if ([401, 403].includes(error.status)) return askToSignIn(error);
+    if ([400, 401, 403].includes(error.status)) return askToSignIn(error);
     return fill(problem, notice("bad", error.message));
   }
   showApp(true);

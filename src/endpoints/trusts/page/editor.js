@@ -42,7 +42,7 @@ export function createEditor({ label, onInput }) {
 
   area.addEventListener("input", () => { changed(); onInput() });
   area.addEventListener("scroll", draw, { passive: true });
-  new ResizeObserver(draw).observe(area);
+  new ResizeObserver(() => requestAnimationFrame(draw)).observe(area);
 
   return {
     root, area,
