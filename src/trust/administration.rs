@@ -7,7 +7,6 @@ use super::explain::Explanation;
 use super::fault::{PolicyError, Position};
 use super::policy::TrustPolicy;
 use super::verification::Verification;
-use crate::error::BoxError;
 use crate::support::off_thread::off_thread;
 
 impl TrustEvaluator {
@@ -34,7 +33,7 @@ impl TrustEvaluator {
     ) -> Result<Explanation, PolicyError> {
         let (inner, policy) = (self.0.clone(), policy.clone());
         let compiled = off_thread(move || inner.compile(policy, &inner.loaded.load())).await;
-        let not_compiled = |error: BoxError| {
+        let not_compiled = |error: tokio::task::JoinError| {
             PolicyError::one(Position::default(), "the policy", format!("was not read: {error}"))
         };
         let loaded = compiled.map_err(not_compiled)??;

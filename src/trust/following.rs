@@ -366,7 +366,7 @@ impl Inner {
         let id = version.as_ref().map(|version| version.change.id.clone());
         let (inner, old) = (self.clone(), before.clone());
         let compiled = off_thread(move || inner.compile_version(version, &old)).await;
-        let compiled = compiled.map_err(SyncError::Store)?;
+        let compiled = compiled.map_err(|error| SyncError::Store(error.into()))?;
         let loaded = compiled.inspect_err(|error| {
             if id.as_ref().is_some_and(|id| following.reject(id, error)) {
                 telemetry::trust_policy_rejected(error);
@@ -452,7 +452,7 @@ impl Inner {
         let (inner, checked) = (self.clone(), PolicyVersion::new(0, version.clone()));
         let compiled =
             off_thread(move || inner.compile_version(Some(checked), &inner.loaded.load())).await;
-        let mut loaded = compiled.map_err(SaveError::Store)??;
+        let mut loaded = compiled.map_err(|error| SaveError::Store(error.into()))??;
         let appended = following.store.append(version.clone(), expected.as_ref()).await;
         let id = match appended.map_err(SaveError::Store)? {
             Appended::Done(id) => id,

@@ -32,6 +32,9 @@ fn new(text: &str) -> NewPolicyVersion {
     NewPolicyVersion::new(text, ManualClock::new().now())
 }
 
+/// Makes a policy file unusable.
+type MakeUnusable = fn(&Path);
+
 /// Returns the name of the rule that grants a token of the reporter's pod.
 async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
     ask(evaluator, &pod(cluster).sign()).await.unwrap().grant
@@ -94,7 +97,7 @@ async fn faulty_edit_keeps_the_loaded_policy() {
 async fn unusable_file_keeps_the_loaded_policy() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
-    let unusable: [(&str, fn(&Path)); 5] = [
+    let unusable: [(&str, MakeUnusable); 5] = [
         ("is empty, although it had version", |path| fs::remove_file(path).unwrap()),
         ("is not a file", |path| {
             fs::remove_file(path).unwrap();
@@ -135,7 +138,7 @@ async fn unusable_file_keeps_the_loaded_policy() {
 }
 
 #[tokio::test]
-async fn removed_file_with_history_is_no_empty_store() {
+async fn removed_file_is_no_empty_store() {
     let file = File::reserve("trust.toml");
     let store = FilePolicies::new(file.path());
     assert_eq!(store.latest().await.unwrap(), None);

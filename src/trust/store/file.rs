@@ -2,8 +2,6 @@
 
 mod disk;
 mod history;
-#[cfg(test)]
-mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -328,3 +326,7 @@ use tests::at as step;
 
 #[cfg(not(test))]
 fn step(_: &'static str) {}
+
+// At the end, because the tests of the architecture read no further.
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,45 @@ use crate::support::crypto;
 /// Security holes: reading and writing the latest version in two steps, so that two writers can both succeed and
 /// the change of one is lost; returning a version that was only partly written; losing a version after
 /// [`append`](Self::append) has returned.
+///
+/// Test a store of your own with
+/// [`testing::conformance::policy_store`](crate::testing::conformance::policy_store). The source of
+/// [`MemoryPolicies`] is an example of a whole store. A store that adds to another one:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use scaikey_auth::error::BoxError;
+/// use scaikey_auth::trust::{
+///     Appended, FilePolicies, NewPolicyVersion, PolicyChange, PolicyStore, PolicyVersion, PolicyVersionId,
+/// };
+///
+/// /// Saves only changes that say why they were made.
+/// #[derive(Debug)]
+/// struct WithReasons(FilePolicies);
+///
+/// #[async_trait]
+/// impl PolicyStore for WithReasons {
+///     async fn latest(&self) -> Result<Option<PolicyVersionId>, BoxError> {
+///         self.0.latest().await
+///     }
+///     async fn read(&self, number: u64) -> Result<Option<PolicyVersion>, BoxError> {
+///         self.0.read(number).await
+///     }
+///     async fn append(
+///         &self,
+///         version: NewPolicyVersion,
+///         expected: Option<&PolicyVersionId>,
+///     ) -> Result<Appended, BoxError> {
+///         if version.note.is_none() {
+///             return Err("a change needs a note".into());
+///         }
+///         self.0.append(version, expected).await
+///     }
+///     async fn history(&self, before: Option<u64>, limit: usize) -> Result<Vec<PolicyChange>, BoxError> {
+///         self.0.history(before, limit).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the id of the version in force, or `None` if the store is empty. It is called every few seconds, so
@@ -84,6 +123,14 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
 ///
 /// `Display` and `FromStr` use the form of the entity tags of `GET /v1/auth/trusts`: the number, `-`, and the first
 /// 16 hexadecimal digits of the digest.
+///
+/// ```
+/// use scaikey_auth::trust::PolicyVersionId;
+///
+/// let id: PolicyVersionId = "7-e3b0c44298fc1c14".parse()?;
+/// assert_eq!((id.number(), id.is_of("")), (7, true));
+/// # Ok::<_, scaikey_auth::trust::InvalidPolicyVersionId>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PolicyVersionId {
     number: u64,
@@ -138,6 +185,13 @@ impl FromStr for PolicyVersionId {
 }
 
 /// The author of a version: the identity that changed the policy (feature `trust`).
+///
+/// ```
+/// use scaikey_auth::trust::PolicyAuthor;
+///
+/// let mut author = PolicyAuthor::new("https://scaikey.example", "alice");
+/// author.tenant = Some("acme".to_owned());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PolicyAuthor {
@@ -161,6 +215,15 @@ impl PolicyAuthor {
 }
 
 /// A version to [append](PolicyStore::append) (feature `trust`).
+///
+/// ```
+/// use std::time::SystemTime;
+/// use scaikey_auth::trust::{NewPolicyVersion, PolicyAuthor};
+///
+/// let mut version = NewPolicyVersion::new("# Trusts nobody yet.\n", SystemTime::now());
+/// version.author = Some(PolicyAuthor::new("https://scaikey.example", "alice"));
+/// version.note = Some("a first policy".to_owned());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewPolicyVersion {

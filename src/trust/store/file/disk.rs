@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::support::secret::path_for_errors;
+use crate::trust::TrustPolicy;
 
 /// The limit of a policy.
-pub(super) const MAX_TEXT_BYTES: usize = 1 << 20;
+pub(super) const MAX_TEXT_BYTES: usize = TrustPolicy::MAX_TEXT_BYTES;
 
 /// The attempts to take the lock, and the time between two of them. Writing takes milliseconds, so a lock that is
 /// held for longer belongs to a process that is stopped.
