@@ -86,6 +86,11 @@ impl Faults {
         });
     }
 
+    /// Returns whether a condition holds for every fault that would be listed.
+    pub(super) fn are_all(&self, condition: impl Fn(&PolicyFault) -> bool) -> bool {
+        self.0.borrow().listed.iter().all(condition)
+    }
+
     /// Returns the number of reports so far.
     pub(super) fn count(&self) -> usize {
         self.0.borrow().reports

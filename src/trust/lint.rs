@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use super::delegation::{self, Delegation};
 use super::fault::{Faults, shorten};
 use super::overlap::Collisions;
 use super::parse::is_label;
@@ -79,7 +80,7 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
         lint.check_svids_of_an_issuer(&svids);
         let mut earlier = EarlierRules::default();
         for grant in &trust.grants {
-            let lint = GrantLint { trust, grant, faults };
+            let lint = GrantLint { trust, grant, table: "grant", faults };
             lint.check_name(&mut earlier);
             lint.check_specific_workload();
             lint.check_spiffe_id();
@@ -90,8 +91,15 @@ pub(super) fn check(trusts: &[Trust], faults: &Faults, warnings: &Faults) {
             lint.check_identity();
             GrantLint { faults: warnings, ..lint }.check_client_id();
         }
+        for rule in trust.delegations.iter().filter_map(Delegation::as_rule) {
+            let lint = GrantLint { trust, grant: &rule, table: "delegation", faults };
+            lint.check_specific_workload();
+            lint.check_spiffe_id();
+            lint.check_claim_names();
+        }
     }
     check_distinct_identities(trusts, faults);
+    delegation::check(trusts, faults);
 }
 
 /// The trusts that were checked already, by everything in which a later one must differ. To compare each
@@ -128,11 +136,11 @@ fn svid_trusts(trusts: &[Trust]) -> HashMap<(&str, &str), &Trust> {
 fn check_distinct_identities(trusts: &[Trust], faults: &Faults) {
     let collisions = Collisions::of(trusts);
     for ((trust, grant), (other_trust, other)) in collisions.iter() {
-        let lint = GrantLint { trust, grant, faults };
+        let lint = GrantLint { trust, grant, table: "grant", faults };
         lint.fault("map.identity", format!("could be the identity of another workload by rule `{}` of trust `{}`: add a distinct segment after {{trust}}, such as \"sa:{{trust}}:{}:…\"", shorten(&other.name).escape_debug(), shorten(&other_trust.id).escape_debug(), shorten(&grant.name).escape_debug()));
     }
     if let Some((trust, grant)) = collisions.too_many {
-        let lint = GrantLint { trust, grant, faults };
+        let lint = GrantLint { trust, grant, table: "grant", faults };
         lint.fault("map.identity", "is too similar to those of too many other rules to compare it with all: begin the identities of these rules with different literal segments, such as \"sa:{trust}:NAME:…\"");
     }
 }
@@ -233,14 +241,17 @@ impl<'l> TrustLint<'l> {
         if trust.authority.is_trust_domain() || trust.named_only {
             return;
         }
-        for grant in &trust.grants {
+        let rules = trust.grants.iter().map(|grant| (grant, "grant"));
+        let delegated: Vec<_> = trust.delegations.iter().filter_map(Delegation::as_rule).collect();
+        let delegated = delegated.iter().map(|rule| (rule, "delegation"));
+        for (grant, table) in rules.chain(delegated) {
             let subject = grant.subject.as_ref().map(|subject| subject.as_str());
             let Some(trust_domain) = subject.and_then(trust_domain_of) else { continue };
             let mut audiences = trust.audiences.iter();
             if let Some(other) =
                 audiences.find_map(|audience| svids.get(&(trust_domain, audience.as_str())))
             {
-                let lint = GrantLint { trust, grant, faults: self.faults };
+                let lint = GrantLint { trust, grant, table, faults: self.faults };
                 lint.fault("subject", format!("is of the trust domain of trust `{}`, so a token could match both trusts: move the rule there, or set `named_only = true` in one of them", shorten(&other.id).escape_debug()));
             }
         }
@@ -356,6 +367,8 @@ impl<'l> TrustLint<'l> {
 struct GrantLint<'l> {
     trust: &'l Trust,
     grant: &'l Grant,
+    /// The table of the rule in the policy.
+    table: &'static str,
     faults: &'l Faults,
 }
 
@@ -363,7 +376,7 @@ impl<'l> GrantLint<'l> {
     fn fault(&self, field: &str, problem: impl Into<String>) {
         let (trust, grant) = (shorten(&self.trust.id), shorten(&self.grant.name));
         let (trust, grant) = (trust.escape_debug(), grant.escape_debug());
-        let place = format!("trust.{trust}.grant.{grant}.{field}");
+        let place = format!("trust.{trust}.{}.{grant}.{field}", self.table);
         let field = field.split_once('.').map_or(field, |(field, _)| field);
         self.faults.report(self.grant.positions.of(field), place, problem);
     }

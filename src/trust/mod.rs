@@ -168,6 +168,7 @@
 
 mod administration;
 mod decisions;
+mod delegation;
 mod dry_run;
 mod evaluator;
 mod explain;
@@ -185,8 +186,12 @@ mod parse;
 mod pattern;
 mod policy;
 pub mod presets;
+mod requirements;
 mod rule;
+mod rule_text;
 mod store;
+mod tenant_change;
+mod tenant_policy;
 mod time;
 mod tree;
 mod verification;
@@ -209,3 +214,4 @@ pub use store::{
     Appended, FilePolicies, InvalidPolicyVersionId, MemoryPolicies, NewPolicyVersion, PolicyAuthor,
     PolicyChange, PolicyStore, PolicyVersion, PolicyVersionId,
 };
+pub use tenant_policy::{TenantChange, TenantPolicy};

@@ -2,14 +2,22 @@
 
 use std::collections::HashSet;
 
+use super::delegation::Delegation;
 use super::fault::{Faults, Position, shorten};
 use super::pattern::Pattern;
 use super::policy::{Authority, Jwks, Mode, SVID_ALGORITHMS, Trust, TrustPolicy};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::time::{Expiry, Period};
-use super::tree::{Node, NodeValue};
+use super::tree::{Node, NodeValue, Positions};
 use crate::config::Algorithm;
 use crate::identity::{ClaimPath, Scopes, TenantId, spiffe_id};
+
+/// What a tenant's administrator submits about a trust.
+pub(super) struct TenantTrust {
+    pub(super) id: String,
+    pub(super) grants: Vec<Grant>,
+    pub(super) positions: Positions,
+}
 
 /// Below this limit an `f64` holds every integer exactly.
 const MAX_INTEGER: u64 = 1 << 53;
@@ -23,9 +31,10 @@ const POLICY: &str = "the policy";
 /// The fields of each table.
 pub(super) const TRUST: &str = "id, issuer, trust_domain, discovery_url, jwks, bundle, algorithms, audiences, \
     max_lifetime, max_age, leeway, single_use_jti, not_after, mode, named_only, \
-    insecure_shared_audience, allow_loopback_http, grant";
+    insecure_shared_audience, allow_loopback_http, grant, delegation";
 const JWKS: &str = "url, file, ca_file, bearer_file, inline";
 const GRANT: &str = "name, subject, claims, map";
+const DELEGATION: &str = "tenant, subject, claims, scopes";
 const MAP: &str = "identity, tenant, scopes";
 const CONDITION: &str = "eq, one_of, glob, contains";
 
@@ -35,12 +44,28 @@ pub(super) fn policy(tree: &Node, faults: &Faults) -> Vec<Trust> {
     field.check_fields("trust");
     let trusts = field.list("trust", Some("id"), trust);
     check_count("trusts", trusts.iter().map(|trust| trust.positions.own), faults);
+    let delegations = trusts.iter().flat_map(|trust| &trust.delegations);
+    check_count("delegations", delegations.map(|delegation| delegation.positions.own), faults);
     let grants = trusts.iter().flat_map(|trust| &trust.grants);
     check_count("rules", grants.map(|grant| grant.positions.own), faults);
     trusts
 }
 
-/// Reports a fault at the first trust or rule above the limit.
+/// Returns the trusts of a tenant's text that can be read, and reports the faults of the others.
+pub(super) fn tenant_policy(tree: &Node, faults: &Faults) -> Vec<TenantTrust> {
+    let field = FieldReader { node: tree, place: POLICY.to_owned(), faults };
+    field.check_fields("trust");
+    field.list("trust", Some("id"), tenant_trust)
+}
+
+fn tenant_trust(field: &FieldReader<'_>) -> Option<TenantTrust> {
+    field.check_fields("id, grant")?;
+    let id = field.required("id", "is missing: give the id of the trust");
+    let grants = field.list("grant", Some("name"), grant);
+    Some(TenantTrust { id: text(&id?)?, grants, positions: field.node.positions() })
+}
+
+/// Reports a fault at the first trust, delegation or rule above the limit.
 fn check_count(kind: &str, mut places: impl Iterator<Item = Position>, faults: &Faults) {
     let limit = TrustPolicy::MAX_RULES;
     if let Some(at) = places.nth(limit) {
@@ -82,6 +107,7 @@ fn trust(field: &FieldReader<'_>) -> Option<Trust> {
         insecure_shared_audience: field.read("insecure_shared_audience", flag).unwrap_or_default(),
         allow_loopback_http: field.read("allow_loopback_http", flag).unwrap_or_default(),
         grants: field.list("grant", Some("name"), grant),
+        delegations: field.list("delegation", Some("tenant"), delegation),
         positions: field.node.positions(),
         // Last, so that the faults of all other fields are reported even if this one is missing.
         authority: authority?,
@@ -150,6 +176,26 @@ fn grant(field: &FieldReader<'_>) -> Option<Grant> {
         subject,
         claims,
         map: mapping(&map?)?,
+        positions: field.node.positions(),
+        is_complete,
+    })
+}
+
+fn delegation(field: &FieldReader<'_>) -> Option<Delegation> {
+    field.check_fields(DELEGATION)?;
+    let before = field.faults.count();
+    let subject = field.read("subject", pattern);
+    let claims = field.read("claims", conditions).unwrap_or_default();
+    let is_complete = field.faults.count() == before;
+    let tenant = field
+        .required("tenant", "is missing: give the tenant whose administrators may write rules");
+    let scopes = field.required("scopes", "is missing: give the scopes that the rules may grant");
+    let scopes = scopes.and_then(|list| permitted_scopes(field, &list));
+    Some(Delegation {
+        tenant: tenant_id(&tenant?)?,
+        subject,
+        claims,
+        scopes: scopes.unwrap_or_default(),
         positions: field.node.positions(),
         is_complete,
     })
@@ -416,8 +462,8 @@ impl<'r> FieldReader<'r> {
         let items = match &list.node.value {
             NodeValue::List(items) => items.as_slice(),
             NodeValue::Table(_) => {
-                let header = if name == "grant" { "trust.grant" } else { name };
-                list.report(format!("is a table: give a list; in TOML, write [[{header}]]"));
+                let parent = if name == "trust" { "" } else { "trust." };
+                list.report(format!("is a table: give a list; in TOML, write [[{parent}{name}]]"));
                 &[]
             }
             _ => list.report_type("a list").unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::delegation::Delegation;
 use super::fault::{Faults, PolicyError, PolicyFault};
 use super::index::TrustIndex;
 use super::rule::Grant;
@@ -211,6 +212,8 @@ pub(super) struct Trust {
     pub(super) allow_loopback_http: bool,
     #[serde(rename = "grant", skip_serializing_if = "Vec::is_empty")]
     pub(super) grants: Vec<Grant>,
+    #[serde(rename = "delegation", skip_serializing_if = "Vec::is_empty")]
+    pub(super) delegations: Vec<Delegation>,
     #[serde(skip)]
     pub(super) positions: Positions,
 }

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::fault::shorten;
 use super::pattern::{Pattern, SEPARATORS};
+use super::requirements::Requirements;
 use super::tree::Positions;
 use crate::identity::{ClaimPath, Scopes, TenantId};
 use crate::support::json::Value;
@@ -40,7 +41,10 @@ pub(super) struct Mapping {
     pub(super) scopes: Scopes,
 }
 
-fn as_table<S: Serializer>(claims: &[(ClaimPath, Condition)], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_table<S: Serializer>(
+    claims: &[(ClaimPath, Condition)],
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_map(claims.iter().map(|(path, condition)| (path, condition)))
 }
 
@@ -86,7 +90,7 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    fn holds(&self, value: Value<'_>) -> bool {
+    pub(super) fn holds(&self, value: Value<'_>) -> bool {
         match self {
             Self::Eq(constant) => constant.equals(value),
             Self::OneOf(constants) => constants.iter().any(|constant| constant.equals(value)),
@@ -146,6 +150,11 @@ pub(super) enum Part {
 }
 
 impl Template {
+    /// Returns the template as it is written.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Parses a template. The error says what to change.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.matches('{').count() > MAX_PLACEHOLDERS {
@@ -307,6 +316,11 @@ pub(super) enum Mismatch {
 }
 
 impl Grant {
+    /// Returns the conditions, to compare them with others.
+    pub(super) fn requirements(&self) -> Requirements<'_> {
+        Requirements { subject: self.subject.as_ref(), claims: &self.claims }
+    }
+
     /// Compares the claims of a verified token with the rule.
     pub(super) fn compare(&self, claims: Value<'_>) -> Result<(), Mismatch> {
         let subject = claims.get("sub").and_then(Value::as_str);

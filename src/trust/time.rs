@@ -1,5 +1,6 @@
 //! Periods and dates in the formats of a policy.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -23,13 +24,19 @@ impl Period {
 }
 
 /// Writes the longest unit that gives a whole number.
-impl Serialize for Period {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let units = [(24 * 3600, 'd'), (3600, 'h'), (60, 'm')];
         let is_whole = |(length, _): &(u64, char)| seconds > 0 && seconds % length == 0;
         let (length, unit) = units.into_iter().find(is_whole).unwrap_or((1, 's'));
-        to.collect_str(&format_args!("{}{unit}", seconds / length))
+        write!(f, "{}{unit}", seconds / length)
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 
@@ -44,6 +51,11 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
+    /// Returns the date as it is written.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Parses `2027-06-30` or `2027-06-30T12:00:00Z`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let end = match text.len() {
