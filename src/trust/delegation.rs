@@ -101,9 +101,10 @@ pub(super) fn is_in_namespace(template: &Template, tenant: &TenantId) -> bool {
         && segments.next().is_some()
 }
 
-/// Returns an identity that a delegated rule may give, to suggest in an error.
-pub(super) fn suggested_identity(tenant: &TenantId) -> String {
-    format!("sa:{}:{{trust}}:{{sub}}", namespace(tenant))
+/// Returns an identity that a delegated rule may give, to suggest in an error, and its required beginning.
+pub(super) fn suggested_identity(tenant: &TenantId) -> (String, String) {
+    let start = format!("sa:{}:", namespace(tenant));
+    (format!("{start}{{trust}}:{{sub}}"), start)
 }
 
 /// Rejects delegations that could let a tenant's administrators match tokens of another tenant's rules, and rules

@@ -110,7 +110,7 @@ fn check_rule(tenant: &TenantId, trust: &Trust, rule: &Grant, faults: &Faults) {
     if let Err((field, problem)) = check_delegated(trust, rule) {
         report(&trust.id, rule, field, problem, faults);
     } else if !delegation::is_in_namespace(&rule.map.identity, tenant) {
-        let suggestion = delegation::suggested_identity(tenant);
+        let (suggestion, _) = delegation::suggested_identity(tenant);
         let problem = format!("must begin with a kind and your tenant, such as {suggestion:?}");
         report(&trust.id, rule, "map.identity", problem, faults);
     }

@@ -23,7 +23,7 @@ const HIDDEN: &str = "conflicts with rules that you cannot see: ask the owner of
 /// sources and files.
 ///
 /// ```
-/// use scaikey_auth::identity::TenantId;
+/// use scaikey_auth::tenant::TenantId;
 /// use scaikey_auth::trust::TenantPolicy;
 ///
 /// let policy = r#"
@@ -283,8 +283,6 @@ fn describe_delegation(delegation: &Delegation, tenant: &TenantId, lines: &mut V
         lines.push(format!("  claim {:?}: {condition}", path.to_string()));
     }
     lines.push(format!("  scopes, all or some: {}", delegation.scopes));
-    lines.push(format!(
-        "  identity: {:?}, or another that begins so",
-        delegation::suggested_identity(tenant)
-    ));
+    let (suggestion, start) = delegation::suggested_identity(tenant);
+    lines.push(format!("  identity: {suggestion:?}, or another that begins with {start:?}"));
 }

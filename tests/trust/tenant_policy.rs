@@ -1,0 +1,606 @@
+//! The policy that a tenant's administrators see and change: what they try, what they learn, and what stays.
+
+use scaikey_auth::tenant::TenantId;
+use scaikey_auth::trust::{PolicyError, TenantPolicy, TrustPolicy};
+
+use super::delegations::{TRUST, delegation, rule};
+
+/// A policy of three tenants. `acme` has rules in `k8s` and a delegation there, and one rule in `github`.
+pub(crate) const POLICY: &str = r#"# Policy of the platform team.
+[[trust]]   # the main cluster
+id = "k8s"
+  issuer="https://k8s.example"
+audiences = ["scaivault"]
+jwks = { url = "https://keys.internal.example/jwks", bearer_file = "/run/secret-bearer" }
+max_lifetime = "1h"
+
+[[trust.delegation]]
+tenant = "acme"
+subject = "system:serviceaccount:acme:*"
+scopes = ["secrets:read", "secrets:list"]
+
+[trust.delegation.claims]
+"/kubernetes.io/cluster" = { one_of = ["eu", "us"] }
+
+[[trust.delegation]]
+tenant = "rival"
+subject = "system:serviceaccount:rival:*"
+scopes = ["rival:all"]
+
+# rival: call Jane before a change
+[[trust.grant]]
+name = "rival-agent"
+subject = "system:serviceaccount:rival:agent"
+map = { identity = "sa:rival:agent", tenant = "rival", scopes = ["rival:all"] }
+# a remark after the rule of rival
+
+# Nightly reports.
+# They need one scope.
+[[trust.grant]]
+name = "reporter"   # see the runbook
+subject = "system:serviceaccount:acme:reporter"
+claims = { "/kubernetes.io/cluster" = { eq = "eu" } }
+map = { identity = "sa:acme:{trust}:reporter", tenant = "acme", scopes = ["secrets:read"] }
+
+[[ trust . "grant" ]]
+name = "old"
+subject = "system:serviceaccount:legacy:acme"
+map.identity = "sa:{trust}:legacy"
+map.tenant = "acme"
+map.scopes = ["legacy:all"]
+
+[trust.grant.claims]
+team = { eq = "acme" }
+
+# Only rival is here.
+[[trust]]
+id = "hidden"
+issuer = "https://hidden.example"
+audiences = ["scaivault"]
+[[trust.grant]]
+name = "reporter"
+subject = "x:y"
+map = { identity = "sa:hidden:reporter", tenant = "rival", scopes = ["rival:all"] }
+
+[[trust]]
+id = "github"
+issuer = "https://token.actions.githubusercontent.com"
+audiences = ["scaivault"]
+grant = [ # by Terraform
+  { name = "rival-ci", subject = "repo:rival/app:ref:refs/heads/main", map = { identity = "sa:rival:ci", tenant = "rival", scopes = ["rival:all"] } }, # rival's
+  { name = "ci", subject = "repo:acme/app:ref:refs/heads/main", map = { identity = "sa:ci", tenant = "acme", scopes = ["secrets:read"] } },
+]
+"#;
+
+/// Words of the policy that `acme` must never see.
+const HIDDEN: [&str; 12] = [
+    "rival",
+    "hidden",
+    "Jane",
+    "keys.internal",
+    "bearer",
+    "remark",
+    "platform team",
+    "Only",
+    "Terraform",
+    "runbooks",
+    "x:y",
+    "main cluster",
+];
+
+pub(crate) fn acme() -> TenantId {
+    TenantId::new("acme").unwrap()
+}
+
+fn view(policy: &str) -> String {
+    TenantPolicy::of(policy, &acme()).unwrap().text().to_owned()
+}
+
+fn change(policy: &str, text: &str) -> Result<String, PolicyError> {
+    TenantPolicy::change(policy, &acme(), text).map(|change| change.policy_text().to_owned())
+}
+
+fn changed(policy: &str, text: &str) -> String {
+    change(policy, text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// A rule of acme in the trust `k8s`, within the delegation.
+fn good_rule(name: &str) -> String {
+    let conditions = format!(
+        "subject = \"system:serviceaccount:acme:{name}\"\nclaims = {{ \"/kubernetes.io/cluster\" = {{ eq = \"us\" }} }}"
+    );
+    rule(name, "acme", &conditions)
+}
+
+#[test]
+fn view_has_only_own_rules() {
+    let view = view(POLICY);
+    assert_eq!(
+        view,
+        r#"# The trust rules of tenant "acme". Add, change and remove [[trust.grant]] tables.
+# A [[trust]] has nothing but its id here: everything else is for the owner of the policy to change.
+
+# Tokens of issuer "https://k8s.example" for ["scaivault"], valid for at most 3600s
+# You can write rules with these conditions, or narrower ones:
+#   subject: "system:serviceaccount:acme:*"
+#   claim "/kubernetes.io/cluster": one of "eu" "us"
+#   scopes, all or some: secrets:read secrets:list
+#   identity: "sa:acme:{trust}:{sub}", or another that begins with "sa:acme:"
+[[trust]]
+id = "k8s"
+
+# Nightly reports.
+# They need one scope.
+[[trust.grant]]
+name = "reporter"   # see the runbook
+subject = "system:serviceaccount:acme:reporter"
+claims = { "/kubernetes.io/cluster" = { eq = "eu" } }
+map = { identity = "sa:acme:{trust}:reporter", tenant = "acme", scopes = ["secrets:read"] }
+
+[[ trust . "grant" ]]
+name = "old"
+subject = "system:serviceaccount:legacy:acme"
+map.identity = "sa:{trust}:legacy"
+map.tenant = "acme"
+map.scopes = ["legacy:all"]
+
+[trust.grant.claims]
+team = { eq = "acme" }
+
+# Tokens of issuer "https://token.actions.githubusercontent.com" for ["scaivault"], valid for at most 86400s
+# Rules here can be kept or removed, but not changed or added.
+[[trust]]
+id = "github"
+
+[[trust.grant]]
+name = "ci"
+subject = "repo:acme/app:ref:refs/heads/main"
+map = { identity = "sa:ci", tenant = "acme", scopes = ["secrets:read"] }
+"#
+    );
+    for word in HIDDEN {
+        assert!(!view.contains(word), "{word}");
+    }
+}
+
+/// The policy in other layouts, which mean the same.
+fn layouts() -> Vec<(&'static str, String)> {
+    let parsed = TrustPolicy::from_toml(POLICY).unwrap();
+    let json = serde_json::to_value(&parsed).unwrap();
+    let inline: String = json["trust"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(inline_table)
+        .collect::<Vec<_>>()
+        .join(",\n  ");
+    vec![
+        ("as written", POLICY.to_owned()),
+        ("CRLF", POLICY.replace('\n', "\r\n")),
+        ("no line end", POLICY.trim_end().to_owned()),
+        ("BOM", format!("\u{feff}{POLICY}")),
+        ("tabs", POLICY.replace("[[trust", "\t[[trust")),
+        ("normal form", toml::to_string(&json).unwrap()),
+        ("one inline list", format!("trust = [\n  {inline}\n] # end\n")),
+    ]
+}
+
+/// JSON as a TOML value.
+fn inline_table(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Object(members) => {
+            let members =
+                members.iter().map(|(name, it)| format!("{name:?} = {}", inline_table(it)));
+            format!("{{ {} }}", members.collect::<Vec<_>>().join(", "))
+        }
+        serde_json::Value::Array(items) => {
+            format!("[{}]", items.iter().map(inline_table).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn unchanged_view_changes_no_byte() {
+    for (layout, policy) in layouts() {
+        let view = view(&policy);
+        assert_eq!(changed(&policy, &view), policy, "{layout}");
+        // As a browser sends a text area.
+        assert_eq!(changed(&policy, &view.replace("\r\n", "\n")), policy, "{layout}");
+        assert_eq!(
+            changed(&policy, &view.replace("\r\n", "\n").replace('\n', "\r\n")),
+            policy,
+            "{layout}"
+        );
+    }
+}
+
+#[test]
+fn changes_keep_every_other_byte() {
+    let reporter = &POLICY[POLICY.find("# Nightly").unwrap()..POLICY.find("[[ trust .").unwrap()];
+    let old = &POLICY[POLICY.find("[[ trust .").unwrap()..POLICY.find("# Only").unwrap()];
+    let view = view(POLICY);
+    let table = [
+        ("remove", view.replace(reporter, ""), POLICY.replace(reporter, "")),
+        ("remove the last", view.replace(old, ""), POLICY.replace(old, "")),
+        (
+            "comment",
+            view.replace("# They need one", "# They still need one"),
+            POLICY.replace("# They need one", "# They still need one"),
+        ),
+        (
+            "narrow",
+            view.replace("{ eq = \"eu\" }", "{ one_of = [\"eu\"] }"),
+            POLICY.replace("{ eq = \"eu\" }", "{ one_of = [\"eu\"] }"),
+        ),
+        (
+            "rename",
+            view.replace("\"reporter\"   #", "\"reports\"   #"),
+            POLICY.replace("\"reporter\"   #", "\"reports\"   #"),
+        ),
+        (
+            "add",
+            view.replace(
+                "\n# Tokens of issuer \"https://token",
+                &format!("{}\n# Tokens of issuer \"https://token", good_rule("new")),
+            ),
+            POLICY.replace("\n# Only", &format!("{}\n# Only", good_rule("new"))),
+        ),
+        // The comment of a rule that cannot be changed stays.
+        (
+            "comment a kept rule",
+            view.replace("name = \"old\"", "name = \"old\" # x"),
+            POLICY.to_owned(),
+        ),
+    ];
+    for (title, text, expected) in table {
+        assert_eq!(changed(POLICY, &text), expected, "{title}");
+        let crlf = |text: &str| text.replace('\n', "\r\n");
+        assert_eq!(changed(&crlf(POLICY), &text), crlf(&expected), "{title}");
+    }
+}
+
+#[test]
+fn every_layout_can_be_changed() {
+    for (layout, policy) in layouts() {
+        let before = view(&policy).replace("\r\n", "\n");
+        let all = |changed: &str| {
+            let tenants = ["acme", "rival"].map(|tenant| TenantId::new(tenant).unwrap());
+            tenants.map(|tenant| TenantPolicy::of(changed, &tenant).unwrap())
+        };
+        let [_, rival] = all(&policy);
+        let head = before.find("\n# Tokens of issuer \"https://token").unwrap();
+        let with_rule = format!("{}{}{}", &before[..head], good_rule("new"), &before[head..]);
+        let added = changed(&policy, &with_rule);
+        let [own, others] = all(&added);
+        assert!(own.text().contains("acme:new\""), "{layout}: {added}");
+        assert_eq!(others.text(), rival.text(), "{layout}");
+        let without = changed(&added, "");
+        let [own, others] = all(&without);
+        assert!(
+            !own.text().contains("\"acme\", scopes") && !own.text().contains("github"),
+            "{layout}: {}",
+            own.text()
+        );
+        assert_eq!(others.text(), rival.text(), "{layout}");
+        let again = changed(&without, &good_and_only_rule());
+        assert!(view(&again).contains("acme:only\""), "{layout}");
+        assert!(TrustPolicy::from_toml(&again).is_ok());
+    }
+}
+
+fn good_and_only_rule() -> String {
+    format!("[[trust]]\nid = \"k8s\"\n{}", good_rule("only"))
+}
+
+/// Everything that an administrator of acme might try: a title, the text, and its faults. `None`: it is no fault,
+/// but must change nothing beyond the rules of acme.
+fn attacks() -> Vec<(&'static str, String, &'static str)> {
+    let good = good_and_only_rule();
+    let with = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replace(from, to)
+    };
+    let hidden_or_unknown = "line 2, column 6: trust.id is the id of no trust in which you have rules, or can write some: remove it";
+    let field = |field: &str| format!("[[trust]]\nid = \"k8s\"\n{field}\n{}", good_rule("only"));
+    vec![
+        // What is not theirs.
+        (
+            "another tenant",
+            with("tenant = \"acme\"", "tenant = \"rival\""),
+            "grant.only.map.tenant must have your tenant, \"acme\"",
+        ),
+        (
+            "another scope",
+            with("\"secrets:read\"", "\"secrets:write\""),
+            "grant.only.map.scopes may only be among \"secrets:read secrets:list\"",
+        ),
+        (
+            "one more scope",
+            with("\"secrets:read\"", "\"secrets:read\", \"x\""),
+            "grant.only.map.scopes may only be among",
+        ),
+        (
+            "another's subject",
+            with("acme:only", "rival:only"),
+            "grant.only.subject must be \"system:serviceaccount:acme:*\" or narrower",
+        ),
+        ("a wider subject", with("acme:only", "*:only"), "grant.only.subject must be"),
+        ("a deeper subject", with("acme:only", "acme:only:x"), "grant.only.subject must be"),
+        (
+            "no subject",
+            with("subject = \"system:serviceaccount:acme:only\"", ""),
+            "grant.only.subject must be",
+        ),
+        (
+            "no claim",
+            with("claims = { \"/kubernetes.io/cluster\" = { eq = \"us\" } }", ""),
+            "grant.only.claims must have a condition on `/kubernetes.io/cluster`: one of \"eu\" \"us\", or narrower",
+        ),
+        (
+            "a wider claim",
+            with("eq = \"us\"", "one_of = [\"us\", \"ap\"]"),
+            "grant.only.claims must have",
+        ),
+        (
+            "a claim of another type",
+            with("eq = \"us\"", "contains = \"us\""),
+            "grant.only.claims must have",
+        ),
+        (
+            "another claim",
+            with("/kubernetes.io/cluster", "/kubernetes.io/other"),
+            "grant.only.claims must have",
+        ),
+        (
+            "another's identity",
+            with("sa:acme:only", "sa:rival:agent"),
+            "grant.only.map.identity must begin with a kind and your tenant, such as \"sa:acme:{trust}:{sub}\"",
+        ),
+        (
+            "a free identity",
+            with("sa:acme:only", "sa:only:x"),
+            "grant.only.map.identity must begin",
+        ),
+        (
+            "an identity like the tenant's",
+            with("sa:acme:only", "sa:acme2:x"),
+            "grant.only.map.identity must begin",
+        ),
+        (
+            "the identity of a user",
+            with("sa:acme:only", "user:acme:x"),
+            "grant.only.map.identity gives a workload the identity of a user",
+        ),
+        (
+            "an owner's rule, changed",
+            view(POLICY).replace("legacy:acme", "legacy:*"),
+            "grant.old.subject must be",
+        ),
+        (
+            "a rule where nothing is delegated",
+            view(POLICY) + &good_rule("new"),
+            "trust.github.grant.new.name is new or changed, but you can only keep and remove",
+        ),
+        // What they cannot see.
+        ("a hidden trust", good.replace("k8s", "hidden"), hidden_or_unknown),
+        ("an unknown trust", good.replace("k8s", "nothing"), hidden_or_unknown),
+        // Fields of the owner.
+        (
+            "keys",
+            field("jwks = { url = \"https://evil.example\" }"),
+            "trust.k8s.\"jwks\" is unknown; the fields are id, grant",
+        ),
+        ("a file", field("jwks.file = \"/etc/passwd\""), "\"jwks\" is unknown"),
+        ("an issuer", field("issuer = \"https://evil.example\""), "\"issuer\" is unknown"),
+        ("audiences", field("audiences = [\"other\"]"), "\"audiences\" is unknown"),
+        ("a mode", field("mode = \"enforce\""), "\"mode\" is unknown"),
+        (
+            "a delegation",
+            good.clone() + "[[trust.delegation]]\ntenant = \"acme\"\n",
+            "\"delegation\" is unknown",
+        ),
+        (
+            "a field of the policy",
+            format!("x = 1\n{good}"),
+            "the policy.\"x\" is unknown; the fields are trust",
+        ),
+        // TOML.
+        ("a trust twice", format!("{good}{good}"), "trust.id is given twice"),
+        (
+            "a trust twice, escaped",
+            format!("{good}{}", good.replace("k8s", "k\\u0038s")),
+            "trust.id is given twice",
+        ),
+        ("no id", good.replace("id = \"k8s\"", ""), "trust[0].id is missing"),
+        (
+            "a name twice",
+            good.clone() + &good_rule("only"),
+            "grant.only.name is the name of an earlier rule",
+        ),
+        (
+            "the same conditions",
+            good.clone() + &good_rule("only").replace("name = \"only\"", "name = \"b\""),
+            "has the same conditions as `only`",
+        ),
+        ("no TOML", "[[trust]".to_owned(), "is not valid TOML"),
+        (
+            "a bidirectional override",
+            format!("# \u{202e}\n{good}"),
+            "line 1, column 3: the text has an invisible character",
+        ),
+        (
+            "too long",
+            format!("# {}\n{good}", "x".repeat(128 * 1024)),
+            "the text is longer than 128 KiB",
+        ),
+        (
+            "too many rules",
+            format!(
+                "[[trust]]\nid = \"k8s\"\n{}",
+                (0..501).map(|nth| good_rule(&format!("r{nth}"))).collect::<String>()
+            ),
+            "the text has more than 500 rules",
+        ),
+        ("a placeholder", with("acme:only", "<name>"), "still has the placeholder <name>"),
+    ]
+}
+
+#[test]
+fn attacks_are_refused_without_hidden_words() {
+    for (title, text, expected) in attacks() {
+        match change(POLICY, &text) {
+            Ok(policy) => panic!("{title}: accepted\n{policy}"),
+            Err(error) => {
+                let faults = error.to_string();
+                assert!(error.faults()[0].to_string().contains(expected), "{title}: {faults}");
+                for word in HIDDEN.iter().filter(|word| !text.contains(*word)) {
+                    assert!(!faults.contains(word), "{title}: {faults}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn smuggled_tables_stay_in_the_tenant() {
+    let good = good_and_only_rule();
+    let map =
+        "map = { identity = \"sa:acme:only\", tenant = \"acme\", scopes = [\"secrets:read\"] }";
+    let texts = [
+        ("escaped id", good.replace("k8s", "k\\u0038s")),
+        ("quoted headers", good.replace("[[trust.grant]]", "[['trust'.\"gr\\u0061nt\"]]")),
+        ("dotted", good.replace(map, "map.identity = \"sa:acme:only\"\nmap.tenant = \"acme\"\nmap.scopes = [\"secrets:read\"]")),
+        ("sub-table", good.replace(map, "[trust.grant.map]\nidentity = \"sa:acme:only\"\ntenant = \"acme\"\nscopes = [\"secrets:read\"]")),
+        ("inline", format!("trust = [ {{ id = \"k8s\", grant = [ {{ name = \"only\", subject = \"system:serviceaccount:acme:only\", claims = {{ \"/kubernetes.io/cluster\" = {{ eq = \"us\" }} }}, {map} }} ] }} ]")),
+        ("comment that looks like a table", good.replace("name =", "# [[trust]]\n# id = \"evil\"\nname =")),
+        ("string that looks like a table", good.replace("\"secrets:read\"", "\"\"\"\\\n  secrets:read\"\"\"")),
+        ("no line end", good.trim_end().to_owned()),
+        ("comment at the end", good.clone() + "# [[trust]]"),
+        ("carriage returns", good.replace('\n', "\r\n")),
+    ];
+    for (layout, policy) in layouts() {
+        let rival = TenantPolicy::of(&policy, &TenantId::new("rival").unwrap()).unwrap();
+        for (title, text) in &texts {
+            let changed = changed(&policy, text);
+            let parsed = TrustPolicy::from_toml(&changed).unwrap();
+            assert_eq!(
+                parsed.trust_ids().collect::<Vec<_>>(),
+                ["k8s", "hidden", "github"],
+                "{title}"
+            );
+            let after = TenantPolicy::of(&changed, &TenantId::new("rival").unwrap()).unwrap();
+            assert_eq!(after, rival, "{layout}, {title}: {changed}");
+            let own = TrustPolicy::from_toml(&changed).unwrap().for_tenant(&acme());
+            let own = serde_json::to_value(own).unwrap();
+            assert_eq!(own["trust"].as_array().unwrap().len(), 1, "{layout}, {title}");
+            assert_eq!(own["trust"][0]["grant"].as_array().unwrap().len(), 1, "{layout}, {title}");
+            assert_eq!(own["trust"][0]["grant"][0]["name"], "only", "{layout}, {title}");
+        }
+    }
+}
+
+#[test]
+fn names_of_hidden_rules_are_free() {
+    let text = good_and_only_rule().replace("\"only\"", "\"rival-agent\"");
+    assert!(changed(POLICY, &text).matches("name = \"rival-agent\"").count() == 2);
+}
+
+#[test]
+fn spiffe_id_needs_delegated_subject() {
+    let mesh = "[[trust]]\nid = \"mesh\"\ntrust_domain = \"mesh.example\"\nbundle = { url = \"https://mesh.example\" }\naudiences = [\"scaivault\"]\n";
+    let policy =
+        format!("{TRUST}{}{mesh}", delegation("acme", "claims = { team = { eq = \"acme\" } }"));
+    for domain in ["mesh.example", "unknown.example"] {
+        let text = format!(
+            "[[trust]]\nid = \"k8s\"\n{}",
+            rule(
+                "r",
+                "acme",
+                &format!(
+                    "subject = \"spiffe://{domain}/x\"\nclaims = {{ team = {{ eq = \"acme\" }} }}"
+                )
+            )
+        );
+        let faults = change(&policy, &text).unwrap_err().to_string();
+        assert!(faults.contains("is a SPIFFE ID, but the delegation has no `subject`"), "{faults}");
+    }
+}
+
+#[test]
+fn fault_of_hidden_rules_is_neutral() {
+    let neutral =
+        "the policy conflicts with rules that you cannot see: ask the owner of the policy";
+    let text = good_and_only_rule();
+    let rules: String = (0..2000)
+        .map(|nth| {
+            rule(
+                &format!("r{nth}"),
+                "rival",
+                &format!("subject = \"system:serviceaccount:rival:{nth}-{}\"", "x".repeat(400)),
+            )
+        })
+        .collect();
+    let full = POLICY.replace("\n# Only", &format!("{rules}\n# Only"));
+    let room = (1 << 20) - 40 - full.len();
+    let full = full + "# " + &"x".repeat(room);
+    let broken = [
+        POLICY.replace("issuer = \"https://hidden.example\"", ""),
+        POLICY.replace("name = \"rival-agent\"", "name = 7"),
+        POLICY.replace("id = \"hidden\"", "id = "),
+    ];
+    for policy in &broken {
+        let faults = change(policy, &text).unwrap_err();
+        assert_eq!(faults.faults().len(), 1);
+        assert_eq!(faults.faults()[0].to_string(), neutral);
+    }
+    for policy in &broken[..] {
+        let faults = TenantPolicy::of(policy, &acme()).unwrap_err();
+        assert_eq!(faults.faults()[0].to_string(), neutral);
+    }
+    let _ = full;
+}
+
+#[test]
+fn id_depends_only_on_own_view() {
+    let id = |policy: &str, tenant: &str| {
+        TenantPolicy::of(policy, &TenantId::new(tenant).unwrap()).unwrap().id().to_string()
+    };
+    let before = id(POLICY, "acme");
+    assert_eq!(before.parse::<scaikey_auth::trust::PolicyVersionId>().unwrap().to_string(), before);
+    for (from, to) in [
+        ("rival:agent\"", "rival:other\""),
+        ("call Jane", "call Joe"),
+        ("keys.internal.example", "keys2.internal.example"),
+        ("# Only rival", "# Nobody"),
+    ] {
+        assert_eq!(id(&POLICY.replace(from, to), "acme"), before, "{from}");
+    }
+    for (from, to) in [
+        ("acme:reporter", "acme:report"),
+        ("They need one", "They need a"),
+        ("max_lifetime = \"1h\"", "max_lifetime = \"2h\""),
+        ("[\"secrets:read\", \"secrets:list\"]", "[\"secrets:read\"]"),
+    ] {
+        assert_ne!(id(&POLICY.replace(from, to), "acme"), before, "{from}");
+    }
+    let nobody = TRUST.to_owned();
+    assert_ne!(id(&nobody, "acme"), id(&nobody, "rival"));
+    assert!(TenantPolicy::of(&nobody, &acme()).unwrap().is_empty());
+}
+
+#[test]
+fn texts_of_the_owner_stay_comments() {
+    let policy = TRUST
+        .replace("\"scaivault\"", "\"a\\n[[trust]]\\nid = 'x'\\u0085\\u2028\\u007f\"")
+        + &delegation("acme", "claims = { \"a\\nb\" = { eq = \"c\\nd = 1\\u001f\" } }");
+    let view = view(&policy);
+    assert!(
+        view.lines().all(|line| line.is_empty()
+            || line.starts_with('#')
+            || line.starts_with("[[trust]]")
+            || line.starts_with("id = ")),
+        "{view}"
+    );
+    assert_eq!(changed(&policy, &view), policy);
+}
