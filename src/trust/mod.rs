@@ -78,6 +78,8 @@
 //! | `map.tenant` | the tenant |
 //! | `map.scopes` | the scopes that the rule permits |
 //!
+//! The name of a rule is unique among the rules of its tenant in the trust.
+//!
 //! All conditions of a rule must hold, and exactly one rule of the trust must match; otherwise the
 //! token is denied.
 //!
@@ -92,6 +94,48 @@
 //!
 //! Two clusters may use the same issuer string. Register each as a trust of its own, with its own
 //! keys. Give them different audiences, or set `named_only` and let callers name the trust.
+//!
+//! # Delegation to tenants
+//!
+//! A *delegation* (`[[trust.delegation]]`) lets the administrators of a tenant write rules in a trust, without
+//! seeing or changing anything else of the policy:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `tenant` | the tenant; the rules give their workloads this tenant |
+//! | `subject` | the rules must have this `subject`, or a narrower one |
+//! | `claims` | the rules must have a condition on each of these claims, equal or narrower; the form is that of rules |
+//! | `scopes` | the scopes that the rules may grant |
+//!
+//! A delegation needs `subject` or `claims`. A condition is narrower if every value that it accepts is accepted by
+//! the delegation too: a value of a list or a pattern, a shorter list, or a pattern with a literal for a `*`.
+//!
+//! ```
+//! # let policy = scaikey_auth::trust::TrustPolicy::from_toml(r#"
+//! [[trust]]
+//! id = "k8s-prod-eu"
+//! issuer = "https://oidc.prod-eu.acme.example"
+//! audiences = ["scaivault"]
+//!
+//! [[trust.delegation]]
+//! tenant = "tnt_payments"
+//! subject = "system:serviceaccount:payments:*"
+//! scopes = ["secrets:read"]
+//! # "#).unwrap();
+//! # assert_eq!(policy.trust_ids().collect::<Vec<_>>(), ["k8s-prod-eu"]);
+//! ```
+//!
+//! * The administrators of a tenant see the trusts with its rules or delegations: issuer or trust domain, audiences,
+//!   lifetimes, mode and end; and its own rules with the comments in them and directly above them, if an empty line
+//!   separates these from what is above. Owners should not write secrets there. See [`TenantPolicy`].
+//! * The identities of the rules that they write begin with a kind and the tenant, percent-encoded as claims are:
+//!   `sa:tnt_payments:{trust}:{sub}`. No rule of another tenant can give such an identity.
+//! * Delegations of two tenants in one trust exclude each other, and so do a delegation and the rules of other
+//!   tenants: both have a condition on the same claim, or a subject, and no value meets both. Otherwise a token could
+//!   match two rules, and would be denied.
+//! * Rules of a tenant that are outside of its delegations, for example because the owner wrote them or removed the
+//!   delegation, stay in force. The tenant's administrators can keep or remove them.
+//! * A tenant's text has at most 128 KiB, and at most 500 rules.
 //!
 //! # JWT-SVIDs
 //!
@@ -165,6 +209,8 @@
 //! - thousands of rules whose identities begin with the same literal and go on with a claim, which are too many to
 //!   compare: give each a literal segment of its own
 //! - inline keys that are private or symmetric
+//! - a delegation that could match the same tokens as one of another tenant, or as a rule of another tenant
+//! - an identity that begins like those of a tenant with a delegation, in a rule of another tenant
 
 mod administration;
 mod decisions;
@@ -190,6 +236,7 @@ mod requirements;
 mod rule;
 mod rule_text;
 mod store;
+mod tenancy;
 mod tenant_change;
 mod tenant_policy;
 mod time;

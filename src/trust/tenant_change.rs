@@ -202,12 +202,7 @@ pub(super) fn is_only_change(
 ) -> bool {
     let is_own = |rule: &Grant| rule.map.tenant == *tenant;
     let is_kept = |(before, after): (&Trust, &Trust)| {
-        let [before, after] = [before, after].map(|trust| {
-            let mut others = trust.clone();
-            others.grants.retain(|rule| !is_own(rule));
-            others
-        });
-        before == after
+        before.clone().for_others(tenant) == after.clone().for_others(tenant)
     };
     let own = |trust: &Trust| {
         let mut own: Vec<_> = trust.grants.iter().filter(|rule| is_own(rule)).cloned().collect();

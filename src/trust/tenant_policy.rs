@@ -23,7 +23,7 @@ const HIDDEN: &str = "conflicts with rules that you cannot see: ask the owner of
 /// sources and files.
 ///
 /// ```
-/// use scaikey_auth::tenant::TenantId;
+/// use scaikey_auth::TenantId;
 /// use scaikey_auth::trust::TenantPolicy;
 ///
 /// let policy = r#"
@@ -95,8 +95,21 @@ impl TenantPolicy {
     /// tenants.
     pub fn of(policy: &str, tenant: &TenantId) -> Result<Self, PolicyError> {
         let text = PolicyText::of(policy).ok_or_else(hidden)?;
-        let visible = visible(&readable(policy)?, tenant);
-        let view = view(&visible, &text, tenant);
+        Self::of_trusts(&readable(policy)?, Some(&text), tenant)
+    }
+
+    /// Returns the part of a policy without a text that a tenant sees.
+    pub(super) fn of_policy(policy: &TrustPolicy, tenant: &TenantId) -> Result<Self, PolicyError> {
+        Self::of_trusts(&policy.trusts, None, tenant)
+    }
+
+    fn of_trusts(
+        trusts: &[Trust],
+        text: Option<&PolicyText<'_>>,
+        tenant: &TenantId,
+    ) -> Result<Self, PolicyError> {
+        let visible = visible(trusts, tenant);
+        let view = view(&visible, text, tenant);
         // The text repeats parts of the policy. It must not have anything but the tenant's rules.
         let is_exact = submitted(&view).is_ok_and(|trusts| {
             trusts.len() == visible.len()
@@ -172,12 +185,26 @@ pub(super) fn submitted(text: &str) -> Result<Vec<TenantTrust>, PolicyError> {
     Ok(trusts)
 }
 
-/// Returns the id of a tenant's text. Its number has 53 bits, which JSON readers keep.
+/// Returns the id of a tenant's text.
 fn id(tenant: &TenantId, text: &str) -> PolicyVersionId {
     let digest = crypto::sha256_hex(&format!("tenant\0{tenant}\0{text}"));
-    let digits: String = digest.chars().take(16).collect();
-    let number = u64::from_str_radix(&digits, 16).unwrap_or_default() >> 11;
-    PolicyVersionId::new(number, text)
+    PolicyVersionId::new(number_of(&digest), text)
+}
+
+/// Returns a number of 53 bits, which JSON readers keep, from a digest.
+pub(super) fn number_of(digest: &str) -> u64 {
+    let digits = digest.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    digits.unwrap_or_default() >> 11
+}
+
+/// Returns whether two policies differ in nothing but the rules of a tenant.
+pub(super) fn is_same_for_others(before: &str, after: &str, tenant: &TenantId) -> bool {
+    let others = |policy: &str| -> Option<Vec<Trust>> {
+        let trusts = readable(policy).ok()?.into_iter();
+        Some(trusts.map(|trust| trust.for_others(tenant)).collect())
+    };
+    let before = others(before);
+    before.is_some() && before == others(after)
 }
 
 impl Trust {
@@ -189,6 +216,12 @@ impl Trust {
             (grants.cloned().collect(), delegations.cloned().collect());
         let is_visible = !grants.is_empty() || !delegations.is_empty();
         is_visible.then(|| Self { grants, delegations, ..self.clone() })
+    }
+
+    /// Returns the trust without the rules of a tenant.
+    pub(super) fn for_others(mut self, tenant: &TenantId) -> Self {
+        self.grants.retain(|grant| grant.map.tenant != *tenant);
+        self
     }
 }
 
@@ -220,7 +253,7 @@ fn visible(trusts: &[Trust], tenant: &TenantId) -> Vec<Visible> {
     trusts.iter().enumerate().filter_map(visible).collect()
 }
 
-fn view(visible: &[Visible], text: &PolicyText<'_>, tenant: &TenantId) -> String {
+fn view(visible: &[Visible], text: Option<&PolicyText<'_>>, tenant: &TenantId) -> String {
     let mut view = format!(
         "# The trust rules of tenant {:?}. Add, change and remove [[trust.grant]] tables.\n# A [[trust]] has nothing but its id here: everything else is for the owner of the policy to change.\n",
         tenant.as_str()
@@ -234,7 +267,8 @@ fn view(visible: &[Visible], text: &PolicyText<'_>, tenant: &TenantId) -> String
         view.push_str(&format!("[[trust]]\nid = \"{}\"\n", trust.id));
         for (rule, place) in trust.grants.iter().zip(places) {
             view.push('\n');
-            view.push_str(&text.rule(*nth, *place).unwrap_or_else(|| rule_table(rule)));
+            let text = text.and_then(|text| text.rule(*nth, *place));
+            view.push_str(&text.unwrap_or_else(|| rule_table(rule)));
         }
     }
     view

@@ -1,6 +1,6 @@
 //! Delegations: what an owner may delegate, so that no tenant's rule can concern another tenant.
 
-use scaikey_auth::tenant::TenantId;
+use scaikey_auth::TenantId;
 use scaikey_auth::trust::{TenantPolicy, TrustPolicy};
 
 pub(crate) const TRUST: &str = "[[trust]]\nid = \"k8s\"\nissuer = \"https://k8s.example\"\njwks = { url = \"https://keys.k8s.example/jwks\" }\naudiences = [\"scaivault\"]\n";
@@ -89,7 +89,7 @@ fn faulty_delegation_names_its_field() {
         ),
         (
             TRUST,
-            delegation("acme", "identity = \"sa:x\""),
+            delegation("acme", &format!("{subject}\nidentity = \"sa:x\"")),
             "the fields are tenant, subject, claims, scopes",
         ),
         (

@@ -25,4 +25,5 @@ mod replay;
 mod settings;
 mod stores;
 mod svids;
+mod tenant_admins;
 mod tenant_policy;
