@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, Table, Value};
+use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, RawString, Table, Value};
 
 use super::rule::{Condition, Constant, Grant};
 
@@ -318,10 +318,34 @@ fn change_array(rules: &mut Array, changes: &RuleChanges<'_>) {
     let mut removed = changes.removed.clone();
     removed.sort_unstable();
     for rule in removed.iter().rev() {
-        rules.remove(*rule);
+        remove(rules, *rule);
     }
     for (_, grant) in &changes.added {
-        rules.push(inline_rule(grant));
+        let before = rules.iter().last().and_then(|last| last.decor().prefix()?.as_str());
+        // On a line of its own, if the last one is.
+        let line = before.and_then(|before| before.get(before.rfind('\n')?..));
+        let mut rule = Value::InlineTable(inline_rule(grant));
+        rule.decor_mut().set_prefix(line.unwrap_or(" "));
+        rules.push_formatted(rule);
+    }
+}
+
+/// Removes a rule from a list, but not a comment that stands before it: it may be about the rule before.
+fn remove(rules: &mut Array, rule: usize) {
+    let text = |raw: Option<&RawString>| raw.and_then(RawString::as_str).unwrap_or("").to_owned();
+    let comment = text(rules.remove(rule).decor().prefix());
+    if !comment.contains('#') {
+        return;
+    }
+    match rules.get_mut(rule) {
+        Some(next) => {
+            let prefix = comment + &text(next.decor().prefix());
+            next.decor_mut().set_prefix(prefix);
+        }
+        None => {
+            let trailing = comment + &text(Some(rules.trailing()));
+            rules.set_trailing(trailing);
+        }
     }
 }
 

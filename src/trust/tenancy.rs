@@ -205,7 +205,9 @@ impl TrustEvaluator {
         let loaded = self.follow().await;
         let own = |compiled: &Arc<CompiledTrust>| {
             let trust = compiled.trust.for_tenant(tenant)?;
-            Some(Arc::new(CompiledTrust { trust, validator: compiled.validator.clone() }))
+            let CompiledTrust { validator, config, usage, .. } = &**compiled;
+            let (validator, config, usage) = (validator.clone(), config.clone(), usage.clone());
+            Some(Arc::new(CompiledTrust { trust, validator, config, usage }))
         };
         let visible = LoadedPolicy {
             trusts: loaded.trusts.iter().filter_map(own).collect(),

@@ -6,7 +6,7 @@ use super::fault::{Faults, PolicyError, PolicyFault, Position};
 use super::lint;
 use super::parse::{self, TenantTrust};
 use super::policy::{Authority, Mode, Trust, TrustPolicy};
-use super::rule_text::{PolicyText, rule_table};
+use super::rule_text::{PolicyText, RuleChanges, rule_table};
 use super::store::PolicyVersionId;
 use super::tenant_change;
 use super::tree::Node;
@@ -63,6 +63,17 @@ pub struct TenantPolicy {
 /// A change of a policy by the administrators of one tenant, which was checked but not saved (feature `trust`).
 ///
 /// Its text and policy have the rules of all tenants, so they are not for the tenant.
+///
+/// ```
+/// use scaikey_auth::TenantId;
+/// use scaikey_auth::trust::{DecisionFilter, DryRun, PolicyError, TrustEvaluator};
+///
+/// /// Returns what a change would do to the decisions of late about the tenant's workloads.
+/// fn effect(trusts: &TrustEvaluator, tenant: &TenantId, text: &str) -> Result<DryRun, PolicyError> {
+///     let policy = trusts.check_for_tenant(tenant, text)?.policy().for_tenant(tenant);
+///     Ok(trusts.dry_run(&policy, &DecisionFilter::new().tenant(tenant.clone())))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct TenantChange {
     text: String,
@@ -197,11 +208,17 @@ pub(super) fn number_of(digest: &str) -> u64 {
     digits.unwrap_or_default() >> 11
 }
 
-/// Returns whether two policies differ in nothing but the rules of a tenant.
+/// Returns whether two policies differ in nothing but the rules of a tenant, empty lines aside. Comments count.
 pub(super) fn is_same_for_others(before: &str, after: &str, tenant: &TenantId) -> bool {
-    let others = |policy: &str| -> Option<Vec<Trust>> {
-        let trusts = readable(policy).ok()?.into_iter();
-        Some(trusts.map(|trust| trust.for_others(tenant)).collect())
+    let others = |policy: &str| -> Option<Vec<String>> {
+        let visible = visible(&readable(policy).ok()?, tenant).into_iter();
+        let removed = |Visible { nth, places, .. }: Visible| {
+            (nth, RuleChanges { removed: places, ..RuleChanges::default() })
+        };
+        let text =
+            PolicyText::of(policy)?.with_changes(&visible.map(removed).collect::<Vec<_>>())?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        Some(lines.map(str::to_owned).collect())
     };
     let before = others(before);
     before.is_some() && before == others(after)
