@@ -107,7 +107,10 @@ impl<'t> PolicyText<'t> {
         let mut edits = Vec::new();
         for (trust, changes) in changes.iter().filter(|(_, changes)| !changes.is_empty()) {
             match self.inline.get(*trust)? {
-                Some(range) => edits.push((range.clone(), self.inline_rules(*trust, changes)?)),
+                Some(range) => {
+                    let rules = self.inline_rules(*trust, changes)?;
+                    edits.push((range.clone(), self.with_line_ends(&rules)));
+                }
                 None => self.edit_tables(*trust, changes, &mut edits)?,
             }
         }
