@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::fault::Faults;
+use super::fault::{Faults, shorten};
 use super::pattern::Pattern;
 use super::policy::Trust;
 use super::requirements::Requirements;
@@ -156,10 +156,11 @@ fn check_disjoint(trust: &Trust, faults: &Faults) {
 
 fn report_overlap(trust: &Trust, delegation: &Delegation, other: &Entry<'_>, faults: &Faults) {
     let other = match other.rule {
-        Some(rule) => format!("rule `{}` of", rule.name.escape_debug()),
+        Some(rule) => format!("rule `{}` of", shorten(&rule.name).escape_debug()),
         None => "the delegation to".to_owned(),
-    } + &format!(" tenant `{}`", other.tenant);
-    let place = format!("trust.{}.delegation.{}", trust.id.escape_debug(), delegation.tenant);
+    } + &format!(" tenant `{}`", shorten(other.tenant.as_str()));
+    let (trust, tenant) = (shorten(&trust.id), shorten(delegation.tenant.as_str()));
+    let place = format!("trust.{}.delegation.{}", trust.escape_debug(), tenant.escape_debug());
     faults.report(delegation.positions.own, place, format!("could match the same tokens as {other}, so its rules could make those tokens ambiguous: give both a condition on the same claim, or a subject, with values that exclude each other"));
 }
 

@@ -150,11 +150,6 @@ pub(super) enum Part {
 }
 
 impl Template {
-    /// Returns the template as it is written.
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// Parses a template. The error says what to change.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.matches('{').count() > MAX_PLACEHOLDERS {

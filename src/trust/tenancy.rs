@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::evaluator::{LoadedPolicy, TrustEvaluator};
 use super::explain::Explanation;
-use super::fault::{PolicyError, Position};
+use super::fault::PolicyError;
 use super::following::{SaveError, SyncError};
 use super::store::{NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyVersion, PolicyVersionId};
 use super::tenant_policy::{TenantChange, TenantPolicy, hidden, is_same_for_others, number_of};
@@ -49,14 +49,10 @@ impl TrustEvaluator {
         text: &str,
     ) -> Result<TenantChange, PolicyError> {
         let current = self.current();
-        let version = current.version().ok_or_else(|| {
-            PolicyError::one(
-                Position::default(),
-                "the policy",
-                "is in no store, so it cannot be changed here",
-            )
-        })?;
-        TenantPolicy::change(&version.text, tenant, text)
+        match current.version() {
+            Some(version) => TenantPolicy::change(&version.text, tenant, text),
+            None => TenantPolicy::change(&current.policy().to_toml(), tenant, text),
+        }
     }
 
     /// Saves a changed text of a tenant, if its part of the policy is still `expected`. Changes of others do not

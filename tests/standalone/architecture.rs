@@ -67,6 +67,7 @@ const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
     ("base64", "base64_simd::", &["src/support/base64url.rs"]),
     ("calendars", "humantime::", &["src/endpoints/identity_id.rs", "src/trust/time.rs"]),
     ("TOML", "toml::", &["src/trust/normal_form.rs", "src/trust/tree.rs"]),
+    ("edits of TOML", "toml_edit::", &["src/trust/normal_form.rs", "src/trust/rule_text.rs"]),
     ("josekit", "josekit::", &["src/support/jwe/", "src/config/decryption_keys.rs"]),
 ];
 

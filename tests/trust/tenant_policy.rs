@@ -553,6 +553,19 @@ fn fault_of_hidden_rules_is_neutral() {
 }
 
 #[test]
+fn full_policy_is_neutral_too() {
+    let limit = TrustPolicy::MAX_TEXT_BYTES;
+    let full = format!("{POLICY}#{}\n", "x".repeat(limit - POLICY.len() - 2));
+    assert_eq!(full.len(), limit);
+    let view = view(&full);
+    let head = view.find("\n# Tokens of issuer \"https://token").unwrap();
+    let added = format!("{}{}{}", &view[..head], good_rule("new"), &view[head..]);
+    let faults = change(&full, &added).unwrap_err().to_string();
+    assert!(faults.contains("rules that you cannot see") && !faults.contains("MiB"), "{faults}");
+    assert_eq!(changed(&full, &view), full);
+}
+
+#[test]
 fn id_depends_only_on_own_view() {
     let id = |policy: &str, tenant: &str| {
         TenantPolicy::of(policy, &TenantId::new(tenant).unwrap()).unwrap().id().to_string()
