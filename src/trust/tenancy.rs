@@ -206,6 +206,8 @@ impl TrustEvaluator {
             Some(Arc::new(CompiledTrust { trust, validator, config, usage }))
         };
         let visible = LoadedPolicy {
+            // In the order of `trusts`.
+            policy: loaded.policy.for_tenant(tenant),
             trusts: loaded.trusts.iter().filter_map(own).collect(),
             is_missing: loaded.is_missing,
             ..LoadedPolicy::default()

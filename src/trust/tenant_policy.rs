@@ -246,9 +246,8 @@ impl TrustPolicy {
     /// Returns the policy with nothing but the trusts, rules and delegations that the administrators of a tenant
     /// see, to decide or explain with it. It still has the key sources of these trusts, so it is not for the tenant.
     pub fn for_tenant(&self, tenant: &TenantId) -> Self {
-        let mut visible = Self::default();
-        visible.trusts.extend(self.trusts.iter().filter_map(|trust| trust.for_tenant(tenant)));
-        visible
+        let trusts = self.trusts.iter().filter_map(|trust| trust.for_tenant(tenant));
+        Self::new(trusts.collect(), Vec::new())
     }
 }
 

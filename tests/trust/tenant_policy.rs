@@ -120,7 +120,7 @@ fn view_has_only_own_rules() {
         r#"# The trust rules of tenant "acme". Add, change and remove [[trust.grant]] tables.
 # A [[trust]] has nothing but its id here: everything else is for the owner of the policy to change.
 
-# Tokens of issuer "https://k8s.example" for ["scaivault"], valid for at most 3600s
+# Tokens of issuer "https://k8s.example" for ["scaivault"], valid for at most 1h
 # You can write rules with these conditions, or narrower ones:
 #   subject: "system:serviceaccount:acme:*"
 #   claim "/kubernetes.io/cluster": one of "eu" "us"
@@ -147,7 +147,7 @@ map.scopes = ["legacy:all"]
 [trust.grant.claims]
 team = { eq = "acme" }
 
-# Tokens of issuer "https://token.actions.githubusercontent.com" for ["scaivault"], valid for at most 86400s
+# Tokens of issuer "https://token.actions.githubusercontent.com" for ["scaivault"], valid for at most 1d
 # Rules here can be kept or removed, but not changed or added.
 [[trust]]
 id = "github"
