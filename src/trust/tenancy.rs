@@ -87,7 +87,8 @@ impl TrustEvaluator {
             let (policy, submitted) = (before.text.clone(), version.text.clone());
             let (tenant, expected) = (tenant.clone(), expected.clone());
             let changed = move || changed_policy(&policy, &tenant, &submitted, &expected);
-            let (text, own) = off_thread(changed).await.map_err(SaveError::Store)??;
+            let (text, own) =
+                off_thread(changed).await.map_err(|error| SaveError::Store(error.into()))??;
             if text == before.text {
                 return Ok(own);
             }
