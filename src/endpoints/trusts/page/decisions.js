@@ -13,7 +13,7 @@ export function createDecisions({ guard, go }) {
   const trust = h("select", { id: "filter-trust", onchange: apply });
   const outcome = h("select", { id: "filter-outcome", onchange: apply });
   const pause = h("button", { type: "button", id: "pause", "aria-pressed": "false", onclick: toggle }, "Pause");
-  const state_ = h("p", { className: "soft", id: "live" });
+  const live = h("p", { className: "soft", id: "live" });
   const news = h("p", { className: "visually-hidden", role: "status" });
   const problem = h("div", {});
   const body = h("tbody", { role: "rowgroup" });
@@ -21,7 +21,7 @@ export function createDecisions({ guard, go }) {
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ["Time", "Outcome", "Trust and rule", "Tenant", "Subject", "Scopes"].map(name => h("th", { scope: "col", role: "columnheader" }, name)))), body);
   const empty = h("p", { className: "empty" });
   const root = h("section", { className: "view", "aria-labelledby": "decisions-title" },
-    h("div", { className: "head" }, h("div", {}, h("h2", { id: "decisions-title", tabIndex: -1 }, "Decisions"), state_),
+    h("div", { className: "head" }, h("div", {}, h("h2", { id: "decisions-title", tabIndex: -1 }, "Decisions"), live),
       h("div", { className: "actions" }, h("div", { className: "inline-field" }, h("label", { for: trust.id }, "Trust"), trust),
         h("div", { className: "inline-field" }, h("label", { for: outcome.id }, "Outcome"), outcome), pause)),
     news, problem, empty, table);
@@ -60,7 +60,7 @@ export function createDecisions({ guard, go }) {
   }
 
   function drawState() {
-    fill(state_, h("span", { className: `dot ${isPaused ? "" : "live"}`, "aria-hidden": "true" }), isPaused ? "Paused" : "Live, from this process. Subjects are SHA-256, as in the log.");
+    fill(live, h("span", { className: `dot ${isPaused ? "" : "live"}`, "aria-hidden": "true" }), isPaused ? "Paused" : "Live, from this process. Subjects are SHA-256, as in the log.");
   }
 
   function draw(decisions, asked) {
