@@ -66,6 +66,7 @@ export function createExplain({ guard }) {
 
   function refuse(message, input) {
     fill(problem, notice("bad", message));
+    result.hidden = true;
     input.focus();
   }
 
