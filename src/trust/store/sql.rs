@@ -24,7 +24,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// ```
 /// # #[cfg(feature = "postgres")]
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// use scaikey_auth::Secret;
 /// use scaikey_auth::trust::{PolicyStore, SqlPolicies};
 ///
