@@ -1,5 +1,7 @@
 //! [`TrustOverview`]: the state of a trust, for administrators.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -8,6 +10,7 @@ use super::following::CurrentPolicy;
 use super::policy::{Authority, Mode, Trust};
 use super::time::Expiry;
 use super::verification::CompiledTrust;
+use crate::identity::TenantId;
 use crate::issuer::{IssuerHealth, KeyState};
 
 /// A trust that ends within this time should be renewed now.
@@ -74,6 +77,25 @@ impl CurrentPolicy {
     /// Returns the state of each trust, in the order of the text. Starts to fetch the keys that are due.
     pub(crate) fn overview(&self, now: SystemTime) -> Vec<TrustOverview> {
         self.loaded.trusts.iter().map(|compiled| TrustOverview::of(compiled, now)).collect()
+    }
+
+    /// Returns the state of each trust that a tenant sees, with the number of its rules.
+    pub(crate) fn overview_for_tenant(
+        &self,
+        tenant: &TenantId,
+        now: SystemTime,
+    ) -> Vec<TrustOverview> {
+        let own = self.policy().for_tenant(tenant);
+        let rules: HashMap<_, _> =
+            own.trusts.iter().map(|trust| (trust.id.as_str(), trust.grants.len())).collect();
+        let overview = |compiled: &Arc<CompiledTrust>| {
+            let rules = *rules.get(compiled.trust.id.as_str())?;
+            let overview = TrustOverview::of(compiled, now);
+            // The error of a fetch names the URL of the keys.
+            let keys = KeysOverview { problem: None, ..overview.keys };
+            Some(TrustOverview { rules, keys, ..overview })
+        };
+        self.loaded.trusts.iter().filter_map(overview).collect()
     }
 }
 

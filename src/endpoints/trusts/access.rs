@@ -8,6 +8,7 @@ use http::request::Parts;
 use crate::auth::AuthContext;
 use crate::error::AuthError;
 use crate::guard::{Guard, GuardRequest};
+use crate::identity::TenantId;
 
 /// The guards of the administration of trust: `GET /v1/auth/trusts` and the paths below it (feature `trust`). Set
 /// with [`EndpointsBuilder::trust_admin`](super::super::EndpointsBuilder::trust_admin).
@@ -30,6 +31,7 @@ use crate::guard::{Guard, GuardRequest};
 /// ```
 pub struct TrustAdmin {
     owner: Box<dyn Guard>,
+    tenant: Option<Box<dyn Guard>>,
 }
 
 /// What an administrator may see and change.
@@ -37,13 +39,37 @@ pub struct TrustAdmin {
 pub(super) enum Access {
     /// The whole policy.
     Owner,
+    /// The rules of one tenant.
+    Tenant(TenantId),
+}
+
+impl Access {
+    /// Returns the tenant whose rules the caller administers, or `None` for the whole policy.
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Owner => None,
+            Self::Tenant(tenant) => Some(tenant),
+        }
+    }
 }
 
 impl TrustAdmin {
     /// Creates the administration for callers that `guard` admits. They see and change the whole policy: they
     /// decide who gets which scopes in every tenant.
     pub fn new(guard: impl Guard) -> Self {
-        Self { owner: Box::new(guard) }
+        Self { owner: Box::new(guard), tenant: None }
+    }
+
+    /// Also admits callers that `guard` admits to the rules of their own tenant: that of the caller's token. They see
+    /// the rules that map into this tenant, and may change those that a delegation of the policy permits (see
+    /// [`trust`](crate::trust#delegation-to-tenants)). The guard of [`new`](Self::new) is asked first, and a request
+    /// that neither admits gets its refusal. Default: no such callers.
+    ///
+    /// *Not* checked: whether the caller is an administrator of the tenant, except by the guard.
+    #[must_use]
+    pub fn tenant_guard(mut self, guard: impl Guard) -> Self {
+        self.tenant = Some(Box::new(guard));
+        self
     }
 
     /// Decides what the caller may see and change.
@@ -54,7 +80,13 @@ impl TrustAdmin {
         now: SystemTime,
     ) -> Result<Access, AuthError> {
         let request = GuardRequest::of_parts(head, caller, now);
-        self.owner.check(&request).map(|()| Access::Owner)
+        let Err(refusal) = self.owner.check(&request) else { return Ok(Access::Owner) };
+        match (&self.tenant, caller.tenant()) {
+            (Some(guard), Some(tenant)) if guard.check(&request).is_ok() => {
+                Ok(Access::Tenant(tenant.id().clone()))
+            }
+            _ => Err(refusal),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::history::{limit, number};
 use super::policy_text::{Format, utf8};
 use super::write::invalid;
 use super::{Admitted, Outcome};
+use crate::identity::TenantId;
 use crate::trust::{Decision, DecisionFilter};
 
 /// The number of decisions in an answer, unless the request says another.
@@ -15,11 +16,14 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 2 * Decision::KEPT;
 
 impl Admitted<'_> {
-    /// Returns the decisions of late.
-    pub(super) fn decisions(&self) -> Outcome {
+    /// Returns the decisions of late: for a tenant, those of its rules.
+    pub(super) fn decisions(&self, tenant: Option<&TenantId>) -> Outcome {
         let parameters = self.parameters(&["trust", "outcome", "after", "limit"])?;
         let limit = limit(parameters.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)?;
         let mut filter = DecisionFilter::new().limit(limit);
+        if let Some(tenant) = tenant {
+            filter = filter.tenant(tenant.clone());
+        }
         if let Some(after) = number(parameters.get("after"))? {
             filter = filter.after(after);
         }

@@ -4,9 +4,11 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
+use super::tenant::hidden_conflict;
 use super::write::invalid;
 use super::{Admitted, Outcome};
+use crate::identity::TenantId;
 use crate::support::media_type::media_type;
 use crate::support::secret::Secret;
 use crate::trust::TrustPolicy;
@@ -23,7 +25,8 @@ struct ExplainRequest {
 }
 
 impl Admitted<'_> {
-    pub(super) async fn explain(&self) -> Outcome {
+    /// For a tenant, a trust without rules or delegations of the tenant is unknown, and its keys are not fetched.
+    pub(super) async fn explain(&self, tenant: Option<&TenantId>) -> Outcome {
         if media_type(&self.incoming.head.headers) != "application/json" {
             let detail = "The body must be application/json.";
             return Err(Problem::unsupported_media_type(detail).into());
@@ -33,27 +36,57 @@ impl Admitted<'_> {
         let trust_id = request.trust_id.as_deref();
         let policy = match request.text {
             None => None,
-            Some(text) => {
-                let evaluator = self.evaluator.clone();
-                let read = move || TrustPolicy::from_toml(&text).and_then(|it| evaluator.check(it));
-                Some(self.administration.run(read).await?.map_err(invalid)?)
-            }
+            Some(text) => Some(self.policy_to_try(text, tenant).await?),
         };
-        let explanation = match (request.token, request.claims, &policy) {
-            (Some(token), None, None) => self.evaluator.explain(token.expose(), trust_id).await,
-            (Some(token), None, Some(policy)) => {
-                let explained = self.evaluator.explain_with(policy, token.expose(), trust_id);
-                explained.await.map_err(invalid)?
+        let explanation = match (request.token, request.claims) {
+            (Some(token), None) => {
+                let token = token.expose();
+                match (&policy, tenant) {
+                    (None, None) => self.evaluator.explain(token, trust_id).await,
+                    (None, Some(tenant)) => {
+                        self.evaluator.explain_for_tenant(tenant, token, trust_id).await
+                    }
+                    (Some(policy), _) => {
+                        let explained = self.evaluator.explain_with(policy, token, trust_id).await;
+                        explained.map_err(|error| match tenant {
+                            // About the files of a trust.
+                            Some(_) => hidden_conflict(),
+                            None => invalid(error),
+                        })?
+                    }
+                }
             }
-            (None, Some(claims), None) => {
-                self.evaluator.explain_claims(claims.get(), trust_id).await
+            (None, Some(claims)) => {
+                let claims = claims.get();
+                match (&policy, tenant) {
+                    (None, None) => self.evaluator.explain_claims(claims, trust_id).await,
+                    (None, Some(tenant)) => {
+                        let policy = self.latest().await?.current.policy().for_tenant(tenant);
+                        self.evaluator.explain_claims_with(&policy, claims, trust_id)
+                    }
+                    (Some(policy), _) => {
+                        self.evaluator.explain_claims_with(policy, claims, trust_id)
+                    }
+                }
             }
-            (None, Some(claims), Some(policy)) => {
-                self.evaluator.explain_claims_with(policy, claims.get(), trust_id)
-            }
-            (Some(_), Some(_), _) | (None, None, _) => return Err(MALFORMED.into()),
+            (Some(_), Some(_)) | (None, None) => return Err(MALFORMED.into()),
         };
         Ok(self.inner.ok(&explanation))
+    }
+
+    /// Reads a policy that is not in force: for a tenant, its part with the text that it submits.
+    async fn policy_to_try(
+        &self,
+        text: String,
+        tenant: Option<&TenantId>,
+    ) -> Result<TrustPolicy, Refused> {
+        if let Some(tenant) = tenant {
+            let change = self.check_tenant(tenant, text).await?.map_err(invalid)?;
+            return Ok(change.policy().for_tenant(tenant));
+        }
+        let evaluator = self.evaluator.clone();
+        let read = move || TrustPolicy::from_toml(&text).and_then(|it| evaluator.check(it));
+        self.administration.run(read).await?.map_err(invalid)
     }
 }
 

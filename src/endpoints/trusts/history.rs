@@ -16,7 +16,7 @@ use crate::error::BoxError;
 use crate::trust::{PolicyAuthor, PolicyChange, PolicyVersion};
 
 /// The largest number of versions in an answer, which is also the default.
-const MAX_VERSIONS: usize = 100;
+pub(super) const MAX_VERSIONS: usize = 100;
 
 /// The limit of a request to the store, in real time.
 const STORE_LIMIT: Duration = Duration::from_secs(5);

@@ -11,8 +11,10 @@ mod policy_text;
 mod problem;
 mod read;
 mod routes;
+mod tenant;
 mod write;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,9 +28,11 @@ use super::response::Failure;
 use super::{Endpoint, EndpointRequest, Inner, body};
 use crate::auth::AuthContext;
 use crate::error::AuthError;
+use crate::identity::TenantId;
 use crate::layer::{authenticate, mark_mock};
+use crate::support::bounded::{Bounded, bounded};
 use crate::support::telemetry;
-use crate::trust::TrustEvaluator;
+use crate::trust::{PolicyChange, PolicyVersionId, TrustEvaluator};
 use access::Access;
 pub use access::TrustAdmin;
 use problem::{Problem, Refused};
@@ -38,10 +42,15 @@ use routes::Route;
 /// one core; the other cores are for other requests.
 const MAX_CHECKS: usize = 2;
 
+/// The number of kept changes of tenants.
+const MAX_TENANT_CHANGES: usize = 1000;
+
 /// The administration of the policy of an exchange.
 pub(super) struct Administration {
     admin: TrustAdmin,
     checks: Arc<Semaphore>,
+    /// The last change of a tenant's part, for versions of the whole policy.
+    tenant_changes: Bounded<(TenantId, PolicyVersionId), Option<PolicyChange>, RandomState>,
 }
 
 /// A request of an administrator, with its whole body.
@@ -58,7 +67,11 @@ type Outcome = Result<Response<Bytes>, Refused>;
 
 impl Administration {
     pub(super) fn new(admin: TrustAdmin) -> Self {
-        Self { admin, checks: Arc::new(Semaphore::new(MAX_CHECKS)) }
+        Self {
+            admin,
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            tenant_changes: bounded(MAX_TENANT_CHANGES),
+        }
     }
 
     /// Runs work that may take long, such as checking a policy, on a thread for blocking work. The work goes on if
@@ -152,19 +165,27 @@ impl Inner {
 impl Admitted<'_> {
     async fn answer(&self, route: Route) -> Outcome {
         let is_put = self.incoming.head.method == Method::PUT;
-        match route {
-            Route::Policy if is_put => self.replace().await,
-            Route::Policy => self.policy().await,
-            Route::Lint => self.lint().await,
-            Route::DryRun => self.dry_run().await,
-            Route::Decisions => self.decisions(),
-            Route::History => self.history().await,
-            Route::Version(number) => self.version(number).await,
-            Route::Rollback => self.rollback().await,
-            Route::Explain => self.explain().await,
-            Route::Presets => Ok(self.presets()),
+        let tenant = self.access.tenant();
+        match (route, tenant) {
+            (Route::Policy, None) if is_put => self.replace().await,
+            (Route::Policy, None) => self.policy().await,
+            (Route::Policy, Some(tenant)) if is_put => self.replace_tenant(tenant).await,
+            (Route::Policy, Some(tenant)) => self.tenant_policy(tenant).await,
+            (Route::Lint, None) => self.lint().await,
+            (Route::Lint, Some(tenant)) => self.lint_tenant(tenant).await,
+            (Route::DryRun, None) => self.dry_run().await,
+            (Route::DryRun, Some(tenant)) => self.dry_run_tenant(tenant).await,
+            (Route::History, None) => self.history().await,
+            (Route::History, Some(tenant)) => self.tenant_history(tenant).await,
+            (Route::Version(number), None) => self.version(number).await,
+            (Route::Version(number), Some(tenant)) => self.tenant_version(tenant, number).await,
+            (Route::Rollback, None) => self.rollback().await,
+            (Route::Rollback, Some(tenant)) => self.rollback_tenant(tenant).await,
+            (Route::Explain, tenant) => self.explain(tenant).await,
+            (Route::Decisions, tenant) => self.decisions(tenant),
+            (Route::Presets, _) => Ok(self.presets()),
             // Answered before.
-            Route::Page(_) => Err(Problem::NOT_FOUND.into()),
+            (Route::Page(_), _) => Err(Problem::NOT_FOUND.into()),
         }
     }
 }

@@ -23,6 +23,18 @@ pub(super) struct Fault {
     problem: String,
 }
 
+impl Fault {
+    /// Returns a fault of the whole policy.
+    pub(super) fn of_policy(problem: &str) -> Self {
+        Self {
+            line: None,
+            column: None,
+            field: "the policy".to_owned(),
+            problem: problem.to_owned(),
+        }
+    }
+}
+
 impl Format {
     /// Returns the format of the body.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {

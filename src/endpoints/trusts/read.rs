@@ -15,8 +15,11 @@ use super::policy_text::{Fault, faults};
 use super::{Admitted, Outcome};
 use crate::clock::with_timeout;
 use crate::error::{AuthError, BoxError};
+use crate::identity::TenantId;
 use crate::layer::RequestHead;
-use crate::trust::{CurrentPolicy, SyncError, TrustOverview, TrustPolicy, TrustUsage, presets};
+use crate::trust::{
+    CurrentPolicy, DecisionFilter, SyncError, TrustOverview, TrustPolicy, TrustUsage, presets,
+};
 
 pub(super) const TOML: &str = "application/toml";
 
@@ -38,7 +41,7 @@ struct PolicyResponse<'a> {
 
 /// A trust in the overview.
 #[derive(Serialize)]
-struct TrustState {
+pub(super) struct TrustState {
     #[serde(flatten)]
     overview: TrustOverview,
     last_used: Option<String>,
@@ -47,7 +50,7 @@ struct TrustState {
 }
 
 #[derive(Serialize)]
-struct StoreState {
+pub(super) struct StoreState {
     kind: Option<&'static str>,
     /// `ok`, `away` (the loaded policy is in force) or `none` (the policy cannot be changed here).
     state: &'static str,
@@ -119,7 +122,7 @@ impl Admitted<'_> {
         }
     }
 
-    fn store_state(&self, latest: &Latest) -> StoreState {
+    pub(super) fn store_state(&self, latest: &Latest) -> StoreState {
         let store = self.evaluator.policy_store();
         StoreState {
             kind: store.map(|store| store.kind()),
@@ -133,16 +136,40 @@ impl Admitted<'_> {
     }
 
     /// Returns whether the caller may replace the policy.
-    fn is_writable(&self) -> bool {
+    pub(super) fn is_writable(&self) -> bool {
         let mut head = self.incoming.head.clone();
         head.method = Method::PUT;
         let access = self.administration.admin.admit(&head, &self.caller, self.inner.auth.now());
         self.evaluator.policy_store().is_some() && access.is_ok_and(|it| it == self.access)
     }
 
+    /// Returns the trusts that a tenant sees, with the use by the tenant's workloads.
+    pub(super) fn trusts_of(&self, tenant: &TenantId, current: &CurrentPolicy) -> Vec<TrustState> {
+        let own = self.evaluator.decisions(&DecisionFilter::new().tenant(tenant.clone()));
+        let trusts = current.overview_for_tenant(tenant, self.inner.auth.now()).into_iter();
+        let state = |overview: TrustOverview| {
+            let of_trust = || own.iter().filter(|it| it.trust.as_deref() == Some(&*overview.id));
+            let granted = of_trust().filter(|it| it.outcome == "granted").count() as u64;
+            TrustState {
+                last_used: of_trust().next().map(|decision| rfc3339(decision.at)),
+                granted,
+                denied: of_trust().count() as u64 - granted,
+                overview,
+            }
+        };
+        trusts.map(state).collect()
+    }
+
     pub(super) fn presets(&self) -> Response<Bytes> {
         let preset = |(name, text): &(&str, &str)| json!({ "name": name, "text": text });
         self.inner.ok(&json!({ "presets": presets::ALL.iter().map(preset).collect::<Vec<_>>() }))
+    }
+}
+
+impl StoreState {
+    /// Returns what a tenant sees: whether changes can be saved.
+    pub(super) fn for_tenant(self) -> Self {
+        Self { kind: None, rejected: None, ..self }
     }
 }
 

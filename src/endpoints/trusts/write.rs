@@ -135,8 +135,8 @@ impl Admitted<'_> {
         Ok(self.saved(id, version))
     }
 
-    /// Returns the answer to a change, with the id that the caller knows it by.
-    pub(super) fn saved(&self, id: PolicyVersionId, version: NewPolicyVersion) -> Response<Bytes> {
+    /// Returns the answer to a change.
+    fn saved(&self, id: PolicyVersionId, version: NewPolicyVersion) -> Response<Bytes> {
         let tag = entity_tag(&id);
         let NewPolicyVersion { at, author, note, restores, .. } = version;
         let change = PolicyChange { id, at, author, note, restores };

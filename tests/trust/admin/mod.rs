@@ -10,4 +10,5 @@ mod observing;
 mod page;
 mod reading;
 mod secrets;
+mod tenants;
 mod writing;
