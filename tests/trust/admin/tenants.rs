@@ -131,7 +131,8 @@ async fn tenant_guard_needs_tenant() {
     for (token, status) in table {
         let answer = service.get("", &token).await;
         assert_eq!(answer.status, status, "{answer:?}");
-        if status == 403 {
+        // A token without a tenant is refused before any guard.
+        if status == 403 && !answer.body.contains("tenant_missing") {
             assert_eq!(answer.error().as_deref(), Some("insufficient_scope"));
             assert!(answer.header("www-authenticate").contains("trust:admin"), "{answer:?}");
         }
