@@ -20,6 +20,9 @@ use crate::trust::{
 /// The longest note, in characters.
 const MAX_NOTE: usize = 200;
 
+/// The longest name of an author, in characters.
+const MAX_NAME: usize = 200;
+
 /// The body of a request to roll back.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,7 +102,10 @@ impl Admitted<'_> {
         let identity = self.caller.identity();
         let mut author = PolicyAuthor::new(identity.issuer(), identity.subject());
         author.tenant = identity.tenant_id().map(ToString::to_string);
-        author.name = identity.display_name().map(str::to_owned);
+        // Some databases store no NUL.
+        let shown =
+            |name: &str| name.chars().filter(|it| !it.is_control()).take(MAX_NAME).collect();
+        author.name = identity.display_name().map(shown);
         let mut version = NewPolicyVersion::new(text, self.inner.auth.now());
         version.author = Some(author);
         version

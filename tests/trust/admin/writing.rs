@@ -38,7 +38,7 @@ async fn version_has_author_and_note() {
     let world = World::new().await;
     let (service, _) = world.start_with_policy().await;
     let admin = world.scaikey.token().scope("trust:admin").subject("ada").tenant("tnt_ops");
-    let admin = admin.claim("preferred_username", "Ada L.").sign();
+    let admin = admin.claim("preferred_username", "Ada\u{0}\nL.").sign();
     let tag = service.get("", &admin).await.header("etag").to_owned();
     let text = format!("{}\n# and more\n", world.text());
     let note = "?note=Ticket%2042:%20%3Cb%3Emore%3C/b%3E";
@@ -57,7 +57,7 @@ async fn version_has_author_and_note() {
             "issuer": world.scaikey.issuer(),
             "subject": "ada",
             "tenant": "tnt_ops",
-            "name": version["author"]["name"],
+            "name": "AdaL.",
         },
         "note": "Ticket 42: <b>more</b>",
         "restores": null,
