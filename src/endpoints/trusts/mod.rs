@@ -31,6 +31,7 @@ use crate::error::AuthError;
 use crate::identity::TenantId;
 use crate::layer::{authenticate, mark_mock};
 use crate::support::bounded::{Bounded, bounded};
+use crate::support::off_thread::off_thread;
 use crate::support::telemetry;
 use crate::trust::{PolicyChange, PolicyVersionId, TrustEvaluator};
 use access::Access;
@@ -89,14 +90,7 @@ impl Administration {
             drop(permit);
             outcome
         };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                let outcome = runtime.spawn_blocking(work).await;
-                outcome.map_err(|error| unavailable(&error.to_string()).into())
-            }
-            // Services without tokio have no such threads.
-            Err(_) => Ok(work()),
-        }
+        off_thread(work).await.map_err(|error| unavailable(&error.to_string()).into())
     }
 }
 

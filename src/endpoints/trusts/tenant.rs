@@ -99,8 +99,9 @@ impl Admitted<'_> {
         let change = self.check_tenant(tenant, self.tenant_text()?).await?.map_err(invalid)?;
         // Only the decisions of the tenant: not even the number of the others is for it.
         let own = DecisionFilter::new().tenant(tenant.clone());
+        let policy = change.policy().for_tenant(tenant);
         let evaluator = self.evaluator.clone();
-        let compare = move || evaluator.dry_run(change.policy(), &own);
+        let compare = move || evaluator.dry_run(&policy, &own);
         let dry_run = self.administration.run(compare).await?;
         Ok(self.inner.ok(&dry_run))
     }
