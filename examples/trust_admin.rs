@@ -59,7 +59,7 @@ fn app(issuer: String, url: &str, file: &Path) -> Result<(Router, TrustEvaluator
         .sign_in(SignIn::new(format!("{url}/login")))
         .sessions(sessions.clone())
         .workloads(WorkloadExchange::new(trusts.clone(), minter, "vault"))
-        .trust_admin(TrustAdmin::new(role("owner")))
+        .trust_admin(TrustAdmin::new(role("owner")).tenant_guard(role("editor")))
         .build()?;
     Ok((Router::new().layer(endpoints).layer(sessions.layer()), trusts))
 }
@@ -107,7 +107,7 @@ fn print_instructions(
         let token = provider.token().subject(&format!("{name}-id")).tenant("acme").roles([role]);
         format!("-H 'Authorization: Bearer {}'", token.sign())
     };
-    let [alice, _] = USERS.map(|[name, _, role]| bearer(name, role));
+    let [alice, bob] = USERS.map(|[name, _, role]| bearer(name, role));
     let job = ci.token().subject("repo:acme/shop:ref:refs/heads/nightly").sign();
     let (next, preset, number) = (next.display(), preset.display(), now.number());
     let (curl, toml) = ("curl -i -w '\\n'", "-H 'Content-Type: application/toml' --data-binary");
@@ -138,6 +138,9 @@ The same by API. Paste these lines into another terminal.
 
   200  who changed the policy, and when
 {curl} {url}/trusts/history {alice}
+
+  200  the tenant administrator sees the rules of acme only
+{curl} {url}/trusts -H 'Accept: application/toml' {bob}
 
   200  back to the first version
 {curl} {url}/trusts/rollback --json '{{\"number\":{number}}}' -H 'If-Match: \"{after}\"' {alice}

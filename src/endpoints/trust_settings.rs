@@ -182,7 +182,9 @@ pub(super) fn trust_admin(settings: &EndpointsConfig) -> Result<Option<TrustAdmi
         (Some(owners), Some(tenants)) if tenants.contains_all(owners) => fault(
             "would make these callers administrators of the whole policy: set other scopes than those in trust_admin_scope (`P_TRUST_ADMIN_SCOPE`)",
         ),
-        (Some(_), Some(_)) => fault("is not supported yet: remove it"),
+        (Some(owners), Some(tenants)) => {
+            Ok(Some(admin(owners).tenant_guard(scope(tenants.as_str()))))
+        }
     }
 }
 

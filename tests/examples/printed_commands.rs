@@ -263,6 +263,7 @@ async fn trust_admin_commands_return_the_printed_status() {
         (&["200"], r#""access_token":""#),
         (&["200"], r#""rule":"nightly""#),
         (&["200"], r#""note":"nightly""#),
+        (&["200"], "name = \"deploy\""),
         (&["200"], r#""restores":1"#),
     ] {
         example.stdout.line("  200  ").await;

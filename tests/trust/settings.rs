@@ -58,11 +58,11 @@ async fn configured_scopes_admit_administrators() {
         ("TRUST_FILE", &path),
     ];
     assert!(!endpoints(&base).unwrap().enabled().contains(&Endpoint::Trusts));
-    let admins = [("TRUST_ADMIN_SCOPE", "trusts all")];
+    let admins = [("TRUST_ADMIN_SCOPE", "trusts all"), ("TRUST_TENANT_ADMIN_SCOPE", "trusts")];
     let endpoints = endpoints(&[&base[..], &admins[..]].concat()).unwrap();
     assert!(endpoints.enabled().contains(&Endpoint::Trusts));
     let server = Server::hyper(endpoints.service()).await;
-    for (scopes, access) in [("all trusts", "owner"), ("all", "")] {
+    for (scopes, access) in [("all trusts", "owner"), ("trusts", "tenant"), ("all", "")] {
         let token = scaikey.token().audience("scaivault").scope(scopes).sign();
         let answer = server.get_as("/v1/auth/trusts", &token).await;
         match access {
