@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::files::File;
 use crate::support::http;
 use crate::support::process::Program;
-use crate::support::webdriver::{Browser, ENTER, TAB};
+use crate::support::webdriver::{Browser, ENTER, ESCAPE, TAB};
 
 /// Collects what the page's policy forbids, and errors of its scripts.
 const WATCH: &str = "
@@ -85,6 +85,20 @@ impl Page {
         self.browser.has("#save-note").await;
         self.browser.write("#save-note", note).await;
         self.browser.click("#save").await;
+    }
+
+    /// Checks where the focus is.
+    async fn focus_is(&self, id: &str) {
+        let focus = "return document.activeElement.id || document.activeElement.tagName";
+        let mut seen = Value::Null;
+        for _ in 0..1200 {
+            seen = self.browser.script(focus).await;
+            if seen == id {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the focus is at {seen}, not at {id}");
     }
 
     async fn check_no_problems(&self) {
@@ -346,4 +360,118 @@ async fn pasted_token_stays_in_memory() {
     browser.has("#token").await;
     let views = "return document.querySelector('#views').checkVisibility()";
     assert_eq!(browser.script(views).await, false);
+    browser.write("#token", "tok€n").await;
+    browser.press(ENTER).await;
+    browser.shows("The token is not accepted").await;
+}
+
+#[tokio::test]
+async fn skip_link_leaves_the_address() {
+    let page = Page::signed_in().await;
+    let browser = &page.browser;
+    page.show("#policy").await;
+    browser.has("#policy-title").await;
+    browser.script("document.querySelector('.skip').focus()").await;
+    browser.press(ENTER).await;
+    page.focus_is("policy-title").await;
+    browser.script("location.reload()").await;
+    browser.has("#policy-title").await;
+    for unknown in ["#main", "#toString", "#x?y"] {
+        page.show(unknown).await;
+        browser.has("#overview-title").await;
+    }
+    page.check_no_problems().await;
+}
+
+#[tokio::test]
+async fn failed_load_is_repeated() {
+    let page = Page::signed_in().await;
+    let browser = &page.browser;
+    let away = "const real = window.fetch; window.isAway = true;
+        window.fetch = (...request) => isAway ? Promise.resolve(new Response('{}', { status: 503 })) : real(...request)";
+    browser.run_in_pages(away).await;
+    browser.script("location.reload()").await;
+    browser.has("#try-again").await;
+    browser.shows("The policy cannot be shown").await;
+    browser.script("window.isAway = false").await;
+    browser.click("#try-again").await;
+    browser.has("#overview-add").await;
+    page.focus_is("overview-title").await;
+    page.check_no_problems().await;
+}
+
+#[tokio::test]
+async fn dialogs_give_the_focus_back() {
+    let page = Page::signed_in().await;
+    let browser = &page.browser;
+    browser.click("#overview-add").await;
+    browser.has("#guide-insert").await;
+    browser.press(ESCAPE).await;
+    page.focus_is("overview-add").await;
+    browser.has("#overview-title").await;
+
+    // What was typed is asked for once, and goes along to another platform.
+    browser.click("#overview-add").await;
+    browser.has("#guide-insert").await;
+    browser.write("#guide-audience", "vault").await;
+    browser.write("#guide-account", "reporter").await;
+    browser.click("label[for=platform-aws]").await;
+    let answers = "return ['audience', 'account'].map(name => document.querySelector(`#guide-${name}`).value)";
+    assert_eq!(browser.script(answers).await, json!(["vault", ""]));
+    browser.press(ESCAPE).await;
+    browser.shows("Discard what you typed?").await;
+    browser.press(ESCAPE).await;
+    page.focus_is("overview-add").await;
+
+    // Enter in the note saves.
+    page.show("#policy").await;
+    browser.has("#review").await;
+    page.edit("max_lifetime = \"1h\"", "max_lifetime = \"2h\"").await;
+    browser.click("#review").await;
+    browser.has("#save-note").await;
+    browser.write("#save-note", "longer").await;
+    browser.press(ENTER).await;
+    browser.shows("Saved as version").await;
+    page.focus_is("policy-title").await;
+    browser.click("#nav-history").await;
+    browser.shows("longer").await;
+    browser.click(".roll-back").await;
+    browser.click("#confirm-rollback").await;
+    browser.shows("is restored").await;
+    page.focus_is("history-title").await;
+    page.check_no_problems().await;
+}
+
+#[tokio::test]
+async fn draft_is_for_its_account_only() {
+    let page = Page::open().await;
+    let browser = &page.browser;
+    browser.has("#token").await;
+    // The second sign-in is another account, then the third is the first one again.
+    let accounts = "window.account = 'a'; window.expired = false; const real = window.fetch;
+        window.fetch = async (url, init) => String(url).endsWith('whoami')
+            ? new Response(JSON.stringify({ identity_id: account }))
+            : expired ? new Response('{}', { status: 401 }) : real(url, init);";
+    browser.run_in_pages(accounts).await;
+    browser.script("location.reload()").await;
+    for (next, is_kept) in [("a", true), ("b", false)] {
+        browser.has("#token").await;
+        let sign_in = async |account: &str| {
+            browser.script(&format!("expired = false; account = '{account}'")).await;
+            browser.write("#token", &page.token).await;
+            browser.press(ENTER).await;
+            browser.has("#nav-policy").await;
+        };
+        sign_in("a").await;
+        browser.click("#nav-policy").await;
+        page.edit("[[trust]]", "# my draft\n[[trust]]").await;
+        browser.script("expired = true").await;
+        browser.click("#nav-overview").await;
+        browser.has("#token").await;
+        assert_eq!(page.text().await, "", "signed out");
+        sign_in(next).await;
+        assert_eq!(page.text().await.contains("my draft"), is_kept, "{next}");
+        browser.script("expired = true; document.querySelector('#nav-history').click()").await;
+    }
+    page.check_no_problems().await;
 }

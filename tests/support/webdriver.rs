@@ -13,6 +13,9 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The Enter key (WebDriver §17.4.2).
 pub(crate) const ENTER: &str = "\u{e007}";
 
+/// The Escape key.
+pub(crate) const ESCAPE: &str = "\u{e00c}";
+
 /// The Tab key.
 pub(crate) const TAB: &str = "\u{e004}";
 

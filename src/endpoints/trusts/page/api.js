@@ -2,6 +2,10 @@
 
 /// A pasted token, kept only in this variable: neither in storage nor in the page.
 let token = null;
+
+/// The longest time that an answer may take, in milliseconds.
+const TIME_LIMIT = 30000;
+
 export const useToken = text => { token = text };
 export const hasToken = () => token !== null;
 
@@ -12,28 +16,27 @@ export class ApiError extends Error {
   }
 }
 
-/// Sends a request and returns `{ body, etag }`, or throws an `ApiError`.
-export async function call(path, { method = "GET", json, toml, ifMatch, signal } = {}) {
+/// Sends a request, with `json` as a value or as text, and returns `{ body, etag }`, or throws an `ApiError`.
+export async function call(path, { method = "GET", json, toml, ifMatch } = {}) {
   const headers = { Accept: "application/json" };
   if (token !== null) headers.Authorization = `Bearer ${token}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   if (toml !== undefined) headers["Content-Type"] = "application/toml";
   if (ifMatch) headers["If-Match"] = ifMatch;
   if (ifMatch === null) headers["If-None-Match"] = "*";
-  let answer;
+  let [answer, text] = [];
   try {
     answer = await fetch(path, {
-      method, headers, signal, cache: "no-store", credentials: "same-origin", redirect: "error",
-      body: json === undefined ? toml : JSON.stringify(json),
+      method, headers, signal: AbortSignal.timeout(TIME_LIMIT), cache: "no-store", credentials: "same-origin", redirect: "error",
+      body: json === undefined ? toml : typeof json === "string" ? json : JSON.stringify(json),
     });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    text = await answer.text();
+  } catch {
     throw new ApiError("The service does not answer. Check your connection and try again.");
   }
-  const text = await answer.text();
   const etag = answer.headers.get("ETag");
   const body = parsed(text);
-  if (answer.ok && body) return { body: body.data ?? body, etag };
+  if (answer.ok && (body || answer.status === 204)) return { body: body?.data ?? body ?? {}, etag };
   throw failure(answer, body ?? {}, etag);
 }
 
@@ -51,7 +54,7 @@ const MESSAGES = {
   404: "The service does not have this.",
   413: "The text is too large: a policy has at most 1 MiB.",
   429: "Too many requests. Wait a moment and try again.",
-  503: "The service cannot do this now. Nothing was changed. Try again later.",
+  503: "The service cannot do this now. Try again later.",
 };
 
 function failure(answer, body, etag) {

@@ -2,15 +2,18 @@
 
 import { ApiError, call, hasToken, useToken } from "./api.js";
 import { createDecisions } from "./decisions.js";
-import { byId, fill, h, notice } from "./dom.js";
+import { byId, fill, h, notice, once } from "./dom.js";
 import { createExplain } from "./explain.js";
 import { createHistory } from "./history.js";
 import { createOverview } from "./overview.js";
 import { createPolicy } from "./policy.js";
-import { isDirty, load, onLoad, state } from "./state.js";
+import { forget, forgetUntil, hasChanges, load, onForget, onLoad, restore, state } from "./state.js";
 
 const problem = byId("problem");
 let current = null;
+/// Who is signed in, as far as the service says it.
+let account = null;
+let retry;
 
 /// Runs an action, and shows its error. With `show`, the error goes there, and is thrown as well.
 async function guard(action, show) {
@@ -27,7 +30,12 @@ async function guard(action, show) {
   }
 }
 
-const go = (name, query) => { location.hash = query?.size ? `${name}?${query}` : name };
+/// Changes the address, and shows the view that it then names.
+async function go(name, query) {
+  const hash = query?.size ? `#${name}?${query}` : `#${name}`;
+  if (location.hash !== hash) history.pushState(null, "", hash);
+  await route();
+}
 
 const policy = createPolicy({ guard, go });
 const addRule = id => policy.addRule(id);
@@ -39,11 +47,10 @@ const views = {
   history: createHistory({ guard }),
 };
 
-/// Shows the view that the address names.
+/// Shows the view that the address names, or the overview.
 async function route({ moveFocus = true } = {}) {
   const [name, query] = location.hash.slice(1).split("?");
-  if (name === "main") return current?.root.querySelector("h2").focus();
-  const view = views[name] ?? views.overview;
+  const view = Object.hasOwn(views, name) ? views[name] : views.overview;
   if (current && current !== view) current.hide?.();
   const isOther = current !== view;
   current = view;
@@ -60,15 +67,21 @@ async function route({ moveFocus = true } = {}) {
 function showApp(isShown) {
   for (const id of ["nav", "views"]) byId(id).hidden = !isShown;
   byId("sign-in").hidden = isShown;
-  byId("forget").hidden = !isShown || !hasToken();
+  byId("forget").hidden = !isShown;
+  byId("forget").textContent = hasToken() ? "Forget the token" : "Sign out";
 }
 
-/// Asks for a session or a token. The views keep what was typed.
+/// Asks for a session or a token. What was typed is kept for the same account.
 async function askToSignIn(error) {
   current?.hide?.();
+  current = null;
+  clearTimeout(retry);
   document.querySelectorAll("dialog[open]").forEach(dialog => dialog.close());
   const wasToken = hasToken();
   useToken(null);
+  if (state.view) forgetUntil(account);
+  account = null;
+  document.title = "Sign in – Token Exchange";
   showApp(false);
   fill(problem);
   byId("sign-in-problem").textContent = error.status === 403
@@ -77,8 +90,8 @@ async function askToSignIn(error) {
   const link = byId("sign-in-link");
   link.href = `../login?return_to=${encodeURIComponent(location.pathname)}`;
   // Leaving this page would lose the changes.
-  link.target = isDirty() ? "_blank" : "";
-  byId("again").hidden = !isDirty();
+  link.target = hasChanges() ? "_blank" : "";
+  byId("again").hidden = !hasChanges();
   byId("by-session").hidden = !(await offersSessions());
   byId("sign-in-title").focus();
 }
@@ -92,21 +105,56 @@ async function offersSessions() {
   }
 }
 
+/// Reads the policy and shows it: at first, and after a sign-in or a failure.
 async function begin() {
-  await guard(load);
-  if (!state.view || !byId("views").hidden) return;
+  clearTimeout(retry);
+  const moveFocus = document.activeElement !== document.body;
+  byId("loading").hidden = false;
+  try {
+    await load();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if ([401, 403].includes(error.status) || (hasToken() && error.status === 400)) return askToSignIn(error);
+    return showFailure(error, moveFocus);
+  } finally {
+    byId("loading").hidden = true;
+  }
+  fill(problem);
+  account = await whoami();
+  if (!state.view) return;
+  restore(account);
   showApp(true);
-  await route({ moveFocus: false });
-  showName();
+  await route({ moveFocus });
 }
 
-async function showName() {
+function showFailure({ message, retryAfter }, moveFocus) {
+  const heading = h("h2", { tabIndex: -1 }, "The policy cannot be shown");
+  const again = h("button", { type: "button", id: "try-again" }, "Try again");
+  again.addEventListener("click", once(again, begin));
+  byId("sign-in").hidden = true;
+  fill(problem, h("div", { className: "stack" }, heading, notice("bad", message), h("div", {}, again)));
+  if (moveFocus) heading.focus();
+  if (retryAfter) retry = setTimeout(begin, retryAfter * 1000);
+}
+
+/// Shows who is signed in. Returns what tells accounts apart, or `null` if the service does not say it.
+async function whoami() {
   try {
     const { body } = await call("../whoami");
     byId("who").textContent = body.display_name ?? body.identity_id ?? body.subject ?? "";
+    return JSON.stringify([body.identity_id, body.tenant_id]);
   } catch {
-    byId("who").textContent = "";
+    return null;
   }
+}
+
+/// Ends the session, or forgets the token, and empties the page.
+async function signOut() {
+  if (hasChanges() && !confirm("Discard your unsaved changes?")) return;
+  let next;
+  if (!hasToken()) next = (await call("../logout", { method: "POST" })).body.end_session_url;
+  forget();
+  if (/^https?:/.test(next)) location.assign(next); else location.reload();
 }
 
 byId("token-form").addEventListener("submit", event => {
@@ -115,34 +163,34 @@ byId("token-form").addEventListener("submit", event => {
   const text = input.value.trim();
   input.value = "";
   if (!text) return input.focus();
-  useToken(text.replace(/^Bearer\s+/i, ""));
-  resume();
+  const pasted = text.replace(/^Bearer\s+/i, "");
+  // Other characters cannot be sent.
+  if (!/^[\x21-\x7e]+$/.test(pasted)) {
+    byId("sign-in-problem").textContent = "The token is not accepted: it has characters that no token has.";
+    return input.focus();
+  }
+  useToken(pasted);
+  begin();
 });
-byId("again").addEventListener("click", resume);
-byId("forget").addEventListener("click", () => askToSignIn(new ApiError("", { status: 401 })));
+byId("again").addEventListener("click", begin);
+byId("forget").addEventListener("click", () => guard(signOut));
 addEventListener("hashchange", () => { if (!byId("views").hidden) route() });
 
-/// Continues after a sign-in.
-async function resume() {
-  try {
-    await load();
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if ([400, 401, 403].includes(error.status)) return askToSignIn(error);
-    return fill(problem, notice("bad", error.message));
-  }
-  showApp(true);
-  fill(problem);
-  await route();
-  showName();
-}
+// The skip link leaves the address alone, which names the view.
+document.querySelector(".skip").addEventListener("click", event => {
+  event.preventDefault();
+  [...document.querySelectorAll("main h2")].find(heading => heading.checkVisibility())?.focus();
+});
 
 onLoad(() => {
   byId("tenant").textContent = state.view.access === "tenant" ? `Tenant ${state.view.tenant}` : "";
   byId("tenant").hidden = state.view.access !== "tenant";
 });
+onForget(() => {
+  for (const id of ["tenant", "who", "status"]) fill(byId(id));
+  byId("tenant").hidden = true;
+});
 byId("views").append(...Object.values(views).map(({ root }) => root));
 for (const { root } of Object.values(views)) root.hidden = true;
 fill(byId("sign-in-problem"));
-byId("loading").remove();
 begin();

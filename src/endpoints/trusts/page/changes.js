@@ -19,7 +19,7 @@ export function differences(before, after, take) {
     left -= group.length;
     return part.length > 0 && h("div", { className: "hunk" },
       h("div", { className: "hunk-head" }, h("span", {}, `Line ${part[0].new ?? part[0].old}`),
-        take && h("button", { type: "button", className: "small take", onclick: event => take(text => applyHunk(text, group), event.currentTarget) }, "Take over", hidden(` difference ${nth + 1}`))),
+        take && h("button", { type: "button", className: "small take", onclick: event => take(text => applyHunk(text, group), event.currentTarget) }, "Add to my text", hidden(` difference ${nth + 1}`))),
       h("div", { className: "rows" }, part.map(diffRow)));
   });
   return h("div", { className: "diff" },
@@ -45,7 +45,7 @@ export function dryRun({ considered, unknown, changes }) {
   const rest = unknown > 0 && h("p", { className: "soft" }, `For ${count(unknown, "decision")} this is unknown, because the new policy needs other keys or claims.`);
   if (changes.length === 0) return h("div", {}, h("p", {}, summary), rest);
   return notice("warn", h("p", {}, summary), h("ul", { className: "plain" }, changes.slice(0, 50).map(change =>
-    h("li", {}, h("span", { className: "soft" }, exact(change.at), " "), h("strong", {}, change.trust ?? "no trust"), change.rule ? ` / ${change.rule}: ` : ": ",
+    h("li", {}, h("div", { className: "soft" }, exact(change.at)), h("strong", {}, change.trust ?? "no trust"), change.rule ? ` / ${change.rule}: ` : ": ",
       outcomeWords(change.before), " → ", outcomeWords(change.after), otherDifferences(change)))),
   changes.length > 50 && h("p", {}, `And ${count(changes.length - 50, "more")}.`), rest);
 }

@@ -29,9 +29,10 @@ export function badge(kind, text) {
   return h("span", { className: `badge ${kind}` }, h("span", { className: "sign", "aria-hidden": "true" }, sign), text);
 }
 
-/// A box with a message. Of kind "bad", it is announced immediately.
+/// A box with a message. Of kind "bad", it is announced immediately, and can get the focus.
 export function notice(kind, ...children) {
-  return h("div", { className: `notice ${kind}`, role: kind === "bad" ? "alert" : null }, ...children);
+  const words = children.map(child => typeof child === "string" ? marked(child) : child);
+  return h("div", { className: `notice ${kind}`, ...(kind === "bad" && { role: "alert", tabIndex: -1 }) }, words);
 }
 
 /// A form field with its label and one sentence of help.
@@ -46,8 +47,13 @@ field.count = 0;
 /// Text between backticks is code.
 export const marked = text => text.split("`").map((part, nth) => nth % 2 ? h("code", {}, part) : part);
 
+/// A fault or a warning: its problem continues the name of its field.
+export const fault = ({ field, problem }) => [h("code", {}, field), " ", marked(problem)];
+
+/// Sets the options of a select: `[value, text]` pairs. The same ones are left alone: the list may be open.
 export function options(select, values, chosen = "") {
-  fill(select, values.map(([value, text]) => h("option", { value }, text)));
+  const isSame = values.length === select.length && values.every(([value, text], nth) => select[nth].value === value && select[nth].text === text);
+  if (!isSame) fill(select, values.map(([value, text]) => h("option", { value }, text)));
   select.value = chosen;
   return select;
 }
@@ -60,14 +66,39 @@ export function announce(message) {
   announce.timer = setTimeout(() => { box.textContent = "" }, 8000);
 }
 
+/// Returns an action that runs once at a time. Its button keeps the focus meanwhile, which `disabled` would take.
+export const once = (button, action) => async (...values) => {
+  if (button.hasAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await action(...values);
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+};
+
 /// Opens a dialog and removes it when it closes. The browser keeps the focus inside and gives it back.
-export function openDialog(title, body, actions, wide = false) {
+/// Enter in a field does what the submit button among the actions does.
+export function openDialog(title, body, actions, { wide = false, onsubmit = () => {} } = {}) {
   const heading = h("h2", { id: "dialog-title", tabIndex: -1 }, title);
-  const close = h("button", { type: "button", className: "icon", "aria-label": "Close", onclick: () => dialog.close() }, "✕");
-  const dialog = h("dialog", { className: wide ? "wide" : "", "aria-labelledby": heading.id },
+  const close = h("button", { type: "button", className: "icon", "aria-label": "Close", onclick: () => mayLeave() && dialog.close() }, "✕");
+  const question = h("p", { className: "hint", role: "alert" });
+  const form = h("form", { noValidate: true, oninput: () => { isChanged = true; fill(question) }, onsubmit: event => { event.preventDefault(); onsubmit() } },
     h("div", { className: "dialog-head" }, heading, close),
     h("div", { className: "dialog-body" }, body),
-    h("div", { className: "dialog-foot" }, actions));
+    h("div", { className: "dialog-foot" }, question, actions));
+  const dialog = h("dialog", { className: wide ? "wide" : "", "aria-labelledby": heading.id }, form);
+  let isChanged = false;
+
+  /// Asks before the first way out that throws away what was typed.
+  function mayLeave() {
+    if (!isChanged) return true;
+    isChanged = false;
+    question.textContent = "Discard what you typed? Then close this once more.";
+    return false;
+  }
+
+  dialog.addEventListener("cancel", event => { if (event.target === dialog && !mayLeave()) event.preventDefault() });
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
@@ -85,10 +116,10 @@ export function relative(time) {
   return unit ? RELATIVE.format(Math.trunc(seconds / unit[1]), unit[0]) : "just now";
 }
 
-/// A time in words, with the exact time (UTC) as its title.
+/// A time in words, and to the minute.
 export function when(time, absent = "never") {
   if (!time) return h("span", { className: "soft" }, absent);
-  return h("time", { dateTime: time, title: exact(time) }, relative(time));
+  return h("time", { dateTime: time }, relative(time), " ", h("span", { className: "detail" }, exact(time).replace(/:\d\d UTC$/, " UTC")));
 }
 
 export const exact = time => time.replace("T", " ").replace(/(\.\d+)?Z$/, " UTC");

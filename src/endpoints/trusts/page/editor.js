@@ -1,7 +1,7 @@
 // The text editor: a plain `textarea`, over lines that are painted behind it with numbers and faults. Only the visible
 // lines are painted, so a text of 1 MiB stays quick.
 
-import { fill, h } from "./dom.js";
+import { fault, fill, h } from "./dom.js";
 import { multilineStates } from "./toml.js";
 
 export function createEditor({ label, onInput }) {
@@ -9,7 +9,7 @@ export function createEditor({ label, onInput }) {
   const paint = h("div", { className: "paint", "aria-hidden": "true" });
   const area = h("textarea", {
     id: "policy-text", spellcheck: false, autocapitalize: "off", autocomplete: "off", wrap: "off",
-    "aria-label": label, "aria-describedby": "problems-summary", "data-gramm": "false",
+    "aria-label": label, placeholder: "The policy is empty: no foreign token is accepted.", "aria-describedby": "problems-summary", "data-gramm": "false",
   });
   const root = h("div", { className: "editor" }, numbers, h("div", { className: "sheet" }, paint, area));
   let [lines, states, marks] = [[""], [""], new Map()];
@@ -51,7 +51,7 @@ export function createEditor({ label, onInput }) {
       area.value = text;
       changed();
     },
-    /// Marks lines: `[{ line, problem, kind: "bad" | "warn" }]`.
+    /// Marks lines: `[{ line, field, problem, kind: "bad" | "warn" }]`.
     mark(faults) {
       marks = new Map();
       for (const fault of faults) {
@@ -70,7 +70,7 @@ export function createEditor({ label, onInput }) {
       area.scrollLeft = Math.max(0, column * 7 - area.clientWidth / 2);
       draw();
     },
-    /// Replaces the text as typing would, so that Undo works, and selects the lines from `line` on.
+    /// Replaces the text as typing would, so that Undo works, and moves the cursor to `line`.
     replace(text, line) {
       const old = area.value;
       let start = 0;
@@ -91,7 +91,7 @@ export function createEditor({ label, onInput }) {
 
 function numberOf(index, mark) {
   const sign = mark && { bad: "✕", warn: "!" }[mark.kind];
-  return h("div", { className: `number ${mark?.kind ?? ""}`, title: mark?.problem },
+  return h("div", { className: `number ${mark?.kind ?? ""}` },
     h("span", { className: "sign" }, sign ?? ""), String(index + 1));
 }
 
@@ -101,8 +101,11 @@ const MAX_PAINTED = 2000;
 const TOKEN = /("(?:\\.|[^"\\])*"?|'[^']*'?)|(#.*)|(^\s*\[.*?\]+)|(\b(?:true|false)\b|\b\d[\w.:+-]*)|([A-Za-z0-9_-]+(?=\s*[=.]))/g;
 const KINDS = ["string", "comment", "header", "value", "key"];
 
+/// The last part of the name of a field. Quoted parts may have dots.
+const LAST_PART = /(?:"(?:\\.|[^"\\])*"|[^.])*$/;
+
 function paintedLine(line, state, mark) {
-  const note = mark && h("span", { className: "note" }, mark.problem);
+  const note = mark && h("span", { className: "note" }, fault({ ...mark, field: mark.field.match(LAST_PART)[0] }));
   return h("div", { className: `line ${mark?.kind ?? ""}` }, tokens(line, state), note);
 }
 

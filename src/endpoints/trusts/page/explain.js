@@ -1,15 +1,15 @@
 // Try a token: which rule would decide, and why. Nothing is minted, and the token is used nowhere else.
 
 import { call } from "./api.js";
-import { badge, field, fill, h, marked, notice, options } from "./dom.js";
-import { isDirty, load, onLoad, state, trustIds } from "./state.js";
+import { badge, field, fill, h, marked, notice, once, options } from "./dom.js";
+import { isDirty, load, onForget, onLoad, state, trustIds } from "./state.js";
 
 export function createExplain({ guard }) {
   const token = h("input", { type: "password", id: "try-token", autocomplete: "off", spellcheck: false });
   const claims = h("textarea", { id: "try-claims", rows: 9, spellcheck: false, autocomplete: "off", placeholder: '{ "iss": "https://…", "sub": "…", "aud": "…" }' });
   const trust = h("select", { id: "try-trust" });
   const unsaved = h("input", { type: "checkbox", id: "try-unsaved" });
-  const unsavedLine = h("label", { className: "check", for: unsaved.id }, unsaved, h("span", {}, "With my unsaved text", h("small", {}, "Instead of the policy in force.")));
+  const unsavedLine = h("label", { className: "check", for: unsaved.id }, unsaved, h("span", {}, "Use my unsaved policy", h("small", {}, "Instead of the policy in force.")));
   const problem = h("div", {});
   const result = h("section", { className: "result", "aria-labelledby": "result-title", hidden: true });
   const submit = h("button", { type: "submit", className: "primary", id: "try" }, "Try it");
@@ -19,14 +19,15 @@ export function createExplain({ guard }) {
     const input = h("input", { type: "radio", name: "try-kind", value, id: `try-kind-${value}`, checked: nth === 0, onchange: choose });
     return h("label", { for: input.id }, input, text);
   });
-  const form = h("form", { className: "card", onsubmit: event => { event.preventDefault(); ask() } },
+  const form = h("form", { className: "card", onsubmit: event => { event.preventDefault(); submitOnce() } },
     h("fieldset", { className: "segments" }, h("legend", {}, "What do you have?"), kinds), tokenField, claimsField,
-    field("Trust", trust, "As a caller may name it. Needed for a trust that is only used if named."), unsavedLine, problem, h("div", { className: "actions" }, submit));
+    field("Trust", trust, "Leave this unless the workload sends `trust_id`."), unsavedLine, problem, h("div", { className: "actions" }, submit));
   const root = h("section", { className: "view", "aria-labelledby": "try-title" },
     h("div", { className: "head" }, h("div", {}, h("h2", { id: "try-title", tabIndex: -1 }, "Try a token"),
       h("p", { className: "soft" }, "See which rule would decide, and why. Nothing is issued, and a single use is not spent."))),
     h("div", { className: "columns" }, form, result));
 
+  const submitOnce = once(submit, ask);
   const isToken = () => form.querySelector("[name=try-kind]:checked").value === "token";
 
   function choose() {
@@ -40,7 +41,9 @@ export function createExplain({ guard }) {
     if (trust.value) more.trust_id = trust.value;
     if (isDirty() && unsaved.checked) more.text = state.text;
     if (isToken()) return { token: token.value.trim(), ...more };
-    return { claims: JSON.parse(claims.value), ...more };
+    // The text goes as it is: a large number would become another one here.
+    JSON.parse(claims.value);
+    return `{${[`"claims":${claims.value}`, ...Object.entries(more).map(pair => pair.map(part => JSON.stringify(part)).join(":"))].join()}}`;
   }
 
   async function ask() {
@@ -48,19 +51,17 @@ export function createExplain({ guard }) {
     try {
       json = question();
     } catch (error) {
-      return refuse(`This is no JSON: ${error.message}`, claims);
+      return refuse(`This is not JSON: ${error.message}`, claims);
     }
     if (json.token === "") return refuse("Paste a token.", token);
+    const isUnsaved = isDirty() && unsaved.checked;
     token.value = "";
     fill(problem);
-    submit.disabled = true;
     try {
       const { body } = await guard(() => call("explain", { method: "POST", json }), show => fill(problem, show));
-      showResult(body, Boolean(json.text));
+      showResult(body, isUnsaved);
     } catch {
       result.hidden = true;
-    } finally {
-      submit.disabled = false;
     }
   }
 
@@ -96,5 +97,11 @@ export function createExplain({ guard }) {
 
   choose();
   onLoad(draw);
+  onForget(() => {
+    fill(result);
+    result.hidden = true;
+    token.value = claims.value = "";
+    options(trust, [["", ""]]);
+  });
   return { root, title: "Try a token", async show() { if (!state.view) await guard(load); draw() } };
 }

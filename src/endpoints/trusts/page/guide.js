@@ -8,19 +8,22 @@ import { list, rule, string, trusts, words } from "./toml.js";
 export function openTrustGuide({ text, tenant, insert }) {
   const taken = new Set(trusts(text).map(trust => trust.id));
   let form;
+  /// What was typed, also for another platform.
+  const typed = new Map();
   const preview = previewBox();
   const questions = h("div", { className: "questions" });
   const tiles = PLATFORMS.map((platform, nth) => {
     const radio = h("input", { type: "radio", name: "platform", value: platform.id, id: `platform-${platform.id}`, checked: nth === 0, onchange: () => choose(platform) });
     return h("label", { className: "tile", for: radio.id }, radio, h("span", { className: `platform ${platform.id}`, "aria-hidden": "true" }, platform.sign), platform.name);
   });
-  const add = h("button", { type: "button", className: "primary", id: "guide-insert", onclick: finish }, "Insert");
+  const add = h("button", { type: "submit", className: "primary", id: "guide-insert" }, "Insert into the policy");
   const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
   const audit = h("input", { type: "checkbox", id: "guide-audit", onchange: update });
 
   function choose(platform) {
-    const asked = [...trustQuestions(free(platform.suggestion, taken)), ...platform.questions, ...ruleQuestions(tenant)];
-    form = createQuestions(asked, update);
+    const own = platform.questions.map(question => ({ ...question, key: `${platform.id} ${question.name}` }));
+    const asked = [...trustQuestions(free(platform.suggestion, taken)), ...own, ...ruleQuestions(tenant)];
+    form = createQuestions(asked, update, typed);
     form.write = () => writeTrust(platform, { ...form.answers(), mode: audit.checked ? string("audit") : null });
     fill(questions, h("p", { className: "soft" }, platform.about), form.root,
       h("label", { className: "check", for: audit.id }, audit, h("span", {}, "Start in audit mode", h("small", {}, "Judges and logs tokens, but grants nothing."))));
@@ -40,7 +43,7 @@ export function openTrustGuide({ text, tenant, insert }) {
   const body = h("div", { className: "guide" },
     h("fieldset", { className: "tiles" }, h("legend", {}, "Platform"), tiles),
     h("div", { className: "columns" }, questions, preview.root));
-  const dialog = openDialog("Add a trust", body, [cancel, add], true);
+  const dialog = openDialog("Add a trust", body, [cancel, add], { wide: true, onsubmit: finish });
   choose(PLATFORMS[0]);
   dialog.querySelector("input").focus();
 }
@@ -76,13 +79,20 @@ export function openRuleGuide({ text, tenant, trustId, insert }) {
   const missing = h("p", { className: "hint", role: "alert" });
 
   function addClaim() {
-    const name = h("input", { "aria-label": "Claim", placeholder: "claim, or /json/pointer", oninput: update, className: "claim-name" });
-    const operator = options(h("select", { "aria-label": "Comparison", onchange: update }), OPERATORS, "eq");
-    const value = h("input", { "aria-label": "Value", placeholder: "value", oninput: update, className: "claim-value" });
-    const remove = h("button", { type: "button", className: "icon", "aria-label": "Remove the condition", onclick: () => { line.remove(); update() } }, "✕");
+    const name = h("input", { placeholder: "claim or /pointer", oninput: update, className: "claim-name" });
+    const operator = options(h("select", { onchange: update }), OPERATORS, "eq");
+    const value = h("input", { placeholder: "value", oninput: update, className: "claim-value" });
+    const remove = h("button", { type: "button", className: "icon", onclick: () => { line.remove(); number(); update(); more.focus() } }, "✕");
     const line = h("div", { className: "claim" }, name, operator, value, remove);
     claims.append(line);
+    number();
     name.focus();
+  }
+
+  /// Names the parts of each condition for screen readers.
+  function number() {
+    [...claims.children].forEach((line, nth) => [...line.children].forEach((part, place) =>
+      part.setAttribute("aria-label", `${["Claim", "Comparison", "Value", "Remove"][place]} of condition ${nth + 1}`)));
   }
 
   function conditions() {
@@ -118,21 +128,22 @@ export function openRuleGuide({ text, tenant, trustId, insert }) {
   const trust = h("div", { className: "field" }, h("label", { for: select.id }, "Trust"), select);
   const body = h("div", { className: "guide" }, h("div", { className: "columns" },
     h("div", { className: "questions" }, trust, form.root, claims, more, missing, rest.root), preview.root));
-  const add = h("button", { type: "button", className: "primary", id: "guide-insert", onclick: finish }, "Insert");
+  const add = h("button", { type: "submit", className: "primary", id: "guide-insert" }, "Insert into the policy");
   const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
-  const dialog = openDialog("Add a rule", body, [cancel, add], true);
+  const dialog = openDialog("Add a rule", body, [cancel, add], { wide: true, onsubmit: finish });
   select.focus();
   update();
 }
 
 function previewBox() {
-  const text = h("pre", { id: "guide-preview", tabIndex: 0, "aria-label": "Text that is inserted" });
-  return { text, root: h("div", { className: "preview" }, h("h3", {}, "Text that is inserted"), text) };
+  const text = h("pre", { id: "guide-preview", tabIndex: 0, role: "region", "aria-labelledby": "guide-preview-title" });
+  return { text, root: h("div", { className: "preview" }, h("h3", { id: "guide-preview-title" }, "Text that is inserted"), text) };
 }
 
 /// Builds the fields of questions. `check` marks what is missing and moves the focus there.
-function createQuestions(asked, onInput) {
-  const fields = asked.map(question => createField(question, onInput));
+/// `typed` keeps what was typed, by the key or the name of the question.
+function createQuestions(asked, onInput, typed = new Map()) {
+  const fields = asked.map(question => createField(question, onInput, typed));
   return {
     root: h("div", { className: "fields" }, fields.map(each => each.root)),
     answers: () => Object.fromEntries(fields.map(each => [each.name, each.value()])),
@@ -144,11 +155,12 @@ function createQuestions(asked, onInput) {
   };
 }
 
-function createField({ name, label, help, hint, pattern, example, value, choices, fixed, optional }, onInput) {
+function createField({ name, label, help, hint, pattern, example, value, choices, fixed, optional, key = name }, onInput, typed) {
   const id = `guide-${name}`;
   const input = choices
     ? options(h("select", { id }), choices, choices[0][0])
     : h("input", { id, value: value ?? "", placeholder: example ? `e.g. ${example}` : "", autocomplete: "off", spellcheck: false, readOnly: Boolean(fixed) });
+  if (typed.has(key)) input.value = typed.get(key);
   const note = h("small", { id: `${id}-help` }, marked(help));
   const problem = h("p", { id: `${id}-hint`, className: "hint" });
   input.setAttribute("aria-describedby", `${note.id} ${problem.id}`);
@@ -165,7 +177,7 @@ function createField({ name, label, help, hint, pattern, example, value, choices
     return !isMissing;
   }
 
-  input.addEventListener("input", () => { if (problem.textContent) check(false); onInput() });
+  input.addEventListener("input", () => { typed.set(key, input.value); if (problem.textContent) check(false); onInput() });
   input.addEventListener("change", () => { check(false); onInput() });
   return { name, input, check, value: () => input.value.trim(), root: h("div", { className: "field" }, h("label", { for: id }, label, optional && h("span", { className: "soft" }, " (optional)")), input, note, problem) };
 }

@@ -2,8 +2,8 @@
 
 import { call } from "./api.js";
 import { differences, dryRun } from "./changes.js";
-import { announce, badge, exact, field, fill, h, hidden, marked, notice, openDialog, options, relative } from "./dom.js";
-import { authorName, isDirty, isOwner, load, normalized, state, versionName, versionNumber } from "./state.js";
+import { announce, badge, fault, field, fill, h, hidden, notice, once, openDialog, options, when } from "./dom.js";
+import { isDirty, isOwner, load, normalized, onForget, savedBy, state, versionName, versionNumber } from "./state.js";
 
 const PAGE = 30;
 
@@ -64,7 +64,7 @@ export function createHistory({ guard }) {
     return h("li", { className: version.in_force ? "in-force" : "" },
       h("div", { className: "version-head" }, h("strong", {}, `Version ${versionNumber(version)}`), version.in_force && badge("good", "in force"), version.restores && badge("info", isOwner() ? `restores ${version.restores}` : "restores an earlier one")),
       version.note && h("p", {}, version.note),
-      h("p", { className: "soft" }, authorName(version), version.author?.tenant && ` of ${version.author.tenant}`, " · ", h("time", { dateTime: version.at, title: exact(version.at) }, relative(version.at)), hidden(` (${exact(version.at)})`)),
+      h("p", { className: "soft" }, savedBy(version), version.author?.tenant && ` of ${version.author.tenant}`, " · ", when(version.at)),
       h("div", { className: "row-actions" }, actions));
   }
 
@@ -86,25 +86,24 @@ export function createHistory({ guard }) {
     const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
     const note = h("input", { id: "rollback-note", maxLength: 200, autocomplete: "off" });
     const problem = h("div", {});
-    const confirm = h("button", { type: "button", className: "primary", id: "confirm-rollback", onclick: send }, `Roll back to ${versionName(version)}`);
+    const confirm = h("button", { type: "submit", className: "primary", id: "confirm-rollback" }, `Roll back to ${versionName(version)}`);
     const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
     const dialog = openDialog(`Roll back to ${versionName(version)}?`, [
       h("p", {}, "The old text becomes a new version. Nothing of the history is lost."),
       isDirty() && notice("warn", "You have unsaved changes in the editor. They stay there."),
-      differences(normalized(state.view.text), text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change."), problem], [cancel, confirm], true);
+      differences(normalized(state.view.text), text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change.")], [problem, cancel, confirm], { wide: true, onsubmit: once(confirm, send) });
     note.focus();
 
     async function send() {
-      confirm.disabled = true;
       try {
         const json = { number: version.number, ...(note.value.trim() && { note: note.value.trim() }) };
         await call("rollback", { method: "POST", json, ifMatch: state.etag });
         dialog.close();
         await guard(start);
+        root.querySelector("h2").focus();
         announce(`Version ${versionNumber(version)} is restored.`);
       } catch (error) {
-        confirm.disabled = false;
-        fill(problem, notice("bad", rollbackProblem(error)));
+        fill(problem, notice("bad", ...[rollbackProblem(error)].flat())).firstChild.focus();
         if (error.status === 412) guard(start);
       }
     }
@@ -114,6 +113,12 @@ export function createHistory({ guard }) {
       error => fill(trial, h("p", {}, `Not known: ${error.message}`), faultsOf(error)));
   }
 
+  onForget(() => {
+    versions = [];
+    texts.clear();
+    fill(list);
+    fill(panel);
+  });
   return { root, title: "History", show: () => guard(start) };
 }
 
@@ -122,4 +127,4 @@ function rollbackProblem(error) {
   return [error.message, faultsOf(error)];
 }
 
-const faultsOf = ({ faults }) => faults.length > 0 && h("ul", {}, faults.map(({ line, field: name, problem }) => h("li", {}, line ? `Line ${line}: ` : "", h("code", {}, name), " ", marked(problem))));
+const faultsOf = ({ faults }) => faults.length > 0 && h("ul", {}, faults.map(each => h("li", {}, each.line ? `Line ${each.line}: ` : "", fault(each))));

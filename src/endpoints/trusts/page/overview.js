@@ -1,8 +1,8 @@
 // The overview: all trusts with the state of their keys, their use and their end.
 
-import { badge, count, fill, h, hidden, marked, notice, when } from "./dom.js";
+import { badge, count, fault, fill, h, hidden, notice, relative, when } from "./dom.js";
 import { PLATFORMS, platformOf } from "./platforms.js";
-import { authorName, isOwner, load, onLoad, state, versionNumber } from "./state.js";
+import { isOwner, load, onForget, onLoad, savedBy, state, versionNumber } from "./state.js";
 
 /// More rows than this are not shown: the filter finds the others.
 const MAX_ROWS = 200;
@@ -31,14 +31,15 @@ export function createOverview({ guard, addTrust, addRule }) {
   }
 
   onLoad(draw);
+  onForget(() => [summary, alerts, list].forEach(each => fill(each)));
   return { root, title: "Trusts", show: () => guard(load) };
 }
 
-function summaryOf({ trusts, version, access, tenant }) {
+function summaryOf({ trusts, version }) {
   if (trusts.length === 0 && !version) return null;
-  const rules = trusts.reduce((sum, trust) => sum + (Number(trust.rules) || trust.rules?.length || 0), 0);
-  const saved = version && [" · ", `Version ${versionNumber(version)}, saved by ${authorName(version)} `, when(version.at)];
-  return [access === "tenant" && `Tenant ${tenant} · `, `${count(trusts.length, "trust")} with ${count(rules, "rule")}`, saved].flat();
+  const rules = trusts.reduce((sum, trust) => sum + trust.rules, 0);
+  const saved = version && [" · ", `Version ${versionNumber(version)}, ${savedBy(version)} `, when(version.at)];
+  return [`${count(trusts.length, "trust")} with ${count(rules, "rule")}`, saved].flat();
 }
 
 function storeNotice(store) {
@@ -56,8 +57,8 @@ const tenantNotice = ({ access, tenant }) => access === "tenant"
 function warningsOf(warnings) {
   if (!warnings?.length) return null;
   return notice("warn", h("strong", {}, count(warnings.length, "warning")),
-    h("ul", {}, warnings.slice(0, 20).map(({ line, field, problem }) =>
-      h("li", {}, h("a", { href: `#policy?line=${line ?? 1}` }, `Line ${line ?? "?"}`), " ", h("code", {}, field), " ", marked(problem)))));
+    h("ul", {}, warnings.slice(0, 20).map(warning =>
+      h("li", {}, h("a", { href: `#policy?line=${warning.line ?? 1}` }, `Line ${warning.line ?? "?"}`), " ", fault(warning)))));
 }
 
 function empty({ writable, access }, addTrust) {
@@ -70,13 +71,14 @@ function empty({ writable, access }, addTrust) {
 }
 
 const COLUMNS = ["Trust", "Keys", "Mode", "Last used", "Granted", "Denied", "Ends"];
+const classOf = name => ["Granted", "Denied"].includes(name) ? "count" : "";
 
 function table(trusts, addRule) {
   if (trusts.length === 0) return h("p", { className: "empty" }, "No trust matches the filter.");
   const more = trusts.length > MAX_ROWS && h("p", { className: "soft" }, `${count(trusts.length - MAX_ROWS, "more trust")}: use the filter to find them.`);
   // Phones show each row as a card. The roles keep the table for screen readers.
   return [h("table", { className: "cards", role: "table", "aria-labelledby": "overview-title" },
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, COLUMNS.map(name => h("th", { scope: "col", role: "columnheader" }, name)),
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, COLUMNS.map(name => h("th", { scope: "col", role: "columnheader", className: classOf(name) }, name)),
       h("th", { scope: "col", role: "columnheader" }, hidden("Actions")))),
     h("tbody", { role: "rowgroup" }, trusts.slice(0, MAX_ROWS).map(trust => row(trust, addRule)))), more];
 }
@@ -87,12 +89,12 @@ function row(trust, addRule) {
     h("span", { className: `platform ${platform.id}`, "aria-hidden": "true" }, platform.sign),
     h("div", {}, h("a", { href: `#policy?trust=${encodeURIComponent(trust.id)}` }, trust.id), hidden(` – ${platform.name}`),
       h("div", { className: "issuer" }, trust.issuer ?? `spiffe://${trust.trust_domain}`)));
-  const cells = [name, keysOf(trust.keys), modeOf(trust), when(trust.last_used), (trust.granted ?? 0).toLocaleString("en"), (trust.denied ?? 0).toLocaleString("en"), endOf(trust)];
+  const cells = [keysOf(trust.keys), modeOf(trust), when(trust.last_used), (trust.granted ?? 0).toLocaleString("en"), (trust.denied ?? 0).toLocaleString("en"), endOf(trust)];
   const actions = h("div", { className: "row-actions" },
     h("a", { href: `#decisions?trust=${encodeURIComponent(trust.id)}` }, "Decisions", hidden(` of ${trust.id}`)),
     addRule && h("button", { type: "button", className: "link", onclick: () => addRule(trust.id) }, "Add a rule", hidden(` to ${trust.id}`)));
-  return h("tr", { role: "row" },
-    cells.map((cell, nth) => h("td", { role: "cell", "data-label": COLUMNS[nth], className: nth === 4 || nth === 5 ? "count" : "" }, cell)),
+  return h("tr", { role: "row" }, h("th", { scope: "row", role: "rowheader" }, name),
+    cells.map((cell, nth) => h("td", { role: "cell", "data-label": COLUMNS[nth + 1], className: classOf(COLUMNS[nth + 1]) }, cell)),
     h("td", { role: "cell", className: "last" }, actions));
 }
 
@@ -113,5 +115,6 @@ function modeOf(trust) {
 function endOf(trust) {
   if (!trust.not_after) return h("span", { className: "soft" }, "never");
   const time = when(trust.not_after);
-  return trust.ended ? time : trust.expires_soon ? [badge("warn", time)] : time;
+  if (!trust.ended && trust.expires_soon) time.firstChild.replaceWith(badge("warn", relative(trust.not_after)));
+  return time;
 }

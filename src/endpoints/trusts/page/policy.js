@@ -2,11 +2,11 @@
 
 import { call } from "./api.js";
 import { differences, dryRun } from "./changes.js";
-import { announce, count, field, fill, h, hidden, marked, notice, openDialog, when } from "./dom.js";
+import { announce, count, fault, field, fill, h, hidden, notice, once, openDialog, when } from "./dom.js";
 import { createEditor } from "./editor.js";
 import { openRuleGuide, openTrustGuide } from "./guide.js";
 import { rejectedNotice } from "./overview.js";
-import { authorName, follow, isBehind, isDirty, isOwner, load, normalized, onLoad, state, versionName, versionNumber } from "./state.js";
+import { follow, hasChanges, isBehind, isDirty, isOwner, load, normalized, onForget, onLoad, savedBy, state, versionName, versionNumber } from "./state.js";
 import { appendTrust, insertRule, trusts } from "./toml.js";
 
 /// The time after the last keystroke, in milliseconds.
@@ -24,14 +24,18 @@ export function createPolicy({ guard, go }) {
   const addTrustButton = button("add-trust", "Add a trust", () => addTrust());
   const addRuleButton = button("add-rule", "Add a rule", () => addRule());
   const discardButton = button("discard", "Discard changes", discard);
-  const saveButton = button("review", "Review and save", review, "primary");
+  const saveButton = button("review", "Review and save", () => reviewOnce(), "primary");
   const root = h("section", { className: "view", "aria-labelledby": "policy-title" },
-    h("div", { className: "head" }, h("div", {}, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), h("p", { className: "soft" }, version, " ", unsaved)),
+    h("div", { className: "head" }, h("div", {}, h("div", { className: "title" }, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), unsaved), h("p", { className: "soft" }, version)),
       h("div", { className: "actions" }, addTrustButton, addRuleButton, discardButton, saveButton)),
     banners, conflict, editor.root, h("div", { className: "problem-box" }, summary, problems));
-  let faults = [];
+  /// The faults of the text that was checked last.
+  let [faults, checked] = [[], null];
   let timer;
   let [isLinting, isStale] = [false, false];
+
+  const reviewOnce = once(saveButton, review);
+  const title = () => root.querySelector("h2");
 
   function edited() {
     state.text = editor.text;
@@ -48,7 +52,10 @@ export function createPolicy({ guard, go }) {
     summary.textContent = "Checking…";
     try {
       const { body } = await call("lint", { method: "POST", toml: text });
-      if (text === state.text) showFaults(body.faults, body.warnings);
+      if (!state.view) return;
+      if (text !== state.text) return;
+      showFaults(body.faults, body.warnings);
+      checked = text;
     } catch (error) {
       const wait = error.retryAfter ?? 5;
       summary.textContent = `Not checked: ${error.message}`;
@@ -62,28 +69,29 @@ export function createPolicy({ guard, go }) {
 
   function showFaults(newFaults, warnings = []) {
     faults = newFaults;
-    const marked = [...newFaults.map(fault => ({ ...fault, kind: "bad" })), ...warnings.map(fault => ({ ...fault, kind: "warn" }))];
-    editor.mark(marked.filter(fault => fault.line));
-    fill(problems, marked.map(problemItem));
-    summary.textContent = marked.length === 0
-      ? "No faults."
+    const all = [...newFaults.map(each => ({ ...each, kind: "bad" })), ...warnings.map(each => ({ ...each, kind: "warn" }))];
+    editor.mark(all.filter(each => each.line));
+    fill(problems, all.map(problemItem));
+    summary.textContent = all.length === 0
+      ? state.text.trim() ? "No faults." : "The policy is empty."
       : [newFaults.length && count(newFaults.length, "fault"), warnings.length && count(warnings.length, "warning")].filter(Boolean).join(" and ");
     summary.className = newFaults.length ? "bad" : warnings.length ? "warn" : "good";
   }
 
-  function problemItem({ line, column, field, problem, kind }) {
+  function problemItem({ line, column, kind, ...what }) {
     const place = [line && `Line ${line}`, column && `column ${column}`].filter(Boolean).join(", ");
     return h("li", { className: kind }, h("button", { type: "button", onclick: () => editor.goTo(line ?? 1, column ?? 1) },
       h("span", { className: "sign", "aria-hidden": "true" }, kind === "bad" ? "✕" : "!"),
       h("span", { className: "place" }, hidden(kind === "bad" ? "Fault: " : "Warning: "), place || "Whole text"),
-      h("span", { className: "words" }, h("code", {}, field), " ", marked(problem))));
+      h("span", { className: "words" }, fault(what))));
   }
 
   function drawState() {
     const writable = Boolean(state.view?.writable);
     editor.area.readOnly = !writable;
     addTrustButton.hidden = !writable || !isOwner();
-    addRuleButton.hidden = discardButton.hidden = saveButton.hidden = !writable;
+    discardButton.hidden = saveButton.hidden = !writable;
+    addRuleButton.hidden = !writable || !state.text.trim();
     discardButton.hidden ||= !isDirty();
     saveButton.disabled = !isDirty();
     unsaved.hidden = !isDirty();
@@ -91,33 +99,37 @@ export function createPolicy({ guard, go }) {
 
   function draw({ follows }) {
     const { view, base } = state;
-    fill(version, base.version ? [`Version ${versionNumber(base.version)}, saved by ${authorName(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
+    fill(version, base.version ? [`Version ${versionNumber(base.version)}, ${savedBy(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
       base.version?.note && ` · “${base.version.note}”`);
     fill(banners, rejectedNotice(view.store),
       !view.writable && notice("info", h("strong", {}, "Read-only. "), "You can read this policy and try tokens, but not change it here."),
       view.access === "tenant" && notice("info", h("strong", {}, `Rules of tenant ${view.tenant}. `), "You see only what concerns this tenant. Each rule must keep to what the owner of the policy permits."));
-    if (follows && editor.text !== state.text) editor.text = state.text;
+    if (editor.text !== state.text) editor.text = state.text;
     if (follows) {
       fill(conflict);
       showFaults([], view.warnings);
-    } else if (isBehind()) showConflict();
+    } else {
+      if (isBehind()) showConflict();
+      if (checked !== state.text) lint();
+    }
     drawState();
   }
 
   function discard() {
-    const confirm = h("button", { type: "button", className: "primary", onclick: () => {
+    const confirm = h("button", { type: "submit", className: "primary" }, "Discard my changes");
+    const keep = h("button", { type: "button", onclick: () => dialog.close() }, "Keep editing");
+    const dialog = openDialog("Discard your changes?", differences(state.text, normalized(state.view.text)), [keep, confirm], { onsubmit: () => {
       dialog.close();
       follow();
       draw({ follows: true });
+      title().focus();
       announce("Your changes were discarded.");
-    } }, "Discard my changes");
-    const keep = h("button", { type: "button", onclick: () => dialog.close() }, "Keep editing");
-    const dialog = openDialog("Discard your changes?", differences(state.text, normalized(state.view.text)), [keep, confirm]);
+    } });
   }
 
   function addTrust() {
-    go("policy");
-    openTrustGuide({ text: state.text, tenant: null, insert: written => {
+    openTrustGuide({ text: state.text, tenant: null, insert: async written => {
+      await go("policy");
       const { text, line } = appendTrust(state.text, written);
       editor.replace(text, line);
       announce("The trust was inserted. It is not saved yet.");
@@ -125,8 +137,8 @@ export function createPolicy({ guard, go }) {
   }
 
   function addRule(trustId) {
-    go("policy");
-    openRuleGuide({ text: state.text, tenant: isOwner() ? null : state.view.tenant, trustId, insert: (id, written) => {
+    openRuleGuide({ text: state.text, tenant: isOwner() ? null : state.view.tenant, trustId, insert: async (id, written) => {
+      await go("policy");
       const { text, line } = insertRule(state.text, id, written);
       editor.replace(text, line);
       announce("The rule was inserted. It is not saved yet.");
@@ -136,25 +148,33 @@ export function createPolicy({ guard, go }) {
   /// Shows what will change, and saves.
   async function review() {
     clearTimeout(timer);
+    if (checked !== state.text) await lint();
+    if (checked === state.text && faults.length > 0) return refused({ status: 422, faults });
     const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
     const note = h("input", { id: "save-note", maxLength: 200, autocomplete: "off" });
     const problem = h("div", {});
-    const save = h("button", { type: "button", className: "primary", id: "save", onclick: () => send(false) }, "Save");
+    const save = h("button", { type: "submit", className: "primary", id: "save" }, "Save");
+    let acceptLockout = false;
     const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Keep editing");
-    const body = [differences(state.base.text, state.text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change."), problem];
-    const dialog = openDialog("Save the policy", body, [cancel, save], true);
+    const body = [differences(state.base.text, state.text), h("h3", {}, "What would change"), trial, field("Note (optional)", note, "For the history: why this change.")];
+    const dialog = openDialog("Save the policy", body, [problem, cancel, save], { wide: true, onsubmit: once(save, send) });
     note.focus();
 
-    async function send(acceptLockout) {
-      save.disabled = true;
+    async function send() {
       try {
-        await put(note.value.trim(), acceptLockout);
+        const version = await put(note.value.trim(), acceptLockout);
         dialog.close();
+        await guard(load);
+        title().focus();
+        announce(`Saved as ${versionName(version)}.`);
       } catch (error) {
-        save.disabled = false;
-        if (error.status === 409 && error.code.includes("lock")) fill(problem, lockout(error, () => send(true)));
-        else if (error.status === 412 || error.status === 422 || error.status === 401) { dialog.close(); refused(error) }
-        else fill(problem, notice("bad", error.message));
+        if ([401, 412, 422].includes(error.status)) { dialog.close(); return refused(error) }
+        if (error.status === 409 && error.code.includes("lock")) {
+          acceptLockout = true;
+          save.textContent = "Save nevertheless";
+          save.classList.add("danger");
+        }
+        fill(problem, notice("bad", acceptLockout && h("strong", {}, "This policy would lock you out. "), error.message)).firstChild.focus();
       }
     }
 
@@ -167,11 +187,6 @@ export function createPolicy({ guard, go }) {
     }
   }
 
-  function lockout(error, again) {
-    return notice("bad", h("strong", {}, "This policy would lock you out. "), error.message,
-      h("p", {}, h("button", { type: "button", id: "accept-lockout", onclick: again }, "Save nevertheless")));
-  }
-
   async function put(note, acceptLockout) {
     const query = new URLSearchParams();
     if (note) query.set("note", note);
@@ -180,13 +195,12 @@ export function createPolicy({ guard, go }) {
     const { body } = await call(`../trusts${query.size ? `?${query}` : ""}`, { method: "PUT", toml: text, ifMatch: state.base.etag });
     // What was typed meanwhile stays a change of its own.
     state.base.text = text;
-    await guard(load);
-    announce(`Saved as ${versionName(body.version)}.`);
+    return body.version;
   }
 
   function refused(error) {
     if (error.status === 422) {
-      showFaults(error.faults);
+      if (error.faults !== faults) showFaults(error.faults);
       announce(`Not saved: ${count(error.faults.length, "fault")}.`);
       (problems.querySelector("button") ?? editor.area).focus();
     } else if (error.status === 412) guard(load);
@@ -212,20 +226,26 @@ export function createPolicy({ guard, go }) {
       fill(conflict);
       draw({ follows: false });
       announce(`Your text is now based on ${versionName(view.version)}. Review it before you save.`);
-      saveButton.focus();
-    } }, "Done: continue with my text");
-    const heading = h("h3", { tabIndex: -1, id: "conflict-title" }, `${authorName(view.version ?? {})} saved ${versionName(view.version)} meanwhile`);
+      (isDirty() ? saveButton : title()).focus();
+    } }, `Keep my text, based on ${versionName(view.version)}`);
+    const heading = h("h3", { tabIndex: -1, id: "conflict-title" }, `New meanwhile: ${versionName(view.version)}, ${savedBy(view.version)}`);
     fill(conflict, h("section", { className: "conflict", "aria-labelledby": heading.id }, heading,
       h("p", {}, "Your text is unchanged and not saved. These are the differences since you began. Take over what should stay; what you leave out will be undone when you save."),
       differences(base.text, normalized(view.text), view.writable && take), result, h("div", { className: "actions" }, proceed)));
     heading.focus();
   }
 
-  addEventListener("beforeunload", event => { if (isDirty()) event.preventDefault() });
+  addEventListener("beforeunload", event => { if (hasChanges()) event.preventDefault() });
   onLoad(draw);
+  onForget(() => {
+    clearTimeout(timer);
+    editor.text = "";
+    [faults, checked] = [[], null];
+    editor.mark([]);
+    for (const each of [version, banners, conflict, problems, summary]) fill(each);
+  });
   return {
     root, title: "Policy", addTrust, addRule,
-    isDirty: () => isDirty(),
     async show({ trust, line }) {
       if (!state.view) await guard(load);
       const place = trust && trusts(state.text).find(each => each.id === trust);

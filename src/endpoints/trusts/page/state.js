@@ -12,10 +12,39 @@ export const state = {
   text: "",
 };
 
-const listeners = [];
+/// Changes of an account that is signed out: `{ account, base, text }`. Only the same account gets them back.
+let draft = null;
+
+const [listeners, forgetters] = [[], []];
 export const onLoad = listener => { listeners.push(listener) };
+export const onForget = forget => { forgetters.push(forget) };
+
+/// Empties the page: what one account saw is not for the next one.
+export function forget() {
+  Object.assign(state, { view: null, etag: null, base: { text: "", etag: null, version: null }, text: "" });
+  forgetters.forEach(each => each());
+}
+
+/// As `forget`, but keeps changes for when this account signs in again.
+export function forgetUntil(account) {
+  if (isDirty() && account !== null) draft = { account: accountOf(account), base: state.base, text: state.text };
+  forget();
+}
+
+/// Gives an account its kept changes back. Those of another account are dropped.
+export function restore(account) {
+  if (draft?.account === accountOf(account)) {
+    Object.assign(state, { base: draft.base, text: draft.text });
+    tell({ follows: false });
+  }
+  draft = null;
+}
+
+const accountOf = account => JSON.stringify([account, state.view.access, state.view.tenant]);
+const tell = how => listeners.forEach(listener => listener(how));
 
 export const isDirty = () => state.text !== state.base.text;
+export const hasChanges = () => isDirty() || draft !== null;
 export const isOwner = () => state.view?.access !== "tenant";
 export const trustIds = () => (state.view?.trusts ?? []).map(trust => trust.id);
 
@@ -28,12 +57,14 @@ const strong = etag => etag?.replace(/^W\//, "") ?? null;
 /// Reads the policy in force. The own text follows it, unless it has changes.
 export async function load() {
   const { body, etag } = await call("../trusts");
+  // Another tab may have signed in to another account.
+  if (state.view && (state.view.access !== body.access || state.view.tenant !== body.tenant)) forget();
   const follows = !isDirty();
   // A version with faults, which only another program can have stored, is the one to replace.
   const rejected = body.store?.rejected;
   Object.assign(state, { view: body, etag: rejected ? `"${rejected}"` : strong(etag) });
   if (follows) follow();
-  listeners.forEach(listener => listener({ follows }));
+  tell({ follows });
 }
 
 /// Makes the version in force the base of the own text.
@@ -53,7 +84,5 @@ export function versionNumber({ number, version }) {
 
 export const versionName = version => version ? `version ${versionNumber(version)}` : "the empty policy";
 
-/// The author of a version. A policy that was changed in its file has none.
-export function authorName({ author }) {
-  return author ? author.name || author.subject : "an edit outside of this service";
-}
+/// Who saved a version. A policy that was changed in its file has no author.
+export const savedBy = version => version?.author ? `saved by ${version.author.name || version.author.subject}` : "edited outside of this page";
