@@ -27,7 +27,7 @@ export function createPolicy({ guard, go }) {
   const saveButton = button("review", "Review and save", () => reviewOnce(), "primary");
   const root = h("section", { className: "view", "aria-labelledby": "policy-title" },
     h("div", { className: "head" }, h("div", {}, h("div", { className: "title" }, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), unsaved), h("p", { className: "soft" }, version)),
-      h("div", { className: "actions" }, addTrustButton, addRuleButton, discardButton, saveButton)),
+      h("div", { className: "actions" }, discardButton, addTrustButton, addRuleButton, saveButton)),
     banners, conflict, editor.root, h("div", { className: "problem-box" }, summary, problems));
   /// The faults of the text that was checked last.
   let [faults, checked] = [[], null];
@@ -92,7 +92,8 @@ export function createPolicy({ guard, go }) {
     addTrustButton.hidden = !writable || !isOwner();
     discardButton.hidden = saveButton.hidden = !writable;
     addRuleButton.hidden = !writable || !state.text.trim();
-    discardButton.hidden ||= !isDirty();
+    // Its place stays, so that the first key does not move the editor.
+    discardButton.classList.toggle("absent", !isDirty());
     saveButton.disabled = !isDirty();
     unsaved.hidden = !isDirty();
   }
