@@ -59,6 +59,7 @@ const MESSAGES = {
 
 function failure(answer, body, etag) {
   const { status } = answer;
+  if (answer.ok) body = { detail: "The answer is not from this service: a proxy may be asking you to sign in. Reload the page." };
   const words = [body.detail, body.problem, body.error_description, body.message].find(text => typeof text === "string");
   const names = [body.code, body.error, body.type].filter(name => typeof name === "string").join(" ");
   return new ApiError(words ?? MESSAGES[status] ?? `The service answers with status ${status}.`, {

@@ -30,6 +30,8 @@ async function guard(action, show) {
   }
 }
 
+const closeDialogs = () => document.querySelectorAll("dialog[open]").forEach(dialog => dialog.close());
+
 /// Changes the address, and shows the view that it then names.
 async function go(name, query) {
   const hash = query?.size ? `#${name}?${query}` : `#${name}`;
@@ -76,20 +78,23 @@ async function askToSignIn(error) {
   current?.hide?.();
   current = null;
   clearTimeout(retry);
-  document.querySelectorAll("dialog[open]").forEach(dialog => dialog.close());
+  closeDialogs();
   const wasToken = hasToken();
   useToken(null);
-  if (state.view) forgetUntil(account);
+  const wasSignedIn = state.view !== null;
+  if (wasSignedIn) forgetUntil(account);
   account = null;
   document.title = "Sign in – Token Exchange";
   showApp(false);
   fill(problem);
   byId("sign-in-problem").textContent = error.status === 403
     ? "This account may not administer the trust policy. Sign in with another one, or paste a token."
-    : wasToken ? "The token is not accepted. It may have expired." : "";
+    : [wasToken ? "The token is not accepted. It may have expired." : wasSignedIn && "You were signed out.",
+      hasChanges() && "Your unsaved changes are kept: sign in in a new tab, then continue here."].filter(Boolean).join(" ");
   const link = byId("sign-in-link");
   link.href = `../login?return_to=${encodeURIComponent(location.pathname)}`;
   // Leaving this page would lose the changes.
+  link.textContent = hasChanges() ? "Sign in (opens a new tab)" : "Sign in";
   link.target = hasChanges() ? "_blank" : "";
   byId("again").hidden = !hasChanges();
   byId("by-session").hidden = !(await offersSessions());
@@ -174,7 +179,10 @@ byId("token-form").addEventListener("submit", event => {
 });
 byId("again").addEventListener("click", begin);
 byId("forget").addEventListener("click", () => guard(signOut));
-addEventListener("hashchange", () => { if (!byId("views").hidden) route() });
+addEventListener("hashchange", () => {
+  closeDialogs();
+  if (!byId("views").hidden) route();
+});
 
 // The skip link leaves the address alone, which names the view.
 document.querySelector(".skip").addEventListener("click", event => {

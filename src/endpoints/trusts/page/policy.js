@@ -99,6 +99,12 @@ export function createPolicy({ guard, go }) {
   }
 
   function draw({ follows }) {
+    if (!follows && isBehind() && normalized(state.view.text) === state.text) {
+      // The answer to this save was lost.
+      follow();
+      follows = true;
+      announce(`Your text is in force as ${versionName(state.view.version)}.`);
+    }
     const { view, base } = state;
     fill(version, base.version ? [`Version ${versionNumber(base.version)}, ${savedBy(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
       base.version?.note && ` · “${base.version.note}”`);
