@@ -112,10 +112,12 @@ pub(crate) enum Purpose<'a> {
     /// The cookie of a sign-out at the provider.
     SignOut,
     /// The versions of a trust policy.
+    #[cfg_attr(not(all(feature = "redis", feature = "trust")), allow(dead_code))]
     TrustPolicy,
 }
 
 /// The reason why sealed bytes cannot be opened.
+#[cfg(all(feature = "redis", feature = "trust"))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OpenError {
     /// They name a key that is not in force: its id, which reveals nothing about it.
@@ -222,6 +224,7 @@ impl SealingKeys {
     }
 
     /// Opens bytes that [`seal_bytes`](Self::seal_bytes) returned. Does not check the expiry.
+    #[cfg(all(feature = "redis", feature = "trust"))]
     pub(crate) fn open_bytes(
         &self,
         purpose: Purpose<'_>,
@@ -584,6 +587,7 @@ mod tests {
         }
     }
 
+    #[cfg(all(feature = "redis", feature = "trust"))]
     #[test]
     fn unknown_key_is_named() {
         let keys = |text: &str| SealingKeys::parse(&text.into()).unwrap();

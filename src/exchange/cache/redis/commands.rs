@@ -114,51 +114,6 @@ pub(super) async fn unlock(
     UNLOCK.run::<bool>(&mut connection, fill).await.map(drop)
 }
 
-/// Returns the length of a list of pairs, and one value of up to `count` pairs, the last first: the `offset`th from the
-/// end of each pair. Begins with the pair of the number `from`, or with the last one if there are fewer. The length is
-/// -1 for a value that is not a list. A value above `max_bytes` is empty.
-pub(super) async fn read_list(
-    mut connection: Connection,
-    key: &str,
-    from: u64,
-    count: u64,
-    offset: u8,
-    max_bytes: usize,
-) -> RedisResult<Vec<Value>> {
-    let fill = |command: &mut Cmd| {
-        command.arg(1).arg(key).arg(from).arg(count).arg(offset).arg(max_bytes);
-    };
-    READ_LIST.run(&mut connection, fill).await
-}
-
-/// Appends two values to a list, if it has this length and this last value. Returns whether it did.
-pub(super) async fn append_to_list(
-    mut connection: Connection,
-    key: &str,
-    length: u64,
-    last: &[u8],
-    [body, head]: [&[u8]; 2],
-) -> RedisResult<bool> {
-    let fill = |command: &mut Cmd| {
-        command.arg(1).arg(key).arg(length).arg(last).arg(body).arg(head);
-    };
-    APPEND_TO_LIST.run(&mut connection, fill).await
-}
-
-/// Replaces the value at this index of a list, if it is `old`. Returns whether it did.
-pub(super) async fn replace_in_list(
-    mut connection: Connection,
-    key: &str,
-    index: u64,
-    old: &[u8],
-    new: &[u8],
-) -> RedisResult<bool> {
-    let fill = |command: &mut Cmd| {
-        command.arg(1).arg(key).arg(index).arg(old).arg(new);
-    };
-    REPLACE_IN_LIST.run(&mut connection, fill).await
-}
-
 /// Escapes a part of a key. Braces would change the hash slot, and the lock has to be in the same slot
 /// as its token.
 pub(super) fn escape(part: &str) -> Cow<'_, str> {
@@ -179,18 +134,18 @@ fn milliseconds(period: Duration) -> u64 {
 }
 
 /// A Lua script, called by its hash. The text is sent only if the server does not have it.
-struct AtomicScript {
+pub(super) struct AtomicScript {
     text: &'static str,
     hash: String,
 }
 
 impl AtomicScript {
-    fn new(text: &'static str) -> Self {
+    pub(super) fn new(text: &'static str) -> Self {
         Self { text, hash: Script::new(text).get_hash().to_owned() }
     }
 
     /// Runs the script, and returns its answer: for most scripts, whether the condition in it held.
-    async fn run<T: FromRedisValue>(
+    pub(super) async fn run<T: FromRedisValue>(
         &self,
         connection: &mut Connection,
         fill: impl Fn(&mut Cmd),
@@ -251,45 +206,5 @@ static UNLOCK: LazyLock<AtomicScript> = LazyLock::new(|| {
     AtomicScript::new(
         "if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          return redis.call('DEL', KEYS[1])",
-    )
-});
-
-// Selects values on the server, because LRANGE would also transfer the other value of each pair, and values of any
-// size.
-static READ_LIST: LazyLock<AtomicScript> = LazyLock::new(|| {
-    AtomicScript::new(
-        "local kind = redis.call('TYPE', KEYS[1]).ok \
-         if kind == 'none' then return {0} end \
-         if kind ~= 'list' then return {-1} end \
-         local length = redis.call('LLEN', KEYS[1]) \
-         local from = math.min(tonumber(ARGV[1]), math.floor(length / 2)) \
-         local answer = {length} \
-         for number = from, math.max(from - tonumber(ARGV[2]) + 1, 1), -1 do \
-           local value = redis.call('LINDEX', KEYS[1], 2 * number - tonumber(ARGV[3])) \
-           if #value > tonumber(ARGV[4]) then value = '' end \
-           answer[#answer + 1] = value \
-         end \
-         return answer",
-    )
-});
-
-// Also succeeds if the value is already at the end, because a call whose answer was lost is repeated.
-static APPEND_TO_LIST: LazyLock<AtomicScript> = LazyLock::new(|| {
-    AtomicScript::new(
-        "local last = redis.call('LINDEX', KEYS[1], -1) \
-         if last == ARGV[4] then return 1 end \
-         if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[1]) or (last or '') ~= ARGV[2] then \
-           return 0 \
-         end \
-         redis.call('RPUSH', KEYS[1], ARGV[3], ARGV[4]) \
-         return 1",
-    )
-});
-
-static REPLACE_IN_LIST: LazyLock<AtomicScript> = LazyLock::new(|| {
-    AtomicScript::new(
-        "if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end \
-         redis.call('LSET', KEYS[1], ARGV[1], ARGV[3]) \
-         return 1",
     )
 });

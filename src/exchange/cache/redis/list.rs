@@ -1,11 +1,12 @@
 //! [`SharedList`]: an append-only list in Redis, for data that is not a token.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use redis::Value;
+use redis::{Cmd, RedisResult, Value};
 
 use super::RedisCache;
-use super::commands::{self, MAX_SINGLE_USE_VALUE, MAX_VALUE};
+use super::commands::{AtomicScript, MAX_SINGLE_USE_VALUE, MAX_VALUE};
+use super::server::Connection;
 use super::shared_connection::{CallMode, SharedConnection};
 use crate::clock::Clock;
 use crate::error::BoxError;
@@ -75,9 +76,7 @@ impl SharedList {
     /// there are fewer.
     pub(crate) async fn read(&self, part: Part, from: u64, count: u64) -> Result<Page, BoxError> {
         let (key, count, offset) = (self.key.as_str(), count.min(PAGE), part.offset());
-        let read = |connection| {
-            commands::read_list(connection, key, from, count, offset, part.max_bytes())
-        };
+        let read = |connection| read_list(connection, key, from, count, offset, part.max_bytes());
         let answer = self.connection.call(CallMode::Required, key, read).await?;
         let mut values = answer.into_iter();
         let Some(Value::Int(length @ 0..)) = values.next() else {
@@ -107,8 +106,7 @@ impl SharedList {
         body: &[u8],
     ) -> Result<bool, BoxError> {
         let key = self.key.as_str();
-        let append =
-            |connection| commands::append_to_list(connection, key, 2 * entries, last, [body, head]);
+        let append = |connection| append_to_list(connection, key, 2 * entries, last, [body, head]);
         Ok(self.connection.call(CallMode::Required, key, append).await?)
     }
     /// Replaces a value, if it is `old`. Returns whether it did.
@@ -120,7 +118,92 @@ impl SharedList {
         new: &[u8],
     ) -> Result<bool, BoxError> {
         let (key, index) = (self.key.as_str(), 2 * number - u64::from(part.offset()));
-        let replace = |connection| commands::replace_in_list(connection, key, index, old, new);
+        let replace = |connection| replace_in_list(connection, key, index, old, new);
         Ok(self.connection.call(CallMode::Required, key, replace).await?)
     }
 }
+
+/// Returns the length of a list of pairs, and one value of up to `count` pairs, the last first: the `offset`th from the
+/// end of each pair. Begins with the pair of the number `from`, or with the last one if there are fewer. The length is
+/// -1 for a value that is not a list. A value above `max_bytes` is empty.
+async fn read_list(
+    mut connection: Connection,
+    key: &str,
+    from: u64,
+    count: u64,
+    offset: u8,
+    max_bytes: usize,
+) -> RedisResult<Vec<Value>> {
+    let fill = |command: &mut Cmd| {
+        command.arg(1).arg(key).arg(from).arg(count).arg(offset).arg(max_bytes);
+    };
+    READ_LIST.run(&mut connection, fill).await
+}
+
+/// Appends two values to a list, if it has this length and this last value. Returns whether it did.
+async fn append_to_list(
+    mut connection: Connection,
+    key: &str,
+    length: u64,
+    last: &[u8],
+    [body, head]: [&[u8]; 2],
+) -> RedisResult<bool> {
+    let fill = |command: &mut Cmd| {
+        command.arg(1).arg(key).arg(length).arg(last).arg(body).arg(head);
+    };
+    APPEND_TO_LIST.run(&mut connection, fill).await
+}
+
+/// Replaces the value at this index of a list, if it is `old`. Returns whether it did.
+async fn replace_in_list(
+    mut connection: Connection,
+    key: &str,
+    index: u64,
+    old: &[u8],
+    new: &[u8],
+) -> RedisResult<bool> {
+    let fill = |command: &mut Cmd| {
+        command.arg(1).arg(key).arg(index).arg(old).arg(new);
+    };
+    REPLACE_IN_LIST.run(&mut connection, fill).await
+}
+
+// Selects values on the server, because LRANGE would also transfer the other value of each pair, and values of any
+// size.
+static READ_LIST: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
+        "local kind = redis.call('TYPE', KEYS[1]).ok \
+         if kind == 'none' then return {0} end \
+         if kind ~= 'list' then return {-1} end \
+         local length = redis.call('LLEN', KEYS[1]) \
+         local from = math.min(tonumber(ARGV[1]), math.floor(length / 2)) \
+         local answer = {length} \
+         for number = from, math.max(from - tonumber(ARGV[2]) + 1, 1), -1 do \
+           local value = redis.call('LINDEX', KEYS[1], 2 * number - tonumber(ARGV[3])) \
+           if #value > tonumber(ARGV[4]) then value = '' end \
+           answer[#answer + 1] = value \
+         end \
+         return answer",
+    )
+});
+
+// Also succeeds if the value is already at the end, because a call whose answer was lost is repeated.
+static APPEND_TO_LIST: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
+        "local last = redis.call('LINDEX', KEYS[1], -1) \
+         if last == ARGV[4] then return 1 end \
+         if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[1]) or (last or '') ~= ARGV[2] then \
+           return 0 \
+         end \
+         redis.call('RPUSH', KEYS[1], ARGV[3], ARGV[4]) \
+         return 1",
+    )
+});
+
+static REPLACE_IN_LIST: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
+        "if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end \
+         redis.call('LSET', KEYS[1], ARGV[1], ARGV[3]) \
+         return 1",
+    )
+});
