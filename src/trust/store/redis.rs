@@ -16,8 +16,9 @@ use crate::support::seal::{OpenError, Purpose};
 
 /// A policy store in Redis 6 or later, or Valkey (features `redis` and `trust`). Clones share the connection.
 ///
-/// Use it if the service has a Redis that keeps its data, and no database. Otherwise prefer `SqlPolicies` or
-/// `FilePolicies`, which lose nothing when a server restarts.
+/// Use it if the service has a Redis that keeps its data, and no database. Otherwise prefer
+/// [`SqlPolicies`](super::SqlPolicies) or [`FilePolicies`](super::FilePolicies), which lose nothing when a server
+/// restarts.
 ///
 /// **Set up the server** so that it forgets nothing: persistence with an append-only file (`appendonly yes`), and
 /// `maxmemory-policy noeviction`. A server without persistence is empty after a restart. A replica may lack the latest
