@@ -14,7 +14,7 @@ use crate::error::BoxError;
 /// The number of heads or bodies that one call returns, so that a call never blocks the server for long.
 const PAGE: u64 = 100;
 
-/// A list under one key that is never changed, except at its end. Each entry has a number, from 1, and two values: a
+/// A list under one key, to which entries are only added (and [sealed again](SharedList::replace)). Each entry has a number, from 1, and two values: a
 /// small head, and a body. It uses the connection of a cache, and like its single-use keys it waits for an answer.
 #[derive(Clone)]
 pub(crate) struct SharedList {
@@ -109,6 +109,7 @@ impl SharedList {
         let append = |connection| append_to_list(connection, key, 2 * entries, last, [body, head]);
         Ok(self.connection.call(CallMode::Required, key, append).await?)
     }
+
     /// Replaces a value, if it is `old`. Returns whether it did.
     pub(crate) async fn replace(
         &self,
