@@ -737,6 +737,8 @@ pub(crate) struct TrustDecision<'d> {
     pub(crate) trust: Option<&'d str>,
     pub(crate) issuer: Option<&'d str>,
     pub(crate) grant: Option<&'d str>,
+    /// The tenant of the rule: rules of two tenants may have the same name.
+    pub(crate) tenant: Option<&'d str>,
     pub(crate) outcome: &'static str,
     pub(crate) subject_sha256: Option<&'d str>,
     pub(crate) jti_sha256: Option<&'d str>,
@@ -747,14 +749,23 @@ pub(crate) struct TrustDecision<'d> {
 /// `debug`, because an attacker can create any number of them.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
-    let TrustDecision { trust, issuer, grant, outcome, subject_sha256, jti_sha256, is_verified } =
-        *decision;
+    let TrustDecision {
+        trust,
+        issuer,
+        grant,
+        tenant,
+        outcome,
+        subject_sha256,
+        jti_sha256,
+        is_verified,
+    } = *decision;
     if_new!(
         is_verified,
         info!(
             trust,
             issuer,
             grant,
+            tenant,
             outcome,
             subject_sha256,
             jti_sha256,

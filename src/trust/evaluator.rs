@@ -462,6 +462,7 @@ fn log(
         trust: trust.map(|trust| trust.id.as_str()),
         issuer: trust.map(|trust| trust.authority.name()),
         grant: verification.grant().map(|grant| grant.name.as_str()),
+        tenant: verification.grant().map(|grant| grant.map.tenant.as_str()),
         outcome: denied.map_or("granted", DenialReason::as_str),
         subject_sha256,
         jti_sha256: jti_sha256.as_deref(),

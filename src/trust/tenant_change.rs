@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::delegation;
 use super::fault::{Faults, PolicyError, PolicyFault, Position};
 use super::lint;
+use super::overlap::Collisions;
 use super::parse::TenantTrust;
 use super::policy::{Trust, TrustPolicy};
 use super::rule::Grant;
@@ -17,6 +18,10 @@ const MAX_TEXT_BYTES: usize = 128 * 1024;
 
 /// The limit of a tenant's rules, so that one tenant cannot use up the limit of all.
 const MAX_RULES: usize = 500;
+
+/// The limit of the work of comparing a tenant's identities, so that one tenant cannot use up the limit of all.
+/// 500 rules of the suggested forms need less than a tenth.
+const MAX_STEPS: usize = 200_000;
 
 /// Returns the rules of each visible trust after the change, and the warnings about them.
 ///
@@ -36,6 +41,10 @@ pub(super) fn check(
     lint::check(&after, &faults, &warnings);
     if !faults.are_all(is_about_rule) {
         return Err(hidden());
+    }
+    if Collisions::of(&after).steps > MAX_STEPS {
+        let problem = "has identities that are too similar: begin them with different literal segments after the tenant";
+        faults.report(Position::default(), "the text", problem);
     }
     for (before, after) in visible.iter().zip(&after) {
         let is_changed = |rule: &&Grant| !before.trust.grants.contains(rule);

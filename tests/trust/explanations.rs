@@ -92,6 +92,7 @@ async fn decision_log_has_only_digests() {
     assert_eq!(count("outcome=\"grant_none\""), 1);
     assert_eq!(count("grant=\"reporting\""), 2);
     assert_eq!(count("trust=\"k8s\""), 3);
+    assert_eq!(count("tenant=\"tnt_acme\""), 2);
     // printf %s canary-jti | sha256sum
     let digest = "jti_sha256=\"205c60b74b46836314b03ea837be2dc488be50cf8fefd05e416e50f2def21d99\"";
     assert_eq!(count(digest), 2);

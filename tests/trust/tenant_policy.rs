@@ -447,8 +447,20 @@ fn attacks() -> Vec<(&'static str, String, &'static str)> {
             ),
             "the text has more than 500 rules",
         ),
+        (
+            "identities that are costly to compare",
+            format!("[[trust]]\nid = \"k8s\"\n{}", (0..300).map(similar_rule).collect::<String>()),
+            "the text has identities that are too similar",
+        ),
         ("a placeholder", with("acme:only", "<name>"), "still has the placeholder <name>"),
     ]
+}
+
+/// A rule whose identity shares a long pattern with those of the same kind, but equals none.
+fn similar_rule(nth: usize) -> String {
+    let identity = format!("sa:acme:{{trust}}:{{a}}/{{b}}:{{c}}/{{d}}:r{nth}");
+    let rule = good_rule(&format!("r{nth}"));
+    rule.replace(&format!("sa:acme:r{nth}"), &identity)
 }
 
 #[test]
