@@ -54,6 +54,8 @@ impl Condition {
     /// Returns whether there is no value for which both conditions hold.
     fn excludes(&self, other: &Self) -> bool {
         match (self, other) {
+            // It could not be read, so nothing is known about it.
+            (Self::OneOf(values), _) | (_, Self::OneOf(values)) if values.is_empty() => false,
             (Self::Contains(_), Self::Contains(_)) => false,
             // One requires a list, the other a single value.
             (Self::Contains(_), _) | (_, Self::Contains(_)) => true,
