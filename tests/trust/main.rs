@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod break_a;
 mod clusters;
 mod decision_log;
 mod decisions;

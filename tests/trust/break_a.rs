@@ -1,0 +1,436 @@
+//! Attacks on stores, following, saving and the log of decisions.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+use scaikey_auth::clock::Clock as _;
+use scaikey_auth::Identity;
+use scaikey_auth::error::BoxError;
+use scaikey_auth::identity::{ClaimsMapping, Provenance, Scopes};
+use scaikey_auth::testing::{ManualClock, Provider};
+use scaikey_auth::trust::{
+    Appended, DecisionFilter, FilePolicies, MemoryPolicies, NewPolicyVersion, PolicyChange,
+    PolicyStore, PolicyVersion, PolicyVersionId, TrustEvaluator, TrustPolicy,
+};
+use serde_json::json;
+
+use super::fixture::{ask, evaluator, grant, platform, pod, policy, reporter, trust};
+use crate::support::{File, Log};
+
+const PERIOD: Duration = Duration::from_secs(5);
+
+fn text(cluster: &Provider, rule: &str) -> String {
+    let rule = grant(rule, "subject = \"system:serviceaccount:reports:reporter\"");
+    format!("{}{rule}", trust("k8s", cluster, ""))
+}
+
+fn new(text: &str) -> NewPolicyVersion {
+    NewPolicyVersion::new(text, ManualClock::new().now())
+}
+
+async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
+    ask(evaluator, &pod(cluster).sign()).await.unwrap().grant
+}
+
+/// A store that returns what it is told.
+#[derive(Debug, Clone, Default)]
+struct Liar {
+    policies: MemoryPolicies,
+    /// Returned instead of the text of each version.
+    other_text: Arc<Mutex<Option<String>>>,
+    hangs_in_append: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
+    /// The latest version that it shows, as a replica that lags behind.
+    lags_at: Arc<Mutex<Option<PolicyVersionId>>>,
+}
+
+#[async_trait]
+impl PolicyStore for Liar {
+    async fn latest(&self) -> Result<Option<PolicyVersionId>, BoxError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "the store panics");
+        if let Some(id) = &*self.lags_at.lock().unwrap() {
+            return Ok(Some(id.clone()));
+        }
+        self.policies.latest().await
+    }
+
+    async fn read(&self, number: u64) -> Result<Option<PolicyVersion>, BoxError> {
+        let mut version = self.policies.read(number).await?;
+        if let (Some(version), Some(text)) = (&mut version, &*self.other_text.lock().unwrap()) {
+            version.text.clone_from(text);
+        }
+        Ok(version)
+    }
+
+    async fn append(
+        &self,
+        version: NewPolicyVersion,
+        expected: Option<&PolicyVersionId>,
+    ) -> Result<Appended, BoxError> {
+        if self.hangs_in_append.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.policies.append(version, expected).await
+    }
+
+    async fn history(&self, before: Option<u64>, limit: usize) -> Result<Vec<PolicyChange>, BoxError> {
+        self.policies.history(before, limit).await
+    }
+}
+
+impl Liar {
+    fn evaluator(&self, clock: &ManualClock) -> TrustEvaluator {
+        TrustEvaluator::builder().store(self.clone()).clock(clock.clone()).build().unwrap()
+    }
+
+    async fn write(&self, text: &str) -> PolicyVersionId {
+        let latest = self.policies.latest().await.unwrap();
+        match self.policies.append(new(text), latest.as_ref()).await.unwrap() {
+            Appended::Done(id) => id,
+            Appended::Conflict(id) => panic!("{id:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn text_of_another_version_is_refused() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let store = Liar::default();
+    store.write(&text(&cluster, "first")).await;
+    let evaluator = store.evaluator(&clock);
+    assert_eq!(rule(&evaluator, &cluster).await, "first");
+
+    store.write(&text(&cluster, "second")).await;
+    *store.other_text.lock().unwrap() = Some(text(&cluster, "forged"));
+    clock.advance(PERIOD);
+    assert_eq!(rule(&evaluator, &cluster).await, "first");
+    assert!(evaluator.sync().await.is_err());
+}
+
+#[tokio::test]
+async fn save_ends_if_store_hangs() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let store = Liar::default();
+    let evaluator = store.evaluator(&clock);
+    store.hangs_in_append.store(true, Ordering::SeqCst);
+    let save = evaluator.save(new(&text(&cluster, "first")), None);
+    let saved = tokio::time::timeout(Duration::from_secs(20), save).await;
+    assert!(saved.expect("an answer within 20 s").is_err());
+}
+
+#[tokio::test]
+async fn panic_of_store_is_an_outage() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let store = Liar::default();
+    store.write(&text(&cluster, "first")).await;
+    let evaluator = store.evaluator(&clock);
+    assert_eq!(rule(&evaluator, &cluster).await, "first");
+    store.panics.store(true, Ordering::SeqCst);
+    clock.advance(PERIOD);
+    assert_eq!(rule(&evaluator, &cluster).await, "first");
+    assert!(evaluator.current().is_store_away());
+}
+
+#[tokio::test]
+async fn going_back_is_warned_of() {
+    let log = Log::start();
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let store = Liar::default();
+    let first = store.write(&text(&cluster, "revoked")).await;
+    store.write(&text(&cluster, "second")).await;
+    let evaluator = store.evaluator(&clock);
+    assert_eq!(rule(&evaluator, &cluster).await, "second");
+    *store.lags_at.lock().unwrap() = Some(first);
+    clock.advance(PERIOD);
+    let now = rule(&evaluator, &cluster).await;
+    let lines = log.text();
+    assert!(now == "second" || lines.contains("WARN"), "{now}\n{lines}");
+}
+
+#[tokio::test]
+async fn saved_policy_is_loaded_even_if_its_number_is_lower() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let file = File::new("trust.toml", &text(&cluster, "first"));
+    let store = FilePolicies::new(file.path());
+    let first = store.latest().await.unwrap();
+    let evaluator = TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
+    evaluator.save(new(&text(&cluster, "second")), first.as_ref()).await.unwrap();
+    fs::write(file.path(), text(&cluster, "by hand")).unwrap();
+    clock.advance(PERIOD);
+    assert!(evaluator.sync().await.is_ok());
+    // The edit is taken back, which this process has not seen yet.
+    fs::write(file.path(), text(&cluster, "second")).unwrap();
+    let latest = store.latest().await.unwrap();
+    let saved = evaluator.save(new(&text(&cluster, "third")), latest.as_ref()).await.unwrap();
+    assert_eq!(evaluator.version(), Some(saved));
+}
+
+#[tokio::test]
+async fn removed_lock_file_lets_no_second_writer_in() {
+    let file = File::new("trust.toml", "# first\n");
+    let lock = file.path().with_file_name("trust.toml.lock");
+    let store = FilePolicies::new(file.path());
+    let first = store.latest().await.unwrap();
+    let held = fs::File::create(&lock).unwrap();
+    held.lock().unwrap();
+    // An administrator tidies up while another process writes.
+    fs::remove_file(&lock).unwrap();
+    let appended = store.append(new("# second\n"), first.as_ref()).await;
+    assert!(appended.is_err(), "two writers at once: {appended:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn pipes_beside_the_file_do_not_hang() {
+    for name in ["trust.toml.lock", "trust.toml.history/pending.json", "trust.toml.history/00000001.json"] {
+        let file = File::new("trust.toml", "# first\n");
+        let pipe: PathBuf = file.path().parent().unwrap().join(name);
+        fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let path = file.path().to_owned();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let store = FilePolicies::new(path);
+                if let Ok(latest) = store.latest().await {
+                    let _ = store.append(new("# second\n"), latest.as_ref()).await;
+                }
+                let _ = sender.send(());
+            });
+        });
+        assert!(receiver.recv_timeout(Duration::from_secs(15)).is_ok(), "{name} hangs");
+    }
+}
+
+#[tokio::test]
+async fn failed_append_leaves_no_files() {
+    let file = File::new("trust.toml", "# first\n");
+    let store = FilePolicies::new(file.path());
+    let first = store.latest().await.unwrap();
+    // The history cannot be written: its next entry exists as a folder.
+    store.append(new("# second\n"), first.as_ref()).await.unwrap();
+    let second = store.latest().await.unwrap();
+    fs::create_dir(file.path().with_file_name("trust.toml.history").join("pending.json")).unwrap();
+    let appended = store.append(new("# third\n"), second.as_ref()).await;
+    assert!(appended.is_err());
+    let names: Vec<_> = fs::read_dir(file.path().parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".new"))
+        .collect();
+    assert!(names.is_empty(), "{names:?}");
+}
+
+#[tokio::test]
+async fn file_of_old_time_is_saved() {
+    let file = File::new("trust.toml", "# first\n");
+    for at in ["1960-01-01", "9999-12-31", "2400-01-01"] {
+        let _ = std::process::Command::new("touch").args(["-d", at]).arg(file.path()).status();
+        let store = FilePolicies::new(file.path());
+        let latest = store.latest().await.unwrap();
+        let text = format!("# {at}\n");
+        store.append(new(&text), latest.as_ref()).await.unwrap();
+        assert!(store.history(None, 100).await.is_ok());
+        fs::write(file.path(), format!("# edited after {at}\n")).unwrap();
+    }
+}
+
+/// A caller with a token of this service.
+fn caller(subject: &str, tenant: &str, scopes: &str) -> Identity {
+    let claims = json!({
+        "iss": "https://vault.example", "sub": subject, "exp": 4_102_444_800_u64,
+        "tenant_id": tenant, "scope": scopes,
+    });
+    Identity::from_claims(&claims, &ClaimsMapping::default(), Provenance::Verified).unwrap()
+}
+
+#[tokio::test]
+async fn changed_trust_locks_out() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);
+    ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
+    let own = caller("sa:k8s:reporting", "tnt_acme", "secrets:read");
+    let mut missed = Vec::new();
+    let header = |issuer: &str, audience: &str, more: &str| {
+        format!("[[trust]]\nid = \"k8s\"\nissuer = \"{issuer}\"\nallow_loopback_http = true\naudiences = [\"{audience}\"]\n{more}\n")
+    };
+    let issuer = cluster.issuer();
+    for (what, head) in [
+        ("issuer", header("https://elsewhere.example", "scaivault", "")),
+        ("audience", header(&issuer, "another", "")),
+        ("keys", header(&issuer, "scaivault", "jwks = { url = \"https://elsewhere.example/keys\" }")),
+        ("algorithms", header(&issuer, "scaivault", "algorithms = [\"RS256\"]")),
+        ("lifetime", header(&issuer, "scaivault", "max_lifetime = \"1s\"")),
+        ("named only", header(&issuer, "scaivault", "named_only = true")),
+    ] {
+        let parts = [head, reporter()];
+        if !evaluator.would_lock_out(&policy(&parts), &own, own.tenant_id()) {
+            missed.push(what);
+        }
+    }
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
+}
+
+#[tokio::test]
+async fn decisions_are_bounded_in_memory() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let scopes: Vec<_> = (0..60_000).map(|nth| format!("\"s:{nth}\"")).collect();
+    let rule = reporter().replace("\"secrets:read\", \"secrets:list\"", &scopes.join(", "));
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), rule]);
+    for _ in 0..50 {
+        ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
+    }
+    let decisions = evaluator.decisions(&DecisionFilter::new());
+    let bytes: usize = decisions.iter().map(|decision| decision.scopes.as_str().len()).sum();
+    // 50 decisions with at most 8 KiB each.
+    assert!(bytes <= 50 * 8 * 1024, "{bytes} bytes of scopes in 50 decisions");
+}
+
+#[tokio::test]
+async fn explanation_agrees_with_decision() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let mut differences = Vec::new();
+    for mode in ["enforce", "audit"] {
+        for single_use in [false, true] {
+            for more in ["", "max_age = \"5m\"", "not_after = \"2020-01-01\"", "max_lifetime = \"10m\""] {
+                let settings = format!("mode = \"{mode}\"\nsingle_use_jti = {single_use}\n{more}");
+                for rules in [vec![], vec![reporter()], vec![grant("all", "subject = \"system:serviceaccount:*:*\""), reporter()]] {
+                    let text = [vec![trust("k8s", &cluster, &settings)], rules].concat().join("\n");
+                    let Ok(read) = TrustPolicy::from_toml(&text) else { continue };
+                    let evaluator = TrustEvaluator::builder().policy(read).clock(clock.clone()).build().unwrap();
+                    let tokens = [
+                        ("plain", pod(&cluster).sign()),
+                        ("no jti", pod(&cluster).without("jti").sign()),
+                        ("empty jti", pod(&cluster).claim("jti", "").sign()),
+                        ("number jti", pod(&cluster).claim("jti", 7).sign()),
+                        ("no sub", pod(&cluster).without("sub").sign()),
+                        ("other sub", pod(&cluster).subject("system:serviceaccount:x:y").sign()),
+                        ("no iat", pod(&cluster).without("iat").sign()),
+                        ("other audience", pod(&cluster).audience("other").sign()),
+                        ("cnf", pod(&cluster).claim("cnf", json!({ "jkt": "x" })).sign()),
+                        ("junk", "a.b.c".to_owned()),
+                    ];
+                    for (name, token) in tokens {
+                        let explained = evaluator.explain(&token, None).await;
+                        let explained = explained.denial().map_or("granted", |it| it.as_str());
+                        let decided = evaluator.evaluate(&token, None, &Scopes::new()).await;
+                        let decided = decided.as_ref().err().map_or("granted", |it| it.reason().as_str());
+                        if explained != decided {
+                            differences.push(format!("{name} ({mode}, single use {single_use}, {more}): explain {explained}, evaluate {decided}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn accepted_json_has_a_normal_form_within_the_limit() {
+    let values: Vec<_> = (10_000..160_000).map(|nth| nth.to_string()).collect();
+    let rule = json!({ "name": "r", "claims": { "x": { "one_of": [0] } },
+        "map": { "identity": "sa:r", "tenant": "t", "scopes": ["a"] } });
+    let json = json!({ "trust": [{ "id": "k", "issuer": "https://k.example", "audiences": ["s"], "grant": [rule] }] });
+    let json = json.to_string().replace("[0]", &format!("[{}]", values.join(",")));
+    assert!(json.len() <= TrustPolicy::MAX_TEXT_BYTES);
+    let policy = TrustPolicy::from_json(&json).unwrap();
+    let toml = policy.to_toml();
+    let read = TrustPolicy::from_toml(&toml);
+    assert!(read.is_ok(), "{} bytes of JSON, {} of TOML: {read:?}", json.len(), toml.len());
+}
+
+fn hostile() -> impl Strategy<Value = String> {
+    let awkward = prop::sample::select(vec![
+        "\"", "'", "\\", "\\u0022", "\n", "\r\n", "\r", "\t", "\0", "\u{1}", "\u{1b}", "\u{1f}", "\u{85}", "\u{feff}",
+        "#", "=", "[[trust]]", "]", "{", "}", "{sub}", ".", ",", "'''", "\"\"\"", "\u{202e}", "\u{7f}",
+        "\u{2028}", "\u{10ffff}", " ", "a", "1", "-", "/", "~0", "~1", "//", "true", "inf", "1979-05-27",
+    ]);
+    prop::collection::vec(awkward, 0..6).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn hostile_strings_survive_the_normal_form(
+        claim in hostile(), value in hostile(), subject in hostile(), tenant in hostile(), scope in hostile(),
+        audience in hostile(), key in hostile(), identity in hostile(), issuer in hostile(),
+    ) {
+        let pointer = format!("/{key}");
+        let json = json!({ "trust": [{
+            "id": "k", "issuer": format!("https://k.example/{issuer}"), "audiences": [audience, "s"],
+            "jwks": { "inline": { "keys": [{ "kty": "EC", "crv": "P-256", "kid": key,
+                "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" }] } },
+            "grant": [{ "name": "r", "subject": format!("s:{subject}"),
+                "claims": { claim: { "eq": value }, pointer: { "one_of": [value, 7, true, i64::from(i32::MIN)] } },
+                "map": { "identity": format!("sa:{identity}x"), "tenant": format!("t{tenant}"), "scopes": [format!("a{scope}")] } }],
+        }] });
+        // Fields that a policy refuses are left as they are harmless, one at a time.
+        let mut json = json;
+        for (path, plain) in [
+            ("/trust/0/issuer", json!("https://k.example")),
+            ("/trust/0/grant/0/map/tenant", json!("t")),
+            ("/trust/0/grant/0/map/scopes", json!(["a"])),
+            ("/trust/0/grant/0/map/identity", json!("sa:x")),
+            ("/trust/0/grant/0/claims", json!({ "c": { "eq": "x" } })),
+            ("/trust/0/audiences", json!(["s"])),
+            ("/trust/0/grant/0/subject", json!("s:x")),
+        ] {
+            if TrustPolicy::from_json(&json.to_string()).is_ok() { break; }
+            let kept = json.pointer(path).cloned().unwrap();
+            *json.pointer_mut(path).unwrap() = plain;
+            let faults = TrustPolicy::from_json(&json.to_string()).err().map(|it| it.to_string());
+            let field = path.rsplit('/').next().unwrap();
+            if faults.is_some_and(|text| text.contains(field)) { *json.pointer_mut(path).unwrap() = kept; }
+        }
+        let Ok(policy) = TrustPolicy::from_json(&json.to_string()) else { return Ok(()) };
+        let toml = policy.to_toml();
+        let read = TrustPolicy::from_toml(&toml);
+        prop_assert!(read.is_ok(), "{toml}\n{read:?}");
+        let read = read.unwrap();
+        prop_assert_eq!(&read, &policy, "{}", toml);
+        prop_assert_eq!(read.to_toml(), toml);
+    }
+}
+
+#[test]
+fn positions_are_characters_everywhere() {
+    // The text, and the line and column of its first fault.
+    let table: [(&str, bool, usize, usize); 8] = [
+        ("\u{feff}x = 1\n", true, 1, 1),
+        ("\u{feff}[[trust]]\r\nid = \"é\"\r\nx = 1\r\n", true, 3, 1),
+        ("# é\r# b\n", true, 1, 4),
+        ("x = \"é\" y\n", true, 1, 9),
+        ("a = \"\u{1F600}\u{1F600}\"; b\n", true, 1, 9),
+        ("{\"é\": x}", false, 1, 7),
+        ("\u{feff}{\"é\": \"é\", é}", false, 1, 12),
+        ("{\r\n\"a\": 1,\r\n}", false, 3, 1),
+    ];
+    let mut wrong = Vec::new();
+    for (text, is_toml, line, column) in table {
+        let read = if is_toml { TrustPolicy::from_toml(text) } else { TrustPolicy::from_json(text) };
+        let error = read.unwrap_err();
+        let fault = &error.faults()[0];
+        // `x = 1` is reported at the value.
+        let found = (fault.line.unwrap_or(0), fault.column.unwrap_or(0));
+        if found != (line, column) {
+            wrong.push(format!("{text:?}: {found:?} instead of {:?}: {error}", (line, column)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
