@@ -81,6 +81,7 @@ impl FromStr for ClaimPath {
 impl fmt::Display for ClaimPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let [name] = &*self.0
+            && !name.is_empty()
             && !name.starts_with('/')
         {
             return f.write_str(name);

@@ -807,6 +807,13 @@ pub(crate) fn trust_policy_loaded(trusts: usize, version: Option<u64>) {
     tracing::info!(target: TARGET, trusts, version, "trust policy loaded");
 }
 
+/// Logs that the store of the trust policy shows an earlier version than before, which is loaded.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_policy_went_back(version: Option<u64>, earlier: Option<u64>) {
+    let message = "trust policy store went back to an earlier version: what was changed since is not in force";
+    tracing::warn!(target: TARGET, version, earlier, message);
+}
+
 /// Logs that this process has saved a version of the trust policy.
 #[cfg(feature = "trust")]
 pub(crate) fn trust_policy_changed(version: u64, restores: Option<u64>, author: Option<&str>) {

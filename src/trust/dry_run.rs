@@ -208,6 +208,17 @@ fn check_token(
     Ok(trust.check_lifetime(times.issued_at, times.expires_at, at)?)
 }
 
+/// Returns whether the trust of a token that was verified has another issuer, other keys or fewer algorithms in a
+/// policy, so that the policy may not accept its signature.
+pub(super) fn changes_keys(policy: &TrustPolicy, evidence: &Evidence) -> bool {
+    let (Some(before), Ok(document)) = (&evidence.config, claims_document(&evidence.claims)) else {
+        return false;
+    };
+    let nth = policy.index.find(evidence.trust_id.as_deref(), document.root()).ok();
+    let trust = nth.and_then(|nth| policy.trusts.get(nth));
+    trust.is_some_and(|trust| !accepts_signatures_of(&trust.issuer_config(), before))
+}
+
 /// Returns whether a token whose signature one configuration accepts has a signature that the other accepts, too: if
 /// they differ only in audience, leeway and additional algorithms.
 fn accepts_signatures_of(config: &IssuerConfig, before: &IssuerConfig) -> bool {

@@ -81,6 +81,12 @@ pub(super) struct LoadedPolicy {
     pub(super) is_missing: bool,
 }
 
+impl LoadedPolicy {
+    pub(super) fn number(&self) -> Option<u64> {
+        self.version.as_ref().map(|version| version.change.id.number())
+    }
+}
+
 impl TrustEvaluator {
     /// Returns a builder without a policy.
     pub fn builder() -> TrustEvaluatorBuilder {
@@ -227,7 +233,7 @@ impl TrustEvaluator {
             workload: workload.clone(),
         };
         if trust.single_use_jti {
-            self.record_use(trust, verification.text_claim("jti"), expires_at).await?;
+            self.record_use(trust, verification.jti(), expires_at).await?;
         }
         match trust.mode {
             Mode::Enforce => Ok(granted),
@@ -244,7 +250,6 @@ impl TrustEvaluator {
         // The validator accepts the token until `exp` plus the leeway. The extra second covers the
         // truncated fraction of `exp`.
         let until = expires_at.checked_add(trust.leeway.0 + Duration::from_secs(1));
-        let jti = jti.filter(|jti| !jti.is_empty());
         let (jti, until) = jti.zip(until).ok_or(DenialReason::NoJti)?;
         let key = ReplayKey::of_foreign_token(&trust.id, trust.authority.name(), jti);
         match self.0.replay_log.first_use(key, until).await {

@@ -179,8 +179,10 @@ impl Explanation {
         if trust.single_use_jti {
             self.add("earlier use of the token was not checked".to_owned());
         }
+        let no_jti = trust.single_use_jti && verification.jti().is_none();
+        let no_jti = no_jti.then_some(DenialReason::NoJti);
         let in_audit = (trust.mode == Mode::Audit).then_some(DenialReason::AuditMode);
-        verification.identity.clone().err().or(in_audit)
+        verification.identity.clone().err().or(no_jti).or(in_audit)
     }
 
     fn add(&mut self, line: String) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::evaluator::{Inner, LoadedPolicy, TrustEvaluator, policy_error};
@@ -27,6 +27,9 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// The limit of one check, in real time. Longer than a decision waits, so that a slow store is followed too.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
 
+/// The limit of saving, in real time. Longer than a store waits for another writer.
+const SAVE_LIMIT: Duration = Duration::from_secs(15);
+
 /// The number of attempts to read the latest version while others write.
 const ATTEMPTS: usize = 3;
 
@@ -40,11 +43,20 @@ pub(super) struct Following {
     due: AtomicU64,
     /// Shares a check between all decisions that wait for it.
     checks: SingleFlight<(), ()>,
+    /// Held while a version is read and compiled, so that checks at the same time do that once.
+    loading: tokio::sync::Mutex<()>,
     /// The last check failed or takes long, so that decisions do not wait for the next one.
     is_away: AtomicBool,
     outage: Outage,
-    /// The latest version, if it cannot be used, and its faults as they were logged.
-    rejected: Mutex<Option<(PolicyVersionId, String)>>,
+    rejected: Mutex<Option<Rejected>>,
+}
+
+/// The latest version, if it cannot be used.
+struct Rejected {
+    id: PolicyVersionId,
+    faults: PolicyError,
+    /// The monotonic time at which it was read.
+    at: Duration,
 }
 
 impl fmt::Debug for Following {
@@ -62,6 +74,7 @@ impl Following {
             every: every.unwrap_or(CHECK_EVERY),
             due: AtomicU64::new(0),
             checks: SingleFlight::default(),
+            loading: tokio::sync::Mutex::default(),
             is_away: AtomicBool::new(false),
             outage: Outage::default(),
             rejected: Mutex::default(),
@@ -96,21 +109,31 @@ impl Following {
     }
 
     /// Remembers that the latest version cannot be used. Returns whether its faults are new.
-    fn reject(&self, id: &PolicyVersionId, error: &PolicyError) -> bool {
-        let rejected = Some((id.clone(), error.to_string()));
-        let mut before = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = *before != rejected;
-        *before = rejected;
+    fn reject(&self, id: &PolicyVersionId, faults: &PolicyError, at: Duration) -> bool {
+        let mut rejected = self.lock_rejected();
+        let is_known = |before: &Rejected| before.id == *id && before.faults == *faults;
+        let is_new = !rejected.as_ref().is_some_and(is_known);
+        *rejected = Some(Rejected { id: id.clone(), faults: faults.clone(), at });
         is_new
     }
 
+    /// Returns the faults of a version that was read of late, so that it need not be read again.
+    fn known_faults(&self, id: &PolicyVersionId, now: Duration) -> Option<PolicyError> {
+        let rejected = self.lock_rejected();
+        let is_known = |it: &&Rejected| it.id == *id && now < it.at.saturating_add(self.every);
+        rejected.as_ref().filter(is_known).map(|it| it.faults.clone())
+    }
+
     fn rejected(&self) -> Option<PolicyVersionId> {
-        let rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        rejected.as_ref().map(|(id, _)| id.clone())
+        self.lock_rejected().as_ref().map(|rejected| rejected.id.clone())
     }
 
     fn accept(&self) {
-        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock_rejected() = None;
+    }
+
+    fn lock_rejected(&self) -> MutexGuard<'_, Option<Rejected>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,7 +268,8 @@ impl TrustEvaluator {
     }
 
     /// Loads the latest version from the store, if it is not loaded yet. Decisions do this by themselves every
-    /// [5 s](super::TrustEvaluatorBuilder::check_store_every). Without a store, it does nothing.
+    /// [5 s](super::TrustEvaluatorBuilder::check_store_every). Without a store, it does nothing. A version with faults
+    /// is read again after that time at the earliest; until then, the faults are returned that it had.
     ///
     /// # Errors
     /// The store failed or did not answer within 10 s, or the version has faults. The loaded policy stays in force.
@@ -263,7 +287,7 @@ impl TrustEvaluator {
     /// The version is saved even if the returned future is dropped.
     ///
     /// # Errors
-    /// [`SaveError`]. The current policy stays in force.
+    /// [`SaveError`]; a store that does not answer within 15 s has failed. The current policy stays in force.
     pub async fn save(
         &self,
         version: NewPolicyVersion,
@@ -297,6 +321,20 @@ impl TrustEvaluator {
     }
 }
 
+/// Records a check that panics as a failure of the store.
+struct RecordPanic<'c> {
+    inner: &'c Inner,
+    following: &'c Following,
+}
+
+impl Drop for RecordPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.following.record(Some(&"panicked".into()), self.inner.clock.elapsed());
+        }
+    }
+}
+
 impl Inner {
     /// Makes a check that decisions wait for. If it takes longer than they wait, later ones do not wait.
     async fn check_for_decisions(self: Arc<Self>) {
@@ -313,6 +351,7 @@ impl Inner {
     /// Loads the latest version, if it is not loaded yet, and records how the store works.
     async fn check(self: &Arc<Self>) -> Result<(), SyncError> {
         let Some(following) = &self.following else { return Ok(()) };
+        let _panic = RecordPanic { inner: self, following };
         let outcome = with_timeout(CHECK_LIMIT, self.load_latest(following)).await;
         let outcome =
             outcome.unwrap_or_else(|| Err(SyncError::Store("did not answer within 10 s".into())));
@@ -328,10 +367,16 @@ impl Inner {
         for _ in 0..ATTEMPTS {
             let before = self.loaded.load_full();
             let latest = following.store.latest().await.map_err(SyncError::Store)?;
-            let loaded = before.version.as_ref().map(|version| &version.change.id);
-            if !before.is_missing && latest.as_ref() == loaded {
+            let _loading = following.loading.lock().await;
+            let current = self.loaded.load_full();
+            let loaded = current.version.as_ref().map(|version| &version.change.id);
+            if !current.is_missing && latest.as_ref() == loaded {
                 following.accept();
                 return Ok(());
+            }
+            if !Arc::ptr_eq(&current, &before) {
+                // Loaded meanwhile, so it may be newer.
+                continue;
             }
             let version = match (latest, loaded) {
                 (None, Some(loaded)) => {
@@ -340,12 +385,20 @@ impl Inner {
                 }
                 (None, None) => None,
                 (Some(latest), _) => {
+                    let now = self.clock.elapsed();
+                    if let Some(faults) = following.known_faults(&latest, now) {
+                        return Err(SyncError::Faults(faults));
+                    }
                     let read = following.store.read(latest.number()).await;
                     let read = read.map_err(SyncError::Store)?;
                     // Otherwise a writer was faster.
                     let Some(version) = read.filter(|read| read.change.id == latest) else {
                         continue;
                     };
+                    if !latest.is_of(&version.text) {
+                        let error = format!("returned another text for version {latest}");
+                        return Err(SyncError::Store(error.into()));
+                    }
                     Some(version)
                 }
             };
@@ -368,7 +421,8 @@ impl Inner {
         let compiled = off_thread(move || inner.compile_version(version, &old)).await;
         let compiled = compiled.map_err(|error| SyncError::Store(error.into()))?;
         let loaded = compiled.inspect_err(|error| {
-            if id.as_ref().is_some_and(|id| following.reject(id, error)) {
+            let now = self.clock.elapsed();
+            if id.as_ref().is_some_and(|id| following.reject(id, error, now)) {
                 telemetry::trust_policy_rejected(error);
             }
         })?;
@@ -377,7 +431,11 @@ impl Inner {
         let is_loaded = self.load_if(is_unchanged, loaded);
         if is_loaded {
             following.accept();
-            telemetry::trust_policy_loaded(trusts, id.map(|id| id.number()));
+            let (number, earlier) = (id.map(|id| id.number()), before.number());
+            if number < earlier {
+                telemetry::trust_policy_went_back(number, earlier);
+            }
+            telemetry::trust_policy_loaded(trusts, number);
         }
         Ok(is_loaded)
     }
@@ -393,7 +451,7 @@ impl Inner {
             let id = version.change.id.clone();
             let loaded = self.compile_version(Some(version), &before);
             let loaded = loaded.inspect_err(|error| {
-                following.reject(&id, error);
+                following.reject(&id, error, self.clock.elapsed());
             })?;
             // Otherwise another thread has loaded a version, which may be newer.
             if self.load_if(|current| Arc::ptr_eq(current, &before), loaded) {
@@ -412,8 +470,7 @@ impl Inner {
         };
         reloaded.inspect_err(|error| telemetry::trust_policy_rejected(error))?;
         let loaded = self.loaded.load();
-        let number = loaded.version.as_ref().map(|version| version.change.id.number());
-        telemetry::trust_policy_loaded(loaded.trusts.len(), number);
+        telemetry::trust_policy_loaded(loaded.trusts.len(), loaded.number());
         Ok(())
     }
 
@@ -453,7 +510,10 @@ impl Inner {
         let compiled =
             off_thread(move || inner.compile_version(Some(checked), &inner.loaded.load())).await;
         let mut loaded = compiled.map_err(|error| SaveError::Store(error.into()))??;
-        let appended = following.store.append(version.clone(), expected.as_ref()).await;
+        let before = self.loaded.load_full();
+        let append = following.store.append(version.clone(), expected.as_ref());
+        let appended = with_timeout(SAVE_LIMIT, append).await;
+        let appended = appended.unwrap_or_else(|| Err("did not answer within 15 s".into()));
         let id = match appended.map_err(SaveError::Store)? {
             Appended::Done(id) => id,
             Appended::Conflict(current) => return Err(SaveError::Conflict(current)),
@@ -462,10 +522,10 @@ impl Inner {
         telemetry::trust_policy_changed(id.number(), version.restores, author.as_deref());
         let trusts = loaded.trusts.len();
         loaded.version = Some(PolicyVersion::new(id.number(), version));
-        // A check may have loaded this version or a later one.
+        // A check may have loaded this version or a later one meanwhile. What was loaded before is older, whatever its
+        // number: it may be an edit of the policy file that was taken back.
         let is_older = |current: &Arc<LoadedPolicy>| {
-            let version = current.version.as_ref();
-            version.is_none_or(|version| version.change.id.number() < id.number())
+            Arc::ptr_eq(current, &before) || current.number() < Some(id.number())
         };
         if self.load_if(is_older, loaded) {
             following.accept();

@@ -2,17 +2,20 @@
 
 use std::time::SystemTime;
 
-use super::dry_run::judge;
+use super::dry_run::{changes_keys, judge};
 use super::evaluator::TrustEvaluator;
 use super::policy::{Mode, Trust, TrustPolicy};
-use crate::identity::{Identity, TenantId};
+use super::rule::Grant;
+use crate::identity::{Identity, Scopes, TenantId};
 
 impl TrustEvaluator {
     /// Returns whether the caller is a workload whose identity, tenant and scopes come from a rule of the policy in
     /// force, and would not come from `policy`: then it could not change the policy back.
     ///
-    /// A rule counts if its tenant and scopes fit and its template could give the subject of the caller. If a
-    /// [kept decision](Self::decisions) granted this identity, the last one is also judged by `policy`. *Not* noticed:
+    /// A rule counts if its tenant fits, its template could give the subject of the caller, and the caller has a scope
+    /// of it; the provider may have added others. `policy` must keep the scopes that the caller has of a rule. If a
+    /// [kept decision](Self::decisions) granted this identity, the last one is also judged by `policy`; it counts as
+    /// locked out if the trust of its token gets another issuer, other keys or fewer algorithms. *Not* noticed:
     /// a provider that gives its tokens another subject than the rule's identity, and conditions that exclude the
     /// workload, if no kept decision shows its claims. Callers whose identity comes from no rule are never locked out.
     ///
@@ -32,8 +35,9 @@ impl TrustEvaluator {
         tenant: Option<&TenantId>,
     ) -> bool {
         let workload = Workload { identity: caller, tenant, now: self.0.clock.now() };
-        workload.may_come_from(&self.0.loaded.load().policy)
-            && (!workload.may_come_from(policy) || self.denies_last_token(policy, &workload))
+        let Some(scopes) = workload.scopes_of(&self.0.loaded.load().policy) else { return false };
+        let is_kept = workload.rules(policy).any(|permitted| permitted.contains_all(&scopes));
+        !is_kept || self.denies_last_token(policy, &workload)
     }
 
     /// Returns whether a policy denies the last token that was granted this identity.
@@ -45,7 +49,10 @@ impl TrustEvaluator {
                 && record.identity.as_deref() == Some(workload.identity.subject())
                 && workload.is_in(tenant)
         });
-        let Some(judgement) = last.and_then(|record| judge(policy, record)) else { return false };
+        let Some(record) = last else { return false };
+        let Some(judgement) = judge(policy, record) else {
+            return record.evidence.as_ref().is_some_and(|it| changes_keys(policy, it));
+        };
         let is_same = judgement.gain.is_some_and(|gain| {
             gain.identity == workload.identity.subject() && workload.is_in(&gain.tenant)
         });
@@ -65,18 +72,28 @@ impl Workload<'_> {
         self.tenant.is_none_or(|own| own == tenant)
     }
 
-    /// Returns whether a rule of the policy could give the identity.
-    fn may_come_from(&self, policy: &TrustPolicy) -> bool {
-        policy.trusts.iter().any(|trust| self.may_come_from_trust(trust))
+    /// Returns the scopes that the caller has of a rule of the policy, if one could give the identity. Of several, it
+    /// is the one with the most of them.
+    fn scopes_of(&self, policy: &TrustPolicy) -> Option<Scopes> {
+        let own = self.identity.scopes();
+        let common = |permitted: &Scopes| {
+            let common: Vec<_> = own.iter().filter(|scope| permitted.contains(scope)).collect();
+            (common.len(), common.join(" "))
+        };
+        let (count, common) = self.rules(policy).map(common).max_by_key(|(count, _)| *count)?;
+        (count > 0 || own.is_empty()).then(|| common.parse().ok())?
     }
 
-    fn may_come_from_trust(&self, trust: &Trust) -> bool {
-        let is_in_force = trust.mode == Mode::Enforce && trust.check_end(self.now).is_ok();
-        is_in_force
-            && trust.grants.iter().any(|grant| {
-                self.is_in(&grant.map.tenant)
-                    && grant.map.identity.may_give(self.identity.subject(), &trust.id)
-                    && grant.map.scopes.contains_all(self.identity.scopes())
-            })
+    /// Returns the permitted scopes of the rules that could give the identity in this tenant.
+    fn rules<'p>(&'p self, policy: &'p TrustPolicy) -> impl Iterator<Item = &'p Scopes> {
+        let is_in_force =
+            move |trust: &&Trust| trust.mode == Mode::Enforce && trust.check_end(self.now).is_ok();
+        let trusts = policy.trusts.iter().filter(is_in_force);
+        let rules = trusts.flat_map(|trust| trust.grants.iter().map(move |rule| (trust, rule)));
+        let fits = move |(trust, rule): &(&Trust, &Grant)| {
+            self.is_in(&rule.map.tenant)
+                && rule.map.identity.may_give(self.identity.subject(), &trust.id)
+        };
+        rules.filter(fits).map(|(_, rule)| &rule.map.scopes)
     }
 }

@@ -90,7 +90,9 @@ fn normalise_rule(rule: &mut Table) {
                     claim.fmt();
                     write_in_line(condition);
                 }
-                claims.set_implicit(false);
+                // Not a table of its own, which would come after `map`: without its end, the text would be a rule with
+                // fewer conditions.
+                claims.set_dotted(true);
             }
             other => write_in_line(other),
         }

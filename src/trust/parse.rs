@@ -25,6 +25,10 @@ const MAX_INTEGER: u64 = 1 << 53;
 /// The limit of the items of `audiences` and `algorithms`. Each rule and each token may be compared with all.
 const MAX_ITEMS: usize = 100;
 
+/// The limit of the scopes of a rule or delegation together, in bytes. They are kept with each decision, and no token
+/// holds more.
+const MAX_SCOPES_BYTES: usize = 8 * 1024;
+
 /// The name of the whole policy in faults.
 const POLICY: &str = "the policy";
 
@@ -222,10 +226,18 @@ fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
     })
 }
 
-/// Reads the field `scopes` of `map`. Reports each invalid scope.
+/// Reads the field `scopes` of `map`. Reports each invalid scope, and too many.
 fn permitted_scopes(map: &FieldReader<'_>, list: &FieldReader<'_>) -> Option<Scopes> {
     let before = list.faults.count();
-    let scopes: Scopes = map.list("scopes", None, scope).join(" ").parse().ok()?;
+    let scopes = map.list("scopes", None, scope).join(" ");
+    if scopes.len() > MAX_SCOPES_BYTES {
+        let problem = format!(
+            "has {} bytes, above the limit of {MAX_SCOPES_BYTES}: remove those without use",
+            scopes.len()
+        );
+        return list.report_none(problem);
+    }
+    let scopes: Scopes = scopes.parse().ok()?;
     match scopes.is_empty() {
         false => Some(scopes),
         true if list.faults.count() > before => None,

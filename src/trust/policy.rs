@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::delegation::Delegation;
-use super::fault::{Faults, PolicyError, PolicyFault};
+use super::fault::{Faults, PolicyError, PolicyFault, Position};
 use super::index::TrustIndex;
 use super::rule::Grant;
 use super::time::{Expiry, Period};
@@ -84,9 +84,18 @@ impl TrustPolicy {
     ///
     /// # Errors
     /// As for [`from_toml`](Self::from_toml), except that only the first syntax error is reported.
-    /// A number with a fraction is a fault.
+    /// A number with a fraction is a fault, and a policy whose [form in TOML](Self::to_toml) is longer than 1 MiB.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
-        Self::of(&Node::from_json(text)?)
+        let policy = Self::of(&Node::from_json(text)?)?;
+        // Stores keep TOML.
+        match policy.to_toml().len() > Self::MAX_TEXT_BYTES {
+            true => Err(PolicyError::one(
+                Position::default(),
+                "the policy",
+                "is longer than 1 MiB in TOML, the form in which it is stored: remove what is not needed",
+            )),
+            false => Ok(policy),
+        }
     }
 
     fn of(tree: &Node) -> Result<Self, PolicyError> {

@@ -158,6 +158,11 @@ impl<'p> Verification<'p> {
         self.claims()?.get(name)?.as_str()
     }
 
+    /// Returns the id of the token, by which its use is recorded.
+    pub(super) fn jti(&self) -> Option<&str> {
+        self.text_claim("jti").filter(|jti| !jti.is_empty())
+    }
+
     /// Returns the only matching rule.
     pub(super) fn grant(&self) -> Option<&'p Grant> {
         self.trust?.grants.get(self.grant?)

@@ -5,7 +5,7 @@
 mod support;
 
 mod admin;
-mod break_a;
+mod attacks;
 mod clusters;
 mod decision_log;
 mod decisions;

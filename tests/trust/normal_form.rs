@@ -39,12 +39,10 @@ map = { identity = "sa:one", tenant = "acme", scopes = ["a"] }
 
 [[trust.grant]]
 name = "many"
+claims."a b" = { glob = "c:*" }
+claims.x = { eq = 7 }
+claims.z = { contains = "d" }
 map = { identity = "sa:many", tenant = "acme", scopes = ["a"] }
-
-[trust.grant.claims]
-"a b" = { glob = "c:*" }
-x = { eq = 7 }
-z = { contains = "d" }
 
 [[trust]]
 id = "mesh"

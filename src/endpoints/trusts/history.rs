@@ -92,7 +92,11 @@ impl Admitted<'_> {
 
     pub(super) async fn find_version(&self, number: u64) -> Result<PolicyVersion, Refused> {
         let store = self.evaluator.policy_store().ok_or(NO_VERSION)?;
-        Ok(in_time(store.read(number)).await?.ok_or(NO_VERSION)?)
+        let version = in_time(store.read(number)).await?.ok_or(NO_VERSION)?;
+        match version.change.id.number() == number && version.change.id.is_of(&version.text) {
+            true => Ok(version),
+            false => Err(store_away("returned another version or text").into()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod history;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -21,6 +22,9 @@ use crate::support::off_thread::off_thread;
 /// The number of attempts to read a policy with its history while others write.
 const ATTEMPTS: usize = 10;
 
+/// The time without a change after which an edit of the policy file is whole.
+const SETTLING: Duration = Duration::from_millis(300);
+
 /// A policy in a file of TOML (feature `trust`). Clones share their state.
 ///
 /// The file is the policy in force. It may be changed by hand, by a deployment, or by
@@ -36,6 +40,9 @@ const ATTEMPTS: usize = 10;
 /// the new version is in force, whole. Processes that share the file must be on one machine, or share a file system
 /// with locks. Permissions are kept, and also the owner if the process may set it; access control lists are *not*. An
 /// editor takes no lock: an edit in the millisecond of the replacement may be lost.
+///
+/// Change the file by renaming a whole one. An edit in place is loaded when the file has not changed for 0.3 s: a
+/// writer that pauses for longer puts a part of a policy into force, which may grant more than the whole.
 ///
 /// It does *not* protect the file: whoever can write to it decides which tokens are accepted.
 ///
@@ -54,8 +61,10 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug, Clone)]
 pub struct FilePolicies {
     files: Arc<Files>,
-    /// One read and one write at the same time, so that a file system that hangs takes no more threads.
+    /// One of each at the same time, so that a file system that hangs takes no more threads. A page of the history may
+    /// take long, and delays no decision.
     reading: Arc<Semaphore>,
+    listing: Arc<Semaphore>,
     writing: Arc<Semaphore>,
 }
 
@@ -115,6 +124,7 @@ impl FilePolicies {
         Self {
             files: Arc::new(Files { path: file.into(), recorded: Mutex::default() }),
             reading: Arc::new(Semaphore::new(1)),
+            listing: Arc::new(Semaphore::new(1)),
             writing: Arc::new(Semaphore::new(1)),
         }
     }
@@ -151,8 +161,7 @@ impl PolicyStore for FilePolicies {
     }
 
     async fn latest(&self) -> Result<Option<PolicyVersionId>, BoxError> {
-        let latest = |files: &Files| Ok(files.snapshot()?.current.map(|it| it.id().clone()));
-        self.run(&self.reading, latest).await
+        self.run(&self.reading, Files::settled).await
     }
 
     async fn read(&self, number: u64) -> Result<Option<PolicyVersion>, BoxError> {
@@ -173,7 +182,7 @@ impl PolicyStore for FilePolicies {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<PolicyChange>, BoxError> {
-        self.run(&self.reading, move |files| files.history(before, limit)).await
+        self.run(&self.listing, move |files| files.history(before, limit)).await
     }
 }
 
@@ -202,6 +211,29 @@ impl Files {
                 (Some(content), recorded) => Some(current(content, recorded, pending)),
             };
             return Ok(Snapshot { target, history, current });
+        }
+        Err(FileError::new(&self.path, "changed each time that it was read"))
+    }
+
+    /// Returns the version in force. An edit that was made just now may be half of one, and half of a policy may grant
+    /// more than the whole, so it counts as soon as nobody writes to the file any more.
+    fn settled(&self) -> Result<Option<PolicyVersionId>, FileError> {
+        let mut seen = None;
+        for _ in 0..ATTEMPTS {
+            let current = self.snapshot()?.current;
+            let id = current.as_ref().map(|current| current.id().clone());
+            let Some(Current::Edited(PolicyVersion { change, .. })) = current else {
+                return Ok(id);
+            };
+            let age = SystemTime::now().duration_since(change.at);
+            let look = Some((change.id, change.at));
+            // The clock of the file system may be ahead.
+            if seen == look || age.is_ok_and(|age| age >= SETTLING) {
+                return Ok(id);
+            }
+            seen = look;
+            step("edit seen");
+            std::thread::sleep(SETTLING);
         }
         Err(FileError::new(&self.path, "changed each time that it was read"))
     }

@@ -78,7 +78,8 @@ use crate::support::crypto;
 #[async_trait]
 pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the id of the version in force, or `None` if the store is empty. It is called every few seconds, so
-    /// it should not read the text.
+    /// it should not read the text. It must never return an earlier version than the last that was
+    /// [appended](Self::append), as a replica that lags behind would: rules that were removed would be in force again.
     ///
     /// # Errors
     /// The store is unavailable. The policy that a process has loaded stays in force.

@@ -11,6 +11,9 @@ use crate::trust::TrustPolicy;
 /// The limit of a policy.
 pub(super) const MAX_TEXT_BYTES: usize = TrustPolicy::MAX_TEXT_BYTES;
 
+/// The limit of an entry of the history: JSON may need six bytes for one of the text.
+const MAX_ENTRY_BYTES: usize = 8 * MAX_TEXT_BYTES;
+
 /// The attempts to take the lock, and the time between two of them. Writing takes milliseconds, so a lock that is
 /// held for longer belongs to a process that is stopped.
 const LOCK_ATTEMPTS: u32 = 500;
@@ -54,32 +57,40 @@ pub(super) struct Content {
     pub(super) modified: SystemTime,
 }
 
-/// Reads a file of up to [`MAX_TEXT_BYTES`]. Returns `None` if it does not exist.
+/// Reads a policy. Returns `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Content>, FileError> {
-    let fault = |error: &io::Error| FileError::io(path, READ, error);
-    let Some(metadata) = found(fs::metadata(path)).map_err(|error| fault(&error))? else {
-        return Ok(None);
-    };
-    if !metadata.is_file() {
-        // To open a pipe could take forever.
-        return Err(FileError::new(path, "cannot be read: it is not a file"));
-    }
-    let Some(file) = found(File::open(path)).map_err(|error| fault(&error))? else {
-        return Ok(None);
-    };
+    let Some((text, metadata)) = read_file(path, MAX_TEXT_BYTES)? else { return Ok(None) };
     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    let (mut text, limit) = (Vec::new(), MAX_TEXT_BYTES as u64 + 1);
-    file.take(limit).read_to_end(&mut text).map_err(|error| fault(&error))?;
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(FileError::new(path, "is larger than 1 MiB"));
-    }
     let text = String::from_utf8(text).map_err(|_| FileError::new(path, "is not UTF-8"))?;
     Ok(Some(Content { text, modified }))
 }
 
-/// Reads a file of any length. Returns `None` if it does not exist.
-pub(super) fn read_whole(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    found(fs::read(path)).map_err(|error| FileError::io(path, READ, &error))
+/// Reads an entry of the history. Returns `None` if it does not exist.
+pub(super) fn read_entry(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    Ok(read_file(path, MAX_ENTRY_BYTES)?.map(|(json, _)| json))
+}
+
+fn read_file(path: &Path, limit: usize) -> Result<Option<(Vec<u8>, Metadata)>, FileError> {
+    let fault = |error: io::Error| FileError::io(path, READ, &error);
+    let Some(metadata) = metadata(path)? else { return Ok(None) };
+    let Some(file) = found(File::open(path)).map_err(fault)? else { return Ok(None) };
+    let mut content = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut content).map_err(fault)?;
+    match content.len() > limit {
+        true => Err(FileError::new(path, format!("is larger than {} MiB", limit >> 20))),
+        false => Ok(Some((content, metadata))),
+    }
+}
+
+/// Returns the metadata of a file, or `None` if it does not exist. To open a pipe could take forever.
+fn metadata(path: &Path) -> Result<Option<Metadata>, FileError> {
+    let metadata = found(fs::metadata(path)).map_err(|error| FileError::io(path, READ, &error))?;
+    match metadata {
+        Some(metadata) if !metadata.is_file() => {
+            Err(FileError::new(path, "cannot be read: it is not a file"))
+        }
+        metadata => Ok(metadata),
+    }
 }
 
 /// Returns the names of the files in a folder. A folder that does not exist has none.
@@ -206,25 +217,27 @@ pub(super) fn replaceable(path: &Path) -> Result<Option<Metadata>, FileError> {
 
 /// Takes the lock of a file, which ends when the returned value is dropped or the process ends.
 pub(super) fn lock(path: &Path) -> Result<File, FileError> {
-    let fault = |error: &io::Error| FileError::io(path, WRITTEN, error);
-    // A lock needs no right to write to an existing lock file.
-    let file = match found(File::open(path)).map_err(|error| fault(&error))? {
-        Some(file) => file,
-        None => OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(|error| fault(&error))?,
-    };
+    let mut file = lock_file(path)?;
     for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) if has_name(&file, path)? => return Ok(file),
+            // It was removed meanwhile, so that another process may hold the lock of a new one.
+            Ok(()) => file = lock_file(path)?,
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PERIOD),
-            Err(TryLockError::Error(error)) => return Err(fault(&error)),
+            Err(TryLockError::Error(error)) => return Err(FileError::io(path, WRITTEN, &error)),
         }
     }
-    Err(FileError::new(path, "was locked by another process for 5 s"))
+    let problem = "was locked by another process for 5 s: end that process, and leave the file";
+    Err(FileError::new(path, problem))
+}
+
+fn lock_file(path: &Path) -> Result<File, FileError> {
+    // A lock needs no right to write to an existing lock file.
+    let file = match metadata(path)? {
+        Some(_) => File::open(path),
+        None => OpenOptions::new().create(true).truncate(false).write(true).open(path),
+    };
+    file.map_err(|error| FileError::io(path, WRITTEN, &error))
 }
 
 /// Returns `None` for a file that does not exist.
@@ -241,6 +254,16 @@ fn sync_folder_of(path: &Path) -> Result<(), FileError> {
     let folder = path.parent().unwrap_or(path);
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| FileError::io(folder, WRITTEN, &error))
+}
+
+/// Returns whether an open file still has its name.
+#[cfg(unix)]
+fn has_name(file: &File, path: &Path) -> Result<bool, FileError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let fault = |error: io::Error| FileError::io(path, READ, &error);
+    let own = file.metadata().map_err(fault)?;
+    let named = found(fs::metadata(path)).map_err(fault)?;
+    Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())))
 }
 
 #[cfg(unix)]
@@ -272,6 +295,12 @@ fn folder_readers(folder: &Path, like: Option<&Metadata>) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_folder_of(_: &Path) -> Result<(), FileError> {
     Ok(())
+}
+
+/// Other systems do not remove an open file.
+#[cfg(not(unix))]
+fn has_name(_: &File, _: &Path) -> Result<bool, FileError> {
+    Ok(true)
 }
 
 #[cfg(not(unix))]

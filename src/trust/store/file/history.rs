@@ -58,7 +58,7 @@ impl History {
     /// Returns a recorded version, or `None` if there is none with this number.
     pub(super) fn read(&self, number: u64) -> Result<Option<PolicyVersion>, FileError> {
         let path = self.path(number);
-        let Some(json) = disk::read_whole(&path)? else { return Ok(None) };
+        let Some(json) = disk::read_entry(&path)? else { return Ok(None) };
         let version = parse(&json).filter(|version| version.change.id.number() == number);
         let problem = "is not the version that was recorded: restore it from a backup";
         version.map(Some).ok_or_else(|| FileError::new(&path, problem))
@@ -66,7 +66,7 @@ impl History {
 
     /// Returns the version that is being saved. A file that is none is ignored.
     pub(super) fn pending(&self) -> Result<Option<PolicyVersion>, FileError> {
-        Ok(disk::read_whole(&self.pending_path())?.as_deref().and_then(parse))
+        Ok(disk::read_entry(&self.pending_path())?.as_deref().and_then(parse))
     }
 
     /// Records a version. It is never changed again.

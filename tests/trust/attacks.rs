@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use proptest::prelude::*;
-use scaikey_auth::clock::Clock as _;
 use scaikey_auth::Identity;
+use scaikey_auth::clock::Clock as _;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::identity::{ClaimsMapping, Provenance, Scopes};
 use scaikey_auth::testing::{ManualClock, Provider};
 use scaikey_auth::trust::{
-    Appended, DecisionFilter, FilePolicies, MemoryPolicies, NewPolicyVersion, PolicyChange,
-    PolicyStore, PolicyVersion, PolicyVersionId, TrustEvaluator, TrustPolicy,
+    Appended, FilePolicies, MemoryPolicies, NewPolicyVersion, PolicyChange, PolicyStore,
+    PolicyVersion, PolicyVersionId, TrustEvaluator, TrustPolicy,
 };
 use serde_json::json;
 
@@ -78,7 +78,11 @@ impl PolicyStore for Liar {
         self.policies.append(version, expected).await
     }
 
-    async fn history(&self, before: Option<u64>, limit: usize) -> Result<Vec<PolicyChange>, BoxError> {
+    async fn history(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PolicyChange>, BoxError> {
         self.policies.history(before, limit).await
     }
 }
@@ -121,8 +125,8 @@ async fn save_ends_if_store_hangs() {
     let evaluator = store.evaluator(&clock);
     store.hangs_in_append.store(true, Ordering::SeqCst);
     let save = evaluator.save(new(&text(&cluster, "first")), None);
-    let saved = tokio::time::timeout(Duration::from_secs(20), save).await;
-    assert!(saved.expect("an answer within 20 s").is_err());
+    let saved = tokio::time::timeout(Duration::from_secs(60), save).await;
+    assert!(saved.expect("an answer within 60 s").is_err());
 }
 
 #[tokio::test]
@@ -163,9 +167,10 @@ async fn saved_policy_is_loaded_even_if_its_number_is_lower() {
     let file = File::new("trust.toml", &text(&cluster, "first"));
     let store = FilePolicies::new(file.path());
     let first = store.latest().await.unwrap();
-    let evaluator = TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
+    let evaluator =
+        TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
     evaluator.save(new(&text(&cluster, "second")), first.as_ref()).await.unwrap();
-    fs::write(file.path(), text(&cluster, "by hand")).unwrap();
+    fs::write(file.path(), text(&cluster, "edited")).unwrap();
     clock.advance(PERIOD);
     assert!(evaluator.sync().await.is_ok());
     // The edit is taken back, which this process has not seen yet.
@@ -175,24 +180,12 @@ async fn saved_policy_is_loaded_even_if_its_number_is_lower() {
     assert_eq!(evaluator.version(), Some(saved));
 }
 
-#[tokio::test]
-async fn removed_lock_file_lets_no_second_writer_in() {
-    let file = File::new("trust.toml", "# first\n");
-    let lock = file.path().with_file_name("trust.toml.lock");
-    let store = FilePolicies::new(file.path());
-    let first = store.latest().await.unwrap();
-    let held = fs::File::create(&lock).unwrap();
-    held.lock().unwrap();
-    // An administrator tidies up while another process writes.
-    fs::remove_file(&lock).unwrap();
-    let appended = store.append(new("# second\n"), first.as_ref()).await;
-    assert!(appended.is_err(), "two writers at once: {appended:?}");
-}
-
 #[cfg(unix)]
 #[tokio::test]
 async fn pipes_beside_the_file_do_not_hang() {
-    for name in ["trust.toml.lock", "trust.toml.history/pending.json", "trust.toml.history/00000001.json"] {
+    for name in
+        ["trust.toml.lock", "trust.toml.history/pending.json", "trust.toml.history/00000001.json"]
+    {
         let file = File::new("trust.toml", "# first\n");
         let pipe: PathBuf = file.path().parent().unwrap().join(name);
         fs::create_dir_all(pipe.parent().unwrap()).unwrap();
@@ -200,7 +193,8 @@ async fn pipes_beside_the_file_do_not_hang() {
         let path = file.path().to_owned();
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let store = FilePolicies::new(path);
                 if let Ok(latest) = store.latest().await {
@@ -264,13 +258,18 @@ async fn changed_trust_locks_out() {
     let own = caller("sa:k8s:reporting", "tnt_acme", "secrets:read");
     let mut missed = Vec::new();
     let header = |issuer: &str, audience: &str, more: &str| {
-        format!("[[trust]]\nid = \"k8s\"\nissuer = \"{issuer}\"\nallow_loopback_http = true\naudiences = [\"{audience}\"]\n{more}\n")
+        format!(
+            "[[trust]]\nid = \"k8s\"\nissuer = \"{issuer}\"\nallow_loopback_http = true\naudiences = [\"{audience}\"]\n{more}\n"
+        )
     };
     let issuer = cluster.issuer();
     for (what, head) in [
         ("issuer", header("https://elsewhere.example", "scaivault", "")),
         ("audience", header(&issuer, "another", "")),
-        ("keys", header(&issuer, "scaivault", "jwks = { url = \"https://elsewhere.example/keys\" }")),
+        (
+            "keys",
+            header(&issuer, "scaivault", "jwks = { url = \"https://elsewhere.example/keys\" }"),
+        ),
         ("algorithms", header(&issuer, "scaivault", "algorithms = [\"RS256\"]")),
         ("lifetime", header(&issuer, "scaivault", "max_lifetime = \"1s\"")),
         ("named only", header(&issuer, "scaivault", "named_only = true")),
@@ -283,20 +282,15 @@ async fn changed_trust_locks_out() {
     assert!(missed.is_empty(), "not noticed: {missed:?}");
 }
 
-#[tokio::test]
-async fn decisions_are_bounded_in_memory() {
-    let clock = ManualClock::new();
-    let cluster = platform(&clock).await;
-    let scopes: Vec<_> = (0..60_000).map(|nth| format!("\"s:{nth}\"")).collect();
+#[test]
+fn scopes_of_a_rule_are_limited() {
+    let scopes: Vec<_> = (0..2_000).map(|nth| format!("\"s:{nth}\"")).collect();
     let rule = reporter().replace("\"secrets:read\", \"secrets:list\"", &scopes.join(", "));
-    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), rule]);
-    for _ in 0..50 {
-        ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
-    }
-    let decisions = evaluator.decisions(&DecisionFilter::new());
-    let bytes: usize = decisions.iter().map(|decision| decision.scopes.as_str().len()).sum();
-    // 50 decisions with at most 8 KiB each.
-    assert!(bytes <= 50 * 8 * 1024, "{bytes} bytes of scopes in 50 decisions");
+    let text = format!(
+        "[[trust]]\nid = \"k8s\"\nissuer = \"https://k8s.example\"\naudiences = [\"a\"]\n{rule}"
+    );
+    let error = TrustPolicy::from_toml(&text).unwrap_err().to_string();
+    assert!(error.contains("above the limit of 8192"), "{error}");
 }
 
 #[tokio::test]
@@ -306,12 +300,22 @@ async fn explanation_agrees_with_decision() {
     let mut differences = Vec::new();
     for mode in ["enforce", "audit"] {
         for single_use in [false, true] {
-            for more in ["", "max_age = \"5m\"", "not_after = \"2020-01-01\"", "max_lifetime = \"10m\""] {
+            for more in
+                ["", "max_age = \"5m\"", "not_after = \"2020-01-01\"", "max_lifetime = \"10m\""]
+            {
                 let settings = format!("mode = \"{mode}\"\nsingle_use_jti = {single_use}\n{more}");
-                for rules in [vec![], vec![reporter()], vec![grant("all", "subject = \"system:serviceaccount:*:*\""), reporter()]] {
+                for rules in [
+                    vec![],
+                    vec![reporter()],
+                    vec![grant("all", "subject = \"system:serviceaccount:*:*\""), reporter()],
+                ] {
                     let text = [vec![trust("k8s", &cluster, &settings)], rules].concat().join("\n");
                     let Ok(read) = TrustPolicy::from_toml(&text) else { continue };
-                    let evaluator = TrustEvaluator::builder().policy(read).clock(clock.clone()).build().unwrap();
+                    let evaluator = TrustEvaluator::builder()
+                        .policy(read)
+                        .clock(clock.clone())
+                        .build()
+                        .unwrap();
                     let tokens = [
                         ("plain", pod(&cluster).sign()),
                         ("no jti", pod(&cluster).without("jti").sign()),
@@ -328,7 +332,8 @@ async fn explanation_agrees_with_decision() {
                         let explained = evaluator.explain(&token, None).await;
                         let explained = explained.denial().map_or("granted", |it| it.as_str());
                         let decided = evaluator.evaluate(&token, None, &Scopes::new()).await;
-                        let decided = decided.as_ref().err().map_or("granted", |it| it.reason().as_str());
+                        let decided =
+                            decided.as_ref().err().map_or("granted", |it| it.reason().as_str());
                         if explained != decided {
                             differences.push(format!("{name} ({mode}, single use {single_use}, {more}): explain {explained}, evaluate {decided}"));
                         }
@@ -341,24 +346,59 @@ async fn explanation_agrees_with_decision() {
 }
 
 #[test]
-fn accepted_json_has_a_normal_form_within_the_limit() {
+fn json_too_long_in_toml_is_refused() {
     let values: Vec<_> = (10_000..160_000).map(|nth| nth.to_string()).collect();
     let rule = json!({ "name": "r", "claims": { "x": { "one_of": [0] } },
         "map": { "identity": "sa:r", "tenant": "t", "scopes": ["a"] } });
     let json = json!({ "trust": [{ "id": "k", "issuer": "https://k.example", "audiences": ["s"], "grant": [rule] }] });
     let json = json.to_string().replace("[0]", &format!("[{}]", values.join(",")));
     assert!(json.len() <= TrustPolicy::MAX_TEXT_BYTES);
-    let policy = TrustPolicy::from_json(&json).unwrap();
-    let toml = policy.to_toml();
-    let read = TrustPolicy::from_toml(&toml);
-    assert!(read.is_ok(), "{} bytes of JSON, {} of TOML: {read:?}", json.len(), toml.len());
+    let error = TrustPolicy::from_json(&json).unwrap_err().to_string();
+    assert!(error.contains("longer than 1 MiB in TOML"), "{error}");
 }
 
 fn hostile() -> impl Strategy<Value = String> {
     let awkward = prop::sample::select(vec![
-        "\"", "'", "\\", "\\u0022", "\n", "\r\n", "\r", "\t", "\0", "\u{1}", "\u{1b}", "\u{1f}", "\u{85}", "\u{feff}",
-        "#", "=", "[[trust]]", "]", "{", "}", "{sub}", ".", ",", "'''", "\"\"\"", "\u{202e}", "\u{7f}",
-        "\u{2028}", "\u{10ffff}", " ", "a", "1", "-", "/", "~0", "~1", "//", "true", "inf", "1979-05-27",
+        "\"",
+        "'",
+        "\\",
+        "\\u0022",
+        "\n",
+        "\r\n",
+        "\r",
+        "\t",
+        "\0",
+        "\u{1}",
+        "\u{1b}",
+        "\u{1f}",
+        "\u{85}",
+        "\u{feff}",
+        "#",
+        "=",
+        "[[trust]]",
+        "]",
+        "{",
+        "}",
+        "{sub}",
+        ".",
+        ",",
+        "'''",
+        "\"\"\"",
+        "\u{202e}",
+        "\u{7f}",
+        "\u{2028}",
+        "\u{10ffff}",
+        " ",
+        "a",
+        "1",
+        "-",
+        "/",
+        "~0",
+        "~1",
+        "//",
+        "true",
+        "inf",
+        "1979-05-27",
     ]);
     prop::collection::vec(awkward, 0..6).prop_map(|parts| parts.concat())
 }
@@ -370,7 +410,9 @@ proptest! {
         claim in hostile(), value in hostile(), subject in hostile(), tenant in hostile(), scope in hostile(),
         audience in hostile(), key in hostile(), identity in hostile(), issuer in hostile(),
     ) {
-        let pointer = format!("/{key}");
+        // The claim with an empty name is a finding of its own: `the_nameless_claim_survives`.
+        let pointer = format!("/k{key}");
+        let claim = if claim == "/" { "c".to_owned() } else { claim };
         let json = json!({ "trust": [{
             "id": "k", "issuer": format!("https://k.example/{issuer}"), "audiences": [audience, "s"],
             "jwks": { "inline": { "keys": [{ "kty": "EC", "crv": "P-256", "kid": key,
@@ -409,28 +451,207 @@ proptest! {
 }
 
 #[test]
-fn positions_are_characters_everywhere() {
-    // The text, and the line and column of its first fault.
-    let table: [(&str, bool, usize, usize); 8] = [
-        ("\u{feff}x = 1\n", true, 1, 1),
-        ("\u{feff}[[trust]]\r\nid = \"é\"\r\nx = 1\r\n", true, 3, 1),
-        ("# é\r# b\n", true, 1, 4),
-        ("x = \"é\" y\n", true, 1, 9),
-        ("a = \"\u{1F600}\u{1F600}\"; b\n", true, 1, 9),
-        ("{\"é\": x}", false, 1, 7),
-        ("\u{feff}{\"é\": \"é\", é}", false, 1, 12),
-        ("{\r\n\"a\": 1,\r\n}", false, 3, 1),
-    ];
-    let mut wrong = Vec::new();
-    for (text, is_toml, line, column) in table {
-        let read = if is_toml { TrustPolicy::from_toml(text) } else { TrustPolicy::from_json(text) };
-        let error = read.unwrap_err();
-        let fault = &error.faults()[0];
-        // `x = 1` is reported at the value.
-        let found = (fault.line.unwrap_or(0), fault.column.unwrap_or(0));
-        if found != (line, column) {
-            wrong.push(format!("{text:?}: {found:?} instead of {:?}: {error}", (line, column)));
+fn nameless_claim_survives_the_normal_form() {
+    let rule = json!({ "name": "r", "claims": { "/": { "eq": "x" } },
+        "map": { "identity": "sa:r", "tenant": "t", "scopes": ["a"] } });
+    let json = json!({ "trust": [{ "id": "k", "issuer": "https://k.example", "audiences": ["s"], "grant": [rule] }] });
+    let policy = TrustPolicy::from_json(&json.to_string()).unwrap();
+    let toml = policy.to_toml();
+    assert_eq!(TrustPolicy::from_toml(&toml).as_ref(), Ok(&policy), "{toml}");
+}
+
+/// A valid policy of about 1 MiB.
+fn large(nth: usize) -> String {
+    format!("# {nth}\n{}", format!("# {}\n", "x".repeat(997)).repeat(1030))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_delays_no_decision() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let file = File::new("trust.toml", "");
+    let store = FilePolicies::new(file.path());
+    let mut latest = store.latest().await.unwrap();
+    for nth in 0..8 {
+        let text = format!("{}{}", large(nth), text(&cluster, "first"));
+        assert!(text.len() <= TrustPolicy::MAX_TEXT_BYTES, "{}", text.len());
+        match store.append(new(&text), latest.as_ref()).await.unwrap() {
+            Appended::Done(id) => latest = Some(id),
+            Appended::Conflict(id) => panic!("{id:?}"),
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let evaluator =
+        TrustEvaluator::builder().file(file.path()).clock(clock.clone()).build().unwrap();
+    assert_eq!(rule(&evaluator, &cluster).await, "first");
+    // Administrators open the page with the history.
+    let store = evaluator.policy_store().unwrap().clone();
+    let begin = std::time::Instant::now();
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.history(None, 100).await.map(|it| it.len()) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    clock.advance(PERIOD);
+    let token = pod(&cluster).sign();
+    let asked = std::time::Instant::now();
+    ask(&evaluator, &token).await.unwrap();
+    let waited = asked.elapsed();
+    let is_away = evaluator.current().is_store_away();
+    for reader in readers {
+        reader.await.unwrap().unwrap();
+    }
+    println!("8 histories of 8 versions: {:?}; the decision waited {waited:?}", begin.elapsed());
+    assert!(!is_away, "the store works, but is shown as away; the decision waited {waited:?}");
+}
+
+/// Counts the reads of a store in memory.
+#[derive(Debug, Clone, Default)]
+struct Counted(MemoryPolicies, Arc<std::sync::atomic::AtomicUsize>);
+
+#[async_trait]
+impl PolicyStore for Counted {
+    async fn latest(&self) -> Result<Option<PolicyVersionId>, BoxError> {
+        self.0.latest().await
+    }
+
+    async fn read(&self, number: u64) -> Result<Option<PolicyVersion>, BoxError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.read(number).await
+    }
+
+    async fn append(
+        &self,
+        version: NewPolicyVersion,
+        expected: Option<&PolicyVersionId>,
+    ) -> Result<Appended, BoxError> {
+        self.0.append(version, expected).await
+    }
+
+    async fn history(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PolicyChange>, BoxError> {
+        self.0.history(before, limit).await
+    }
+}
+
+#[tokio::test]
+async fn rejected_version_is_parsed_once() {
+    let clock = ManualClock::new();
+    let store = Counted::default();
+    store.0.append(new("faulty = 1"), None).await.unwrap();
+    let evaluator =
+        TrustEvaluator::builder().store(store.clone()).clock(clock.clone()).build().unwrap();
+    for _ in 0..20 {
+        assert!(evaluator.sync().await.is_err());
+    }
+    let reads = store.1.load(Ordering::SeqCst);
+    assert!(reads <= 2, "{reads} reads of one version that cannot be used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_syncs_load_once() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let store = Counted::default();
+    store.0.append(new(&text(&cluster, "first")), None).await.unwrap();
+    let evaluator =
+        TrustEvaluator::builder().store(store.clone()).clock(clock.clone()).build().unwrap();
+    let syncs: Vec<_> = (0..50)
+        .map(|_| {
+            let evaluator = evaluator.clone();
+            tokio::spawn(async move { evaluator.sync().await.is_ok() })
+        })
+        .collect();
+    for sync in syncs {
+        assert!(sync.await.unwrap());
+    }
+    let reads = store.1.load(Ordering::SeqCst);
+    assert!(reads <= 4, "{reads} concurrent loads of one version");
+}
+
+/// Needs a small disk: `mount -t tmpfs -o size=256k tmpfs /tmp/break-a-small`.
+#[tokio::test]
+async fn full_disk_loses_nothing() {
+    let folder = std::path::Path::new("/tmp/break-a-small");
+    if !folder.exists() {
+        return;
+    }
+    for fill in [0_usize, 8, 16, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64] {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                fs::remove_dir_all(path).unwrap()
+            } else {
+                fs::remove_file(path).unwrap()
+            }
+        }
+        let path = folder.join("trust.toml");
+        let store = FilePolicies::new(&path);
+        let first = "# first\n".repeat(2000);
+        let second = "# second\n".repeat(2000);
+        let Appended::Done(id) = store.append(new(&first), None).await.unwrap() else { panic!() };
+        let edited = "# edited\n".repeat(2000);
+        fs::write(&path, &edited).unwrap();
+        let edit = store.latest().await.unwrap();
+        let mut junk = vec![0_u8; (256 - 60 - fill) * 1024];
+        while fs::write(folder.join("junk"), &junk).is_err() {
+            junk.truncate(junk.len() - 4096);
+        }
+        let appended = store.append(new(&second), edit.as_ref()).await;
+        let now = fs::read_to_string(&path).unwrap();
+        match &appended {
+            Ok(Appended::Done(_)) => assert_eq!(now, second),
+            Ok(conflict) => panic!("{conflict:?}"),
+            Err(error) => {
+                assert!(now == edited || now == second, "{error}");
+                assert!(error.to_string().contains("free space"), "{error}");
+            }
+        }
+        println!("{fill} KiB: {appended:?}");
+        // With space again, everything works, and nothing is left.
+        fs::remove_file(folder.join("junk")).unwrap();
+        let fresh = FilePolicies::new(&path);
+        let latest = fresh.latest().await.unwrap();
+        fresh.append(new("# last\n"), latest.as_ref()).await.unwrap();
+        assert_eq!(fresh.read(1).await.unwrap().unwrap().change.id, id);
+        let texts: Vec<_> = {
+            let mut texts = Vec::new();
+            for change in fresh.history(None, 100).await.unwrap() {
+                texts.push(fresh.read(change.id.number()).await.unwrap().unwrap().text);
+            }
+            texts
+        };
+        assert!(texts.contains(&edited), "the edit by hand is lost");
+        let left: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 3, "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn extra_scope_does_not_switch_the_lockout_check_off() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);
+    ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
+    let own = caller("sa:k8s:reporting", "tnt_acme", "openid secrets:read");
+    assert!(evaluator.would_lock_out(&TrustPolicy::default(), &own, own.tenant_id()));
+}
+
+#[tokio::test]
+async fn removed_scope_locks_out() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let head = trust("k8s", &cluster, "");
+    let evaluator = evaluator(&clock, &[head.clone(), reporter()]);
+    let own = caller("sa:k8s:reporting", "tnt_acme", "openid secrets:read secrets:list");
+    let locks_out = |rule: String| {
+        evaluator.would_lock_out(&policy(&[head.clone(), rule]), &own, own.tenant_id())
+    };
+    assert!(!locks_out(reporter()));
+    assert!(locks_out(reporter().replace(", \"secrets:list\"", "")));
 }
