@@ -1,6 +1,7 @@
 //! [`PolicyText`]: the places of the rules in a policy in TOML, to read and change the rules of one tenant without
 //! touching another byte.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, RawString, Table, Value};
@@ -13,6 +14,8 @@ pub(super) struct PolicyText<'t> {
     is_of_one_author: bool,
     /// The tables of the text in its order.
     sections: Vec<Section>,
+    /// The ranges of the tables of each rule or trust. Adjacent ones are one range.
+    pieces: BTreeMap<Owner, Vec<Range<usize>>>,
     /// For each trust, the inline value that has its rules, if they are not `[[trust.grant]]` tables.
     inline: Vec<Option<Range<usize>>>,
 }
@@ -25,7 +28,7 @@ struct Section {
 }
 
 /// The trust, or the rule of a trust, that a table belongs to.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Trust(usize),
     Rule(usize, usize),
@@ -82,7 +85,10 @@ impl<'t> PolicyText<'t> {
             }
             _ => {}
         }
-        Some(Self { text, is_of_one_author, sections: headers.sections(text), inline })
+        let (sections, pieces) = (headers.sections(text), BTreeMap::new());
+        let mut policy = Self { text, is_of_one_author, sections, pieces, inline };
+        policy.pieces = policy.find_pieces();
+        Some(policy)
     }
 
     /// Returns the text of a rule: the comment directly above it, its tables and the comments in them. `None` if it
@@ -91,9 +97,9 @@ impl<'t> PolicyText<'t> {
     /// A comment belongs to the rule below it only if an empty line separates it from what is above, because it
     /// could otherwise be about another tenant's rule.
     pub(super) fn rule(&self, trust: usize, rule: usize) -> Option<String> {
-        let pieces = self.pieces(Owner::Rule(trust, rule));
+        let pieces = self.pieces(trust, rule);
         let mut text = String::new();
-        for piece in &pieces {
+        for piece in pieces {
             text.push_str(self.text.get(piece.clone())?);
             if !text.ends_with('\n') {
                 text.push('\n');
@@ -133,15 +139,18 @@ impl<'t> PolicyText<'t> {
         edits: &mut Vec<(Range<usize>, String)>,
     ) -> Option<()> {
         for rule in &changes.removed {
-            for piece in self.pieces(Owner::Rule(trust, *rule)) {
-                edits.push((piece.start..self.after_empty_lines(piece.end), String::new()));
+            for piece in self.pieces(trust, *rule) {
+                self.remove_piece(piece, edits);
             }
         }
         for (rule, text, _) in &changes.replaced {
-            let mut text = self.with_line_ends(text);
-            for piece in self.pieces(Owner::Rule(trust, *rule)) {
-                edits.push((piece, std::mem::take(&mut text)));
+            let mut pieces = self.pieces(trust, *rule).iter();
+            if let Some(first) = pieces.next() {
+                let is_joined = text.starts_with('#') && !self.is_separated(first.start);
+                let gap = if is_joined { "\n" } else { "" };
+                edits.push((first.clone(), self.with_line_ends(&format!("{gap}{text}"))));
             }
+            pieces.for_each(|piece| self.remove_piece(piece, edits));
         }
         if !changes.added.is_empty() {
             let at = self.end_of(trust)?;
@@ -178,16 +187,44 @@ impl<'t> PolicyText<'t> {
         }
     }
 
-    /// Returns the ranges of the tables of a rule. Adjacent ones are one range.
-    fn pieces(&self, owner: Owner) -> Vec<Range<usize>> {
-        let mut pieces: Vec<Range<usize>> = Vec::new();
+    /// Removes a part of a rule, so that the comments around it belong to the same rules as before, or to none.
+    fn remove_piece(&self, piece: &Range<usize>, edits: &mut Vec<(Range<usize>, String)>) {
+        let end = self.after_empty_lines(piece.end);
+        if end > piece.end {
+            // Without an empty line above, the one below still separates.
+            let end = if self.is_separated(piece.start) { end } else { piece.end };
+            edits.push((piece.start..end, String::new()));
+            return;
+        }
+        edits.push((piece.clone(), String::new()));
+        let rest = self.text.get(end..).unwrap_or_default().split_inclusive('\n');
+        let comment = rest.take_while(|line| line.trim_start().starts_with('#'));
+        let comment_end = comment.fold(end, |end, line| end + line.len());
+        let is_above_table = self.after_empty_lines(comment_end) == comment_end;
+        if comment_end > end && is_above_table && comment_end < self.text.len() {
+            // It belonged to no rule: it must not become the next one's.
+            edits.push((comment_end..comment_end, self.with_line_ends("\n")));
+        }
+    }
+
+    /// Returns whether there is an empty line above a place.
+    fn is_separated(&self, at: usize) -> bool {
+        let above = self.text.get(..at).unwrap_or_default().lines().next_back();
+        above.is_none_or(|line| line.trim().is_empty())
+    }
+
+    fn pieces(&self, trust: usize, rule: usize) -> &[Range<usize>] {
+        self.pieces.get(&Owner::Rule(trust, rule)).map_or(&[], Vec::as_slice)
+    }
+
+    fn find_pieces(&self) -> BTreeMap<Owner, Vec<Range<usize>>> {
+        let mut pieces: BTreeMap<Owner, Vec<Range<usize>>> = BTreeMap::new();
         let mut previous = None;
         for (nth, section) in self.sections.iter().enumerate() {
-            if section.owner == owner {
-                match pieces.last_mut().filter(|_| previous == Some(owner)) {
-                    Some(piece) => piece.end = section.lines.end,
-                    None => pieces.push(self.comment_above(nth)..section.lines.end),
-                }
+            let own = pieces.entry(section.owner).or_default();
+            match own.last_mut().filter(|_| previous == Some(section.owner)) {
+                Some(piece) => piece.end = section.lines.end,
+                None => own.push(self.comment_above(nth)..section.lines.end),
             }
             previous = Some(section.owner);
         }

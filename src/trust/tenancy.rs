@@ -229,8 +229,7 @@ fn changed_policy(
         return Err(SaveError::Conflict(Some(own.id().clone())));
     }
     let change = TenantPolicy::change(policy, tenant, submitted)?;
-    let own = TenantPolicy::of(change.policy_text(), tenant)?;
-    Ok((change.policy_text().to_owned(), own.id().clone()))
+    Ok((change.policy_text().to_owned(), change.own.id().clone()))
 }
 
 /// Returns the entry of a tenant's history for a version of the whole policy.

@@ -1,6 +1,6 @@
 //! Checks and merges what a tenant's administrator submits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::delegation;
 use super::fault::{Faults, PolicyError, PolicyFault, Position};
@@ -145,19 +145,19 @@ fn report(trust: &str, rule: &Grant, field: &str, problem: impl Into<String>, fa
 
 /// Returns the text of the policy with the rules of each visible trust, or `None` if it cannot be changed so.
 pub(super) fn merge(
-    policy: &str,
+    before: &PolicyText<'_>,
     visible: &[Visible],
     rules: &[Vec<Grant>],
     submitted_text: &str,
 ) -> Option<String> {
-    let (before, after) = (PolicyText::of(policy)?, PolicyText::of_one_author(submitted_text)?);
+    let after = PolicyText::of_one_author(submitted_text)?;
     let trusts = submitted(submitted_text).ok()?;
     let mut changes = Vec::new();
     for (visible, rules) in visible.iter().zip(rules) {
         let at = trusts.iter().position(|trust| trust.id == visible.trust.id);
         let texts = (0..rules.len()).map(|rule| after.rule(at?, rule)).collect::<Vec<_>>();
         let new: Vec<_> = rules.iter().zip(texts).collect();
-        changes.push((visible.nth, changes_of(visible, &new, &before)));
+        changes.push((visible.nth, changes_of(visible, &new, before)));
     }
     before.with_changes(&changes)
 }
@@ -200,6 +200,42 @@ fn changes_of<'c>(
 /// Returns a text without the differences that editors make.
 fn plain(text: &str) -> String {
     text.replace("\r\n", "\n").trim().to_owned()
+}
+
+/// Returns a warning for each line of a submitted text whose comment is not in the tenant's text after the change.
+pub(super) fn lost_comments(submitted: &str, after: &str) -> Vec<PolicyFault> {
+    let mut kept: HashMap<&str, usize> = HashMap::new();
+    for line in after.lines() {
+        *kept.entry(line.trim()).or_default() += 1;
+    }
+    let warnings = Faults::default();
+    for (nth, line) in submitted.lines().enumerate().filter(|(_, line)| line.contains('#')) {
+        match kept.get_mut(line.trim()) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => {
+                let column = line.chars().take_while(|c| *c != '#').count() + 1;
+                let problem = "has a comment that is not saved: comments belong directly above a rule that you may change, or in it";
+                warnings.report(Position { line: nth + 1, column }, "the text", problem);
+            }
+        }
+    }
+    warnings.into_vec()
+}
+
+/// Returns whether the rules of all other tenants have the same texts, with the comments that their tenants see.
+pub(super) fn are_texts_of_others_kept(
+    before: (&TrustPolicy, &PolicyText<'_>),
+    after: (&TrustPolicy, &PolicyText<'_>),
+    tenant: &TenantId,
+) -> bool {
+    let others = |(policy, text): (&TrustPolicy, &PolicyText<'_>)| -> Vec<_> {
+        let rules = policy.trusts.iter().enumerate().flat_map(|(nth, trust)| {
+            trust.grants.iter().enumerate().map(move |(place, rule)| (nth, place, rule))
+        });
+        let others = rules.filter(|(_, _, rule)| rule.map.tenant != *tenant);
+        others.map(|(nth, place, _)| (nth, text.rule(nth, place))).collect()
+    };
+    others(before) == others(after)
 }
 
 /// Returns whether a changed policy differs only in the rules of a tenant, which are these.

@@ -78,6 +78,8 @@ pub struct TenantPolicy {
 pub struct TenantChange {
     text: String,
     policy: TrustPolicy,
+    /// What the tenant sees after the change.
+    pub(super) own: TenantPolicy,
     warnings: Vec<PolicyFault>,
 }
 
@@ -92,7 +94,8 @@ impl TenantChange {
         &self.policy
     }
 
-    /// Returns the warnings about the tenant's rules, with the lines of the submitted text.
+    /// Returns the warnings about the tenant's rules and about comments that are not kept, with the lines of the
+    /// submitted text.
     pub fn warnings(&self) -> &[PolicyFault] {
         &self.warnings
     }
@@ -137,7 +140,8 @@ impl TenantPolicy {
     /// Checks a changed [`text`](Self::text) of a tenant, and returns the whole policy with the change. A trust or a
     /// rule that the text lacks is a removed rule.
     ///
-    /// All parts of the policy but the tenant's changed rules stay as they are, byte for byte.
+    /// All parts of the policy but the tenant's changed rules stay as they are, empty lines aside. Comments are kept
+    /// directly above a rule, and in it; for others, there is a warning.
     ///
     /// # Errors
     /// All faults of the tenant's rules, with the lines of the submitted text. A fault that depends on what the
@@ -149,13 +153,24 @@ impl TenantPolicy {
     ) -> Result<TenantChange, PolicyError> {
         let before = TrustPolicy::from_toml(policy).map_err(|_| hidden())?;
         let visible = visible(&before.trusts, tenant);
-        let (rules, warnings) = tenant_change::check(tenant, &visible, submitted)?;
-        let text = tenant_change::merge(policy, &visible, &rules, submitted).ok_or_else(hidden)?;
-        let policy = TrustPolicy::from_toml(&text).map_err(|_| hidden())?;
-        match tenant_change::is_only_change(&before, &policy, tenant, &rules) {
-            true => Ok(TenantChange { text, policy, warnings }),
-            false => Err(hidden()),
+        let (rules, mut warnings) = tenant_change::check(tenant, &visible, submitted)?;
+        let before_text = PolicyText::of(policy).ok_or_else(hidden)?;
+        let text = tenant_change::merge(&before_text, &visible, &rules, submitted);
+        let text = text.ok_or_else(hidden)?;
+        let after = match text == policy {
+            true => before.clone(),
+            false => TrustPolicy::from_toml(&text).map_err(|_| hidden())?,
+        };
+        let after_text = PolicyText::of(&text).ok_or_else(hidden)?;
+        let (old, new) = ((&before, &before_text), (&after, &after_text));
+        if !tenant_change::is_only_change(&before, &after, tenant, &rules)
+            || !tenant_change::are_texts_of_others_kept(old, new, tenant)
+        {
+            return Err(hidden());
         }
+        let own = Self::of_trusts(&after.trusts, Some(&after_text), tenant)?;
+        warnings.extend(tenant_change::lost_comments(submitted, own.text()));
+        Ok(TenantChange { text, policy: after, own, warnings })
     }
 
     /// Returns the id of this text, for entity tags. It depends on nothing but the text and the tenant, so a change
@@ -271,7 +286,7 @@ fn visible(trusts: &[Trust], tenant: &TenantId) -> Vec<Visible> {
 
 fn view(visible: &[Visible], text: Option<&PolicyText<'_>>, tenant: &TenantId) -> String {
     let mut view = format!(
-        "# The trust rules of tenant {:?}. Add, change and remove [[trust.grant]] tables.\n# A [[trust]] has nothing but its id here: everything else is for the owner of the policy to change.\n",
+        "# The trust rules of tenant {:?}. Add, change and remove [[trust.grant]] tables.\n# Comments are kept directly above a rule, and in it.\n# A [[trust]] has nothing but its id here: everything else is for the owner of the policy to change.\n",
         tenant.as_str()
     );
     if visible.is_empty() {

@@ -7,6 +7,7 @@ mod support;
 mod admin;
 mod attacks;
 mod clusters;
+mod comments;
 mod decision_log;
 mod decisions;
 mod delegations;

@@ -118,6 +118,7 @@ fn view_has_only_own_rules() {
     assert_eq!(
         view,
         r#"# The trust rules of tenant "acme". Add, change and remove [[trust.grant]] tables.
+# Comments are kept directly above a rule, and in it.
 # A [[trust]] has nothing but its id here: everything else is for the owner of the policy to change.
 
 # Tokens of issuer "https://k8s.example" for ["scaivault"], valid for at most 1h

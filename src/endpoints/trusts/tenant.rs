@@ -145,6 +145,7 @@ impl Admitted<'_> {
         }
         let change = self.check_tenant(tenant, submitted.clone()).await?.map_err(invalid)?;
         self.check_lockout(parameters, change.policy())?;
+        let warnings = faults(change.warnings());
         let mut version = self.new_version(submitted);
         version.note = note;
         let saved = self.evaluator.save_for_tenant(tenant, version, &expected).await;
@@ -155,9 +156,9 @@ impl Admitted<'_> {
             SaveError::Store(error) => store_away(error).into(),
         })?;
         let latest = self.latest().await?;
-        let change = self.last_change(tenant, &latest).await.unwrap_or_default();
-        let version = change.map(|change| Version::new(&change, true));
-        let mut response = self.inner.ok(&json!({ "version": version }));
+        let last = self.last_change(tenant, &latest).await.unwrap_or_default();
+        let version = last.map(|change| Version::new(&change, true));
+        let mut response = self.inner.ok(&json!({ "version": version, "warnings": warnings }));
         if let Some(tag) = entity_tag(&id) {
             response.headers_mut().insert(header::ETAG, tag);
         }
