@@ -117,8 +117,11 @@ struct EarlierTrusts<'p> {
 struct EarlierRules<'p> {
     /// By tenant, so that a tenant's administrators learn nothing about the rules of others.
     names: HashSet<(&'p str, &'p str)>,
-    conditions: HashMap<(Option<&'p Pattern>, &'p [(ClaimPath, Condition)]), &'p Grant>,
+    conditions: HashMap<Conditions<'p>, &'p Grant>,
 }
+
+/// The subject and the claims of a rule.
+type Conditions<'p> = (Option<&'p Pattern>, &'p [(ClaimPath, Condition)]);
 
 /// Returns the trusts for JWT-SVIDs that callers need not name, by trust domain and audience.
 fn svid_trusts(trusts: &[Trust]) -> HashMap<(&str, &str), &Trust> {

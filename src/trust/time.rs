@@ -28,7 +28,7 @@ impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let units = [(24 * 3600, 'd'), (3600, 'h'), (60, 'm')];
-        let is_whole = |(length, _): &(u64, char)| seconds > 0 && seconds % length == 0;
+        let is_whole = |(length, _): &(u64, char)| seconds > 0 && seconds.is_multiple_of(*length);
         let (length, unit) = units.into_iter().find(is_whole).unwrap_or((1, 's'));
         write!(f, "{}{unit}", seconds / length)
     }

@@ -161,7 +161,7 @@ async fn going_back_is_warned_of() {
 }
 
 #[tokio::test]
-async fn saved_policy_is_loaded_even_if_its_number_is_lower() {
+async fn saved_policy_with_lower_number_is_loaded() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let file = File::new("trust.toml", &text(&cluster, "first"));
@@ -633,7 +633,7 @@ async fn full_disk_loses_nothing() {
 }
 
 #[tokio::test]
-async fn extra_scope_does_not_switch_the_lockout_check_off() {
+async fn extra_scope_keeps_the_lockout_check() {
     let clock = ManualClock::new();
     let cluster = platform(&clock).await;
     let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);

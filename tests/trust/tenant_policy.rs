@@ -450,7 +450,7 @@ fn attacks() -> Vec<(&'static str, String, &'static str)> {
         ),
         (
             "identities that are costly to compare",
-            format!("[[trust]]\nid = \"k8s\"\n{}", (0..300).map(similar_rule).collect::<String>()),
+            format!("[[trust]]\nid = \"k8s\"\n{}", (0..500).map(similar_rule).collect::<String>()),
             "the text has identities that are too similar",
         ),
         ("a placeholder", with("acme:only", "<name>"), "still has the placeholder <name>"),
