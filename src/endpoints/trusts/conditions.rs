@@ -79,7 +79,8 @@ mod tests {
         let tag = format!("\"{id}\"");
         let version = Ok(Expected::Version(Some(id)));
         let (malformed, missing) = (Err(400), Err(428));
-        let table: &[(&[(&'static str, &str)], Result<Expected, u16>)] = &[
+        type Headers<'h> = &'h [(&'static str, &'h str)];
+        let table: &[(Headers<'_>, Result<Expected, u16>)] = &[
             (&[("if-match", &tag)], version.clone()),
             (&[("if-match", &format!(" {tag} "))], version),
             (&[("if-none-match", "*")], Ok(Expected::Version(None))),

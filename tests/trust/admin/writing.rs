@@ -75,7 +75,8 @@ async fn change_needs_exact_condition() {
     let tag = service.get("", &owner).await.header("etag").to_owned();
     let weak = format!("W/{tag}");
     let list = format!("{tag}, \"x\"");
-    let table: &[(&[(&str, &str)], u16, &str)] = &[
+    type Headers<'h> = &'h [(&'h str, &'h str)];
+    let table: &[(Headers<'_>, u16, &str)] = &[
         (&[], 428, "precondition_required"),
         (&[("if-match", "*")], 400, "request_malformed"),
         (&[("if-match", &list)], 400, "request_malformed"),
