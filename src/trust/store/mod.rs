@@ -150,6 +150,7 @@ impl PolicyVersionId {
     }
 
     /// Returns the first 16 hexadecimal digits of the digest.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn digest(&self) -> &str {
         &self.digest
     }
