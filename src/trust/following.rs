@@ -45,6 +45,8 @@ pub(super) struct Following {
     checks: SingleFlight<(), ()>,
     /// Held while a version is read and compiled, so that checks at the same time do that once.
     loading: tokio::sync::Mutex<()>,
+    /// Held while a tenant's change is merged and saved, so that tenants do not make each other repeat it.
+    pub(super) tenant_saves: tokio::sync::Mutex<()>,
     /// The last check failed or takes long, so that decisions do not wait for the next one.
     is_away: AtomicBool,
     outage: Outage,
@@ -75,6 +77,7 @@ impl Following {
             due: AtomicU64::new(0),
             checks: SingleFlight::default(),
             loading: tokio::sync::Mutex::default(),
+            tenant_saves: tokio::sync::Mutex::default(),
             is_away: AtomicBool::new(false),
             outage: Outage::default(),
             rejected: Mutex::default(),

@@ -2,14 +2,18 @@
 //! token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::evaluator::{LoadedPolicy, TrustEvaluator};
 use super::explain::Explanation;
 use super::fault::PolicyError;
 use super::following::{SaveError, SyncError};
-use super::store::{NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyVersion, PolicyVersionId};
+use super::store::{
+    NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyStore, PolicyVersion, PolicyVersionId,
+};
 use super::tenant_policy::{TenantChange, TenantPolicy, hidden, is_same_for_others, number_of};
 use super::verification::CompiledTrust;
+use crate::clock::with_timeout;
 use crate::error::BoxError;
 use crate::identity::TenantId;
 use crate::support::crypto;
@@ -17,6 +21,9 @@ use crate::support::off_thread::off_thread;
 
 /// The number of attempts to save while others write.
 const ATTEMPTS: usize = 5;
+
+/// The longest time that a tenant waits for the changes of others, in real time.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The limit of versions in which a tenant's history is looked for, so that its cost is bounded.
 const MAX_VERSIONS: usize = 1000;
@@ -58,7 +65,8 @@ impl TrustEvaluator {
     /// Saves a changed text of a tenant, if its part of the policy is still `expected`. Changes of others do not
     /// matter, and none of them is lost. Returns the new id of the tenant's part.
     ///
-    /// It does *not* check that the author is an administrator of the tenant.
+    /// The changes of tenants take turns in this process: it waits for up to 10 s. It does *not* check that the author
+    /// is an administrator of the tenant.
     ///
     /// # Errors
     /// As for [`save`](Self::save). The ids are those of [`TenantPolicy::id`], and faults that depend on what the
@@ -69,14 +77,17 @@ impl TrustEvaluator {
         mut version: NewPolicyVersion,
         expected: &PolicyVersionId,
     ) -> Result<PolicyVersionId, SaveError> {
-        if self.policy_store().is_none() {
-            return Err(SaveError::ReadOnly);
-        }
+        let Some(following) = &self.0.following else { return Err(SaveError::ReadOnly) };
         if let Some(author) = &mut version.author {
             author.tenant = Some(tenant.to_string());
         }
         // The number is one of the whole policy.
         version.restores = None;
+        // In this process, tenants take turns. The attempts are for other processes.
+        let turn = with_timeout(TURN_LIMIT, following.tenant_saves.lock()).await;
+        let Some(_turn) = turn else {
+            return Err(SaveError::Store("was busy with changes of tenants for 10 s".into()));
+        };
         for _ in 0..ATTEMPTS {
             self.sync().await.map_err(|error| match error {
                 SyncError::Faults(_) => SaveError::Faults(hidden()),
@@ -109,7 +120,7 @@ impl TrustEvaluator {
     ///
     /// The numbers identify the changes, but do not count them. Author and note are those of the tenant's own
     /// administrators; for changes by others they are `None`. Only the last 1,000 versions of the whole policy are
-    /// searched.
+    /// searched. A version that the store cannot read is left out, and the next one has no author.
     ///
     /// # Errors
     /// The store failed.
@@ -155,37 +166,31 @@ impl TrustEvaluator {
     }
 
     /// Passes each version that changed a tenant's part of the policy to `visit`, the latest first, until it returns
-    /// `false`.
+    /// `false`. The texts are read and compared off the thread of the caller, one at a time.
     async fn each_tenant_version(
         &self,
         tenant: &TenantId,
         mut visit: impl FnMut(PolicyVersion) -> bool + Send,
     ) -> Result<(), BoxError> {
         let Some(store) = self.policy_store().cloned() else { return Ok(()) };
-        let mut before = None;
-        // A version, until it is known whether the one before it differs.
-        let mut later: Option<(PolicyVersion, TenantPolicy)> = None;
+        let (mut before, mut search) = (None, Search::of(tenant));
         for _ in 0..MAX_VERSIONS / PAGE {
             let changes = store.history(before, PAGE).await?;
             for change in &changes {
                 before = Some(change.id.number());
-                let Some(version) = store.read(change.id.number()).await? else { continue };
-                // A version that cannot be read was never in force.
-                let Ok(own) = TenantPolicy::of(&version.text, tenant) else { continue };
-                if let Some((later, after)) = &later
-                    && after.id() != own.id()
-                    && !visit(tenant_version(tenant, later, after, Some(&version)))
-                {
+                let version = undamaged(&*store, change).await?;
+                let entry;
+                (search, entry) = off_thread(move || search.next(version)).await?;
+                if entry.is_some_and(|entry| !visit(entry)) {
                     return Ok(());
                 }
-                later = Some((version, own));
             }
             if changes.len() < PAGE {
                 break;
             }
         }
-        if let Some((first, own)) = later.filter(|(_, own)| !own.is_empty()) {
-            visit(tenant_version(tenant, &first, &own, None));
+        if let Some(entry) = search.first() {
+            visit(entry);
         }
         Ok(())
     }
@@ -232,8 +237,60 @@ fn changed_policy(
     Ok((change.policy_text().to_owned(), change.own.id().clone()))
 }
 
+/// Reads a version. Returns `None` for one that the store cannot read, although it works.
+async fn undamaged(
+    store: &dyn PolicyStore,
+    change: &PolicyChange,
+) -> Result<Option<PolicyVersion>, BoxError> {
+    let number = change.id.number();
+    match store.read(number).await {
+        Err(_) if change.is_damaged => Ok(None),
+        Err(_) if store.latest().await.is_ok() => Ok(store.read(number).await.unwrap_or_default()),
+        read => read,
+    }
+}
+
+/// A search for the versions that changed a tenant's part of the policy, from the latest to the first.
+struct Search {
+    tenant: TenantId,
+    /// A version with its part of the tenant, until it is known whether the one before it differs.
+    later: Option<(PolicyVersion, TenantPolicy)>,
+    /// Whether a version after this one could not be read.
+    has_gap: bool,
+}
+
+impl Search {
+    fn of(tenant: &TenantId) -> Self {
+        Self { tenant: tenant.clone(), later: None, has_gap: false }
+    }
+
+    /// Compares a version (`None`: a damaged one) with the one after it, and returns the entry of the latter if it
+    /// changed the tenant's part.
+    fn next(mut self, version: Option<PolicyVersion>) -> (Self, Option<PolicyVersion>) {
+        let Some(version) = version else {
+            self.has_gap = true;
+            return (self, None);
+        };
+        // A version with faults was never in force.
+        let Ok(own) = TenantPolicy::of(&version.text, &self.tenant) else { return (self, None) };
+        let later = self.later.take().filter(|(_, after)| after.id() != own.id());
+        // The difference to an earlier version may have several authors.
+        let before = (!self.has_gap).then_some(&version);
+        let entry = later.map(|(later, after)| tenant_entry(&self.tenant, &later, &after, before));
+        self.later = Some((version, own));
+        self.has_gap = false;
+        (self, entry)
+    }
+
+    /// Returns the entry of the first version, if it has a part of the tenant.
+    fn first(self) -> Option<PolicyVersion> {
+        let (first, own) = self.later.filter(|(_, own)| !own.is_empty())?;
+        Some(tenant_entry(&self.tenant, &first, &own, None))
+    }
+}
+
 /// Returns the entry of a tenant's history for a version of the whole policy.
-fn tenant_version(
+fn tenant_entry(
     tenant: &TenantId,
     version: &PolicyVersion,
     own: &TenantPolicy,
