@@ -1,15 +1,19 @@
 //! Administrators of a tenant at work: they save while others do, read their history, and try tokens.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use async_trait::async_trait;
 use scaikey_auth::TenantId;
+use scaikey_auth::error::BoxError;
 use scaikey_auth::testing::ManualClock;
 use scaikey_auth::trust::{
-    MemoryPolicies, NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyStore, PolicyVersionId,
-    SaveError, TenantPolicy, TrustEvaluator,
+    Appended, MemoryPolicies, NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyStore,
+    PolicyVersion, PolicyVersionId, SaveError, TenantPolicy, TrustEvaluator,
 };
 
-use super::delegations::rule;
+use super::delegations::{TRUST, delegation, rule};
 use super::fixture::{grant, platform, pod, reporter, trust};
 use super::tenant_policy::{POLICY, acme};
 
@@ -107,6 +111,27 @@ async fn concurrent_writers_lose_nothing() {
     assert!((0..4).all(|nth| text.contains(&format!("\"new{nth}\""))), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_save_at_the_same_moment() {
+    let names: Vec<_> = (0..16).map(|nth| format!("t{nth:02}")).collect();
+    let subject = |name: &str| format!("subject = \"system:serviceaccount:{name}:*\"");
+    let delegations = names.iter().map(|name| delegation(name, &subject(name)));
+    let (trusts, _) = stored(&format!("{TRUST}{}", delegations.collect::<String>())).await;
+    let mut savers = tokio::task::JoinSet::new();
+    for name in &names {
+        let (trusts, tenant) = (trusts.clone(), TenantId::new(name.as_str()).unwrap());
+        let view = trusts.tenant_policy(&tenant).unwrap();
+        let text = format!("{}{}", view.text(), rule("r", name, &subject(name).replace('*', "x")));
+        let version = version(text, "ann", name);
+        savers.spawn(async move { trusts.save_for_tenant(&tenant, version, view.id()).await });
+    }
+    for saved in savers.join_all().await {
+        saved.unwrap();
+    }
+    let text = trusts.current().version().unwrap().text.clone();
+    assert!(names.iter().all(|name| text.contains(&format!("sa:{name}:r"))), "{text}");
+}
+
 #[tokio::test]
 async fn refused_change_is_not_stored() {
     let (trusts, store) = stored(POLICY).await;
@@ -190,6 +215,82 @@ async fn history_shows_own_changes_only() {
     assert!(trusts.tenant_version(&rival, history[0].id.number()).await.unwrap().is_none());
     let nobody = TenantId::new("nobody").unwrap();
     assert_eq!(trusts.tenant_history(&nobody, None, 100).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn history_search_leaves_time_to_others() {
+    let (trusts, _) = stored(POLICY).await;
+    for nth in 0..20 {
+        save_as_owner(&trusts, "owners", |text| format!("{text}# {nth}\n")).await;
+    }
+    let (is_done, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let other = tokio::spawn({
+        let (is_done, turns) = (is_done.clone(), turns.clone());
+        async move {
+            while !is_done.load(Ordering::SeqCst) {
+                turns.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let history = trusts.tenant_history(&acme(), None, 100).await.unwrap();
+    let turns = turns.load(Ordering::SeqCst);
+    is_done.store(true, Ordering::SeqCst);
+    other.await.unwrap();
+    assert_eq!(history.len(), 1);
+    assert!(turns >= 10, "another task had {turns} turns while 21 versions were read");
+}
+
+/// A store in memory that cannot read the text of its second version.
+#[derive(Debug)]
+struct Damaged(MemoryPolicies);
+
+#[async_trait]
+impl PolicyStore for Damaged {
+    async fn latest(&self) -> Result<Option<PolicyVersionId>, BoxError> {
+        self.0.latest().await
+    }
+
+    async fn read(&self, number: u64) -> Result<Option<PolicyVersion>, BoxError> {
+        match number {
+            2 => Err("version 2 is damaged".into()),
+            number => self.0.read(number).await,
+        }
+    }
+
+    async fn append(
+        &self,
+        version: NewPolicyVersion,
+        expected: Option<&PolicyVersionId>,
+    ) -> Result<Appended, BoxError> {
+        self.0.append(version, expected).await
+    }
+
+    async fn history(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PolicyChange>, BoxError> {
+        self.0.history(before, limit).await
+    }
+}
+
+#[tokio::test]
+async fn damaged_version_hides_no_other() {
+    let (trusts, store) = stored(POLICY).await;
+    for name in ["one", "two", "three"] {
+        let text = with_rule(&own(&trusts), name);
+        save(&trusts, text, own(&trusts).id()).await.unwrap();
+    }
+    let trusts = TrustEvaluator::builder().store(Damaged(store)).build().unwrap();
+    trusts.sync().await.unwrap();
+    let history = trusts.tenant_history(&acme(), None, 100).await.unwrap();
+    let notes: Vec<_> = history.iter().map(|change| change.note.as_deref()).collect();
+    // The author of the change after the damaged one may not be that of the whole difference.
+    assert_eq!(notes, [Some("note of ann"), None, None]);
+    for change in &history {
+        assert!(trusts.tenant_version(&acme(), change.id.number()).await.unwrap().is_some());
+    }
 }
 
 #[tokio::test]
