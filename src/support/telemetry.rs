@@ -835,6 +835,13 @@ pub(crate) fn trust_policy_rejected(error: &dyn Display) {
     tracing::error!(target: TARGET, %error, "trust policy rejected; the previous one stays in force");
 }
 
+/// Logs why the rules of a tenant, with those of the others, are no valid policy. The tenant does not learn it.
+#[cfg(feature = "trust")]
+pub(crate) fn trust_tenant_conflicts(tenant: &str, fault: Option<&impl Display>) {
+    let fault = fault.map(tracing::field::display);
+    tracing::warn!(target: TARGET, tenant, fault, "rules of a tenant do not fit into the trust policy");
+}
+
 /// Logs and counts a failure of the replay log, so that single-use tokens are denied. Logs at the level
 /// `error` if the failure is new.
 #[cfg(feature = "trust")]

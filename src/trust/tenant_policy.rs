@@ -11,7 +11,7 @@ use super::store::PolicyVersionId;
 use super::tenant_change;
 use super::tree::Node;
 use crate::identity::TenantId;
-use crate::support::crypto;
+use crate::support::{crypto, telemetry};
 
 /// The fault of everything that depends on what the tenant cannot see. It is the same for all of them.
 const HIDDEN: &str = "conflicts with rules that you cannot see: ask the owner of the policy";
@@ -159,7 +159,10 @@ impl TenantPolicy {
         let text = text.ok_or_else(hidden)?;
         let after = match text == policy {
             true => before.clone(),
-            false => TrustPolicy::from_toml(&text).map_err(|_| hidden())?,
+            false => TrustPolicy::from_toml(&text).map_err(|error| {
+                telemetry::trust_tenant_conflicts(tenant.as_str(), error.faults().first());
+                hidden()
+            })?,
         };
         let after_text = PolicyText::of(&text).ok_or_else(hidden)?;
         let (old, new) = ((&before, &before_text), (&after, &after_text));

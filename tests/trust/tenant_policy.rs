@@ -4,6 +4,7 @@ use scaikey_auth::TenantId;
 use scaikey_auth::trust::{PolicyError, TenantPolicy, TrustPolicy};
 
 use super::delegations::{TRUST, delegation, rule};
+use crate::support::Log;
 
 /// A policy of three tenants. `acme` has rules in `k8s` and a delegation there, and one rule in `github`.
 pub(crate) const POLICY: &str = r#"# Policy of the platform team.
@@ -566,7 +567,8 @@ fn fault_of_hidden_rules_is_neutral() {
 }
 
 #[test]
-fn full_policy_is_neutral_too() {
+fn full_policy_is_logged_for_owner_only() {
+    let log = Log::start();
     let limit = TrustPolicy::MAX_TEXT_BYTES;
     let full = format!("{POLICY}#{}\n", "x".repeat(limit - POLICY.len() - 2));
     assert_eq!(full.len(), limit);
@@ -575,6 +577,10 @@ fn full_policy_is_neutral_too() {
     let added = format!("{}{}{}", &view[..head], good_rule("new"), &view[head..]);
     let faults = change(&full, &added).unwrap_err().to_string();
     assert!(faults.contains("rules that you cannot see") && !faults.contains("MiB"), "{faults}");
+    let warnings = log.lines("WARN");
+    let reason = "the text has 1048";
+    assert!(warnings.len() == 1 && warnings[0].contains(reason), "{warnings:?}");
+    assert!(warnings[0].contains("tenant=\"acme\""), "{warnings:?}");
     assert_eq!(changed(&full, &view), full);
 }
 
