@@ -313,7 +313,7 @@ impl TokenBuckets {
 
     /// Allows `burst` requests with a body for `trusts` from each address and by each caller, and then one
     /// per `period` (longer periods are capped at one hour). The page sends such a request for each pause
-    /// in typing.
+    /// in typing. For each administrator of a tenant, requests for its rules and its history count, too.
     #[must_use]
     pub fn administration(mut self, burst: u32, period: Duration) -> Self {
         self.administration = Rate::new(burst, period.min(MAX_PERIOD));

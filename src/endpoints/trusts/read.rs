@@ -21,7 +21,7 @@ use crate::trust::{
     CurrentPolicy, DecisionFilter, SyncError, TrustOverview, TrustPolicy, TrustUsage, presets,
 };
 
-pub(super) const TOML: &str = "application/toml";
+const TOML: &str = "application/toml";
 
 /// The limit of a look for a new version, in real time. After it, the policy of this process is shown.
 const SYNC_LIMIT: Duration = Duration::from_secs(2);
@@ -81,22 +81,36 @@ impl Admitted<'_> {
 
     pub(super) async fn policy(&self) -> Outcome {
         let latest = self.latest().await?;
-        let head = &self.incoming.head;
         let version = latest.current.version();
         let tag = version.and_then(|version| entity_tag(&version.change.id));
-        let mut response = match RequestHead::of_parts(head).prefers(TOML) {
-            false => self.inner.ok(&self.policy_response(&latest)),
-            true => {
-                let is_known = tag.as_ref().and_then(|tag| tag.to_str().ok());
-                let is_known = is_known.is_some_and(|tag| names_tag(&head.headers, tag));
-                toml_response((!is_known).then(|| text(&latest.current)))
-            }
+        let response = match self.toml(tag.as_ref(), || text(&latest.current)) {
+            Some(response) => response,
+            None => self.inner.ok(&self.policy_response(&latest)),
         };
-        if let Some(tag) = tag {
-            response.headers_mut().insert(header::ETAG, tag);
+        Ok(tagged(response, tag))
+    }
+
+    /// Returns 200 with a text, or 304 if the caller has it already. Returns `None` if the caller prefers JSON, which
+    /// has more than the text.
+    pub(super) fn toml(
+        &self,
+        tag: Option<&HeaderValue>,
+        text: impl FnOnce() -> String,
+    ) -> Option<Response<Bytes>> {
+        let head = &self.incoming.head;
+        if !RequestHead::of_parts(head).prefers(TOML) {
+            return None;
         }
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
-        Ok(response)
+        let tag = tag.and_then(|tag| tag.to_str().ok());
+        let mut response = Response::new(Bytes::new());
+        if tag.is_some_and(|tag| names_tag(&head.headers, tag)) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        } else {
+            *response.body_mut() = text().into();
+            let media_type = HeaderValue::from_static(TOML);
+            response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        }
+        Some(response)
     }
 
     fn policy_response<'a>(&'a self, latest: &'a Latest) -> PolicyResponse<'a> {
@@ -198,15 +212,12 @@ pub(super) fn store_away(cause: impl Into<BoxError>) -> AuthError {
     AuthError::unavailable("trust policy store", None, cause)
 }
 
-/// Returns 200 with a policy, or 304.
-pub(super) fn toml_response(text: Option<String>) -> Response<Bytes> {
-    let is_known = text.is_none();
-    let mut response = Response::new(text.unwrap_or_default().into());
-    if is_known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        let media_type = HeaderValue::from_static(TOML);
-        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+/// Adds the tag of a version to an answer that depends on `Accept`.
+pub(super) fn tagged(mut response: Response<Bytes>, tag: Option<HeaderValue>) -> Response<Bytes> {
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    if let Some(tag) = tag {
+        headers.insert(header::ETAG, tag);
     }
     response
 }

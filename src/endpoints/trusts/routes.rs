@@ -57,8 +57,8 @@ impl Route {
         self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Returns the limit of the body, or `None` if the body is not read. Only requests with a body are throttled:
-    /// the others cost little, and the page repeats them.
+    /// Returns the limit of the body, or `None` if the body is not read. Requests without a body are not throttled here:
+    /// most cost little, and the page repeats them.
     pub(super) fn max_body(self, method: &Method) -> Option<usize> {
         match self {
             _ if matches!(*method, Method::GET | Method::HEAD) => None,

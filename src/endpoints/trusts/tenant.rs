@@ -10,11 +10,10 @@ use super::conditions::{Expected, entity_tag};
 use super::history::{MAX_VERSIONS, NO_VERSION, Version, in_time, limit, number};
 use super::policy_text::{Fault, Format, faults, utf8};
 use super::problem::{Problem, Refused};
-use super::read::{Latest, TOML, store_away, toml_response};
+use super::read::{Latest, store_away, tagged};
 use super::write::{READ_ONLY, RollbackRequest, checked_note, conflict, invalid};
 use super::{Admitted, Endpoint, Outcome};
 use crate::identity::TenantId;
-use crate::layer::RequestHead;
 use crate::trust::{
     DecisionFilter, PolicyChange, PolicyError, PolicyVersion, SaveError, TenantChange,
     TenantPolicy, TrustPolicy,
@@ -22,32 +21,29 @@ use crate::trust::{
 
 impl Admitted<'_> {
     pub(super) async fn tenant_policy(&self, tenant: &TenantId) -> Outcome {
+        self.throttle_read().await?;
         let latest = self.latest().await?;
         let view = self.view(tenant).await?;
-        let mut response = match RequestHead::of_parts(&self.incoming.head).prefers(TOML) {
-            true => toml_response(Some(view.text().to_owned())),
-            false => {
-                // Without the store, the last change is not known.
-                let change = self.last_change(tenant, &latest).await.unwrap_or_default();
-                let unchanged = self.check_tenant(tenant, view.text().to_owned()).await?;
-                let warnings = unchanged.map(|change| faults(change.warnings()));
-                self.inner.ok(&json!({
-                    "access": "tenant",
-                    "tenant": tenant.as_str(),
-                    "writable": !view.is_empty() && self.is_writable(),
-                    "version": change.map(|change| Version::new(&change, true)),
-                    "text": view.text(),
-                    "policy": rules_of(&latest.current.policy().for_tenant(tenant)),
-                    "warnings": warnings.unwrap_or_default(),
-                    "trusts": self.trusts_of(tenant, &latest.current),
-                    "store": self.store_state(&latest).for_tenant(),
-                }))
-            }
-        };
-        if let Some(tag) = entity_tag(view.id()) {
-            response.headers_mut().insert(header::ETAG, tag);
+        let tag = entity_tag(view.id());
+        if let Some(response) = self.toml(tag.as_ref(), || view.text().to_owned()) {
+            return Ok(tagged(response, tag));
         }
-        Ok(response)
+        // Without the store, the last change is not known.
+        let change = self.last_change(tenant, &latest).await.unwrap_or_default();
+        let unchanged = self.check_tenant(tenant, view.text().to_owned()).await?;
+        let warnings = unchanged.map(|change| faults(change.warnings()));
+        let response = self.inner.ok(&json!({
+            "access": "tenant",
+            "tenant": tenant.as_str(),
+            "writable": !view.is_empty() && self.is_writable(),
+            "version": change.map(|change| Version::new(&change, true)),
+            "text": view.text(),
+            "policy": rules_of(&latest.current.policy().for_tenant(tenant)),
+            "warnings": warnings.unwrap_or_default(),
+            "trusts": self.trusts_of(tenant, &latest.current),
+            "store": self.store_state(&latest).for_tenant(),
+        }));
+        Ok(tagged(response, tag))
     }
 
     /// Returns what the tenant sees of the policy in force.
@@ -169,7 +165,7 @@ impl Admitted<'_> {
         let parameters = self.parameters(&["before", "limit"])?;
         let before = number(parameters.get("before"))?;
         let limit = limit(parameters.get("limit"), MAX_VERSIONS, MAX_VERSIONS)?;
-        self.throttle_search().await?;
+        self.throttle_read().await?;
         let changes = in_time(self.evaluator.tenant_history(tenant, before, limit)).await?;
         let versions = changes.iter().enumerate();
         let versions: Vec<_> = versions
@@ -179,7 +175,7 @@ impl Admitted<'_> {
     }
 
     pub(super) async fn tenant_version(&self, tenant: &TenantId, number: u64) -> Outcome {
-        self.throttle_search().await?;
+        self.throttle_read().await?;
         let version = self.find_tenant_version(tenant, number).await?;
         let latest = self.latest().await?;
         let last = self.last_change(tenant, &latest).await?;
@@ -197,8 +193,8 @@ impl Admitted<'_> {
         Ok(version.ok_or(NO_VERSION)?)
     }
 
-    /// Throttles a search in the history, which reads many versions of the whole policy.
-    async fn throttle_search(&self) -> Result<(), Refused> {
+    /// Throttles an answer for which the whole policy, or its history, is read and compared.
+    async fn throttle_read(&self) -> Result<(), Refused> {
         let account = throttle_account(self.caller.identity());
         Ok(self.inner.admit(Endpoint::Trusts, &self.incoming.head, Some(&account)).await?)
     }

@@ -1,6 +1,8 @@
 //! Administrators of one tenant: what they see and change, and what they must not learn.
 
-use scaikey_auth::endpoints::TrustAdmin;
+use std::time::Duration;
+
+use scaikey_auth::endpoints::{EndpointsBuilder, TokenBuckets, TrustAdmin};
 use scaikey_auth::scope;
 use serde_json::{Value, json};
 
@@ -64,11 +66,18 @@ fn assert_hides(body: &str) {
 }
 
 async fn start(world: &World) -> (Service, Store) {
+    start_with(world, |endpoints| endpoints).await
+}
+
+async fn start_with(
+    world: &World,
+    more: impl FnOnce(EndpointsBuilder) -> EndpointsBuilder,
+) -> (Service, Store) {
     let store = Store::default();
     let evaluator = world.evaluator().store(store.clone()).build().unwrap();
     let admin = TrustAdmin::new(scope("trust:admin")).tenant_guard(scope("trust:tenant"));
     let endpoints = world.auth().endpoints().workloads(world.workloads(&evaluator));
-    let endpoints = endpoints.trust_admin(admin).build().unwrap();
+    let endpoints = more(endpoints.trust_admin(admin)).build().unwrap();
     let service = Service { server: Server::hyper(endpoints.service()).await, evaluator };
     let answer = service.put(&world.owner(), &[("if-none-match", "*")], &text(world)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -117,6 +126,47 @@ async fn tenant_sees_its_part_only() {
     let nobody = service.get("", &admin_of(&world, "tnt_none")).await;
     assert_eq!((nobody.status, &nobody.json()["trusts"]), (200, &json!([])), "{nobody:?}");
     assert_eq!(nobody.json()["writable"], false);
+}
+
+#[tokio::test]
+async fn unchanged_tenant_text_is_304() {
+    let world = World::new().await;
+    let (service, _) = start(&world).await;
+    let tina = admin_of(&world, "tnt_acme");
+    let toml = ("accept", "application/toml");
+    let answer = service.send("GET", "", &tina, &[toml], "").await;
+    let tag = answer.header("etag").to_owned();
+    assert_eq!((answer.status, answer.header("vary")), (200, "accept"));
+    let known = service.send("GET", "", &tina, &[toml, ("if-none-match", &tag)], "").await;
+    assert_eq!((known.status, known.body.as_str(), known.header("etag")), (304, "", &*tag));
+    assert_eq!((known.header_opt("content-type"), known.header("vary")), (None, "accept"));
+    // The JSON has more than the rules, so it is always sent.
+    let json = service.send("GET", "", &tina, &[("if-none-match", &tag)], "").await;
+    assert_eq!((json.status, json.header("vary")), (200, "accept"));
+    let put = service.put(&tina, &[("if-match", &tag)], &own_rule("r")).await;
+    assert_eq!(put.status, 200, "{put:?}");
+    let changed = service.send("GET", "", &tina, &[toml, ("if-none-match", &tag)], "").await;
+    assert_eq!((changed.status, changed.header("etag")), (200, put.header("etag")));
+}
+
+#[tokio::test]
+async fn reads_of_tenants_are_throttled() {
+    let world = World::new().await;
+    let buckets = TokenBuckets::new().administration(2, Duration::from_secs(60));
+    let (service, _) = start_with(&world, |endpoints| endpoints.throttle(buckets)).await;
+    for (tenant, path) in [("tnt_acme", ""), ("tnt_other", "/history"), ("tnt_none", "/history/7")]
+    {
+        let admin = admin_of(&world, tenant);
+        for _ in 0..2 {
+            let status = service.get(path, &admin).await.status;
+            assert!([200, 404].contains(&status), "{path}: {status}");
+        }
+        let answer = service.get(path, &admin).await;
+        assert_problem(&answer, 429, "too_many_requests");
+        assert_eq!(answer.header("retry-after"), "60");
+        // The page repeats this request, which costs little.
+        assert_eq!(service.get("/decisions", &admin).await.status, 200);
+    }
 }
 
 #[tokio::test]
