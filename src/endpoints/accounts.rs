@@ -5,6 +5,7 @@ use std::sync::Arc;
 use icu_normalizer::uts46::Uts46MapperBorrowed;
 
 use super::tokens::PasswordAttempt;
+use crate::support::invisible::is_invisible;
 
 /// A function that names the account of a password attempt.
 pub(super) type AccountRule = Arc<dyn Fn(&PasswordAttempt<'_>) -> String + Send + Sync>;
@@ -42,17 +43,9 @@ fn control_to_space(c: char) -> char {
     if matches!(c, '\u{9}'..='\u{d}' | '\u{85}') { ' ' } else { c }
 }
 
-/// Returns whether a character is invisible. RFC 4518 §2.2 maps such characters to nothing;
-/// direction marks (UAX 9) and invisible operators were added to Unicode later.
+/// Returns whether RFC 4518 §2.2 maps a character to nothing; others that are invisible were added to Unicode later.
 fn is_ignored(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}' | '\u{34f}' | '\u{6dd}' | '\u{70f}' | '\u{1806}' | '\u{180b}'..='\u{180e}'
-                | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-                | '\u{fff9}'..='\u{fffc}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}'
-                | '\u{e0020}'..='\u{e007f}'
-        )
+    c.is_control() || is_invisible(c) || matches!(c, '\u{fe00}'..='\u{fe0f}')
 }
 
 #[cfg(test)]

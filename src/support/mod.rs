@@ -25,6 +25,9 @@ pub(crate) mod request_head;
 #[cfg(feature = "endpoints")]
 pub(crate) mod media_type;
 
+#[cfg(any(feature = "endpoints", feature = "trust"))]
+pub(crate) mod invisible;
+
 pub(crate) mod bounded;
 
 pub(crate) mod retry;

@@ -12,6 +12,7 @@ use super::rule::Grant;
 use super::rule_text::{PolicyText, RuleChanges, rule_table};
 use super::tenant_policy::{Visible, hidden, submitted};
 use crate::identity::TenantId;
+use crate::support::invisible::is_misleading;
 
 /// The limit of a text that a tenant's administrator submits.
 const MAX_TEXT_BYTES: usize = 128 * 1024;
@@ -64,7 +65,6 @@ fn check_text(text: &str) -> Result<(), PolicyError> {
         return Err(PolicyError::one(Position::default(), "the text", problem));
     }
     // In the owner's editor they could make a comment look like a rule, or a rule like another.
-    let is_misleading = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{80}'..='\u{9f}');
     for (nth, line) in text.lines().enumerate() {
         if let Some(at) = line.chars().position(is_misleading) {
             let problem = "has an invisible character: write it as an escape, such as \"\\u200b\"";

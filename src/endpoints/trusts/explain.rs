@@ -58,6 +58,9 @@ impl Admitted<'_> {
             }
             (None, Some(claims)) => {
                 let claims = claims.get();
+                if !claims.starts_with('{') {
+                    return Err(NO_OBJECT.into());
+                }
                 match (&policy, tenant) {
                     (None, None) => self.evaluator.explain_claims(claims, trust_id).await,
                     (None, Some(tenant)) => {
@@ -93,3 +96,5 @@ impl Admitted<'_> {
 const MALFORMED: Problem = Problem::malformed(
     "The body must be a JSON object with token or claims (an object), and optionally trust_id and text.",
 );
+
+const NO_OBJECT: Problem = Problem::malformed("The member claims must be a JSON object.");

@@ -36,6 +36,7 @@ use crate::support::telemetry;
 use crate::trust::{PolicyChange, PolicyVersionId, TrustEvaluator};
 use access::Access;
 pub use access::TrustAdmin;
+use policy_text::check_encoding;
 use problem::{Problem, Refused};
 use routes::Route;
 
@@ -142,7 +143,10 @@ impl Inner {
             Some(max_bytes) => {
                 let account = throttle_account(caller.identity());
                 self.admit(Endpoint::Trusts, head, Some(&account)).await?;
-                body::read(body, max_bytes, self.body_timeout).await.map_err(Problem::of_body)?
+                let body = body::read(body, max_bytes, self.body_timeout).await;
+                let body = body.map_err(Problem::of_body)?;
+                check_encoding(&head.headers)?;
+                body
             }
         };
         let is_mock = caller.identity().is_mock();

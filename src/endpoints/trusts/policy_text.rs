@@ -1,6 +1,6 @@
 //! Policies in the bodies of requests.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use serde::Serialize;
 
 use super::problem::Problem;
@@ -52,6 +52,29 @@ impl Format {
             Self::Toml => TrustPolicy::from_toml(text),
             Self::Json => TrustPolicy::from_json(text),
         }
+    }
+}
+
+/// Refuses a body that is compressed, or whose characters are not in UTF-8. Otherwise a fault of its text would name a
+/// line that the caller does not see.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let parts = |name, separator| {
+        let values = headers.get_all::<HeaderName>(name).iter();
+        let values = values.map(|value| value.to_str().unwrap_or("?"));
+        values.flat_map(move |value| value.split(separator)).map(str::trim)
+    };
+    let is_plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    if !parts(header::CONTENT_ENCODING, ',').all(is_plain) {
+        return Err(Problem::compressed());
+    }
+    let charset = |parameter: &'_ str| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_charset = name.trim().eq_ignore_ascii_case("charset");
+        is_charset.then(|| value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"))
+    };
+    match parts(header::CONTENT_TYPE, ';').filter_map(charset).all(|is_utf8| is_utf8) {
+        true => Ok(()),
+        false => Err(Problem::unsupported_media_type("The body must be UTF-8: correct charset.")),
     }
 }
 

@@ -58,6 +58,13 @@ impl Problem {
         Self::new(415, "unsupported_media_type", detail)
     }
 
+    /// Returns 415 for a compressed body, with `Accept-Encoding` (RFC 9110 §15.5.16).
+    pub(super) fn compressed() -> Self {
+        let header = Some((header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        let detail = "The body must not be compressed: leave out Content-Encoding.";
+        Self { header, ..Self::unsupported_media_type(detail) }
+    }
+
     /// Returns 422 with the faults of a policy.
     pub(super) fn faults(faults: &[Fault]) -> Self {
         let members = serde_json::Map::from_iter([("faults".to_owned(), json!(faults))]);

@@ -12,6 +12,7 @@ use super::policy_text::{Format, faults, utf8};
 use super::problem::{Problem, Refused};
 use super::read::store_away;
 use super::{Admitted, EndpointRequest, Outcome};
+use crate::support::invisible::is_misleading;
 use crate::support::media_type::media_type;
 use crate::trust::{
     NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyVersionId, SaveError, TrustPolicy,
@@ -66,8 +67,12 @@ impl Admitted<'_> {
         let parameters = self.parameters(&["accept_lockout"])?;
         let request = RollbackRequest::of(&self.incoming)?;
         let note = checked_note(request.note.as_deref())?;
-        let expected = self.expected().await?;
+        if self.evaluator.policy_store().is_none() {
+            return Err(READ_ONLY.into());
+        }
+        // A condition counts only if the request would succeed without it (RFC 9110 §13.2.1).
         let earlier = self.find_version(request.number).await?.text;
+        let expected = self.expected().await?;
         let read = move || TrustPolicy::from_toml(&earlier).map(|policy| (earlier, policy));
         let (text, policy) = self.administration.run(read).await?.map_err(invalid)?;
         self.check_lockout(&parameters, &policy)?;
@@ -103,8 +108,7 @@ impl Admitted<'_> {
         let mut author = PolicyAuthor::new(identity.issuer(), identity.subject());
         author.tenant = identity.tenant_id().map(ToString::to_string);
         // Some databases store no NUL.
-        let shown =
-            |name: &str| name.chars().filter(|it| !it.is_control()).take(MAX_NAME).collect();
+        let shown = |name: &str| name.chars().filter(|it| !is_hidden(*it)).take(MAX_NAME).collect();
         author.name = identity.display_name().map(shown);
         let mut version = NewPolicyVersion::new(text, self.inner.auth.now());
         version.author = Some(author);
@@ -144,8 +148,9 @@ impl Admitted<'_> {
     /// Returns the answer to a change.
     fn saved(&self, id: PolicyVersionId, version: NewPolicyVersion) -> Response<Bytes> {
         let tag = entity_tag(&id);
-        let NewPolicyVersion { at, author, note, restores, .. } = version;
-        let change = PolicyChange { id, at, author, note, restores };
+        let mut change = PolicyChange::new(id, version.at);
+        (change.author, change.note) = (version.author, version.note);
+        change.restores = version.restores;
         let mut response = self.inner.ok(&json!({ "version": Version::new(&change, true) }));
         if let Some(tag) = tag {
             response.headers_mut().insert(header::ETAG, tag);
@@ -184,11 +189,16 @@ pub(super) fn conflict(current: Option<&PolicyVersionId>) -> Refused {
 /// Checks a note: the words of the author for the audit log.
 pub(super) fn checked_note(note: Option<&str>) -> Result<Option<String>, Problem> {
     match note {
-        Some(note) if note.chars().count() > MAX_NOTE || note.chars().any(char::is_control) => {
+        Some(note) if note.chars().count() > MAX_NOTE || note.chars().any(is_hidden) => {
             Err(Problem::malformed(
-                "A note has at most 200 characters, and neither line breaks nor control characters.",
+                "A note has at most 200 characters, and neither line breaks nor control or invisible characters.",
             ))
         }
         note => Ok(note.map(str::to_owned)),
     }
+}
+
+/// Returns whether a character must not be in a note or a name, which other administrators read.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || is_misleading(c)
 }

@@ -59,6 +59,40 @@ async fn bodies_of_other_types_are_refused() {
 }
 
 #[tokio::test]
+async fn encoded_bodies_are_refused() {
+    let world = World::new().await;
+    let (service, _) = world.start_with_policy().await;
+    let owner = world.owner();
+    let toml = "application/toml";
+    for (content_type, encoding, status) in [
+        ("application/toml; charset=UTF-8", "identity", 200),
+        ("application/toml; a=b ; Charset=\"utf-8\"", "", 200),
+        ("application/toml; charset=utf-16", "identity", 415),
+        ("application/toml; charset=utf-8; charset=latin1", "identity", 415),
+        ("application/toml;charset=", "identity", 415),
+        (toml, "gzip", 415),
+        (toml, "identity, br", 415),
+        (toml, "Identity", 200),
+    ] {
+        let headers = [("content-type", content_type), ("content-encoding", encoding)];
+        let answer = service.send("POST", "/lint", &owner, &headers, "").await;
+        match status {
+            200 => assert_eq!(answer.status, 200, "{headers:?} {answer:?}"),
+            status => assert_problem(&answer, status, "unsupported_media_type"),
+        }
+    }
+    let gzip = [("content-type", toml), ("content-encoding", "gzip")];
+    let answer = service.send("PUT", "", &owner, &gzip, "").await;
+    assert_problem(&answer, 415, "unsupported_media_type");
+    assert_eq!(answer.header("accept-encoding"), "identity");
+    assert!(answer.body.contains("Content-Encoding"), "{answer:?}");
+    let json = [("content-type", "application/json; charset=utf-16")];
+    let answer = service.send("POST", "/rollback", &owner, &json, "{}").await;
+    assert_problem(&answer, 415, "unsupported_media_type");
+    assert!(answer.body.contains("UTF-8"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn explanation_names_rule_and_reason() {
     let world = World::new().await;
     let (service, owner) = (world.start_read_only().await, world.owner());
@@ -91,6 +125,10 @@ async fn malformed_explain_requests_are_refused() {
         r#"{"x":1}"#,
         r#"{"token":"a","trust_id":7}"#,
         r#"{"token":"a"} x"#,
+        r#"{"claims":[]}"#,
+        r#"{"claims":"{}"}"#,
+        r#"{"claims":7}"#,
+        r#"{"claims":null}"#,
     ] {
         let answer = service.send("POST", "/explain", &owner, &json, body).await;
         assert_problem(&answer, 400, "request_malformed");
