@@ -178,8 +178,12 @@ mod sqlite {
         }
         let change = "UPDATE auth_trust_policies SET changed_at = 'yesterday' WHERE number = 1";
         sqlx::query(change).execute(&pool).await.unwrap();
-        let error = policies.history(None, 10).await.unwrap_err().to_string();
+        let error = policies.read(1).await.unwrap_err().to_string();
         assert!(error.contains("version 1") && error.contains("time is malformed"), "{error}");
+        let history = policies.history(None, 10).await.unwrap();
+        let damaged: Vec<_> =
+            history.iter().map(|change| (change.id.number(), change.is_damaged)).collect();
+        assert_eq!(damaged, [(2, false), (1, true)]);
     }
 
     #[tokio::test]

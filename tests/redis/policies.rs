@@ -382,7 +382,10 @@ async fn changed_entries_are_errors() {
         assert!(error.contains("was changed"), "{name}: {error}");
         if !name.ends_with("text") && !name.starts_with("text") {
             policies.latest().await.expect_err(name);
-            policies.history(None, 10).await.expect_err(name);
+            let history = policies.history(None, 10).await.unwrap();
+            assert!(history[0].is_damaged && history[0].id.number() == last, "{name}");
+            let others = history[1..].iter().any(|change| !change.is_damaged);
+            assert_eq!(others, !["swapped versions", "removed version"].contains(&name), "{name}");
             policies.append(version("four"), None).await.expect_err(name);
         }
         assert_eq!(values(&server, LIST), list, "nothing is written");

@@ -200,7 +200,10 @@ async fn recorded_versions_never_change() {
     fs::write(second, text.replace("# 2", "# 3")).unwrap();
     let error = store.read(2).await.unwrap_err().to_string();
     assert!(error.contains("is not the version that was recorded"), "{error}");
-    assert!(store.history(None, 10).await.is_err());
+    let history = store.history(None, 10).await.unwrap();
+    let damaged: Vec<_> = history.iter().map(|change| change.is_damaged).collect();
+    assert_eq!(damaged, [false, false, false, true, false]);
+    assert_eq!(history[3].id.number(), 2);
     assert_eq!(store.latest().await.unwrap(), latest);
 
     // The oldest versions may be removed.

@@ -26,11 +26,13 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Version {
     version: String,
     number: u64,
-    at: String,
+    at: Option<String>,
     author: Option<Author>,
     note: Option<String>,
     restores: Option<u64>,
     in_force: bool,
+    /// The store cannot read this version. Only its number is known.
+    damaged: bool,
 }
 
 #[derive(Serialize)]
@@ -46,11 +48,12 @@ impl Version {
         Self {
             version: change.id.to_string(),
             number: change.id.number(),
-            at: rfc3339(change.at),
+            at: (!change.is_damaged).then(|| rfc3339(change.at)),
             author: change.author.clone().map(Author::new),
             note: change.note.clone(),
             restores: change.restores,
             in_force,
+            damaged: change.is_damaged,
         }
     }
 }

@@ -262,23 +262,36 @@ impl Files {
     }
 
     fn history(&self, before: Option<u64>, limit: usize) -> Result<Vec<PolicyChange>, FileError> {
-        let snapshot = self.snapshot()?;
-        let Some(current) = &snapshot.current else { return Ok(Vec::new()) };
-        let latest = current.id().number();
-        let unrecorded = current.unrecorded().map(|version| version.change.id.number());
-        let recorded = snapshot
-            .history
+        let (history, current) = match self.snapshot() {
+            Ok(Snapshot { current: None, .. }) => return Ok(Vec::new()),
+            Ok(Snapshot { history, current, .. }) => (history, current),
+            Err(error) => (self.damaged_history()?.ok_or(error)?, None),
+        };
+        let unrecorded = current.as_ref().and_then(Current::unrecorded);
+        let latest = current.as_ref().map_or(u64::MAX, |current| current.id().number());
+        let recorded = history
             .numbers()?
             .into_iter()
             .filter(|number| *number < latest || (*number == latest && unrecorded.is_none()));
-        let numbers = unrecorded.into_iter().chain(recorded);
+        let numbers = unrecorded.map(|version| version.change.id.number()).into_iter();
+        let numbers = numbers.chain(recorded);
         let numbers = numbers.filter(|number| before.is_none_or(|before| *number < before));
-        let mut changes = Vec::new();
-        for number in numbers.take(limit) {
-            // A version may be removed meanwhile, because it is old.
-            changes.extend(self.read(&snapshot, number)?.map(|version| version.change));
-        }
-        Ok(changes)
+        let change = |number| match unrecorded.filter(|it| it.change.id.number() == number) {
+            Some(version) => Some(version.change.clone()),
+            None => match history.read(number) {
+                Err(_) => Some(PolicyChange::damaged(number)),
+                // It may be removed meanwhile, because it is old.
+                Ok(version) => version.map(|version| version.change),
+            },
+        };
+        Ok(numbers.take(limit).filter_map(change).collect())
+    }
+
+    /// Returns the history, if its latest version is damaged, so that the version in force is not known.
+    fn damaged_history(&self) -> Result<Option<History>, FileError> {
+        let history = History::of(&disk::resolved(&self.path)?);
+        let latest = history.numbers()?.first().copied();
+        Ok(latest.is_some_and(|latest| history.read(latest).is_err()).then_some(history))
     }
 
     fn append(

@@ -88,7 +88,7 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     /// Returns a version, or `None` if there is none with this number.
     ///
     /// # Errors
-    /// The store is unavailable.
+    /// The store is unavailable, or the version is damaged.
     async fn read(&self, number: u64) -> Result<Option<PolicyVersion>, BoxError>;
 
     /// Appends a version and puts it into force, if the version in force is still `expected` (`None`: the store is
@@ -104,7 +104,7 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Appended, BoxError>;
 
     /// Returns up to `limit` versions without their texts, the latest first. With `before`, only those with a
-    /// smaller number.
+    /// smaller number. One that cannot be read is [damaged](PolicyChange::damaged).
     ///
     /// # Errors
     /// The store is unavailable.
@@ -262,12 +262,21 @@ pub struct PolicyChange {
     pub note: Option<String>,
     /// See [`NewPolicyVersion::restores`].
     pub restores: Option<u64>,
+    /// Whether the store has the version, but cannot read it: see [`damaged`](Self::damaged).
+    pub is_damaged: bool,
 }
 
 impl PolicyChange {
     /// Creates an entry without author and note, for a store of your own.
     pub fn new(id: PolicyVersionId, at: SystemTime) -> Self {
-        Self { id, at, author: None, note: None, restores: None }
+        Self { id, at, author: None, note: None, restores: None, is_damaged: false }
+    }
+
+    /// Creates an entry for a version that the store has, but cannot read, so that the history shows the others. Only
+    /// the number counts; the time is the Unix epoch, and the id is that of no text.
+    pub fn damaged(number: u64) -> Self {
+        let id = PolicyVersionId { number, digest: "0".repeat(16) };
+        Self { is_damaged: true, ..Self::new(id, SystemTime::UNIX_EPOCH) }
     }
 }
 
@@ -286,7 +295,7 @@ impl PolicyVersion {
     pub fn new(number: u64, version: NewPolicyVersion) -> Self {
         let NewPolicyVersion { text, at, author, note, restores } = version;
         let id = PolicyVersionId::new(number, &text);
-        Self { change: PolicyChange { id, at, author, note, restores }, text }
+        Self { change: PolicyChange { author, note, restores, ..PolicyChange::new(id, at) }, text }
     }
 }
 

@@ -233,7 +233,10 @@ impl PolicyStore for RedisPolicies {
                 break;
             }
             for head in page.values {
-                changes.push(self.open_change(next, &head)?);
+                changes.push(match self.open_change(next, &head) {
+                    Err(EntryError::Changed(number)) => PolicyChange::damaged(number),
+                    opened => opened?,
+                });
                 next -= 1;
             }
         }

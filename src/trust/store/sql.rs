@@ -154,7 +154,11 @@ impl SqlPolicies {
             .bind(limit)
             .fetch_all(connection)
             .await?);
-        rows.into_iter().map(|row| change_of(row).map(|(change, _)| change)).collect()
+        let change = |row: Row| {
+            let number = to_u64(row.0);
+            change_of(row).map_or_else(|_| PolicyChange::damaged(number), |(change, _)| change)
+        };
+        Ok(rows.into_iter().map(change).collect())
     }
 
     /// Inserts a version, if `expected` is the latest one. A concurrent writer may insert the same number between
@@ -259,7 +263,8 @@ fn change_of(row: Row) -> Result<(PolicyChange, Option<String>), SqlError> {
     let at = from_rfc3339(&at).ok_or_else(|| damaged(id.number(), "its time is malformed"))?;
     let author =
         issuer.zip(subject).map(|(issuer, subject)| PolicyAuthor { issuer, subject, tenant, name });
-    Ok((PolicyChange { id, at, author, note, restores: restores.map(to_u64) }, policy))
+    let restores = restores.map(to_u64);
+    Ok((PolicyChange { author, note, restores, ..PolicyChange::new(id, at) }, policy))
 }
 
 fn damaged(number: u64, problem: &str) -> SqlError {

@@ -25,7 +25,7 @@ pub(super) struct InvalidStoredChange;
 
 impl From<PolicyChange> for StoredChange {
     fn from(change: PolicyChange) -> Self {
-        let PolicyChange { id, at, author, note, restores } = change;
+        let PolicyChange { id, at, author, note, restores, .. } = change;
         Self { version: id.to_string(), at: to_rfc3339(at), author, note, restores }
     }
 }
@@ -37,7 +37,7 @@ impl TryFrom<StoredChange> for PolicyChange {
         let StoredChange { version, at, author, note, restores } = stored;
         let id = version.parse().map_err(|_| InvalidStoredChange)?;
         let at = from_rfc3339(&at).ok_or(InvalidStoredChange)?;
-        Ok(Self { id, at, author, note, restores })
+        Ok(Self { author, note, restores, ..Self::new(id, at) })
     }
 }
 

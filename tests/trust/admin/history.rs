@@ -1,9 +1,11 @@
 //! `GET trusts/history` and `POST trusts/rollback`.
 
+use scaikey_auth::trust::FilePolicies;
 use serde_json::json;
 
 use super::fixture::{World, assert_problem, members};
 use crate::fixture::{pod, trust};
+use crate::support::File;
 
 #[tokio::test]
 async fn history_lists_versions_latest_first() {
@@ -34,11 +36,47 @@ async fn history_lists_versions_latest_first() {
     }
     let history = service.get("/history", &owner).await.json();
     for version in history["versions"].as_array().unwrap() {
-        let expected = ["at", "author", "in_force", "note", "number", "restores", "version"];
+        let expected =
+            ["at", "author", "damaged", "in_force", "note", "number", "restores", "version"];
         assert_eq!(members(version), expected);
         assert_eq!(version["in_force"], version["number"] == 5);
         assert_eq!(members(&version["author"]), ["issuer", "name", "subject", "tenant"]);
     }
+}
+
+#[tokio::test]
+async fn damaged_version_is_shown_as_such() {
+    let world = World::new().await;
+    let file = File::new("trust.toml", &world.text());
+    let store = FilePolicies::new(file.path());
+    let service = world.start(world.evaluator().store(store), |endpoints| endpoints).await;
+    let owner = world.owner();
+    for n in 2..=4 {
+        let answer = service.change(&owner, &format!("# version {n}\n")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let folder = file.path().with_file_name("trust.toml.history");
+    let show = async || {
+        let history = service.get("/history", &owner).await;
+        assert_eq!(history.status, 200, "{history:?}");
+        let versions = history.json()["versions"].clone();
+        let damaged: Vec<_> =
+            versions.as_array().unwrap().iter().map(|it| it["damaged"].clone()).collect();
+        (versions, damaged)
+    };
+    for (entry, damage) in [("00000002.json", "{"), ("00000003.json", "\u{0}")] {
+        std::fs::write(folder.join(entry), damage).unwrap();
+    }
+    let (versions, damaged) = show().await;
+    assert_eq!(damaged, [false, true, true, false]);
+    let expected = json!({
+        "version": "3-0000000000000000", "number": 3, "at": null, "author": null, "note": null,
+        "restores": null, "in_force": false, "damaged": true,
+    });
+    assert_eq!(versions[1], expected);
+    // The damage of the latest version hides no other.
+    std::fs::write(folder.join("00000004.json"), "[]").unwrap();
+    assert_eq!(show().await.1, [true, true, true, false]);
 }
 
 #[tokio::test]
@@ -97,8 +135,11 @@ async fn rollback_is_checked_like_a_change() {
     let stale = service.roll_back(&owner, "\"9-0000000000000000\"", &one).await;
     assert_problem(&stale, 412, "precondition_failed");
     assert_eq!(stale.header("etag"), tag);
-    let unknown = service.roll_back(&owner, &tag, &json!({ "number": 9 })).await;
-    assert_problem(&unknown, 404, "not_found");
+    // A version that does not exist is not found, whatever the condition says.
+    for tag in [&*tag, "\"9-0000000000000000\""] {
+        let unknown = service.roll_back(&owner, tag, &json!({ "number": 9 })).await;
+        assert_problem(&unknown, 404, "not_found");
+    }
     for body in [
         json!({}),
         json!({ "number": "1" }),

@@ -38,7 +38,8 @@ async fn version_has_author_and_note() {
     let world = World::new().await;
     let (service, _) = world.start_with_policy().await;
     let admin = world.scaikey.token().scope("trust:admin").subject("ada").tenant("tnt_ops");
-    let admin = admin.claim("preferred_username", "Ada\u{0}\nL.").sign();
+    let admin =
+        admin.claim("preferred_username", "Ada\u{0}\n\u{202e}\u{200b} \u{2028}L\u{feff}.").sign();
     let tag = service.get("", &admin).await.header("etag").to_owned();
     let text = format!("{}\n# and more\n", world.text());
     let note = "?note=Ticket%2042:%20%3Cb%3Emore%3C/b%3E";
@@ -57,11 +58,12 @@ async fn version_has_author_and_note() {
             "issuer": world.scaikey.issuer(),
             "subject": "ada",
             "tenant": "tnt_ops",
-            "name": "AdaL.",
+            "name": "Ada L.",
         },
         "note": "Ticket 42: <b>more</b>",
         "restores": null,
         "in_force": true,
+        "damaged": false,
     });
     assert_eq!(version, expected);
     assert_eq!(service.get("", &admin).await.json()["version"], expected);
@@ -152,9 +154,18 @@ async fn bad_notes_are_refused() {
     let owner = world.owner();
     let tag = service.get("", &owner).await.header("etag").to_owned();
     let long = format!("?note={}", "%C3%A4".repeat(201));
-    for query in
-        [&long, "?note=a%0Ab", "?note=%00", "?note=a&note=b", "?note=%FF", "?accept_lockout=1"]
-    {
+    for query in [
+        &long,
+        "?note=a%0Ab",
+        "?note=%00",
+        "?note=a&note=b",
+        "?note=%FF",
+        // A character that turns the direction, one without width, and a line separator.
+        "?note=a%E2%80%AEb",
+        "?note=a%E2%80%8Bb",
+        "?note=a%E2%80%A8b",
+        "?accept_lockout=1",
+    ] {
         let answer = service.put_at(query, &owner, &[("if-match", &tag)], "# x\n").await;
         assert_problem(&answer, 400, "request_malformed");
     }
