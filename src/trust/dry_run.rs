@@ -15,6 +15,10 @@ use crate::identity::{Scopes, TenantId};
 use crate::support::json::Value;
 use crate::validator::{check_times_with, claims_document};
 
+/// The number of comparisons of a token with a rule after which no further decision is judged. They take a good part of
+/// a second.
+const MAX_COMPARISONS: usize = 500_000;
+
 /// The effect that a policy would have had on the [decisions](Decision) of late (feature `trust`), from
 /// [`TrustEvaluator::dry_run`](super::TrustEvaluator::dry_run).
 ///
@@ -34,12 +38,15 @@ use crate::validator::{check_times_with, claims_document};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct DryRun {
-    /// The number of decisions that the policy may affect: those about tokens whose claims could be read.
+    /// The number of decisions that were judged again: those about tokens whose claims could be read.
     pub considered: usize,
     /// The decisions that would change, the latest first.
     pub changes: Vec<DecisionChange>,
     /// The number of decisions whose new outcome is not known.
     pub unknown: usize,
+    /// The number of further decisions, the earliest, that were not judged again, because the others took 500,000
+    /// comparisons of a token with a rule.
+    pub skipped: usize,
 }
 
 /// A decision that another policy would change (feature `trust`), in a [`DryRun`].
@@ -102,10 +109,15 @@ impl From<InvalidToken> for Obstacle {
 
 impl DryRun {
     pub(super) fn of<'r>(policy: &TrustPolicy, records: impl Iterator<Item = &'r Record>) -> Self {
-        let mut dry_run = Self { considered: 0, changes: Vec::new(), unknown: 0 };
+        let mut dry_run = Self { considered: 0, changes: Vec::new(), unknown: 0, skipped: 0 };
+        let mut comparisons = 0;
         for record in records.filter(|record| record.depends_on_policy) {
+            if comparisons >= MAX_COMPARISONS {
+                dry_run.skipped += 1;
+                continue;
+            }
             dry_run.considered += 1;
-            match judge(policy, record) {
+            match judge(policy, record, &mut comparisons) {
                 Some(judgement) => dry_run.changes.extend(change(record, &judgement)),
                 None => dry_run.unknown += 1,
             }
@@ -139,11 +151,16 @@ fn change(record: &Record, after: &Judgement) -> Option<DecisionChange> {
     })
 }
 
-/// Judges a decision as of its own time. Returns `None` if the outcome is not known.
-pub(super) fn judge(policy: &TrustPolicy, record: &Record) -> Option<Judgement> {
+/// Judges a decision as of its own time. Returns `None` if the outcome is not known. Adds to `comparisons` those of the
+/// token with a rule.
+pub(super) fn judge(
+    policy: &TrustPolicy,
+    record: &Record,
+    comparisons: &mut usize,
+) -> Option<Judgement> {
     let evidence = record.evidence.as_ref()?;
     let document = claims_document(&evidence.claims).ok()?;
-    match judge_claims(policy, record, evidence, document.root()) {
+    match judge_claims(policy, record, document.root(), comparisons) {
         Ok((trust, gain)) => {
             let outcome = match trust.mode {
                 Mode::Enforce => "granted",
@@ -164,14 +181,16 @@ pub(super) fn judge(policy: &TrustPolicy, record: &Record) -> Option<Judgement> 
 fn judge_claims<'p>(
     policy: &'p TrustPolicy,
     record: &Record,
-    evidence: &Evidence,
     claims: Value<'_>,
+    comparisons: &mut usize,
 ) -> Result<(&'p Trust, Gain), Obstacle> {
     let at = record.decision.at;
+    let evidence = record.evidence.as_ref().ok_or(Obstacle::Unknown)?;
     let nth = policy.index.find(evidence.trust_id.as_deref(), claims)?;
     let trust = policy.trusts.get(nth).ok_or(Obstacle::Unknown)?;
     trust.check_end(at)?;
     check_token(trust, evidence, claims, record)?;
+    *comparisons += trust.grants.len();
     let rules = trust.compare(claims);
     let grant = trust.grants.get(only_match(&rules)?).ok_or(Obstacle::Unknown)?;
     let identity = grant.map.identity.fill(&trust.id, claims).ok_or(DenialReason::Identity)?;

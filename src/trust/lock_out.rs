@@ -50,7 +50,7 @@ impl TrustEvaluator {
                 && workload.is_in(tenant)
         });
         let Some(record) = last else { return false };
-        let Some(judgement) = judge(policy, record) else {
+        let Some(judgement) = judge(policy, record, &mut 0) else {
             return record.evidence.as_ref().is_some_and(|it| changes_keys(policy, it));
         };
         let is_same = judgement.gain.is_some_and(|gain| {

@@ -53,6 +53,32 @@ async fn after_one(clock: &ManualClock, cluster: &Provider, parts: &[String]) ->
 }
 
 #[tokio::test]
+async fn work_of_a_dry_run_is_limited() {
+    let clock = ManualClock::new();
+    let cluster = platform(&clock).await;
+    let head = trust("k8s", &cluster, "");
+    let evaluator = evaluator(&clock, &[head.clone(), reporter()]);
+    for nth in 0..60 {
+        let subject = format!("s:{nth}");
+        let _ = ask(&evaluator, &pod(&cluster).subject(&subject).sign()).await;
+    }
+    let rules = |count| {
+        let rule = |nth| {
+            format!(
+                "[[trust.grant]]\nname=\"{nth}\"\nsubject=\"s:{nth}\"\nmap={{identity=\"sa:{nth}\",tenant=\"t\",scopes=[\"r\"]}}\n"
+            )
+        };
+        policy(&[head.clone(), (0..count).map(rule).collect()])
+    };
+    let small = dry_run(&evaluator, &rules(60));
+    assert_eq!((small.considered, small.skipped, small.changes.len()), (60, 0, 60));
+    // 10,000 rules are compared with the latest 50 tokens only.
+    let large = dry_run(&evaluator, &rules(10_000));
+    assert_eq!((large.considered, large.skipped, large.changes.len()), (50, 10, 50));
+    assert_eq!(large.changes[..], small.changes[..50]);
+}
+
+#[tokio::test]
 async fn policy_in_force_changes_nothing() {
     let clock = ManualClock::new();
     let (cluster, mesh) = (platform(&clock).await, platform(&clock).await);
@@ -422,6 +448,7 @@ async fn change_serializes_without_claims() {
                 "differences": ["outcome"],
             }],
             "unknown": 0,
+            "skipped": 0,
         })
     );
     assert!(!format!("{dry_run:?}").contains(REPORTER));

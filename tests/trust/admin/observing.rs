@@ -77,7 +77,7 @@ async fn dry_run_names_changed_decisions() {
     let owner = world.owner();
     let same = service.post_toml("/dry_run", &owner, &world.text()).await;
     assert_eq!(same.status, 200, "{same:?}");
-    assert_eq!(members(&same.json()), ["changes", "considered", "unknown"]);
+    assert_eq!(members(&same.json()), ["changes", "considered", "skipped", "unknown"]);
     assert_eq!(same.json()["changes"], json!([]));
     let rule = grant("billing", "subject = \"system:serviceaccount:billing:biller\"");
     let text = format!("{}\n{rule}", trust("k8s", &world.cluster, ""));
