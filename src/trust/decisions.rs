@@ -27,7 +27,7 @@ const MAX_EVIDENCE_BYTES: usize = 8 * 1024;
 /// the token nor its claims.
 ///
 /// [`TrustEvaluator::decisions`](super::TrustEvaluator::decisions) returns the decisions of late: the last
-/// [`KEPT`](Self::KEPT) about tokens whose signature was verified, and the last 200 others. They are kept in memory
+/// [`CAPACITY`](Self::CAPACITY) about tokens whose signature was verified, and the last 200 others. They are kept in memory
 /// and end with the process. The log has all decisions.
 ///
 /// ```
@@ -67,7 +67,7 @@ pub struct Decision {
 
 impl Decision {
     /// The number of kept decisions about tokens whose signature was verified.
-    pub const KEPT: usize = 1000;
+    pub const CAPACITY: usize = 1000;
 }
 
 /// A selection of [decisions](Decision) (feature `trust`). All conditions must hold. Default: all kept decisions.
@@ -334,7 +334,7 @@ impl DecisionLog {
             kept.last = number_after(kept.last, record.decision.at);
             record.decision.number = kept.last;
             let (records, limit) = match is_verified {
-                true => (&mut kept.verified, Decision::KEPT),
+                true => (&mut kept.verified, Decision::CAPACITY),
                 false => (&mut kept.unverified, KEPT_UNVERIFIED),
             };
             let evicted = if records.len() < limit { None } else { records.pop_front() };

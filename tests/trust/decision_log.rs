@@ -173,11 +173,11 @@ async fn last_thousand_verified_decisions_are_kept() {
     let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), reporter()]);
     let token = pod(&cluster).sign();
     ask(&evaluator, "junk").await.unwrap_err();
-    for _ in 0..Decision::KEPT + 5 {
+    for _ in 0..Decision::CAPACITY + 5 {
         ask(&evaluator, &token).await.unwrap();
     }
     let kept = evaluator.decisions(&all());
-    assert_eq!(kept.len(), Decision::KEPT + 1);
+    assert_eq!(kept.len(), Decision::CAPACITY + 1);
     let numbers: Vec<_> = kept.iter().map(|it| it.number - kept[1000].number).collect();
     assert_eq!((numbers[0], numbers[999]), (1005, 6));
     assert!(numbers.is_sorted_by(|a, b| a > b));

@@ -13,7 +13,7 @@ use crate::trust::{Decision, DecisionFilter};
 const DEFAULT_LIMIT: usize = 100;
 
 /// The largest number of decisions in an answer: the kept ones, and those about tokens that were not verified.
-const MAX_LIMIT: usize = 2 * Decision::KEPT;
+const MAX_LIMIT: usize = 2 * Decision::CAPACITY;
 
 impl Admitted<'_> {
     /// Returns the decisions of late: for a tenant, those of its rules.
@@ -34,7 +34,7 @@ impl Admitted<'_> {
             filter = filter.outcome(outcome);
         }
         let decisions = self.evaluator.decisions(&filter);
-        Ok(self.inner.ok(&json!({ "decisions": decisions, "capacity": Decision::KEPT })))
+        Ok(self.inner.ok(&json!({ "decisions": decisions, "capacity": Decision::CAPACITY })))
     }
 
     /// Compares the decisions of late with those of the policy in the body.
