@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::current::{CurrentPolicy, SaveError, SyncError};
 use super::evaluator::{Inner, LoadedPolicy, TrustEvaluator, policy_error};
 use super::fault::PolicyError;
 use super::policy::TrustPolicy;
@@ -39,6 +40,7 @@ pub(super) struct Following {
     /// The store, if it is a file that the evaluator was built with.
     file: Option<FilePolicies>,
     every: Duration,
+    save_limit: Duration,
     /// The monotonic time of the next check, in nanoseconds.
     due: AtomicU64,
     /// Shares a check between all decisions that wait for it.
@@ -74,6 +76,7 @@ impl Following {
             store,
             file: None,
             every: every.unwrap_or(CHECK_EVERY),
+            save_limit: SAVE_LIMIT,
             due: AtomicU64::new(0),
             checks: SingleFlight::default(),
             loading: tokio::sync::Mutex::default(),
@@ -142,109 +145,6 @@ impl Following {
 
 fn nanoseconds(time: Duration) -> u64 {
     time.as_nanos().try_into().unwrap_or(u64::MAX)
-}
-
-/// A failure to load the latest version from the store of a policy (feature `trust`). The loaded policy stays in
-/// force.
-///
-/// ```
-/// use scaikey_auth::trust::{SyncError, TrustEvaluator};
-///
-/// async fn after_a_notification(trusts: &TrustEvaluator) {
-///     match trusts.sync().await {
-///         Ok(()) => {}
-///         Err(SyncError::Store(error)) => eprintln!("try again later: {error}"),
-///         Err(error) => eprintln!("correct the policy: {error}"),
-///     }
-/// }
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyncError {
-    /// The latest version has faults. It was written by hand or by a newer release of this crate.
-    #[error(transparent)]
-    Faults(#[from] PolicyError),
-    /// The store failed.
-    #[error("the store of the trust policy failed")]
-    Store(#[source] BoxError),
-}
-
-/// A failure to save a version of a policy (feature `trust`).
-///
-/// ```
-/// use scaikey_auth::trust::SaveError;
-///
-/// fn advice(error: &SaveError) -> &'static str {
-///     match error {
-///         SaveError::Faults(_) => "correct the text",
-///         SaveError::Conflict(_) => "another administrator was faster: look at the changes first",
-///         SaveError::ReadOnly => "change the policy where it comes from",
-///         _ => "try again later",
-///     }
-/// }
-/// # assert_eq!(advice(&SaveError::ReadOnly), "change the policy where it comes from");
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SaveError {
-    /// The policy has faults. Nothing was stored.
-    #[error(transparent)]
-    Faults(#[from] PolicyError),
-    /// Another version is in force than was expected: its id, or `None` if the store is empty. Nothing was stored.
-    #[error("another version of the trust policy is in force than was expected")]
-    Conflict(Option<PolicyVersionId>),
-    /// The evaluator has no store.
-    #[error("the trust policy is in no store, so that it cannot be saved")]
-    ReadOnly,
-    /// The store failed. The version may have been stored or not; if it was, all processes load it.
-    #[error("the store of the trust policy failed")]
-    Store(#[source] BoxError),
-}
-
-/// The policy that an evaluator has loaded, at one moment (feature `trust`).
-///
-/// ```
-/// use scaikey_auth::trust::TrustEvaluator;
-///
-/// let trusts = TrustEvaluator::builder().build()?;
-/// let current = trusts.current();
-/// assert_eq!(current.policy().trust_ids().count(), 0);
-/// assert!(current.version().is_none() && !current.is_store_away());
-/// # Ok::<_, scaikey_auth::trust::PolicyError>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct CurrentPolicy {
-    pub(super) loaded: Arc<LoadedPolicy>,
-    is_store_away: bool,
-    rejected: Option<PolicyVersionId>,
-}
-
-impl CurrentPolicy {
-    /// Returns the policy. It has no trusts while it [is missing](Self::is_missing).
-    pub fn policy(&self) -> &TrustPolicy {
-        &self.loaded.policy
-    }
-
-    /// Returns the version in the store with its text, or `None` if the policy is in no store, or the store is
-    /// empty.
-    pub fn version(&self) -> Option<&PolicyVersion> {
-        self.loaded.version.as_ref()
-    }
-
-    /// Returns whether the store has not given a policy yet, so that every token is denied.
-    pub fn is_missing(&self) -> bool {
-        self.loaded.is_missing
-    }
-
-    /// Returns whether the last check of the store failed. The loaded policy is still in force.
-    pub fn is_store_away(&self) -> bool {
-        self.is_store_away
-    }
-
-    /// Returns the id of the latest version in the store, if it has faults, so that an earlier one is in force.
-    pub fn rejected(&self) -> Option<&PolicyVersionId> {
-        self.rejected.as_ref()
-    }
 }
 
 impl TrustEvaluator {
@@ -515,7 +415,7 @@ impl Inner {
         let mut loaded = compiled.map_err(|error| SaveError::Store(error.into()))??;
         let before = self.loaded.load_full();
         let append = following.store.append(version.clone(), expected.as_ref());
-        let appended = with_timeout(SAVE_LIMIT, append).await;
+        let appended = with_timeout(following.save_limit, append).await;
         let appended = appended.unwrap_or_else(|| Err("did not answer within 15 s".into()));
         let id = match appended.map_err(SaveError::Store)? {
             Appended::Done(id) => id,
@@ -537,5 +437,52 @@ impl Inner {
             following.due.store(0, Ordering::Release);
         }
         Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::trust::PolicyChange;
+
+    /// An empty store that does not answer a writer.
+    #[derive(Debug)]
+    struct Hanging;
+
+    #[async_trait]
+    impl PolicyStore for Hanging {
+        async fn latest(&self) -> Result<Option<PolicyVersionId>, BoxError> {
+            Ok(None)
+        }
+
+        async fn read(&self, _: u64) -> Result<Option<PolicyVersion>, BoxError> {
+            Ok(None)
+        }
+
+        async fn append(
+            &self,
+            _: NewPolicyVersion,
+            _: Option<&PolicyVersionId>,
+        ) -> Result<Appended, BoxError> {
+            std::future::pending().await
+        }
+
+        async fn history(&self, _: Option<u64>, _: usize) -> Result<Vec<PolicyChange>, BoxError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn save_ends_if_store_hangs() {
+        let mut trusts = TrustEvaluator::builder().store(Hanging).build().unwrap();
+        let following = Arc::get_mut(&mut trusts.0).and_then(|inner| inner.following.as_mut());
+        following.unwrap().save_limit = Duration::ZERO;
+        let version = NewPolicyVersion::new("", SystemTime::UNIX_EPOCH);
+        let error = trusts.save(version, None).await.unwrap_err();
+        assert!(matches!(error, SaveError::Store(_)), "{error}");
     }
 }

@@ -213,6 +213,7 @@
 //! - an identity that begins like those of a tenant with a delegation, in a rule of another tenant
 
 mod administration;
+mod current;
 mod decisions;
 mod delegation;
 mod dry_run;
@@ -243,12 +244,12 @@ mod time;
 mod tree;
 mod verification;
 
+pub use current::{CurrentPolicy, SaveError, SyncError};
 pub use decisions::{Decision, DecisionFilter, TrustUsage};
 pub use dry_run::{DecisionChange, DryRun};
 pub use evaluator::{TrustEvaluator, TrustEvaluatorBuilder};
 pub use explain::{ExplainedRule, Explanation};
 pub use fault::{PolicyError, PolicyFault};
-pub use following::{CurrentPolicy, SaveError, SyncError};
 pub use outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 pub(crate) use overview::TrustOverview;

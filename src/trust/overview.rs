@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::following::CurrentPolicy;
+use super::current::CurrentPolicy;
 use super::policy::{Authority, Mode, Trust};
 use super::time::Expiry;
 use super::verification::CompiledTrust;

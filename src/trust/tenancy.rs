@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::current::{SaveError, SyncError};
 use super::evaluator::{LoadedPolicy, TrustEvaluator};
 use super::explain::Explanation;
 use super::fault::PolicyError;
-use super::following::{SaveError, SyncError};
 use super::store::{
     NewPolicyVersion, PolicyAuthor, PolicyChange, PolicyStore, PolicyVersion, PolicyVersionId,
 };

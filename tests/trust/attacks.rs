@@ -7,12 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proptest::prelude::*;
 use scaikey_auth::Identity;
-use scaikey_auth::clock::Clock as _;
 use scaikey_auth::error::BoxError;
 use scaikey_auth::identity::{ClaimsMapping, Provenance, Scopes};
-use scaikey_auth::testing::{ManualClock, Provider};
+use scaikey_auth::testing::ManualClock;
 use scaikey_auth::trust::{
     Appended, FilePolicies, MemoryPolicies, NewPolicyVersion, PolicyChange, PolicyStore,
     PolicyVersion, PolicyVersionId, TrustEvaluator, TrustPolicy,
@@ -20,22 +18,8 @@ use scaikey_auth::trust::{
 use serde_json::json;
 
 use super::fixture::{ask, evaluator, grant, platform, pod, policy, reporter, trust};
+use super::following::{PERIOD, new, rule, text};
 use crate::support::{File, Log};
-
-const PERIOD: Duration = Duration::from_secs(5);
-
-fn text(cluster: &Provider, rule: &str) -> String {
-    let rule = grant(rule, "subject = \"system:serviceaccount:reports:reporter\"");
-    format!("{}{rule}", trust("k8s", cluster, ""))
-}
-
-fn new(text: &str) -> NewPolicyVersion {
-    NewPolicyVersion::new(text, ManualClock::new().now())
-}
-
-async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
-    ask(evaluator, &pod(cluster).sign()).await.unwrap().grant
-}
 
 /// A store that returns what it is told.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +27,6 @@ struct Liar {
     policies: MemoryPolicies,
     /// Returned instead of the text of each version.
     other_text: Arc<Mutex<Option<String>>>,
-    hangs_in_append: Arc<AtomicBool>,
     panics: Arc<AtomicBool>,
     /// The latest version that it shows, as a replica that lags behind.
     lags_at: Arc<Mutex<Option<PolicyVersionId>>>,
@@ -72,9 +55,6 @@ impl PolicyStore for Liar {
         version: NewPolicyVersion,
         expected: Option<&PolicyVersionId>,
     ) -> Result<Appended, BoxError> {
-        if self.hangs_in_append.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
         self.policies.append(version, expected).await
     }
 
@@ -115,18 +95,6 @@ async fn text_of_another_version_is_refused() {
     clock.advance(PERIOD);
     assert_eq!(rule(&evaluator, &cluster).await, "first");
     assert!(evaluator.sync().await.is_err());
-}
-
-#[tokio::test]
-async fn save_ends_if_store_hangs() {
-    let clock = ManualClock::new();
-    let cluster = platform(&clock).await;
-    let store = Liar::default();
-    let evaluator = store.evaluator(&clock);
-    store.hangs_in_append.store(true, Ordering::SeqCst);
-    let save = evaluator.save(new(&text(&cluster, "first")), None);
-    let saved = tokio::time::timeout(Duration::from_secs(60), save).await;
-    assert!(saved.expect("an answer within 60 s").is_err());
 }
 
 #[tokio::test]
@@ -282,17 +250,6 @@ async fn changed_trust_locks_out() {
     assert!(missed.is_empty(), "not noticed: {missed:?}");
 }
 
-#[test]
-fn scopes_of_a_rule_are_limited() {
-    let scopes: Vec<_> = (0..2_000).map(|nth| format!("\"s:{nth}\"")).collect();
-    let rule = reporter().replace("\"secrets:read\", \"secrets:list\"", &scopes.join(", "));
-    let text = format!(
-        "[[trust]]\nid = \"k8s\"\nissuer = \"https://k8s.example\"\naudiences = [\"a\"]\n{rule}"
-    );
-    let error = TrustPolicy::from_toml(&text).unwrap_err().to_string();
-    assert!(error.contains("above the limit of 8192"), "{error}");
-}
-
 #[tokio::test]
 async fn explanation_agrees_with_decision() {
     let clock = ManualClock::new();
@@ -343,121 +300,6 @@ async fn explanation_agrees_with_decision() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-}
-
-#[test]
-fn json_too_long_in_toml_is_refused() {
-    let values: Vec<_> = (10_000..160_000).map(|nth| nth.to_string()).collect();
-    let rule = json!({ "name": "r", "claims": { "x": { "one_of": [0] } },
-        "map": { "identity": "sa:r", "tenant": "t", "scopes": ["a"] } });
-    let json = json!({ "trust": [{ "id": "k", "issuer": "https://k.example", "audiences": ["s"], "grant": [rule] }] });
-    let json = json.to_string().replace("[0]", &format!("[{}]", values.join(",")));
-    assert!(json.len() <= TrustPolicy::MAX_TEXT_BYTES);
-    let error = TrustPolicy::from_json(&json).unwrap_err().to_string();
-    assert!(error.contains("longer than 1 MiB in TOML"), "{error}");
-}
-
-fn hostile() -> impl Strategy<Value = String> {
-    let awkward = prop::sample::select(vec![
-        "\"",
-        "'",
-        "\\",
-        "\\u0022",
-        "\n",
-        "\r\n",
-        "\r",
-        "\t",
-        "\0",
-        "\u{1}",
-        "\u{1b}",
-        "\u{1f}",
-        "\u{85}",
-        "\u{feff}",
-        "#",
-        "=",
-        "[[trust]]",
-        "]",
-        "{",
-        "}",
-        "{sub}",
-        ".",
-        ",",
-        "'''",
-        "\"\"\"",
-        "\u{202e}",
-        "\u{7f}",
-        "\u{2028}",
-        "\u{10ffff}",
-        " ",
-        "a",
-        "1",
-        "-",
-        "/",
-        "~0",
-        "~1",
-        "//",
-        "true",
-        "inf",
-        "1979-05-27",
-    ]);
-    prop::collection::vec(awkward, 0..6).prop_map(|parts| parts.concat())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-    #[test]
-    fn hostile_strings_survive_the_normal_form(
-        claim in hostile(), value in hostile(), subject in hostile(), tenant in hostile(), scope in hostile(),
-        audience in hostile(), key in hostile(), identity in hostile(), issuer in hostile(),
-    ) {
-        // The claim with an empty name is a finding of its own: `the_nameless_claim_survives`.
-        let pointer = format!("/k{key}");
-        let claim = if claim == "/" { "c".to_owned() } else { claim };
-        let json = json!({ "trust": [{
-            "id": "k", "issuer": format!("https://k.example/{issuer}"), "audiences": [audience, "s"],
-            "jwks": { "inline": { "keys": [{ "kty": "EC", "crv": "P-256", "kid": key,
-                "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
-                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" }] } },
-            "grant": [{ "name": "r", "subject": format!("s:{subject}"),
-                "claims": { claim: { "eq": value }, pointer: { "one_of": [value, 7, true, i64::from(i32::MIN)] } },
-                "map": { "identity": format!("sa:{identity}x"), "tenant": format!("t{tenant}"), "scopes": [format!("a{scope}")] } }],
-        }] });
-        // Fields that a policy refuses are left as they are harmless, one at a time.
-        let mut json = json;
-        for (path, plain) in [
-            ("/trust/0/issuer", json!("https://k.example")),
-            ("/trust/0/grant/0/map/tenant", json!("t")),
-            ("/trust/0/grant/0/map/scopes", json!(["a"])),
-            ("/trust/0/grant/0/map/identity", json!("sa:x")),
-            ("/trust/0/grant/0/claims", json!({ "c": { "eq": "x" } })),
-            ("/trust/0/audiences", json!(["s"])),
-            ("/trust/0/grant/0/subject", json!("s:x")),
-        ] {
-            if TrustPolicy::from_json(&json.to_string()).is_ok() { break; }
-            let kept = json.pointer(path).cloned().unwrap();
-            *json.pointer_mut(path).unwrap() = plain;
-            let faults = TrustPolicy::from_json(&json.to_string()).err().map(|it| it.to_string());
-            let field = path.rsplit('/').next().unwrap();
-            if faults.is_some_and(|text| text.contains(field)) { *json.pointer_mut(path).unwrap() = kept; }
-        }
-        let Ok(policy) = TrustPolicy::from_json(&json.to_string()) else { return Ok(()) };
-        let toml = policy.to_toml();
-        let read = TrustPolicy::from_toml(&toml);
-        prop_assert!(read.is_ok(), "{toml}\n{read:?}");
-        let read = read.unwrap();
-        prop_assert_eq!(&read, &policy, "{}", toml);
-        prop_assert_eq!(read.to_toml(), toml);
-    }
-}
-
-#[test]
-fn nameless_claim_survives_the_normal_form() {
-    let rule = json!({ "name": "r", "claims": { "/": { "eq": "x" } },
-        "map": { "identity": "sa:r", "tenant": "t", "scopes": ["a"] } });
-    let json = json!({ "trust": [{ "id": "k", "issuer": "https://k.example", "audiences": ["s"], "grant": [rule] }] });
-    let policy = TrustPolicy::from_json(&json.to_string()).unwrap();
-    let toml = policy.to_toml();
-    assert_eq!(TrustPolicy::from_toml(&toml).as_ref(), Ok(&policy), "{toml}");
 }
 
 /// A valid policy of about 1 MiB.

@@ -143,7 +143,7 @@ fn identities_of_delegated_tenants_are_reserved() {
 }
 
 #[test]
-fn many_delegations_are_checked_fast() {
+fn many_delegations_are_accepted() {
     let mut policy = TRUST.to_owned();
     for nth in 0..1500 {
         let tenant = format!("t{nth}");

@@ -19,7 +19,7 @@ use crate::support::{Log, until, within_timeout};
 
 use super::fixture::{ask, grant, platform, pod, trust, why};
 
-const PERIOD: Duration = Duration::from_secs(5);
+pub(crate) const PERIOD: Duration = Duration::from_secs(5);
 
 /// The state of a store.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,17 +121,17 @@ impl PolicyStore for Controlled {
 }
 
 /// A policy with one rule of this name for the reporter.
-fn text(cluster: &Provider, rule: &str) -> String {
+pub(crate) fn text(cluster: &Provider, rule: &str) -> String {
     let rule = grant(rule, "subject = \"system:serviceaccount:reports:reporter\"");
     format!("{}{rule}", trust("k8s", cluster, ""))
 }
 
-fn new(text: &str) -> NewPolicyVersion {
+pub(crate) fn new(text: &str) -> NewPolicyVersion {
     NewPolicyVersion::new(text, ManualClock::new().now())
 }
 
 /// Returns the name of the rule that grants a token of the reporter's pod.
-async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
+pub(crate) async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
     ask(evaluator, &pod(cluster).sign()).await.unwrap().grant
 }
 

@@ -2,7 +2,7 @@
 
 use scaikey_auth::trust::{PolicyError, TrustPolicy};
 
-use super::fixture::grant;
+use super::fixture::{grant, reporter};
 
 fn one_trust(rules: impl IntoIterator<Item = String>) -> String {
     let head = "[[trust]]\nid = \"k8s\"\nissuer = \"https://k8s.example\"\naudiences = [\"s\"]\n";
@@ -225,4 +225,15 @@ fn rule_names_differ_within_a_tenant() {
     assert!(TrustPolicy::from_toml(&one_trust([of("acme", "a"), of("other", "b")])).is_ok());
     let same = first(TrustPolicy::from_toml(&one_trust([of("acme", "a"), of("acme", "b")])));
     assert!(same.contains("g.name is the name of an earlier rule"), "{same}");
+}
+
+#[test]
+fn scopes_of_a_rule_are_limited() {
+    let scopes: Vec<_> = (0..2_000).map(|nth| format!("\"s:{nth}\"")).collect();
+    let rule = reporter().replace("\"secrets:read\", \"secrets:list\"", &scopes.join(", "));
+    let text = format!(
+        "[[trust]]\nid = \"k8s\"\nissuer = \"https://k8s.example\"\naudiences = [\"a\"]\n{rule}"
+    );
+    let error = TrustPolicy::from_toml(&text).unwrap_err().to_string();
+    assert!(error.contains("above the limit of 8192"), "{error}");
 }

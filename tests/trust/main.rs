@@ -15,6 +15,7 @@ mod dry_run;
 mod explanations;
 mod fixture;
 mod following;
+mod layouts;
 mod limits;
 mod linter;
 mod minting;
