@@ -14,6 +14,9 @@ export class ApiError extends Error {
     super(message);
     Object.assign(this, { status: 0, code: "", faults: [], etag: null, retryAfter: null }, more);
   }
+
+  /// Whether the service may have done what was asked, although its answer does not say so.
+  get isUncertain() { return this.status < 400 || this.status >= 500 }
 }
 
 /// Sends a request, with `json` as a value or as text, and returns `{ body, etag }`, or throws an `ApiError`.

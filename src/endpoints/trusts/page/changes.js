@@ -1,26 +1,24 @@
 // Shows differences between texts, and decisions that a new policy would change.
 
-import { applyHunk, diff, hunks } from "./diff.js";
-import { count, exact, h, hidden, notice } from "./dom.js";
+import { diff, hunks } from "./diff.js";
+import { count, exact, fault, h, hidden, notice } from "./dom.js";
 import { outcomeWords } from "./outcomes.js";
 
 /// More rows than this are not shown.
-const MAX_ROWS = 2000;
+export const MAX_ROWS = 2000;
 
-/// Shows the differences. With `take`, each group has a button, which gets a function from text to text or null.
-export function differences(before, after, take) {
+/// Shows the differences.
+export function differences(before, after) {
   const rows = diff(before, after);
   const groups = hunks(rows);
   if (groups.length === 0) return h("p", { className: "soft" }, "The texts are the same.");
   const [added, removed] = ["new", "old"].map(kind => rows.filter(row => row.kind === kind).length);
   let left = MAX_ROWS;
-  const shown = groups.map((group, nth) => {
+  const shown = groups.map(group => {
     const part = group.slice(0, Math.max(0, left));
     left -= group.length;
     return part.length > 0 && h("div", { className: "hunk" },
-      h("div", { className: "hunk-head" }, h("span", {}, `Line ${part[0].new ?? part[0].old}`),
-        take && h("button", { type: "button", className: "small take", onclick: event => take(text => applyHunk(text, group), event.currentTarget) }, "Add to my text", hidden(` difference ${nth + 1}`))),
-      h("div", { className: "rows" }, part.map(diffRow)));
+      h("div", { className: "hunk-head" }, `Line ${part[0].new ?? part[0].old}`), h("div", { className: "rows" }, part.map(diffRow)));
   });
   return h("div", { className: "diff" },
     h("p", { className: "soft" }, [added && `${count(added, "line")} added`, removed && `${count(removed, "line")} removed`].filter(Boolean).join(", ")),
@@ -28,7 +26,7 @@ export function differences(before, after, take) {
     left < 0 && h("p", { className: "soft" }, "The other differences are too many to show."));
 }
 
-function diffRow({ kind, text, old, new: now }) {
+export function diffRow({ kind, text, old, new: now }) {
   const [sign, words] = { new: ["+", "added: "], old: ["−", "removed: "], same: [" ", ""] }[kind];
   return h("div", { className: `row ${kind}` },
     h("span", { className: "at", "aria-hidden": "true" }, String(now ?? old)),
@@ -54,4 +52,14 @@ export function dryRun({ considered, unknown, changes }) {
 function otherDifferences({ differences: names = [] }) {
   const others = names.filter(name => name !== "outcome");
   return others.length > 0 && ` with other ${others.join(", ")}`;
+}
+
+/// Says that a version was saved. Warnings are shown with their lines of the text that was sent, because the service
+/// may have changed it.
+export function savedNotice(words, warnings, sent) {
+  if (!warnings?.length) return null;
+  const written = sent.split("\n");
+  const item = warning => h("li", {}, warning.line && [`Line ${warning.line}: `, h("code", {}, written[warning.line - 1]?.trim()), " – "], fault(warning));
+  return notice("warn", h("strong", {}, `${words}, with ${count(warnings.length, "warning")}`), h("ul", {}, warnings.slice(0, 20).map(item)),
+    warnings.length > 20 && h("p", {}, `And ${count(warnings.length - 20, "more")}.`));
 }

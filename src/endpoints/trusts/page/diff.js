@@ -108,15 +108,3 @@ export function hunks(rows, context = 3) {
   });
   return groups.map(({ from, to }) => rows.slice(from, to));
 }
-
-/// Applies a hunk to another text, if its old lines are there exactly once. Otherwise returns `null`.
-export function applyHunk(text, hunk) {
-  const side = kind => hunk.filter(row => row.kind !== kind).map(row => `${row.text}\n`).join("");
-  const [old, now] = [side("new"), side("old")];
-  const padded = text === "" || text.endsWith("\n") ? text : `${text}\n`;
-  if (old === "") return padded + now;
-  const at = padded.startsWith(old) ? 0 : padded.indexOf(`\n${old}`) + 1;
-  if (at === 0 && !padded.startsWith(old)) return null;
-  if (padded.indexOf(`\n${old}`, at) !== -1) return null;
-  return padded.slice(0, at) + now + padded.slice(at + old.length);
-}

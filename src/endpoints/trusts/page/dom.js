@@ -29,16 +29,16 @@ export function badge(kind, text) {
   return h("span", { className: `badge ${kind}` }, h("span", { className: "sign", "aria-hidden": "true" }, sign), text);
 }
 
-/// A box with a message. Of kind "bad", it is announced immediately, and can get the focus.
+/// A box with a message, which can get the focus. Of kind "bad", it is announced immediately.
 export function notice(kind, ...children) {
   const words = children.map(child => typeof child === "string" ? marked(child) : child);
-  return h("div", { className: `notice ${kind}`, ...(kind === "bad" && { role: "alert", tabIndex: -1 }) }, words);
+  return h("div", { className: `notice ${kind}`, tabIndex: -1, ...(kind === "bad" && { role: "alert" }) }, words);
 }
 
 /// A form field with its label and one sentence of help.
 export function field(label, input, help) {
   input.id ||= `field-${++field.count}`;
-  const note = help && h("small", { id: `${input.id}-help` }, help);
+  const note = help && h("small", { id: `${input.id}-help` }, marked(help));
   if (note) input.setAttribute("aria-describedby", note.id);
   return h("div", { className: "field" }, h("label", { for: input.id }, label), input, note);
 }
@@ -76,6 +76,12 @@ export const once = (button, action) => async (...values) => {
     button.removeAttribute("aria-disabled");
   }
 };
+
+/// Moves the focus to the heading of a result. On a phone the result is below the rest, and is scrolled to.
+export function focusOn(heading) {
+  heading.focus();
+  if (matchMedia("(max-width: 60rem)").matches) heading.parentElement.scrollIntoView();
+}
 
 /// Opens a dialog and removes it when it closes. The browser keeps the focus inside and gives it back.
 /// Enter in a field does what the submit button among the actions does.

@@ -1,7 +1,7 @@
 // Try a token: which rule would decide, and why. Nothing is minted, and the token is used nowhere else.
 
 import { call } from "./api.js";
-import { badge, field, fill, h, marked, notice, once, options } from "./dom.js";
+import { badge, field, fill, focusOn, h, marked, notice, once, options } from "./dom.js";
 import { isDirty, load, onForget, onLoad, state, trustIds } from "./state.js";
 
 export function createExplain({ guard }) {
@@ -78,12 +78,13 @@ export function createExplain({ guard }) {
     fill(result,
       h("div", { className: `verdict ${granted ? "good" : "bad"}` }, heading,
         explanation.problem && h("p", {}, marked(explanation.problem)), !granted && h("code", {}, explanation.outcome)),
+      h("button", { type: "button", className: "small back", id: "try-back", onclick: () => (isToken() ? token : claims).focus() }, "Back to the form"),
       h("p", { className: "soft" }, explanation.verified === true && "The signature, audience and times are valid.", explanation.verified === false && "The claims were not verified: no signature was checked.", isUnsaved && " Judged by your unsaved text."),
       h("dl", { className: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("code", {}, value))])),
       explanation.rules?.length > 0 && [h("h4", {}, "Rules"), h("ul", { className: "rules" }, explanation.rules.map(ruleItem))],
       h("h4", {}, "Steps"), h("ol", { className: "steps" }, (explanation.lines ?? []).map(line => h("li", {}, marked(line)))));
     result.hidden = false;
-    heading.focus();
+    focusOn(heading);
   }
 
   const ruleItem = ({ name, matches, problem: why }) => h("li", {},

@@ -1,8 +1,8 @@
 // The versions of the policy, their differences, and the way back.
 
 import { call } from "./api.js";
-import { differences, dryRun } from "./changes.js";
-import { announce, badge, fault, field, fill, h, hidden, notice, once, openDialog, options, when } from "./dom.js";
+import { differences, dryRun, savedNotice } from "./changes.js";
+import { announce, badge, exact, fault, field, fill, focusOn, h, hidden, notice, once, openDialog, options, when } from "./dom.js";
 import { isDirty, isOwner, load, normalized, onForget, savedBy, state, versionName, versionNumber } from "./state.js";
 
 const PAGE = 30;
@@ -12,14 +12,19 @@ export function createHistory({ guard }) {
   const older = h("button", { type: "button", id: "older", onclick: () => guard(more) }, "Show older versions");
   const [from, to] = ["from", "to"].map(name => h("select", { id: `compare-${name}`, onchange: () => guard(compare) }));
   const panel = h("div", {});
+  /// The button that asked for the differences.
+  let origin = null;
+  const back = h("button", { type: "button", className: "small back", id: "history-back", onclick: () => (origin?.isConnected ? origin : title()).focus() }, "Back to the versions");
   const comparison = h("section", { className: "card comparison", "aria-labelledby": "comparison-title" },
-    h("h3", { id: "comparison-title", tabIndex: -1 }, "Differences"),
+    h("h3", { id: "comparison-title", tabIndex: -1 }, "Differences"), back,
     h("div", { className: "actions" }, h("div", { className: "inline-field" }, h("label", { for: from.id }, "From"), from), h("div", { className: "inline-field" }, h("label", { for: to.id }, "to"), to)), panel);
+  const outcome = h("div", {});
   const none = h("p", { className: "empty", hidden: true }, "No version yet. Each saved change appears here.");
   const root = h("section", { className: "view", "aria-labelledby": "history-title" },
     h("div", { className: "head" }, h("div", {}, h("h2", { id: "history-title", tabIndex: -1 }, "History"),
       h("p", { className: "soft" }, "Versions are only ever added, so this is also the audit log."))),
-    none, h("div", { className: "history" }, list, comparison));
+    outcome, none, h("div", { className: "history" }, list, comparison));
+  const title = () => root.querySelector("h2");
   let versions = [];
   const texts = new Map();
 
@@ -47,7 +52,7 @@ export function createHistory({ guard }) {
   const drawOptions = () => choose(Number(from.value), Number(to.value));
 
   function choose(first, second) {
-    const all = versions.map(version => [String(version.number), `Version ${versionNumber(version)}${version.in_force ? " (in force)" : ""}`]);
+    const all = versions.map(version => [String(version.number), `${nameOf(version)}${version.in_force ? " (in force)" : ""}`]);
     options(from, all, String(first));
     options(to, all, String(second));
   }
@@ -55,7 +60,11 @@ export function createHistory({ guard }) {
   function item(version, nth) {
     const previous = versions[nth + 1];
     const inForce = versions.find(each => each.in_force);
-    const show = (first, second) => () => { choose(first, second); guard(compare).then(() => byTitle().focus()) };
+    const show = (first, second) => event => {
+      origin = event.currentTarget;
+      choose(first, second);
+      guard(compare).then(() => focusOn(byTitle()));
+    };
     const actions = [
       previous && h("button", { type: "button", className: "link", onclick: show(previous.number, version.number) }, "What changed", hidden(` in ${versionName(version)}`)),
       inForce && !version.in_force && h("button", { type: "button", className: "link", onclick: show(version.number, inForce.number) }, "Compare with today", hidden(`: ${versionName(version)}`)),
@@ -83,6 +92,7 @@ export function createHistory({ guard }) {
 
   async function confirmRollback(version) {
     const text = await textOf(version.number);
+    fill(outcome);
     const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
     const note = h("input", { id: "rollback-note", maxLength: 200, autocomplete: "off" });
     const problem = h("div", {});
@@ -97,14 +107,17 @@ export function createHistory({ guard }) {
     async function send() {
       try {
         const json = { number: version.number, ...(note.value.trim() && { note: note.value.trim() }) };
-        await call("rollback", { method: "POST", json, ifMatch: state.etag });
+        const { body } = await call("rollback", { method: "POST", json, ifMatch: state.etag });
         dialog.close();
         await guard(start);
-        root.querySelector("h2").focus();
-        announce(`Version ${versionNumber(version)} is restored.`);
+        const words = `Version ${versionNumber(version)} is restored`;
+        const warnings = savedNotice(words, body.warnings ?? state.view?.warnings, text);
+        fill(outcome, warnings);
+        (warnings ?? title()).focus();
+        if (!warnings) announce(`${words}.`);
       } catch (error) {
         fill(problem, notice("bad", ...[rollbackProblem(error)].flat())).firstChild.focus();
-        if (error.status === 412) guard(start);
+        if (error.status === 412 || error.isUncertain) guard(start);
       }
     }
 
@@ -118,11 +131,16 @@ export function createHistory({ guard }) {
     texts.clear();
     fill(list);
     fill(panel);
+    fill(outcome);
   });
-  return { root, title: "History", show: () => guard(start) };
+  return { root, title: "History", show: () => guard(start), hide: () => fill(outcome) };
 }
 
+/// A tenant's versions with the same text have the same name, so their times tell them apart.
+const nameOf = version => isOwner() ? `Version ${version.number}` : `${exact(version.at).replace(" UTC", "")}, ${versionNumber(version)}`;
+
 function rollbackProblem(error) {
+  if (error.isUncertain) return [h("strong", {}, "It is not known whether this was saved. "), error.message, " Then close this: if the list begins with a new version of yours, it was saved."];
   if (error.status === 412) return "Another version was saved meanwhile. Close this, look at it, and try again.";
   return [error.message, faultsOf(error)];
 }

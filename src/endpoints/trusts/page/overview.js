@@ -89,7 +89,7 @@ function row(trust, addRule) {
     h("span", { className: `platform ${platform.id}`, "aria-hidden": "true" }, platform.sign),
     h("div", {}, h("a", { href: `#policy?trust=${encodeURIComponent(trust.id)}` }, trust.id), hidden(` – ${platform.name}`),
       h("div", { className: "issuer" }, trust.issuer ?? `spiffe://${trust.trust_domain}`)));
-  const cells = [keysOf(trust.keys), modeOf(trust), when(trust.last_used), (trust.granted ?? 0).toLocaleString("en"), (trust.denied ?? 0).toLocaleString("en"), endOf(trust)];
+  const cells = [keysOf(trust), modeOf(trust), when(trust.last_used), (trust.granted ?? 0).toLocaleString("en"), (trust.denied ?? 0).toLocaleString("en"), endOf(trust)];
   const actions = h("div", { className: "row-actions" },
     h("a", { href: `#decisions?trust=${encodeURIComponent(trust.id)}` }, "Decisions", hidden(` of ${trust.id}`)),
     addRule && h("button", { type: "button", className: "link", onclick: () => addRule(trust.id) }, "Add a rule", hidden(` to ${trust.id}`)));
@@ -98,7 +98,8 @@ function row(trust, addRule) {
     h("td", { role: "cell", className: "last" }, actions));
 }
 
-function keysOf(keys) {
+function keysOf({ ended, keys }) {
+  if (ended) return [badge("quiet", "Ended"), h("div", { className: "detail" }, "No key is used any more.")];
   const [kind, text] = { ok: ["good", "Fresh"], stale: ["warn", "Stale"], missing: ["bad", "Missing"] }[keys?.state] ?? ["quiet", "Not used yet"];
   const minutes = Math.round((keys?.age_seconds ?? 0) / 60);
   const age = keys?.state === "stale" && minutes > 0 && `${count(minutes, "minute")} old`;

@@ -1,12 +1,13 @@
 // The policy: editor, faults, guided forms, saving, and conflicts with other administrators.
 
 import { call } from "./api.js";
-import { differences, dryRun } from "./changes.js";
+import { differences, dryRun, savedNotice } from "./changes.js";
+import { conflictGroups, createChoices, isIncluded, joined } from "./conflict.js";
 import { announce, count, fault, field, fill, h, hidden, notice, once, openDialog, when } from "./dom.js";
 import { createEditor } from "./editor.js";
 import { openRuleGuide, openTrustGuide } from "./guide.js";
 import { rejectedNotice } from "./overview.js";
-import { follow, hasChanges, isBehind, isDirty, isOwner, load, normalized, onForget, onLoad, savedBy, state, versionName, versionNumber } from "./state.js";
+import { follow, hasChanges, isBehind, isDirty, isOwner, load, normalized, onForget, onLoad, saved, savedBy, savedWords, state, versionName, versionNumber } from "./state.js";
 import { appendTrust, insertRule, trusts } from "./toml.js";
 
 /// The time after the last keystroke, in milliseconds.
@@ -19,7 +20,10 @@ export function createPolicy({ guard, go }) {
   const version = h("span", {});
   const unsaved = h("strong", { hidden: true, className: "badge info" }, "Unsaved changes");
   const banners = h("div", { className: "stack" });
+  /// What became of the last save.
+  const outcome = h("div", { className: "stack" });
   const conflict = h("div", {});
+  const choices = createChoices();
   const button = (id, text, onclick, className = "") => h("button", { type: "button", id, className, onclick }, text);
   const addTrustButton = button("add-trust", "Add a trust", () => addTrust());
   const addRuleButton = button("add-rule", "Add a rule", () => addRule());
@@ -28,11 +32,13 @@ export function createPolicy({ guard, go }) {
   const root = h("section", { className: "view", "aria-labelledby": "policy-title" },
     h("div", { className: "head" }, h("div", {}, h("div", { className: "title" }, h("h2", { id: "policy-title", tabIndex: -1 }, "Policy"), unsaved), h("p", { className: "soft" }, version)),
       h("div", { className: "actions" }, discardButton, addTrustButton, addRuleButton, saveButton)),
-    banners, conflict, editor.root, h("div", { className: "problem-box" }, summary, problems));
+    banners, outcome, conflict, editor.root, h("div", { className: "problem-box" }, summary, problems));
   /// The faults of the text that was checked last.
   let [faults, checked] = [[], null];
   let timer;
   let [isLinting, isStale] = [false, false];
+  /// The note of the next save.
+  let typedNote = "";
 
   const reviewOnce = once(saveButton, review);
   const title = () => root.querySelector("h2");
@@ -41,7 +47,7 @@ export function createPolicy({ guard, go }) {
     state.text = editor.text;
     drawState();
     clearTimeout(timer);
-    timer = setTimeout(lint, LINT_DELAY);
+    timer = setTimeout(() => { if (hasConflict()) showConflict(); lint() }, LINT_DELAY);
   }
 
   /// Asks for faults: one request at a time, and another for the newest text.
@@ -99,11 +105,12 @@ export function createPolicy({ guard, go }) {
   }
 
   function draw({ follows }) {
-    if (!follows && isBehind() && normalized(state.view.text) === state.text) {
+    if (!follows && isBehind() && isIncluded(texts())) {
       // The answer to this save was lost.
       follow();
       follows = true;
-      announce(`Your text is in force as ${versionName(state.view.version)}.`);
+      typedNote = "";
+      fill(outcome, notice("info", h("strong", {}, "Your changes are saved. "), `They are in force in ${versionName(state.view.version)}, ${savedBy(state.view.version)}.`));
     }
     const { view, base } = state;
     fill(version, base.version ? [`Version ${versionNumber(base.version)}, ${savedBy(base.version)} `, when(base.version.at)] : ["Nothing has been saved yet."],
@@ -112,11 +119,13 @@ export function createPolicy({ guard, go }) {
       !view.writable && notice("info", h("strong", {}, "Read-only. "), "You can read this policy and try tokens, but not change it here."),
       view.access === "tenant" && notice("info", h("strong", {}, `Rules of tenant ${view.tenant}. `), "You see only what concerns this tenant. Each rule must keep to what the owner of the policy permits."));
     if (editor.text !== state.text) editor.text = state.text;
-    if (follows) {
+    if (isBehind()) showConflict();
+    else {
+      choices.clear();
       fill(conflict);
-      showFaults([], view.warnings);
-    } else {
-      if (isBehind()) showConflict();
+    }
+    if (follows) showFaults([], view.warnings);
+    else {
       if (checked !== state.text) lint();
     }
     drawState();
@@ -128,6 +137,7 @@ export function createPolicy({ guard, go }) {
     const dialog = openDialog("Discard your changes?", differences(state.text, normalized(state.view.text)), [keep, confirm], { onsubmit: () => {
       dialog.close();
       follow();
+      fill(outcome);
       draw({ follows: true });
       title().focus();
       announce("Your changes were discarded.");
@@ -155,10 +165,12 @@ export function createPolicy({ guard, go }) {
   /// Shows what will change, and saves.
   async function review() {
     clearTimeout(timer);
+    fill(outcome);
+    if (hasConflict()) return focusOnConflict();
     if (checked !== state.text) await lint();
     if (checked === state.text && faults.length > 0) return refused({ status: 422, faults });
     const trial = h("div", { role: "status" }, h("p", { className: "soft" }, "Comparing with the last decisions…"));
-    const note = h("input", { id: "save-note", maxLength: 200, autocomplete: "off" });
+    const note = h("input", { id: "save-note", maxLength: 200, autocomplete: "off", value: typedNote, oninput: () => { typedNote = note.value } });
     const problem = h("div", {});
     const save = h("button", { type: "submit", className: "primary", id: "save" }, "Save");
     let acceptLockout = false;
@@ -168,12 +180,11 @@ export function createPolicy({ guard, go }) {
     note.focus();
 
     async function send() {
+      fill(problem);
       try {
-        const version = await put(note.value.trim(), acceptLockout);
+        const done = await put(note.value.trim(), acceptLockout);
         dialog.close();
-        await guard(load);
-        title().focus();
-        announce(`Saved as ${versionName(version)}.`);
+        await showSaved(done);
       } catch (error) {
         if ([401, 412, 422].includes(error.status)) { dialog.close(); return refused(error) }
         if (error.status === 409 && error.code.includes("lock")) {
@@ -181,8 +192,22 @@ export function createPolicy({ guard, go }) {
           save.textContent = "Save nevertheless";
           save.classList.add("danger");
         }
-        fill(problem, notice("bad", acceptLockout && h("strong", {}, "This policy would lock you out. "), error.message)).firstChild.focus();
+        if (error.isUncertain) tell(uncertain(error));
+        else tell(notice("bad", acceptLockout && h("strong", {}, "This policy would lock you out. "), error.message));
       }
+    }
+
+    /// Shows a message in the dialog, or in the view if the dialog was closed meanwhile.
+    function tell(message) {
+      fill(dialog.open ? problem : outcome, message);
+      message.focus();
+    }
+
+    function uncertain(error) {
+      const look = h("button", { type: "button", id: "look", onclick: () => lookOnce() }, "Look whether it was saved");
+      const lookOnce = once(look, () => lookForText(dialog, tell, uncertain));
+      return notice("bad", h("p", {}, h("strong", {}, "It is not known whether your text was saved. "), "The service did not confirm it. Your text and your note are still here."),
+        h("p", {}, error.message), h("div", { className: "actions" }, look));
     }
 
     try {
@@ -199,47 +224,79 @@ export function createPolicy({ guard, go }) {
     if (note) query.set("note", note);
     if (acceptLockout) query.set("accept_lockout", "true");
     const text = state.text;
-    const { body } = await call(`../trusts${query.size ? `?${query}` : ""}`, { method: "PUT", toml: text, ifMatch: state.base.etag });
-    // What was typed meanwhile stays a change of its own.
-    state.base.text = text;
-    return body.version;
+    const answer = await call(`../trusts${query.size ? `?${query}` : ""}`, { method: "PUT", toml: text, ifMatch: state.base.etag });
+    saved(text, answer);
+    return { text, ...answer.body };
   }
 
-  function refused(error) {
+  async function showSaved({ text, version, warnings }) {
+    typedNote = "";
+    await guard(load);
+    const words = savedWords(version);
+    const box = savedNotice(words, warnings ?? state.view?.warnings, text);
+    fill(outcome, box);
+    (box ?? title()).focus();
+    announce(box ? "" : `${words}.`);
+  }
+
+  /// After a lost answer: looks which version is in force.
+  async function lookForText(dialog, tell, uncertain) {
+    try {
+      await load();
+    } catch (error) {
+      if (error.status === 401) { dialog.close(); return refused(error) }
+      return tell(uncertain(error));
+    }
+    if (isDirty() && !isBehind()) {
+      return tell(notice("warn", h("strong", {}, "Not saved so far. "), `${state.view.version ? `Version ${versionNumber(state.view.version)}` : "The empty policy"} is still in force. Save once more: the same change is never saved twice.`));
+    }
+    dialog.close();
+    focusOnOutcome();
+  }
+
+  async function refused(error) {
     if (error.status === 422) {
       if (error.faults !== faults) showFaults(error.faults);
       announce(`Not saved: ${count(error.faults.length, "fault")}.`);
       (problems.querySelector("button") ?? editor.area).focus();
-    } else if (error.status === 412) guard(load);
-    else guard(() => Promise.reject(error));
+    } else if (error.status === 412) {
+      await guard(load);
+      focusOnOutcome();
+    } else guard(() => Promise.reject(error));
   }
 
-  /// Another administrator saved meanwhile: shows their differences, and keeps the own text.
+  const texts = () => ({ base: state.base.text, mine: state.text, theirs: normalized(state.view.text) });
+  const hasConflict = () => isBehind() && isDirty();
+  const focusOnConflict = () => conflict.querySelector("h3")?.focus();
+  const focusOnOutcome = () => hasConflict() ? focusOnConflict() : outcome.firstChild?.focus();
+
+  /// Another administrator saved meanwhile: shows what each changed. The own text stays until one of the buttons.
   function showConflict() {
-    const { view, base } = state;
-    const result = h("p", { role: "status" });
-    const take = (apply, control) => {
-      const text = apply(state.text);
-      if (text === null) result.textContent = "Your text differs at this place: copy what you need by hand.";
-      else {
-        editor.replace(text);
-        control.disabled = true;
-        control.textContent = "Taken over";
-        result.textContent = "Taken over into your text.";
-      }
-    };
-    const proceed = h("button", { type: "button", className: "primary", id: "rebase", onclick: () => {
-      follow({ keepText: true });
-      fill(conflict);
-      draw({ follows: false });
-      announce(`Your text is now based on ${versionName(view.version)}. Review it before you save.`);
-      (isDirty() ? saveButton : title()).focus();
-    } }, `Keep my text, based on ${versionName(view.version)}`);
-    const heading = h("h3", { tabIndex: -1, id: "conflict-title" }, `New meanwhile: ${versionName(view.version)}, ${savedBy(view.version)}`);
+    const { version, writable } = state.view;
+    const heading = h("h3", { tabIndex: -1, id: "conflict-title" }, `New meanwhile: ${versionName(version)}, ${savedBy(version)}`);
+    const keep = writable && button("rebase", "Keep mine on top of theirs", keepMine, "primary");
     fill(conflict, h("section", { className: "conflict", "aria-labelledby": heading.id }, heading,
-      h("p", {}, "Your text is unchanged and not saved. These are the differences since you began. Take over what should stay; what you leave out will be undone when you save."),
-      differences(base.text, normalized(view.text), view.writable && take), result, h("div", { className: "actions" }, proceed)));
-    heading.focus();
+      h("p", {}, "You and they began with the same version. Your text is unchanged and not saved."),
+      conflictGroups(texts(), choices), h("div", { className: "actions" }, keep, button("take-theirs", "Take theirs", takeTheirs))));
+  }
+
+  function keepMine() {
+    const [text, name] = [joined(texts(), choices), versionName(state.view.version)];
+    if (text !== state.text) editor.replace(text);
+    follow({ keepText: true });
+    draw({ follows: false });
+    (isDirty() ? saveButton : title()).focus();
+    announce(`Your text now has the changes of ${name} too. Review it before you save.`);
+  }
+
+  function takeTheirs() {
+    const name = versionName(state.view.version);
+    editor.replace(texts().theirs);
+    clearTimeout(timer);
+    follow();
+    draw({ follows: true });
+    title().focus();
+    announce(`The editor has ${name}. Undo in the editor brings your text back.`);
   }
 
   addEventListener("beforeunload", event => { if (hasChanges()) event.preventDefault() });
@@ -249,7 +306,9 @@ export function createPolicy({ guard, go }) {
     editor.text = "";
     [faults, checked] = [[], null];
     editor.mark([]);
-    for (const each of [version, banners, conflict, problems, summary]) fill(each);
+    typedNote = "";
+    choices.clear();
+    for (const each of [version, banners, outcome, conflict, problems, summary]) fill(each);
   });
   return {
     root, title: "Policy", addTrust, addRule,
@@ -259,5 +318,6 @@ export function createPolicy({ guard, go }) {
       if (place) editor.goTo(place.line + 1);
       else if (Number(line)) editor.goTo(Number(line));
     },
+    hide: () => fill(outcome),
   };
 }

@@ -74,6 +74,15 @@ export function follow({ keepText = false } = {}) {
   if (!keepText) state.text = text;
 }
 
+/// Makes a saved text the version in force, by the answer of the service. The next `load` tells the rest.
+export function saved(text, { body, etag }) {
+  const version = body.version ?? null;
+  state.etag = strong(etag);
+  state.view = { ...state.view, text, version };
+  // What was typed meanwhile stays a change of its own.
+  state.base = { text, etag: state.etag, version };
+}
+
 /// Whether another version than the base of the own text is in force.
 export const isBehind = () => state.view !== null && state.etag !== state.base.etag;
 
@@ -84,5 +93,11 @@ export function versionNumber({ number, version }) {
 
 export const versionName = version => version ? `version ${versionNumber(version)}` : "the empty policy";
 
-/// Who saved a version. A policy that was changed in its file has no author.
-export const savedBy = version => version?.author ? `saved by ${version.author.name || version.author.subject}` : "edited outside of this page";
+export const savedWords = version => version ? `Saved as ${versionName(version)}` : "Saved";
+
+/// Who saved a version. A policy that was changed in its file has no author, and a tenant does not learn who the
+/// owner is.
+export function savedBy(version) {
+  if (version?.author) return `saved by ${version.author.name || version.author.subject}`;
+  return isOwner() ? "edited outside of this page" : "changed by the owner of the policy";
+}
