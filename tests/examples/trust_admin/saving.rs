@@ -103,6 +103,7 @@ async fn warnings_are_shown_after_saving() {
     browser.click("#nav-history").await;
     browser.shows("by client id").await;
     browser.click(".roll-back").await;
+    browser.has("#confirm-rollback").await;
     browser.click("#confirm-rollback").await;
     page.message_with_focus("Version 2 is restored, with 1 warning").await;
     page.check_no_problems().await;

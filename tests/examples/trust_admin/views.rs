@@ -56,6 +56,7 @@ async fn tenant_administrator_changes_own_rules() {
     browser.click("#nav-history").await;
     browser.shows("a better name").await;
     browser.shows("nightly builds").await;
+    page.focus_is("history-title").await;
     browser.click(".versions .link").await;
     browser.has(".comparison .row.new").await;
     browser.shows("name = \"night\"").await;
@@ -66,8 +67,9 @@ async fn tenant_administrator_changes_own_rules() {
     browser.has("#decisions-title").await;
     browser.shows("ci\nnightly").await;
     browser.click("#nav-history").await;
-    browser.has(".roll-back").await;
+    page.focus_is("history-title").await;
     browser.click(".roll-back").await;
+    browser.has("#confirm-rollback").await;
     browser.click("#confirm-rollback").await;
     browser.shows("is restored").await;
     browser.click("#nav-policy").await;
@@ -131,6 +133,7 @@ async fn phone_has_a_way_back() {
 
     browser.click("#nav-history").await;
     browser.shows("longer").await;
+    page.focus_is("history-title").await;
     browser.click(".versions .link").await;
     page.focus_is("comparison-title").await;
     browser.screenshot("trust_admin-phone-comparison").await;
