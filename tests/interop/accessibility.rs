@@ -23,11 +23,35 @@ const FAULTY: &str = "
 /// Claims that no trust accepts.
 const CLAIMS: &str = "document.querySelector('#try-claims').value = '{\"iss\":\"x\"}'";
 
+/// Changes the text at two places, one of which another administrator changes first.
+const CONFLICT: &str = "
+    const area = document.querySelector('#policy-text');
+    window.isLost = false;
+    const text = area.value;
+    area.value = `# mine\n${text}`.replace('[\"vault\"]', '[\"vault\", \"mine\"]');
+    area.dispatchEvent(new Event('input'));
+    const answer = await fetch('../trusts');
+    const headers = { 'If-Match': answer.headers.get('etag'), 'Content-Type': 'application/toml' };
+    const body = `# ${Math.random()}\n${text}# theirs\n`;
+    const saved = await fetch('../trusts', { method: 'PUT', headers, body });
+    if (!saved.ok) throw new Error(`${saved.status}`);";
+
+/// Changes the text, whose save gets no answer.
+const LOST: &str = "
+    const area = document.querySelector('#policy-text');
+    area.value = `# lost\n${area.value}`;
+    area.dispatchEvent(new Event('input'));
+    window.isLost = true;
+    const real = window.real ??= window.fetch;
+    window.fetch = (url, init) => init?.method === 'PUT' && isLost ? Promise.reject(new TypeError()) : real(url, init);";
+
 /// The views and dialogs: the name, the hash, what to do there (a click on a selector, or a script), and the
 /// element that then appears.
-const VIEWS: [(&str, &str, &[&str], &str); 9] = [
+const VIEWS: [(&str, &str, &[&str], &str); 11] = [
     ("overview", "#overview", &[], ".trust-name"),
     ("policy", "#policy", &[], "#add-trust"),
+    ("conflict", "#policy", &[CONFLICT, "#review", "#save"], "#rebase"),
+    ("lost", "#policy", &["#take-theirs", LOST, "#review", "#save"], "#look"),
     ("guide", "#policy", &["#add-trust"], "#guide-insert"),
     ("rule", "#policy", &["#add-rule", ".claims + button"], ".claim"),
     ("faults", "#policy", &[FAULTY], ".problems .bad"),
@@ -50,7 +74,8 @@ async fn check(browser: &Browser, axe: &str, name: &str) {
 /// Runs a script, or clicks on the element of a selector.
 async fn act(browser: &Browser, action: &str) {
     if action.contains("document.") {
-        browser.script(action).await;
+        let failure = browser.script(&format!("return (async () => {{{action}}})()")).await;
+        assert_eq!(failure, Value::Null, "{action}");
     } else {
         browser.has(action).await;
         browser.click(action).await;
