@@ -158,3 +158,44 @@ async fn phone_has_a_way_back() {
     assert_eq!(browser.script(back).await, false);
     page.check_no_problems().await;
 }
+
+/// Answers of a service whose store cannot read a version, and whose dry run was too much work.
+const DAMAGED: &str = "
+    const real = window.fetch;
+    window.fetch = async (url, init) => {
+        const answer = await real(url, init);
+        const change = /^history\\?/.test(url) ? body => {
+            const damaged = { number: 1, version: '1-0', at: null, author: null, note: null, damaged: true };
+            body.versions.splice(1, 0, damaged);
+        } : url === 'dry_run' ? body => { body.skipped = 3 } : null;
+        if (!change) return answer;
+        const body = await answer.json();
+        change(body);
+        return new Response(JSON.stringify(body), answer);
+    };";
+
+#[tokio::test]
+async fn damaged_version_is_only_named() {
+    let page = Page::signed_in().await;
+    let browser = &page.browser;
+    browser.script(DAMAGED).await;
+    browser.click("#nav-policy").await;
+    page.edit("max_lifetime = \"1h\"", "max_lifetime = \"2h\"").await;
+    browser.click("#review").await;
+    browser.shows("3 earlier decisions took too long to compare.").await;
+    browser.has("#save").await;
+    browser.click("#save").await;
+    browser.shows("Saved as version").await;
+    browser.click("#nav-history").await;
+    page.focus_is("history-title").await;
+    let entries = "const rows = [...document.querySelectorAll('.versions li')];
+        return [rows.length, rows[1].innerText, rows[1].querySelectorAll('button').length, rows[0].querySelectorAll('button').length, document.querySelectorAll('#compare-from option').length]";
+    let seen = browser.script(entries).await;
+    assert!(seen[1].as_str().unwrap().contains("damaged"), "{seen}");
+    assert_eq!(
+        [&seen[0], &seen[2], &seen[3], &seen[4]],
+        [3, 0, 1, 2].map(|it| json!(it)).each_ref()
+    );
+    browser.has(".comparison .row.new").await;
+    page.check_no_problems().await;
+}

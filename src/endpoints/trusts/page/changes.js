@@ -34,18 +34,19 @@ export function diffRow({ kind, text, old, new: now }) {
 }
 
 /// Shows which decisions of late a policy would change.
-export function dryRun({ considered, unknown, changes }) {
+export function dryRun({ considered, unknown, skipped, changes }) {
   const summary = considered === 0
     ? "There is no decision yet to compare with."
     : changes.length === 0
       ? `None of the ${considered.toLocaleString("en")} recent decisions would change.`
       : `${changes.length.toLocaleString("en")} of ${considered.toLocaleString("en")} recent decisions would change:`;
+  const earlier = skipped > 0 && h("p", { className: "soft" }, `${count(skipped, "earlier decision")} took too long to compare.`);
   const rest = unknown > 0 && h("p", { className: "soft" }, `For ${count(unknown, "decision")} this is unknown, because the new policy needs other keys or claims.`);
-  if (changes.length === 0) return h("div", {}, h("p", {}, summary), rest);
+  if (changes.length === 0) return h("div", {}, h("p", {}, summary), rest, earlier);
   return notice("warn", h("p", {}, summary), h("ul", { className: "plain" }, changes.slice(0, 50).map(change =>
     h("li", {}, h("div", { className: "soft" }, exact(change.at)), h("strong", {}, change.trust ?? "no trust"), change.rule ? ` / ${change.rule}: ` : ": ",
       outcomeWords(change.before), " → ", outcomeWords(change.after), otherDifferences(change)))),
-  changes.length > 50 && h("p", {}, `And ${count(changes.length - 50, "more")}.`), rest);
+  changes.length > 50 && h("p", {}, `And ${count(changes.length - 50, "more")}.`), rest, earlier);
 }
 
 /// A workload that is granted before and after may get another identity, tenant or other scopes.

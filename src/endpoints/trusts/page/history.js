@@ -32,7 +32,7 @@ export function createHistory({ guard }) {
     await load();
     versions = [];
     await more();
-    const [latest, previous] = versions;
+    const [latest, previous] = versions.filter(isReadable);
     if (latest) choose(previous?.number ?? latest.number, latest.number);
     if (latest) await compare();
   }
@@ -45,20 +45,24 @@ export function createHistory({ guard }) {
     fill(list, versions.map(item));
     if (body.versions.length === PAGE) list.after(older);
     none.hidden = versions.length > 0;
-    comparison.hidden = versions.length === 0;
+    comparison.hidden = !versions.some(isReadable);
     drawOptions();
   }
 
   const drawOptions = () => choose(Number(from.value), Number(to.value));
 
   function choose(first, second) {
-    const all = versions.map(version => [String(version.number), `${nameOf(version)}${version.in_force ? " (in force)" : ""}`]);
+    const all = versions.filter(isReadable).map(version => [String(version.number), `${nameOf(version)}${version.in_force ? " (in force)" : ""}`]);
     options(from, all, String(first));
     options(to, all, String(second));
   }
 
   function item(version, nth) {
-    const previous = versions[nth + 1];
+    if (!isReadable(version)) {
+      return h("li", {}, h("div", { className: "version-head" }, h("strong", {}, `Version ${version.number}`), badge("bad", "damaged")),
+        h("p", { className: "soft" }, "The store cannot read this version."));
+    }
+    const previous = versions.slice(nth + 1).find(isReadable);
     const inForce = versions.find(each => each.in_force);
     const show = (first, second) => event => {
       origin = event.currentTarget;
@@ -135,6 +139,8 @@ export function createHistory({ guard }) {
   });
   return { root, title: "History", show: () => guard(start), hide: () => fill(outcome) };
 }
+
+const isReadable = version => !version.damaged;
 
 /// A tenant's versions with the same text have the same name, so their times tell them apart.
 const nameOf = version => isOwner() ? `Version ${version.number}` : `${exact(version.at).replace(" UTC", "")}, ${versionNumber(version)}`;
