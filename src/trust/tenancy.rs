@@ -242,9 +242,11 @@ async fn undamaged(
     store: &dyn PolicyStore,
     change: &PolicyChange,
 ) -> Result<Option<PolicyVersion>, BoxError> {
+    if change.is_damaged {
+        return Ok(None);
+    }
     let number = change.id.number();
     match store.read(number).await {
-        Err(_) if change.is_damaged => Ok(None),
         Err(_) if store.latest().await.is_ok() => Ok(store.read(number).await.unwrap_or_default()),
         read => read,
     }
