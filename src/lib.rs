@@ -49,6 +49,7 @@
 //! | [`issuer`] | keys and their health: [`Issuers`](issuer::Issuers), [`TenantIssuers`](issuer::TenantIssuers); client authentication: [`ClientAuth`](issuer::ClientAuth), also without a secret: [`WorkloadToken`](issuer::WorkloadToken); an HTTP client of your own: [`HttpClient`](issuer::HttpClient) |
 //! | [`validator`] | the credentials that a validator sees: [`Credentials`](validator::Credentials); opaque tokens: [`OpaqueTokens`](validator::OpaqueTokens); the cache of verified tokens: [`VerifiedTokens`](validator::VerifiedTokens) |
 //! | [`proof`], [`admission`] | proof of possession (DPoP, mTLS): [`ProofVerifier`](proof::ProofVerifier); checks of valid tokens, such as deny lists: [`AdmissionCheck`](admission::AdmissionCheck) |
+//! | [`revocation`] | tokens, sessions and users that are refused before their tokens expire: [`Revocations`](revocation::Revocations) |
 //! | [`replay`] | tokens that may be used only once: [`ReplayLog`](replay::ReplayLog) |
 //! | [`tenant`] | tenant stores: [`CachedTenants`](tenant::CachedTenants), [`MemoryTenants`](tenant::MemoryTenants), [`SqlTenants`](tenant::SqlTenants) |
 //! | [`registrar`] | this service's record of each user (*participant*), with or without a workspace: [`MemoryRegistrar`](registrar::MemoryRegistrar), [`SqlRegistrar`](registrar::SqlRegistrar) |
@@ -94,7 +95,7 @@
 //! |---|---|
 //! | foundations: tools that are independent of tokens | [`clock`], [`error`], [`replay`] |
 //! | identity and configuration: the content of a token and the settings of a service | [`identity`], [`config`] |
-//! | verification: issuers' keys, tokens, tenants and participants | [`issuer`], [`validator`], [`proof`], [`admission`], [`tenant`], [`registrar`] |
+//! | verification: issuers' keys, tokens, tenants and participants | [`issuer`], [`validator`], [`proof`], [`admission`], [`revocation`], [`tenant`], [`registrar`] |
 //! | token acquisition: tokens for other services and for workloads | [`exchange`], [`trust`], [`mint`] |
 //! | HTTP integration: layers, guards and endpoints, and test tools | [`layer`], [`guard`], [`outbound`], [`session`], [`endpoints`], [`extract`], [`testing`] |
 //!
@@ -182,6 +183,8 @@ pub mod validator;
 pub mod proof;
 
 pub mod admission;
+
+pub mod revocation;
 
 pub mod tenant;
 

@@ -10,6 +10,7 @@ use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, Mock
 use crate::error::{Challenge, Challenger, DEFAULT_REALM};
 use crate::issuer::{ClientAuth, HttpClient, KeySets, TenantIssuers};
 use crate::proof::{ProofVerifier, ProofVerifiers};
+use crate::revocation::Revocations;
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{AnyTenant, TenantResolver};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -44,6 +45,7 @@ pub struct AuthBuilder {
     config: AuthConfig,
     validators: Vec<Arc<dyn TokenValidator>>,
     proofs: Vec<Arc<dyn ProofVerifier>>,
+    revocations: Option<Revocations>,
     admission: Vec<Arc<dyn AdmissionCheck>>,
     tenant_issuers: Vec<(IssuerConfig, Arc<dyn TenantIssuers>)>,
     tenants: Option<Arc<dyn TenantResolver>>,
@@ -64,6 +66,7 @@ impl AuthBuilder {
             config,
             validators: Vec::new(),
             proofs: Vec::new(),
+            revocations: None,
             admission: Vec::new(),
             tenant_issuers: Vec::new(),
             tenants: None,
@@ -229,6 +232,14 @@ impl AuthBuilder {
         self
     }
 
+    /// Sets the [revocations](Auth::revocations), to share them with another [`Auth`] or with other processes, or to
+    /// change their limits. Default: revocations in memory, for this process, by the [clock](Self::clock) of the
+    /// service.
+    pub fn revocations(mut self, revocations: Revocations) -> Self {
+        self.revocations = Some(revocations);
+        self
+    }
+
     /// Adds a check that runs on each request with a valid token, before the tenant lookup. May be
     /// repeated: all checks must allow the request. Default: none. A check that does not decide in
     /// [`try_admit`](AdmissionCheck::try_admit) costs each request a heap allocation.
@@ -324,6 +335,9 @@ impl AuthBuilder {
         // An explicit tenant store, even `AnyTenant`, is a deliberate choice.
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let revocations = self.revocations;
+        let revocations = revocations
+            .unwrap_or_else(|| Revocations::builder().shared_clock(clock.clone()).build());
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
         let mut opaque_tokens = self.opaque_tokens;
         let mut faults = configured_opaque_tokens(&config, &mut opaque_tokens);
@@ -390,6 +404,7 @@ impl AuthBuilder {
             introspected_tokens,
             opaque: opaque.filter(|_| config.mode != AuthMode::Mock),
             proofs: ProofVerifiers(proofs),
+            revocations,
             admission: AdmissionChecks::new(admission),
             tenants,
             tenant_outage: Outage::default(),

@@ -19,6 +19,7 @@ use crate::error::{AuthError, BoxError, Challenger, InvalidToken};
 use crate::identity::{Identity, TenantId};
 use crate::issuer::Issuers;
 use crate::proof::{ProofHead, ProofRequest, ProofVerifiers};
+use crate::revocation::Revocations;
 use crate::support::telemetry::{self, Outage};
 use crate::tenant::{Tenant, TenantResolver, TenantStatus, is_logged};
 use crate::validator::opaque::OpaqueValidator;
@@ -202,6 +203,7 @@ struct Inner {
     /// The validator of opaque tokens, if any are accepted.
     opaque: Option<Arc<OpaqueValidator>>,
     proofs: ProofVerifiers,
+    revocations: Revocations,
     admission: AdmissionChecks,
     tenants: Arc<dyn TenantResolver>,
     /// Logs a failure of the tenant store once, until it works again.
@@ -321,6 +323,11 @@ impl Auth {
         &self.0.introspected_tokens
     }
 
+    /// Returns the revocations, to add and monitor them.
+    pub fn revocations(&self) -> &Revocations {
+        &self.0.revocations
+    }
+
     /// Returns the authentication mode.
     pub fn mode(&self) -> AuthMode {
         self.0.mode
@@ -359,9 +366,7 @@ impl Auth {
         {
             return Ok(Attempt::Validated(identity, Step::Proof));
         }
-        if let Some(admission) = self.admission_request(&identity)
-            && self.0.admission.try_admit(&admission, || self.0.clock.elapsed())?.is_none()
-        {
+        if self.try_admit(&identity)?.is_none() {
             return Ok(Attempt::Validated(identity, Step::Admission));
         }
         let Some(target) = self.target_tenant(&identity, request.tenant)? else {
@@ -428,13 +433,29 @@ impl Auth {
         }
     }
 
+    /// Returns whether an identity may be refused although its token is valid.
     #[cfg(feature = "endpoints")]
     pub(crate) fn has_admission_checks(&self) -> bool {
-        !self.0.admission.is_empty()
+        !self.0.revocations.is_idle() || !self.0.admission.is_empty()
     }
 
-    /// Runs all admission checks.
+    /// Judges the revocations and the admission checks, if that is possible without waiting, else returns `None`.
+    #[inline]
+    fn try_admit(&self, identity: &Identity) -> Result<Option<()>, AuthError> {
+        if !self.0.revocations.is_idle() && self.0.revocations.try_check(identity)?.is_none() {
+            return Ok(None);
+        }
+        match self.admission_request(identity) {
+            Some(admission) => self.0.admission.try_admit(&admission, || self.0.clock.elapsed()),
+            None => Ok(Some(())),
+        }
+    }
+
+    /// Judges the revocations and all admission checks.
     pub(crate) async fn admit(&self, identity: &Identity) -> Result<(), AuthError> {
+        if !self.0.revocations.is_idle() {
+            self.0.revocations.check(identity).await?;
+        }
         match self.admission_request(identity) {
             Some(admission) => self.0.admission.admit(&admission, || self.0.clock.elapsed()).await,
             None => Ok(()),

@@ -1,7 +1,7 @@
 //! Claims to [`Identity`]: the only module that turns claims into an identity.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use super::claim_test::{ClaimTest, is_set};
@@ -149,6 +149,7 @@ impl Reading<'_> {
             actors: self.actors(claims),
             confirmation: Confirmation::read(claims)?.map(Box::new),
             roles,
+            digests: OnceLock::new(),
             issuer: self.issuer,
             claims_length: document.length(),
             text: document.into_text(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
@@ -168,7 +168,15 @@ pub(super) struct Inner {
     pub(super) confirmation: Option<Box<Confirmation>>,
     /// The number of roles in `names`.
     pub(super) roles: u32,
+    /// Boxed, because it is empty as long as nothing is revoked.
+    pub(super) digests: OnceLock<Box<[Digest]>>,
 }
+
+/// The length of a [`Digest`], in bytes.
+pub(crate) const DIGEST_BYTES: usize = 16;
+
+/// A digest of some attributes of an identity.
+pub(crate) type Digest = [u8; DIGEST_BYTES];
 
 impl Identity {
     /// Returns `iss`, the issuer, unchanged.
@@ -393,6 +401,12 @@ impl Identity {
     /// forbids access decisions based on them.
     pub fn prior_actors(&self) -> &[Actor] {
         self.0.actors.get(1..).unwrap_or_default()
+    }
+
+    /// Returns digests of the attributes by which a token can be revoked. The first call computes them, and all
+    /// clones share them.
+    pub(crate) fn digests(&self, compute: impl FnOnce(&Self) -> Box<[Digest]>) -> &[Digest] {
+        self.0.digests.get_or_init(|| compute(self))
     }
 
     /// Deserialises the claims of the token into `T`. Each call parses them again.

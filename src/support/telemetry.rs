@@ -371,6 +371,12 @@ pub(crate) fn admission_failed(error: &(dyn Error + 'static), is_new: bool) {
     count!("scaikey_auth_admission_failures_total");
 }
 
+/// Logs that entries of sessions and tokens were merged into entries of their subjects, because there were as many
+/// as allowed.
+pub(crate) fn revocations_widened(entries: usize) {
+    tracing::warn!(target: TARGET, entries, "there are as many revocations as allowed: those of sessions and tokens were widened to their subjects");
+}
+
 /// Logs and counts a group source that could not return the groups of a caller. Warns if the failure is new.
 pub(crate) fn group_source_failed(error: &(dyn Error + 'static), is_new: bool) {
     let error = Causes(error);

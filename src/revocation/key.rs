@@ -1,0 +1,155 @@
+//! [`Kind`] and [`Key`]: what an entry of the index refuses.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use crate::identity::{DIGEST_BYTES, Identity};
+use crate::support::crypto;
+
+/// The kind of an entry. The numbers are in logs of revocations, so they never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Token = 0,
+    Session = 1,
+    /// The tokens of a subject that have no `sid`.
+    SubjectWithoutSession = 2,
+    Subject = 3,
+    SubjectInTenant = 4,
+    Client = 5,
+    ClientInTenant = 6,
+    Tenant = 7,
+    Issuer = 8,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Token,
+        Self::Session,
+        Self::SubjectWithoutSession,
+        Self::Subject,
+        Self::SubjectInTenant,
+        Self::Client,
+        Self::ClientInTenant,
+        Self::Tenant,
+        Self::Issuer,
+    ];
+
+    /// Returns the name in logs, metrics and keys.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Session => "session",
+            Self::SubjectWithoutSession => "subject_without_session",
+            Self::Subject => "subject",
+            Self::SubjectInTenant => "subject_in_tenant",
+            Self::Client => "client",
+            Self::ClientInTenant => "client_in_tenant",
+            Self::Tenant => "tenant",
+            Self::Issuer => "issuer",
+        }
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    pub(super) const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+
+    /// Returns whether an entry refuses tokens whatever their `iat`: the id alone says which tokens are meant.
+    pub(super) const fn ignores_time_of_issue(self) -> bool {
+        matches!(self, Self::Token | Self::Session)
+    }
+}
+
+/// The first half of the SHA-256 of kind, issuer and ids. It is the same in all processes, so that a process can
+/// write an entry that it knows only by its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key(pub(super) [u8; DIGEST_BYTES]);
+
+impl Key {
+    /// The key of an attribute that an identity does not have.
+    pub(super) const NONE: Self = Self([0; DIGEST_BYTES]);
+
+    pub(super) fn new(kind: Kind, issuer: &str, ids: &[&str]) -> Self {
+        let parts = [kind.as_str(), issuer].into_iter().chain(ids.iter().copied());
+        let digest = crypto::sha256_of_parts(parts);
+        Self(*digest.first_chunk().unwrap_or(&[0; DIGEST_BYTES]))
+    }
+
+    /// Returns the first byte.
+    pub(super) fn first(self) -> u8 {
+        self.0.first().copied().unwrap_or_default()
+    }
+}
+
+/// Writes a pseudonym: it contains no id, but whoever knows the id can compute it.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crypto::hex(&self.0))
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        to.write(&self.0);
+    }
+}
+
+/// Returns the keys of an identity, by the number of the kind.
+pub(super) fn keys_of(identity: &Identity) -> Box<[[u8; DIGEST_BYTES]]> {
+    let issuer = identity.issuer();
+    let key = |kind| -> Option<Key> {
+        let tenant = || identity.tenant_id().map(|tenant| tenant.as_str());
+        let key = |ids: &[&str]| Key::new(kind, issuer, ids);
+        match kind {
+            Kind::Token => Some(key(&[identity.token_id()?])),
+            Kind::Session => Some(key(&[identity.session_id()?])),
+            Kind::SubjectWithoutSession => match identity.session_id() {
+                None => Some(key(&[identity.subject()])),
+                Some(_) => None,
+            },
+            Kind::Subject => Some(key(&[identity.subject()])),
+            Kind::SubjectInTenant => Some(key(&[tenant()?, identity.subject()])),
+            Kind::Client => Some(key(&[identity.client_id()?])),
+            Kind::ClientInTenant => Some(key(&[tenant()?, identity.client_id()?])),
+            Kind::Tenant => Some(key(&[tenant()?])),
+            Kind::Issuer => Some(key(&[])),
+        }
+    };
+    Kind::ALL.iter().map(|kind| key(*kind).unwrap_or(Key::NONE).0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_key_counts() {
+        let keys = [
+            Key::new(Kind::Subject, "https://a", &["7"]),
+            Key::new(Kind::Client, "https://a", &["7"]),
+            Key::new(Kind::Subject, "https://a7", &[""]),
+            Key::new(Kind::Subject, "https://a", &["", "7"]),
+            Key::new(Kind::Subject, "https://a", &[]),
+            Key::new(Kind::SubjectInTenant, "https://a", &["7", "8"]),
+            Key::new(Kind::SubjectInTenant, "https://a", &["78", ""]),
+        ];
+        let distinct: HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+
+    /// Processes of two versions may share a log, so no key may change its value.
+    #[test]
+    fn key_values_are_fixed() {
+        let key = Key::new(Kind::Session, "https://a", &["7"]);
+        assert_eq!(format!("{key:?}"), "d371d103f3beaa249429999d151789be");
+        for (number, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!((kind as u8, Kind::from_number(number)), (number, Some(kind)));
+        }
+    }
+}
