@@ -11,6 +11,7 @@
 //! * [`AccessToken`], the result of every request, and [`ExchangeError`];
 //! * the caches: [`MemoryCache`], [`RedisCache`] (feature `redis`), and [`TieredCache`], which combines
 //!   two caches;
+//! * [`RedisRevocations`] (feature `redis`), through which processes share revocations;
 //! * [`SealingKeys`], which encrypt cookies and the entries of a shared cache.
 //!
 //! [`issuer::ClientAuth`](crate::issuer::ClientAuth) is the client authentication: how the service
@@ -40,9 +41,9 @@ pub use authorize::AuthorizationRequest;
 #[cfg(feature = "endpoints")]
 pub(crate) use authorize::reserved_parameter;
 pub use builder::TokenExchangeBuilder;
-#[cfg(feature = "redis")]
-pub use cache::RedisCache;
 pub use cache::{CacheKey, Fence, MemoryCache, TieredCache};
+#[cfg(feature = "redis")]
+pub use cache::{RedisCache, RedisRevocations};
 pub use end_session::EndSessionRequest;
 pub use endpoint::TokenUrls;
 pub use error::{ExchangeError, OAuthError};

@@ -26,5 +26,5 @@ pub(crate) use claims::{
     Reading, first_text, numeric_date, scopes as read_scopes, tenant as read_tenant, text,
 };
 pub(crate) use ids::TenantId;
-pub(crate) use principal::{DIGEST_BYTES, Identity};
 use principal::{ARC_HEADER_BYTES, Inner};
+pub(crate) use principal::{DIGEST_BYTES, Identity};

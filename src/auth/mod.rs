@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 pub use builder::AuthBuilder;
 
+use futures_util::future::join;
 use http::HeaderValue;
 
 use crate::admission::{AdmissionChecks, AdmissionRequest};
@@ -335,15 +336,20 @@ impl Auth {
 
     /// Waits until the keys of all issuers are fetched, and the URLs of introspection endpoints are known. Call
     /// it before the service starts, to avoid 503 responses to the first requests. Returns immediately in mock
-    /// mode. It does not call introspection endpoints.
+    /// mode. It does not call introspection endpoints. With a
+    /// [revocation log](crate::revocation::RevocationsBuilder::log), it waits until the log is read.
     ///
     /// # Errors
+    /// If the revocation log cannot be read.
+    ///
     /// If a provider is unreachable, or answers with 429 or with 503 and `Retry-After`. The service
     /// may start nevertheless, because the keys are fetched when a token needs them. Also, if the metadata of an
     /// issuer with [opaque tokens](AuthBuilder::opaque_tokens) lack `introspection_endpoint`: then no opaque
     /// token is accepted before that is corrected, and an error is logged.
     pub async fn ready(&self) -> Result<(), AuthError> {
-        self.0.issuers.ready().await?;
+        let (keys, revocations) = join(self.0.issuers.ready(), self.0.revocations.ready()).await;
+        keys?;
+        revocations.map_err(|error| AuthError::unavailable("revocation log", None, error))?;
         match &self.0.opaque {
             Some(opaque) => opaque.ready().await,
             None => Ok(()),

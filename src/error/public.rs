@@ -58,7 +58,7 @@ responses! {
 /// Returns the public part of the refusal for an unavailable component.
 pub(super) fn unavailable(component: &str) -> &'static PublicResponse {
     match component {
-        "keys" | "issuer" | "introspection endpoint" => &UNAVAILABLE_KEYS,
+        "keys" | "issuer" | "introspection endpoint" | "revocation log" => &UNAVAILABLE_KEYS,
         "tenant store" => &UNAVAILABLE_TENANTS,
         "store of participants" => &UNAVAILABLE_PARTICIPANTS,
         "identity provider" => &UNAVAILABLE_PROVIDER,

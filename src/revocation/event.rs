@@ -126,11 +126,13 @@ impl Revocation {
     }
 
     /// Returns the issuer.
+    #[allow(dead_code, reason = "for listeners")]
     pub(crate) fn iss(&self) -> &str {
         &self.issuer
     }
 
     /// Returns the tokens that are refused.
+    #[allow(dead_code, reason = "for listeners")]
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }

@@ -185,6 +185,46 @@ impl Index {
         Ok(changes.fold(false, |changed, one| changed | one))
     }
 
+    /// Returns the epoch: the number of times that the log was lost.
+    pub(super) fn epoch(&self) -> u8 {
+        self.writer().epoch
+    }
+
+    /// Begins another epoch, in which the log has none of the entries.
+    pub(super) fn start_epoch(&self) {
+        let mut writer = self.writer();
+        writer.epoch = writer.epoch.checked_add(1).unwrap_or(UNLOGGED + 1);
+    }
+
+    /// Returns whether there is an entry with this key that was not read from the log in this epoch.
+    pub(super) fn is_unlogged(&self, key: Key) -> bool {
+        let epoch = self.epoch();
+        self.read(key).get(&key).is_some_and(|slot| slot.epoch != epoch)
+    }
+
+    /// Returns entries that were not read from the log in this epoch: at least this many, if there are. Begins at the shard with this number,
+    /// and returns the number of the next. `None` after the last.
+    pub(super) fn unlogged(
+        &self,
+        mut shard: usize,
+        count: usize,
+        now: Now,
+    ) -> Option<(usize, Vec<Entry>)> {
+        let epoch = self.epoch();
+        let mut found = Vec::new();
+        self.shards.get(shard)?;
+        while found.len() < count
+            && let Some(table) = self.shards.get(shard)
+        {
+            let table = table.read().unwrap_or_else(PoisonError::into_inner);
+            let is_missing = |slot: &Slot| slot.epoch != epoch && slot.until > now.wall;
+            let missing = table.iter().filter(|(_, slot)| is_missing(slot));
+            found.extend(missing.map(|(key, slot)| slot.entry(*key)));
+            shard += 1;
+        }
+        Some((shard, found))
+    }
+
     /// Removes the expired entries, if that is due.
     pub(super) fn sweep_if_due(&self, now: Now) {
         let mut writer = self.writer();

@@ -13,33 +13,33 @@
 //! # Ok(()) }
 //! ```
 
+mod builder;
 mod event;
+mod following;
 mod index;
 mod key;
+mod log;
+mod memory;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+pub use builder::RevocationsBuilder;
 pub use event::Revocation;
+pub use log::{InvalidLogEntry, LogCursor, LogEntry, LogPage, RevocationLog};
+pub use memory::MemoryRevocationLog;
 
 use crate::admission::{Admission, AdmissionCheck, AdmissionRequest};
-use crate::clock::{Clock, SystemClock, unix_seconds, unix_time};
+use crate::clock::{Clock, unix_seconds};
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::identity::Identity;
+use crate::support::telemetry;
+use following::Following;
 use index::{Entry, Index, KINDS, Now, Origin};
 use key::{Key, Kind, keys_of};
-
-/// The default of [`RevocationsBuilder::max_entries`].
-const MAX_ENTRIES: usize = 1_000_000;
-
-/// The default of [`RevocationsBuilder::token_lifetime`].
-const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-
-/// The default of [`RevocationsBuilder::leeway`].
-const LEEWAY: Duration = Duration::from_secs(5);
 
 /// The revocations in force. Clones share them.
 ///
@@ -68,79 +68,19 @@ struct Inner {
     clock: Arc<dyn Clock>,
     token_lifetime: Duration,
     /// In seconds.
-    leeway: u32,
+    leeway: u64,
+    following: Option<Following>,
+    listeners: RwLock<Vec<Listener>>,
 }
 
-/// A builder for [`Revocations`].
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use scaikey_auth::Auth;
-/// use scaikey_auth::revocation::Revocations;
-///
-/// let revocations = Revocations::builder().token_lifetime(Duration::from_secs(3600)).build();
-/// let auth = Auth::builder().revocations(revocations);
-/// ```
-#[derive(Debug)]
-#[must_use = "nothing is revoked before `build()`"]
-pub struct RevocationsBuilder {
-    max_entries: usize,
-    token_lifetime: Duration,
-    leeway: Duration,
-    clock: Option<Arc<dyn Clock>>,
-}
+/// A function that is called with each revocation that comes into force.
+pub(crate) type Listener = Arc<dyn Fn(&Revocation) + Send + Sync>;
 
-impl RevocationsBuilder {
-    /// Sets the largest number of entries. Default: 1,000,000, which take some 60 MB.
-    ///
-    /// A revocation is one entry; that of a session [of a subject](Revocation::of_subject) is two. When the index is
-    /// full, entries of sessions and tokens with a subject are merged into one of the subject, which then refuses
-    /// *all* its tokens that were issued until now. If that does not help, [`revoke`](Revocations::revoke) fails. No
-    /// entry is forgotten early.
-    pub fn max_entries(mut self, entries: usize) -> Self {
-        self.max_entries = entries;
-        self
-    }
-
-    /// Sets the longest lifetime of the tokens that the service accepts. A revocation is forgotten after this time.
-    /// Default: 24 h.
-    ///
-    /// **A token that lives longer is accepted again** when its revocation is forgotten. To be sure, limit the
-    /// lifetime with [`IssuerConfig::max_token_lifetime`](crate::IssuerConfig::max_token_lifetime).
-    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
-        self.token_lifetime = lifetime;
-        self
-    }
-
-    /// Sets how much the clocks of this service and of its issuers may differ. Default: 5 s.
-    ///
-    /// It is in favour of refusing: tokens that were issued up to this long after a revocation are refused, too. A
-    /// user who signs in again during that time has to sign in once more.
-    pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.leeway = leeway;
-        self
-    }
-
-    /// Sets the clock. Default: the system clock.
-    pub fn clock(self, clock: impl Clock) -> Self {
-        self.shared_clock(Arc::new(clock))
-    }
-
-    pub(crate) fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
-    /// Builds the revocations. None is in force yet.
-    pub fn build(self) -> Revocations {
-        Revocations(Arc::new(Inner {
-            index: Index::new(self.max_entries),
-            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::default())),
-            token_lifetime: self.token_lifetime,
-            leeway: u32::try_from(self.leeway.as_secs()).unwrap_or(u32::MAX),
-        }))
-    }
+/// Where a revocation comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Here,
+    Log,
 }
 
 /// The error of [`Revocations::revoke`].
@@ -168,55 +108,137 @@ pub enum RevokeError {
     Log(#[source] BoxError),
 }
 
+/// The state of [`Revocations`], for monitoring.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use scaikey_auth::Auth;
+///
+/// /// Whether an event at another process is noticed here.
+/// fn is_current(auth: &Auth) -> bool {
+///     let health = auth.revocations().health();
+///     !health.is_away && health.lag < Duration::from_secs(10)
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RevocationHealth {
+    /// The time since the log was read to its end; before that, since these revocations were built. Zero without a
+    /// log.
+    pub lag: Duration,
+    /// Whether the last read of the log failed, or none has ended yet. False without a log.
+    pub is_away: bool,
+    /// The number of entries in force. Expired ones are counted until they are removed, once a minute.
+    pub entries: usize,
+    /// The number of entries that were merged into one of their subject, because there were [as many as
+    /// allowed](RevocationsBuilder::max_entries).
+    pub widened: u64,
+    /// The number of entries of the log that could not be read, and are *not* in force.
+    pub unreadable: u64,
+}
+
 impl Revocations {
     /// Returns a builder.
     pub fn builder() -> RevocationsBuilder {
-        RevocationsBuilder {
-            max_entries: MAX_ENTRIES,
-            token_lifetime: TOKEN_LIFETIME,
-            leeway: LEEWAY,
-            clock: None,
-        }
+        RevocationsBuilder::default()
     }
 
-    /// Puts a revocation in force. It may be repeated.
+    /// Puts a revocation in force, in this process immediately, and in the others when they read the log. It may be
+    /// repeated.
     ///
-    /// A revocation whose [end](Revocation::until) has passed does nothing.
+    /// When this returns `Ok`, the log has the revocation. It is appended even if the returned future is dropped. A
+    /// revocation whose [end](Revocation::until) has passed does nothing.
     ///
     /// # Errors
-    /// See [`RevokeError`].
+    /// [`RevokeError::Full`] if there are as many entries as allowed; [`RevokeError::Log`] if the log failed or did not
+    /// answer within 10 s. Then try again. This process also tries again by itself, as long as it lives.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
         let inner = &self.0;
         let revocation = inner.with_times(revocation);
+        if revocation.until.is_some_and(|until| until <= inner.clock.now()) {
+            return Ok(());
+        }
         let entries = inner.entries(&revocation);
-        inner.index.insert(&entries, Origin::Here, inner.now()).map_err(|_| RevokeError::Full)?;
-        Ok(())
+        let inserted = inner.index.insert(&entries, Origin::Here, inner.now());
+        if inserted.map_err(|_| RevokeError::Full)? {
+            inner.announce(&revocation, Source::Here);
+        }
+        match inner.following {
+            Some(_) => inner.share(LogEntry::of_event(revocation), entries).await,
+            None => Ok(()),
+        }
     }
 
     /// Returns whether a token with this identity is refused.
+    ///
+    /// It does not wait for the log, and ignores [`refuse_after`](RevocationsBuilder::refuse_after).
     pub fn is_revoked(&self, identity: &Identity) -> bool {
         let kinds = self.0.index.state() & KINDS;
         kinds != 0 && self.0.is_revoked(identity, kinds)
     }
 
+    /// Waits until the history of the log is read. [`Auth::ready`](crate::Auth::ready) calls it. Returns immediately
+    /// without a log.
+    ///
+    /// # Errors
+    /// The log cannot be read, or there is no tokio runtime. The log is read when it works again.
+    pub async fn ready(&self) -> Result<(), BoxError> {
+        self.0.ready().await
+    }
+
+    /// Returns the state.
+    pub fn health(&self) -> RevocationHealth {
+        let inner = &self.0;
+        let following = inner.following.as_ref();
+        RevocationHealth {
+            lag: following.map_or(Duration::ZERO, |it| it.lag(inner.clock.elapsed())),
+            is_away: following.is_some_and(Following::is_away),
+            entries: inner.index.len(),
+            widened: inner.index.widened(),
+            unreadable: following.map_or(0, Following::unreadable),
+        }
+    }
+
+    /// Calls `listener` with each revocation that comes into force, after it does, from this process or from the log.
+    /// One that is repeated may come twice. A revocation that reaches the log late may not come at all.
+    ///
+    /// The listener runs on the task that calls `revoke` or reads the log, so it must not block. It lives as long as
+    /// the revocations, so it must not own an `Auth`.
+    #[allow(dead_code, reason = "caches and stored sessions listen")]
+    pub(crate) fn subscribe(&self, listener: Listener) {
+        self.0.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
     /// Judges the token of an identity, if that is possible without waiting, else returns `None`.
     pub(crate) fn try_check(&self, identity: &Identity) -> Result<Option<()>, AuthError> {
+        if self.0.index.state() & !KINDS != 0 && !self.0.may_judge().map_err(unavailable)? {
+            return Ok(None);
+        }
         match self.is_revoked(identity) {
             true => Err(InvalidToken::Revoked.into()),
             false => Ok(Some(())),
         }
     }
 
-    /// Judges the token of an identity.
+    /// Judges the token of an identity. Waits for the history of the log, if it is not read yet.
     pub(crate) async fn check(&self, identity: &Identity) -> Result<(), AuthError> {
-        self.try_check(identity).map(drop)
+        if self.try_check(identity)?.is_none() {
+            self.0.until_read().await;
+            self.try_check(identity)?;
+        }
+        Ok(())
     }
 
-    /// Returns whether nothing is in force.
+    /// Returns whether every token is allowed.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.index.state() == 0
     }
+}
+
+fn unavailable(error: BoxError) -> AuthError {
+    AuthError::unavailable("revocation log", None, error)
 }
 
 impl Default for Revocations {
@@ -256,6 +278,18 @@ impl Inner {
         revocation.keys().into_iter().map(entry).collect()
     }
 
+    /// Tells the log and the listeners of a revocation that has come into force.
+    fn announce(&self, revocation: &Revocation, source: Source) {
+        let from = match source {
+            Source::Here => "here",
+            Source::Log => "log",
+        };
+        let (kind, key) = (revocation.kind().as_str(), revocation.keys().into_iter().next());
+        telemetry::revoked(kind, &revocation.issuer, &key.map(|(_, key)| key), from);
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner).clone();
+        listeners.iter().for_each(|listener| listener(revocation));
+    }
+
     #[cold]
     fn is_revoked(&self, identity: &Identity, kinds: u32) -> bool {
         let keys = identity.digests(keys_of);
@@ -269,27 +303,35 @@ impl Inner {
     /// Returns whether an entry that matches an identity refuses its token.
     fn refuses(&self, entry: &Entry, identity: &Identity) -> bool {
         let issued_at = identity.issued_at().map_or(0, unix_seconds);
-        let end = u64::from(entry.issued_before) + u64::from(self.leeway);
+        let end = u64::from(entry.issued_before).saturating_add(self.leeway);
         let is_meant = entry.kind.ignores_time_of_issue() || issued_at < end;
         is_meant && u64::from(entry.until) > unix_seconds(self.clock.now())
     }
 }
 
 fn seconds_rounded_up(at: SystemTime) -> u32 {
-    // Casts saturate.
-    unix_time(at).ceil() as u32
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }
 
+/// For your own use: an [`Auth`](crate::Auth) judges its revocations by itself.
 #[async_trait]
 impl AdmissionCheck for Revocations {
     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {
-        Some(Ok(match self.is_revoked(request.identity) {
-            true => Admission::Deny(InvalidToken::Revoked.into()),
-            false => Admission::Allow,
-        }))
+        admission(self.try_check(request.identity)).transpose()
     }
 
     async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admission, BoxError> {
-        self.try_admit(request).unwrap_or(Ok(Admission::Allow))
+        let checked = self.check(request.identity).await;
+        Ok(admission(checked.map(Some))?.unwrap_or(Admission::Allow))
+    }
+}
+
+/// Returns the decision of a check. A log that is away is an error of the check.
+fn admission(checked: Result<Option<()>, AuthError>) -> Result<Option<Admission>, BoxError> {
+    match checked {
+        Ok(decided) => Ok(decided.map(|()| Admission::Allow)),
+        Err(error) if error.is_unavailable() => Err(error.into()),
+        Err(error) => Ok(Some(Admission::Deny(error))),
     }
 }

@@ -42,6 +42,8 @@ const MIN_KEY: usize = 32;
 /// - *For sessions:* `old,new`, then `new,old`, then, after the longest session has ended, `new`. Cookies are
 ///   sealed under the first key and opened under either. Without the first step, a server that does not have
 ///   the new key yet ignores the cookies of the others.
+/// - *For revocations in Redis*: `old,new`, then `new,old`, then, after the longest lifetime of a token, `new`. An
+///   entry that was sealed under a removed key is ignored.
 /// - *For trust policies in Redis* (feature `trust`): `old,new`, then `new,old`, then call
 ///   `RedisPolicies::reseal`, then `new`. A version that was sealed under a removed key cannot be read.
 ///
@@ -114,10 +116,13 @@ pub(crate) enum Purpose<'a> {
     /// The versions of a trust policy.
     #[cfg_attr(not(all(feature = "redis", feature = "trust")), allow(dead_code))]
     TrustPolicy,
+    /// The entries of a revocation log.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    Revocation,
 }
 
 /// The reason why sealed bytes cannot be opened.
-#[cfg(all(feature = "redis", feature = "trust"))]
+#[cfg(feature = "redis")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OpenError {
     /// They name a key that is not in force: its id, which reveals nothing about it.
@@ -224,7 +229,7 @@ impl SealingKeys {
     }
 
     /// Opens bytes that [`seal_bytes`](Self::seal_bytes) returned. Does not check the expiry.
-    #[cfg(all(feature = "redis", feature = "trust"))]
+    #[cfg(feature = "redis")]
     pub(crate) fn open_bytes(
         &self,
         purpose: Purpose<'_>,
@@ -329,6 +334,7 @@ impl Purpose<'_> {
             Self::SignIn => [b"sign-in cookie", b""],
             Self::SignOut => [b"sign-out cookie", b""],
             Self::TrustPolicy => [b"trust policy", b""],
+            Self::Revocation => [b"revocation", b""],
         }
     }
 }
@@ -415,7 +421,7 @@ mod tests {
 
     use super::*;
 
-    const PURPOSES: [Purpose<'_>; 8] = [
+    const PURPOSES: [Purpose<'_>; 9] = [
         Purpose::UserTokens(b"alice"),
         Purpose::UserTokens(b"bob"),
         Purpose::ServiceTokens(b"alice"),
@@ -424,6 +430,7 @@ mod tests {
         Purpose::SignIn,
         Purpose::SignOut,
         Purpose::TrustPolicy,
+        Purpose::Revocation,
     ];
 
     /// A clock that stands still: the wall-clock time, and the monotonic time.

@@ -371,6 +371,60 @@ pub(crate) fn admission_failed(error: &(dyn Error + 'static), is_new: bool) {
     count!("scaikey_auth_admission_failures_total");
 }
 
+/// Logs and counts a revocation that is now in force. `key` is a pseudonym of its ids. `from`: `here` or `log`.
+pub(crate) fn revoked(kind: &'static str, issuer: &str, key: &dyn Debug, from: &'static str) {
+    match from {
+        "log" => tracing::debug!(target: TARGET, kind, issuer, ?key, from, "revoked"),
+        _ => tracing::info!(target: TARGET, kind, issuer, ?key, from, "revoked"),
+    }
+    count!("scaikey_auth_revocations_total", "kind" => kind, "from" => from);
+}
+
+/// Logs that the revocation log was read for the first time.
+pub(crate) fn revocation_log_read(entries: usize) {
+    tracing::info!(target: TARGET, entries, "revocation log read");
+}
+
+/// Logs and counts a failure to read the revocation log. Warns if the failure is new.
+pub(crate) fn revocation_log_failed(error: &dyn Display, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(%error, "revocation log failed: revocations of other processes are not noticed")
+    );
+    count!("scaikey_auth_revocation_log_failures_total", "call" => "read");
+}
+
+/// Logs and counts a failure to append to the revocation log. Warns if the failure is new.
+pub(crate) fn revocation_not_logged(error: &dyn Display, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(%error, "revocation log failed: revocations of this process are in force here only, until the log works again")
+    );
+    count!("scaikey_auth_revocation_log_failures_total", "call" => "append");
+}
+
+/// Logs that the revocation log lost its entries.
+pub(crate) fn revocation_log_lost() {
+    tracing::warn!(target: TARGET, "the revocation log has lost entries: those in force in this process are appended again");
+}
+
+/// Logs and counts an entry of the revocation log that cannot be read. Logs at the level `error` if the cause is new.
+pub(crate) fn revocation_unreadable(error: &dyn Display, is_new: bool) {
+    if_new!(is_new, error!(%error, "revocation ignored"));
+    count!("scaikey_auth_revocations_unreadable_total");
+}
+
+/// Publishes the time since the revocation log was read, and the number of entries in force.
+pub(crate) fn revocation_state(lag: Duration, entries: usize) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::gauge!("scaikey_auth_revocation_log_lag_seconds").set(lag.as_secs_f64());
+        metrics::gauge!("scaikey_auth_revocations_in_force").set(entries as f64);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (lag, entries);
+}
+
 /// Logs that entries of sessions and tokens were merged into entries of their subjects, because there were as many
 /// as allowed.
 pub(crate) fn revocations_widened(entries: usize) {

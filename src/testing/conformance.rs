@@ -43,6 +43,7 @@ mod policy_store;
 #[cfg(feature = "endpoints")]
 mod registrar;
 mod replay;
+mod revocation_log;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub use policy_store::policy_store;
 #[cfg(feature = "endpoints")]
 pub use registrar::{RegistrarSuite, registrar};
 pub use replay::replay_log;
+pub use revocation_log::revocation_log;
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};

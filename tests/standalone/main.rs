@@ -23,6 +23,7 @@ mod providers;
 mod public_paths;
 mod reach;
 mod registrar;
+mod revocation;
 #[cfg(all(feature = "spiffe", unix))]
 mod spiffe;
 mod stacks;

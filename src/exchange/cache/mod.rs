@@ -19,10 +19,10 @@ use crate::support::crypto;
 pub use key::CacheKey;
 pub(crate) use key::ClientFingerprint;
 pub use memory::MemoryCache;
-#[cfg(feature = "redis")]
-pub use redis::RedisCache;
 #[cfg(all(feature = "redis", feature = "trust"))]
 pub(crate) use redis::{Part, SharedList};
+#[cfg(feature = "redis")]
+pub use redis::{RedisCache, RedisRevocations};
 pub use tiered::TieredCache;
 
 /// A cache for tokens.

@@ -3,9 +3,11 @@
 mod commands;
 #[cfg(feature = "trust")]
 mod list;
+mod revocations;
 mod server;
 mod shared_connection;
 mod slots;
+mod stream;
 
 use std::fmt;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::replay::{ReplayKey, ReplayLog};
 use crate::support::secret::{Secret, SecretSource};
 #[cfg(feature = "trust")]
 pub(crate) use list::{Part, SharedList};
+pub use revocations::RedisRevocations;
 
 use commands::{Entry, MAX_SINGLE_USE_VALUE, MAX_VALUE, escape};
 use shared_connection::{CallMode, Settings, SharedConnection};

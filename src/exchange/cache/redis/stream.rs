@@ -1,0 +1,216 @@
+//! [`SharedStream`]: a stream in Redis, for entries that are removed after their end.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use redis::{Cmd, RedisResult, Value};
+
+use super::RedisCache;
+use super::commands::{AtomicScript, MAX_VALUE};
+use super::server::Connection;
+use super::shared_connection::{CallMode, SharedConnection};
+use crate::clock::{Clock, unix_time};
+use crate::error::BoxError;
+
+/// The largest value of an entry, in bytes.
+pub(super) const MAX_ENTRY: usize = MAX_VALUE;
+
+/// The number of entries that one call returns at most, so that a call never blocks the server for long.
+const MAX_PAGE: usize = 500;
+
+/// The number of entries that are looked at for removal when one is appended.
+const TRIM: usize = 16;
+
+/// The time for which an entry is stored after its end, in milliseconds, because the clocks of processes differ.
+const MARGIN: u64 = 60_000;
+
+/// The beginning of a stream.
+const START: &str = "-";
+
+/// A stream under one key, of values with an end. It uses the connection of a cache, and like its single-use keys it
+/// waits for an answer.
+#[derive(Clone)]
+pub(super) struct SharedStream {
+    connection: Arc<SharedConnection>,
+    key: String,
+    /// The id of the entry from which on others are looked at for removal.
+    trim_from: Arc<Mutex<String>>,
+}
+
+/// Some entries of a stream, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct StreamPage {
+    /// Whether the stream lacks the entry at the cursor, so that it begins at the first entry.
+    pub(super) was_reset: bool,
+    /// The ids and values. A value that is larger than this crate writes is empty.
+    pub(super) entries: Vec<(String, Vec<u8>)>,
+}
+
+impl RedisCache {
+    /// Returns the stream of this name, under the prefix of the cache.
+    pub(super) fn stream(&self, name: &str) -> SharedStream {
+        let key = format!("{}:-:{name}", self.connection.settings.prefix);
+        SharedStream {
+            connection: self.connection.clone(),
+            key,
+            trim_from: Arc::new(Mutex::new(START.to_owned())),
+        }
+    }
+}
+
+impl SharedStream {
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.connection.settings.clock
+    }
+
+    /// Appends a value, and returns its id. Removes some values that have ended before, but never the last one, because
+    /// a reader looks for the one that it has seen last.
+    pub(super) async fn append(&self, value: &[u8], until: SystemTime) -> Result<String, BoxError> {
+        let key = self.key.as_str();
+        let milliseconds = |at| (unix_time(at) * 1000.0) as u64;
+        let removable = milliseconds(self.clock().now()).saturating_sub(MARGIN);
+        let from = self.trim_from.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let append = |connection| {
+            append_to_stream(connection, key, value, milliseconds(until), &from, removable)
+        };
+        let (id, next) = self.connection.call(CallMode::Required, key, append).await?;
+        *self.trim_from.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        if id.is_empty() { Err(self.not_a_stream()) } else { Ok(id) }
+    }
+
+    /// Returns up to `limit` entries after the one with this id, or from the beginning.
+    pub(super) async fn read(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<StreamPage, BoxError> {
+        let key = self.key.as_str();
+        let (after, mut missing) = (after.unwrap_or_default(), limit);
+        let mut page = StreamPage::default();
+        while missing > 0 {
+            let count = missing.min(MAX_PAGE);
+            let after = page.entries.last().map_or(after, |(id, _)| id);
+            let read = |connection| read_stream(connection, key, after, count);
+            let answer = self.connection.call(CallMode::Required, key, read).await?;
+            let found = self.page(answer)?;
+            let is_last = found.entries.len() < count;
+            missing -= found.entries.len();
+            if found.was_reset && !page.entries.is_empty() {
+                return Err(format!("the Redis stream {key} was lost while it was read").into());
+            }
+            page.was_reset |= found.was_reset;
+            page.entries.extend(found.entries);
+            if is_last {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn page(&self, answer: Vec<Value>) -> Result<StreamPage, BoxError> {
+        let mut answer = answer.into_iter();
+        let Some(Value::Int(was_reset @ 0..=1)) = answer.next() else {
+            return Err(self.not_a_stream());
+        };
+        let mut page = StreamPage { was_reset: was_reset == 1, entries: Vec::new() };
+        while let (Some(Value::BulkString(id)), Some(Value::BulkString(value))) =
+            (answer.next(), answer.next())
+        {
+            page.entries.push((String::from_utf8(id)?, value));
+        }
+        Ok(page)
+    }
+
+    fn not_a_stream(&self) -> BoxError {
+        format!("the Redis key {} is not a stream: another program wrote it", self.key).into()
+    }
+}
+
+/// Appends an entry. Returns its id, and the id from which on the next call looks for ended entries. The first is empty
+/// if the key has a value that is not a stream.
+async fn append_to_stream(
+    mut connection: Connection,
+    key: &str,
+    value: &[u8],
+    until: u64,
+    trim_from: &str,
+    removable: u64,
+) -> RedisResult<(String, String)> {
+    let fill = |command: &mut Cmd| {
+        command.arg(1).arg(key).arg(value).arg(until).arg(trim_from).arg(removable).arg(TRIM);
+    };
+    APPEND_TO_STREAM.run(&mut connection, fill).await
+}
+
+/// Returns whether the entry `after` is missing (0 or 1), and ids and values of up to `count` entries. The first is -1
+/// if the key has a value that is not a stream.
+async fn read_stream(
+    mut connection: Connection,
+    key: &str,
+    after: &str,
+    count: usize,
+) -> RedisResult<Vec<Value>> {
+    let fill = |command: &mut Cmd| {
+        command.arg(1).arg(key).arg(after).arg(count).arg(MAX_ENTRY);
+    };
+    READ_STREAM.run(&mut connection, fill).await
+}
+
+// An entry without an end is none of this crate's, so it is removed.
+static APPEND_TO_STREAM: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
+        "local kind = redis.call('TYPE', KEYS[1]).ok \
+         if kind ~= 'none' and kind ~= 'stream' then return {'', '-'} end \
+         local count = tonumber(ARGV[5]) \
+         local next = '-' \
+         if kind == 'stream' then \
+           local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1] \
+           for n, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', count)) do \
+             local ends = 0 \
+             for i = 1, #entry[2] - 1, 2 do \
+               if entry[2][i] == 'until' then ends = tonumber(entry[2][i + 1]) or 0 end \
+             end \
+             if n == count then next = entry[1] end \
+             if ends < tonumber(ARGV[4]) and entry[1] ~= last[1] then \
+               redis.call('XDEL', KEYS[1], entry[1]) \
+             end \
+           end \
+         end \
+         return {redis.call('XADD', KEYS[1], '*', 'entry', ARGV[1], 'until', ARGV[2]), next}",
+    )
+});
+
+// XREAD, because exclusive ranges need Redis 6.2.
+static READ_STREAM: LazyLock<AtomicScript> = LazyLock::new(|| {
+    AtomicScript::new(
+        "local kind = redis.call('TYPE', KEYS[1]).ok \
+         local after = ARGV[1] \
+         local answer = {0} \
+         if kind == 'none' then \
+           if after ~= '' then answer[1] = 1 end \
+           return answer \
+         end \
+         if kind ~= 'stream' then return {-1} end \
+         if after ~= '' and #redis.call('XRANGE', KEYS[1], after, after) == 0 then \
+           answer[1] = 1 \
+           after = '' \
+         end \
+         if after == '' then after = '0-0' end \
+         local streams = redis.call('XREAD', 'COUNT', ARGV[2], 'STREAMS', KEYS[1], after) \
+         if not streams then return answer end \
+         for _, entry in ipairs(streams[1][2]) do \
+           local value = '' \
+           for i = 1, #entry[2] - 1, 2 do \
+             if entry[2][i] == 'entry' then value = entry[2][i + 1] end \
+           end \
+           if #value > tonumber(ARGV[3]) then value = '' end \
+           answer[#answer + 1] = entry[1] \
+           answer[#answer + 1] = value \
+         end \
+         return answer",
+    )
+});
