@@ -1,6 +1,7 @@
 //! Admission: checks that may deny a caller although its token is valid.
 //!
-//! An [`AdmissionCheck`] runs for each request. An example is a deny list of revoked sessions and tokens.
+//! An [`AdmissionCheck`] runs for each request. For revoked sessions, tokens and users there is
+//! [`revocation`](crate::revocation).
 //!
 //! See also: [manual::request](crate::manual::request).
 
@@ -76,7 +77,7 @@ pub enum Admission {
 ///
 /// Pass it to [`AuthBuilder::admission`](crate::AuthBuilder::admission); the default is none. It runs for
 /// *each request*, even if the token is in the cache of verified tokens. It runs after the verification of
-/// the token and its [proof](crate::proof), and before the tenant lookup:
+/// the token and its [proof](crate::proof), after the [revocations](crate::revocation), and before the tenant lookup:
 ///
 /// - in the layer, in [`Auth::authenticate`](crate::Auth::authenticate), and in the endpoints that
 ///   authenticate their caller;

@@ -59,7 +59,7 @@
 //! | [`session`] | browser sessions: [`Sessions`](session::Sessions) |
 //! | [`trust`], [`mint`] | trust policies for the workload tokens of other platforms, their stores ([`PolicyStore`](trust::PolicyStore)), and minters that issue tokens in exchange |
 //! | [`clock`] | the source of time, which tests replace: [`Clock`](clock::Clock) |
-//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache, replay log or policy store |
+//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache, replay log, revocation log or policy store |
 //!
 //! # Architecture
 //!
@@ -108,7 +108,7 @@
 //! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; enables `exchange` |
 //! | `mock` | no | the modes `mock` and `hybrid`; a build without this feature accepts no mock tokens |
 //! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar), [`SqlPolicies`](trust::SqlPolicies): tenants, with `endpoints` participants, and with `trust` trust policies, in a database (Rust 1.94) |
-//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes, and with `trust` [`RedisPolicies`](trust::RedisPolicies); enables `exchange` |
+//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes, [`RedisRevocations`](exchange::RedisRevocations), and with `trust` [`RedisPolicies`](trust::RedisPolicies); enables `exchange` |
 //! | `reqwest-middleware` | no | [`OutboundLayer::reqwest_client`](outbound::OutboundLayer::reqwest_client): a `reqwest` client whose requests carry tokens; enables `exchange` |
 //! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
 //! | `jwe` | no | encrypted tokens, a signed JWT inside a JWE: [`DecryptionKeys`](config::DecryptionKeys), [`IssuerConfig::decrypt`] |

@@ -6,7 +6,7 @@
 //!
 //! | you | read |
 //! |---|---|
-//! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`opaque`] tokens, [`testing`] |
+//! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`opaque`] tokens, [`revocation`], [`testing`] |
 //! | sign browsers in | [a whole program](endpoints#a-web-application) with its variables, and the example `web_app`; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
 //! | accept pods, CI jobs and machines without secrets | [`trust`], and the example `trust_admin` |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
@@ -26,6 +26,7 @@
 //! | [`request`] | [In which order is a token checked?](request) [Which status and headers does a refusal have?](request#answers) [How do I guard a route by scope, role or MFA?](request#guards) [Where do roles, groups and the tenant come from?](request#where-an-identity-comes-from) [Where in my stack does the layer belong?](request#in-a-stack-of-layers) |
 //! | [`providers`] | [What do I copy for Keycloak, Entra ID, Auth0 or Okta?](providers) [What must I set up there, and not trust?](providers#keycloak) [My provider is not listed: what now?](providers#not-listed-four-questions) |
 //! | [`opaque`] | [How do I accept tokens that are no JWTs?](opaque) [Which tokens are they?](opaque#which-tokens-are-opaque) [How soon does a revocation count?](opaque#how-many-questions-are-asked) [What if the endpoint fails?](opaque#when-the-endpoint-fails) |
+//! | [`revocation`] | [How do I refuse the tokens of a user who was removed?](revocation) [What can be revoked?](revocation#what-can-be-revoked) [How do all processes learn of it?](revocation#several-processes) [What if Redis fails?](revocation#failures) |
 //! | [`tenants`] | [How do I use my own tenant table?](tenants#resolvers) [Can a request name its tenant?](tenants#tenant-in-the-path-or-a-header) [What if each tenant has its own issuer?](tenants#one-issuer-per-tenant) [Where do I keep my users?](tenants#participants) |
 //! | [`endpoints`] | [How do users sign in?](endpoints#browser-sign-in) [What is in the session cookies, and when are they renewed?](endpoints#sessions) [How do users sign out, also at the provider?](endpoints#sign-out-logout) [How does a page without a session lead to the sign-in?](endpoints#pages-without-a-session) [How do I run behind a proxy under a sub-path?](endpoints#behind-a-proxy) [How many attempts may a client make?](endpoints#rate-limits-and-client-addresses) |
 //! | [`trust`] | [How do workloads of other platforms get tokens?](trust#the-exchange) [Who may change the policy, and where?](trust#turning-the-administration-on) [How do I change it from a pipeline?](trust#from-a-pipeline) [Where is it kept, and when do processes follow?](trust#stores) [What may the administrators of a tenant do?](trust#tenants) |
@@ -49,7 +50,7 @@
 //! | act, actor, impersonation | [attributes of an identity](request#where-an-identity-comes-from), [on behalf of a caller](outbound#choosing-the-token) |
 //! | AD FS, Apple, Dex, Kinde, WorkOS, LemonLDAP::NG | [other providers](providers#other-providers) |
 //! | admin page, Access → Token Exchange | [the administration of the trust policy](trust#turning-the-administration-on) |
-//! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck) |
+//! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck); of revoked tokens: [revocation](revocation) |
 //! | alert, Prometheus | [alerts](deploying#alerts), [metrics](operating#metrics) |
 //! | algorithm, RS256, ES256, EdDSA, ML-DSA (post-quantum) | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
 //! | API key, opaque token, personal access token | of a provider: [opaque tokens](opaque); of your own: [`TokenValidator`](crate::TokenValidator) |
@@ -117,11 +118,11 @@
 //! | proxy | in front: [endpoints](endpoints#behind-a-proxy), [client addresses](endpoints#rate-limits-and-client-addresses); to the provider: [reaching the provider](operating#reaching-the-provider) |
 //! | rate limit, brute force | [rate limits](endpoints#rate-limits-and-client-addresses) |
 //! | reason of a refusal | [refusals](deploying#refusals) |
-//! | Redis, Valkey | [sharing tokens](exchange#sharing-tokens-between-processes) |
+//! | Redis, Valkey | [sharing tokens](exchange#sharing-tokens-between-processes), [sharing revocations](revocation#several-processes) |
 //! | refresh token | [renewal](endpoints#sessions), [used once](exchange#refresh-tokens-are-used-once) |
 //! | registration, user table | [participants](tenants#participants) |
 //! | reqwest | [with reqwest](outbound#with-reqwest); for the requests to the provider: [reaching the provider](operating#reaching-the-provider) |
-//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); opaque tokens: [within 30 s](opaque#how-many-questions-are-asked); JWTs work until they expire, unless an [admission check](crate::admission::AdmissionCheck) refuses them: [not covered](threats#not-covered) |
+//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); opaque tokens: [within 30 s](opaque#how-many-questions-are-asked); JWTs, sessions and users: [revocation](revocation), [its threats](threats#revocation) |
 //! | role, permission | [guards](request#guards), [roles and groups](request#where-an-identity-comes-from) |
 //! | scope | [guards](request#guards) |
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
@@ -153,6 +154,9 @@ pub mod request {}
 
 #[doc = include_str!("opaque.md")]
 pub mod opaque {}
+
+#[doc = include_str!("revocation.md")]
+pub mod revocation {}
 
 #[doc = include_str!("providers.md")]
 pub mod providers {}

@@ -430,3 +430,6 @@ impl Hasher for KeyHasher {
         self.hash
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,7 +114,20 @@ impl LogCursor {
     }
 }
 
-/// Some entries of a [`RevocationLog`], which has an example.
+/// Some entries of a [`RevocationLog`].
+///
+/// ```
+/// use scaikey_auth::revocation::{LogCursor, LogEntry, LogPage};
+///
+/// /// Reads rows of a table.
+/// fn page(rows: &[(i64, Vec<u8>)]) -> LogPage {
+///     let read = |(number, bytes): &(i64, Vec<u8>)| {
+///         (LogCursor::new(number.to_string()), LogEntry::from_bytes(bytes))
+///     };
+///     LogPage { entries: rows.iter().map(read).collect(), was_reset: false }
+/// }
+/// assert!(page(&[(1, b"garbage".to_vec())]).entries[0].1.is_err());
+/// ```
 #[derive(Debug, Default)]
 pub struct LogPage {
     /// The entries, oldest first, each with its cursor. An entry that cannot be read is logged and skipped.
@@ -139,9 +152,18 @@ impl InvalidLogEntry {
     }
 }
 
-/// An entry of a [`RevocationLog`], which has an example.
+/// An entry of a [`RevocationLog`].
 ///
 /// It names subjects and issuers. Protect it from being read and written by others: seal it.
+///
+/// ```
+/// use scaikey_auth::revocation::LogEntry;
+///
+/// /// Whether an entry can be removed from a log.
+/// fn has_ended(entry: &LogEntry, now: std::time::SystemTime) -> bool {
+///     entry.until() + std::time::Duration::from_secs(60) < now
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry(pub(super) Content);
 
@@ -377,7 +399,7 @@ mod tests {
             r#"{"v":1,"kind":"issuer","issuer":"a","id":"b","issued_before":1,"until":2}"#,
             r#"{"v":1,"kind":"issuer","issuer":"a","until":2}"#,
             r#"{"v":1,"kind":"issuer","issuer":"a","issued_before":1}"#,
-            r#"{"v":1,"kind":"issuer","issuer":"a","issued_before":1,"until":18446744073709551615}"#,
+            r#"{"v":1,"kind":"issuer","issuer":"a","issued_before":1,"until":-1}"#,
             r#"{"v":1,"kind":"token","issuer":"a","issued_before":1,"until":2}"#,
             r#"{"v":1,"kind":"subject","issuer":"a","id":"b","tenant":"c d","issued_before":1,"until":2}"#,
             r#"{"v":1,"kind":"subject_without_session","issuer":"a","id":"b","issued_before":1,"until":2}"#,

@@ -98,7 +98,8 @@ impl RevocationLog for MemoryRevocationLog {
     async fn append(&self, entry: &LogEntry) -> Result<LogCursor, BoxError> {
         let now = self.clock.now();
         let mut entries = self.lock();
-        entries.stored.retain(|(_, until, _)| *until + MARGIN > now);
+        let ended = now.checked_sub(MARGIN);
+        entries.stored.retain(|(_, until, _)| ended.is_none_or(|ended| *until > ended));
         entries.last += 1;
         let number = entries.last;
         entries.stored.push((number, entry.until(), entry.to_bytes()));

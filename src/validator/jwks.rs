@@ -48,8 +48,8 @@ use crate::support::telemetry;
 /// A token that passed is [cached](VerifiedTokens). When it is presented again, only the time, its key and
 /// its issuer are checked.
 ///
-/// The validator does *not* check whether the token was revoked before it expired, or whether the tenant
-/// exists.
+/// The validator does *not* check whether the token was [revoked](crate::revocation) before it expired, or whether
+/// the tenant exists: [`Auth`](crate::Auth) does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

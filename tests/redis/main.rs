@@ -16,6 +16,7 @@ mod policies;
 mod processes;
 mod proxy;
 mod replay;
+mod revocations;
 mod server;
 mod sessions;
 mod sharing;

@@ -24,6 +24,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "identity::InvalidTenantId",
             "registrar::InvalidLocalId",
             "replay::ReplayLogFull",
+            "revocation::InvalidLogEntry",
             "testing::challenge::ParseError",
             "trust::InvalidPolicyVersionId",
             "trust::PolicyFault",

@@ -76,6 +76,7 @@ const WORDS: &[(&str, &str)] = &[
     ("Redis", "exchange"),
     ("refresh token", "exchange"),
     ("reqwest", "outbound"),
+    ("revocation", "revocation"),
     ("revocation", "threats"),
     ("role", "request"),
     ("session", "endpoints"),

@@ -92,7 +92,7 @@ async fn widened_entry_takes_further_sessions() {
         let token = service.token().subject(subject).claim("sid", format!("{subject} 9")).sign();
         assert_eq!(service.status(&token).await, status, "{subject}: issued later");
     }
-    let early = service.now() - Duration::from_secs(60);
+    let early = service.now() - Duration::from_secs(90);
     let iat = early.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     for subject in ["alice", "bob"] {
         let token = service.token().subject(subject).claim("sid", format!("{subject} 3"));

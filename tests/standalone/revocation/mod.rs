@@ -8,7 +8,7 @@ mod telemetry;
 mod times;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use scaikey_auth::Auth;
 use scaikey_auth::clock::Clock;
@@ -31,7 +31,11 @@ impl Revocable {
     }
 
     async fn with(set: impl FnOnce(RevocationsBuilder) -> RevocationsBuilder) -> Self {
-        Self::of(&Arc::new(World::new().await), set).await
+        let world = World::new().await;
+        // Whole seconds, as in tokens.
+        let since = world.clock.now().duration_since(UNIX_EPOCH).unwrap();
+        world.clock.set_wall(UNIX_EPOCH + Duration::from_secs(since.as_secs()));
+        Self::of(&Arc::new(world), set).await
     }
 
     /// Returns one of several services that share a provider and a clock.

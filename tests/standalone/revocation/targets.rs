@@ -69,7 +69,7 @@ const ROWS: [(Create, &[&str]); 22] = [
     (|iss| Revocation::client(iss, "web"), &["client"]),
     (|iss| Revocation::client(iss, "web").in_tenant(tenant_id("acme")), &["client", "tenant"]),
     (|iss| Revocation::tenant(iss, tenant_id("acme")), &["tenant"]),
-    (Revocation::issuer, &[]),
+    (|iss| Revocation::issuer(iss), &[]),
     // Ids of another kind, case, issuer or tenant.
     (|iss| Revocation::token(iss, "s"), ALL),
     (|iss| Revocation::session(iss, "alice"), ALL),

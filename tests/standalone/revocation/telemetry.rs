@@ -41,7 +41,7 @@ async fn each_revocation_is_one_event() {
             assert_eq!(recorder.sum_of(&[name, kind, from]), 1, "{:?}", recorder.series());
         }
     }
-    assert!(recorder.sum_of(&["scaikey_auth_requests_refused_total", "token_revoked"]) <= 2);
+    assert!(recorder.sum_of(&["scaikey_auth_refusals_total", "token_revoked"]) <= 2);
     let series = recorder.series().join("\n");
     assert!(series.contains("scaikey_auth_revocation_log_lag_seconds"), "{series}");
     assert!(series.contains("scaikey_auth_revocations_in_force"), "{series}");
