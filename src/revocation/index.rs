@@ -340,7 +340,9 @@ impl Index {
             }
         }
         self.widened.fetch_add(merged as u64, Ordering::Relaxed);
-        telemetry::revocations_widened(merged);
+        if merged > 0 {
+            telemetry::revocations_widened(merged);
+        }
         before.saturating_sub(self.len())
     }
 

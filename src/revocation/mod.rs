@@ -335,3 +335,51 @@ fn admission(checked: Result<Option<()>, AuthError>) -> Result<Option<Admission>
         Err(error) => Ok(Some(Admission::Deny(error))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::event::Target;
+    use super::*;
+
+    /// Returns the ids of the sessions that a listener hears of.
+    fn listen(to: &Revocations) -> Arc<Mutex<Vec<String>>> {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (listener, weak) = (heard.clone(), Arc::downgrade(&to.0));
+        to.subscribe(Arc::new(move |revocation| {
+            let Target::Session { id, .. } = revocation.target() else { return };
+            // The revocation is in force already.
+            let inner = weak.upgrade().unwrap();
+            assert!(revocation.keys().iter().all(|(_, key)| inner.index.get(*key).is_some()));
+            listener.lock().unwrap().push(format!("{} {id}", revocation.iss()));
+        }));
+        heard
+    }
+
+    #[tokio::test]
+    async fn listeners_hear_of_each_revocation() {
+        let log = MemoryRevocationLog::default();
+        let [one, other] = [(); 2].map(|()| Revocations::builder().log(log.clone()).build());
+        let heard = [listen(&one), listen(&other)];
+        one.revoke(Revocation::session("a", "1").of_subject("alice")).await.unwrap();
+        one.revoke(Revocation::subject("a", "1")).await.unwrap();
+        one.revoke(Revocation::session("a", "2").until(SystemTime::UNIX_EPOCH)).await.unwrap();
+        one.revoke(Revocation::session("a", "3")).await.unwrap();
+        other.ready().await.unwrap();
+        one.ready().await.unwrap();
+        for heard in heard {
+            assert_eq!(*heard.lock().unwrap(), ["a 1", "a 3"]);
+        }
+    }
+
+    #[test]
+    fn debug_output_has_no_ids() {
+        use futures_util::FutureExt as _;
+        let revocations = Revocations::default();
+        let revoked = revocations.revoke(Revocation::subject("https://canary", "canary"));
+        revoked.now_or_never().unwrap().unwrap();
+        let text = format!("{revocations:?}");
+        assert!(text.contains("entries: 1") && !text.contains("canary"), "{text}");
+    }
+}
