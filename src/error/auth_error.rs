@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::extended::ExtendedError;
 use super::public::{self, PublicResponse};
+use super::step_up::StepUp;
 
 /// The error that implementations of this crate's traits return if their store or provider fails.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -74,11 +75,8 @@ pub enum AuthError {
     },
     /// The user must authenticate again or more strongly. 401
     /// `insufficient_user_authentication` (RFC 9470 §3).
-    #[error("a more recent multi-factor authentication is required")]
-    StepUpRequired {
-        /// The maximum age of the authentication.
-        max_age: Duration,
-    },
+    #[error("a more recent or stronger authentication is required: {0:?}")]
+    StepUpRequired(StepUp),
     /// A state-changing request with a session cookie came from a page of another origin, or has no
     /// origin. 403.
     #[error("the request does not come from the service's own pages")]
@@ -397,6 +395,12 @@ impl AuthError {
     }
 }
 
+impl From<StepUp> for AuthError {
+    fn from(step_up: StepUp) -> Self {
+        Self::StepUpRequired(step_up)
+    }
+}
+
 impl From<InvalidToken> for AuthError {
     fn from(invalid: InvalidToken) -> Self {
         Self::InvalidToken(invalid)
@@ -417,7 +421,7 @@ mod tests {
             (AuthError::MalformedRequest("x"), 3),
             (AuthError::MissingCredentials, 16),
             (InvalidToken::Expired.into(), 16),
-            (AuthError::StepUpRequired { max_age: Duration::ZERO }, 16),
+            (StepUp::default().into(), 16),
             (AuthError::TenantMissing, 7),
             (AuthError::UnknownTenant, 7),
             (AuthError::ForeignOrigin, 7),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use http::{HeaderValue, StatusCode};
 
-use super::{AuthError, InvalidToken};
+use super::{AuthError, InvalidToken, StepUp};
 
 /// A challenge: an authentication scheme and its parameters (RFC 9110 §11.3).
 ///
@@ -155,12 +155,25 @@ impl Challenger {
             AuthError::InsufficientScope { required } => {
                 Some(self.with(r#"error="insufficient_scope", scope="#, &quoted(required)?))
             }
-            AuthError::StepUpRequired { max_age } => Some(self.with(
-                r#"error="insufficient_user_authentication", max_age="#,
-                &quoted(&max_age.as_secs().to_string())?,
-            )),
+            AuthError::StepUpRequired(step_up) => Some(self.step_up(step_up)),
             _ => None,
         }
+    }
+
+    /// Returns the challenge of RFC 9470 §3. A value that no header can contain is left out.
+    fn step_up(&self, StepUp { max_age, acr_values, scope }: &StepUp) -> HeaderValue {
+        let max_age = max_age.map(|it| it.as_secs().to_string());
+        let parameters = [
+            ("acr_values", acr_values.as_deref()),
+            ("max_age", max_age.as_deref()),
+            ("scope", scope.as_deref()),
+        ];
+        let parameters = parameters.into_iter().filter_map(|(name, value)| {
+            let value = value.and_then(quoted)?;
+            Some(format!(", {name}={value}"))
+        });
+        let parameters: String = parameters.collect();
+        self.with(r#"error="insufficient_user_authentication""#, &parameters)
     }
 
     fn with(&self, parameters: &str, value: &str) -> HeaderValue {
@@ -224,10 +237,26 @@ mod tests {
                 ),
             ),
             (
-                AuthError::StepUpRequired { max_age: Duration::from_secs(300) },
+                StepUp::default().max_age(Duration::from_millis(300_999)).into(),
                 Some(
                     r#"Bearer realm="scaiwave", error="insufficient_user_authentication", max_age="300""#,
                 ),
+            ),
+            (
+                StepUp::default().acr_values(["urn:a", "x\"y"]).into(),
+                Some(
+                    r#"Bearer realm="scaiwave", error="insufficient_user_authentication", acr_values="urn:a x\"y""#,
+                ),
+            ),
+            (
+                StepUp::default().scope("a b").max_age(Duration::ZERO).acr_values(["phr"]).into(),
+                Some(
+                    r#"Bearer realm="scaiwave", error="insufficient_user_authentication", acr_values="phr", max_age="0", scope="a b""#,
+                ),
+            ),
+            (
+                StepUp::default().scope("\u{e9}\r\n").into(),
+                Some(r#"Bearer realm="scaiwave", error="insufficient_user_authentication""#),
             ),
             (AuthError::TenantMissing, None),
             (AuthError::Unavailable { component: "keys", retry_after: None, source: None }, None),

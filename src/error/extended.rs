@@ -127,7 +127,8 @@ impl AuthError {
 
     /// Writes the headers of a refusal: the additional ones of the error, `Cache-Control`, `Retry-After` for a
     /// 429 or 503, and the `challenges` for a 400, 401 or 403 that has none yet. A gRPC response has them as
-    /// metadata, by the status that the same refusal has without gRPC.
+    /// metadata, by the status that the same refusal has without gRPC. The session layer reads a
+    /// [`StepUp`](super::StepUp) from the extensions.
     pub(crate) fn write_headers<I: IntoIterator<Item = HeaderValue>>(
         &self,
         response: &mut Response<Bytes>,
@@ -141,6 +142,10 @@ impl AuthError {
                 extended.0.headers.iter().filter(|(name, _)| !LAYER_HEADERS.contains(name));
             additional.for_each(|(name, value)| drop(headers.insert(name, value.clone())));
         }
+        if let Self::StepUpRequired(step_up) = self.plain() {
+            response.extensions_mut().insert(step_up.clone());
+        }
+        let headers = response.headers_mut();
         // A shared cache would serve the refusal of one caller to all others.
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         if matches!(status, 429 | 503)

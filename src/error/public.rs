@@ -36,7 +36,7 @@ responses! {
     TOKEN_INVALID = "token_invalid", 401 "Unauthorized", "The token is not valid here.";
     INSUFFICIENT_SCOPE = "insufficient_scope", 403 "Forbidden", "The token lacks a scope that this resource needs.";
     FORBIDDEN = "forbidden", 403 "Forbidden", "The token does not grant access to this resource.";
-    STEP_UP_REQUIRED = "step_up_required", 401 "Unauthorized", "A recent multi-factor sign-in is needed.";
+    STEP_UP_REQUIRED = "step_up_required", 401 "Unauthorized", "A more recent or a stronger sign-in is needed.";
     FOREIGN_ORIGIN = "foreign_origin", 403 "Forbidden", "The request does not come from this service's own pages.";
     TENANT_MISSING = "tenant_missing", 403 "Forbidden", "The token names no tenant.";
     TENANT_UNKNOWN = "tenant_unknown", 403 "Forbidden", "The tenant is not known here.";

@@ -161,6 +161,9 @@ impl ErrorResponse for ProblemJson {
             AuthError::InsufficientScope { required } => {
                 problem(error, status, format!(",\"required_scope\":{}", text(required)))
             }
+            AuthError::StepUpRequired(step_up) if !step_up.is_empty() => {
+                problem(error, status, step_up.json_members())
+            }
             _ if status == error.status() => Bytes::from_static(error.public().problem.as_bytes()),
             _ => problem(error, status, String::new()),
         };
@@ -316,7 +319,7 @@ fn text(value: &str) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::InvalidToken;
+    use crate::error::{InvalidToken, StepUp};
 
     fn body(format: impl ErrorResponse, error: AuthError) -> String {
         String::from_utf8(
@@ -335,6 +338,12 @@ mod tests {
         let scope = AuthError::InsufficientScope { required: "a\"b c".into() };
         let parsed: serde_json::Value = serde_json::from_str(&body(ProblemJson, scope)).unwrap();
         assert_eq!(parsed["required_scope"], "a\"b c");
+        let step_up = StepUp::default().acr_values(["gold", "x\"y"]);
+        let step_up = step_up.max_age(Duration::from_secs(300)).scope("a b");
+        assert_eq!(
+            body(ProblemJson, step_up.into()),
+            r#"{"type":"urn:scaikey-auth:step_up_required","title":"Unauthorized","status":401,"detail":"A more recent or a stronger sign-in is needed.","acr_values":["gold","x\"y"],"max_age":300,"required_scope":"a b"}"#
+        );
         assert_eq!(
             body(Envelope::new("SW_AUTH_"), InvalidToken::Expired.into()),
             r#"{"error":{"code":"SW_AUTH_TOKEN_EXPIRED","message":"The token has expired."}}"#
@@ -346,6 +355,7 @@ mod tests {
     fn grpc_request_gets_a_grpc_status() {
         let table = [
             (AuthError::MissingCredentials, "16"),
+            (StepUp::default().acr_values(["gold"]).into(), "16"),
             (AuthError::TenantMissing, "7"),
             (AuthError::Unavailable { component: "keys", retry_after: None, source: None }, "14"),
         ];

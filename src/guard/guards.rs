@@ -2,20 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::request::Parts;
 use http::{Extensions, Request};
 
+use super::step_up::{And, Needs, Or};
 use crate::auth::AuthContext;
-use crate::error::AuthError;
+use crate::error::{AuthError, StepUp};
 use crate::identity::{Identity, IdentityKind, Provenance, Scopes};
 use crate::layer::RequestHead;
 
 /// A condition on an authenticated request.
 ///
 /// Ready-made guards: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`mfa_within`], [`verified_token`]. Every `Fn(&AuthContext) -> Result<(), AuthError>` is also a
+/// [`acr`], [`signed_in_within`], [`mfa_within`], [`verified_token`]. Every `Fn(&AuthContext) -> Result<(), AuthError>` is also a
 /// guard, and [`guard_fn`] creates one from a closure that sees the head of the request. Combine
 /// guards with [`and`](GuardExt::and) and [`or`](GuardExt::or).
 ///
@@ -48,6 +49,17 @@ pub trait Guard: Send + Sync + 'static {
     /// # Errors
     /// The refusal that the caller gets.
     fn check(&self, request: &GuardRequest<'_>) -> Result<(), AuthError>;
+
+    /// Returns the sign-in that the guard needs for such a request, whether or not the request already has it.
+    /// Default: none.
+    ///
+    /// [`and`](GuardExt::and) uses it: if one guard asks for a sign-in, the challenge also names the needs of the
+    /// other, or else the new token could lack them. A guard that refuses with
+    /// [`StepUpRequired`](AuthError::StepUpRequired) returns the same here. Harmless mistake: returning less.
+    fn step_up(&self, request: &GuardRequest<'_>) -> StepUp {
+        let _ = request;
+        StepUp::default()
+    }
 }
 
 /// The input of a [`Guard`]: a request and its caller.
@@ -184,21 +196,19 @@ where
 /// # Ok(()) }
 /// ```
 pub trait GuardExt: Guard + Sized {
-    /// Returns a guard that admits a request if both guards admit it. `other` is checked only if
-    /// `self` admits the request.
+    /// Returns a guard that admits a request if both guards admit it.
+    ///
+    /// `other` is checked only if `self` admits the request, or if `self` misses a scope and `other` may need
+    /// another sign-in ([`Guard::step_up`]). A refusal that asks for a sign-in names the needs of both guards
+    /// ([`StepUp::and`]), so that one sign-in is enough.
     fn and(self, other: impl Guard) -> impl Guard {
-        guard_fn(move |request| {
-            self.check(request)?;
-            other.check(request)
-        })
+        And(self, other)
     }
 
     /// Returns a guard that admits a request if `self` or `other` admits it. If neither does, the
-    /// refusal is that of `self`.
+    /// refusal is that of `self`, so a guard that asks for another sign-in comes first: `acr(["gold"]).or(role("owner"))`.
     fn or(self, other: impl Guard) -> impl Guard {
-        guard_fn(move |request| {
-            self.check(request).or_else(|refusal| other.check(request).map_err(|_| refusal))
-        })
+        Or(self, other)
     }
 }
 
@@ -210,13 +220,15 @@ impl<G: Guard> GuardExt for G {}
 pub fn scope(required: &str) -> impl Guard {
     let scopes: Option<Scopes> = required.parse().ok().filter(|scopes: &Scopes| !scopes.is_empty());
     let required: Arc<str> = required.into();
-    move |context: &AuthContext| {
-        let held = context.identity().scopes();
+    let step_up = StepUp::default().scope(scopes.as_ref().map_or("", |_| &required));
+    let check = move |request: &GuardRequest<'_>| {
+        let held = request.context.identity().scopes();
         match &scopes {
             Some(scopes) if held.contains_all(scopes) => Ok(()),
             _ => Err(AuthError::InsufficientScope { required: required.clone() }),
         }
-    }
+    };
+    Needs { step_up, check }
 }
 
 /// Requires at least one of these scopes, separated by spaces. A refusal names all of them. If
@@ -262,41 +274,6 @@ pub fn authenticated() -> impl Guard {
     |_: &AuthContext| Ok(())
 }
 
-/// Requires a multi-factor authentication within the last `max_age`. Otherwise the request gets 401
-/// `insufficient_user_authentication` (RFC 9470), even if the token does not say when the user
-/// authenticated ([`Identity::mfa_verified_at`]). A time more than 60 s in the future is refused
-/// too.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use scaikey_auth::guard::{GuardExt, mfa_within};
-/// use scaikey_auth::{Auth, scope};
-///
-/// # fn main() -> Result<(), scaikey_auth::ConfigError> {
-/// let auth = Auth::builder().issuer("https://scaikey.example").audience("scaiwave").build()?;
-/// // For the route: `post(pay).route_layer(pays)`.
-/// let pays = auth.require(scope("payments:write").and(mfa_within(Duration::from_secs(600))));
-/// # Ok(()) }
-/// ```
-pub fn mfa_within(max_age: Duration) -> impl Guard {
-    guard_fn(move |request| match request.context.identity().mfa_verified_at() {
-        Some(verified_at) if is_recent(verified_at, request.now, max_age) => Ok(()),
-        _ => Err(AuthError::StepUpRequired { max_age }),
-    })
-}
-
-/// Returns whether `time` is at most `max_age` ago. A time in the future is accepted only within
-/// the clock skew of 60 s: otherwise the users of an issuer that writes milliseconds would stay
-/// recently authenticated forever.
-fn is_recent(time: SystemTime, now: SystemTime, max_age: Duration) -> bool {
-    const SKEW: Duration = Duration::from_secs(60);
-    match now.duration_since(time) {
-        Ok(age) => age <= max_age,
-        Err(ahead) => ahead.duration() <= SKEW,
-    }
-}
-
 /// Requires an identity whose token this service verified itself. Refuses mock identities and
 /// introspected opaque tokens with 403.
 pub fn verified_token() -> impl Guard {
@@ -314,6 +291,6 @@ fn only(
     }
 }
 
-fn forbidden(attribute: &str, required: &str) -> AuthError {
+pub(super) fn forbidden(attribute: &str, required: &str) -> AuthError {
     AuthError::Forbidden { required: format!("{attribute} {required}").into() }
 }

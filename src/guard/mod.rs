@@ -2,8 +2,8 @@
 //!
 //! `Auth::require` creates a layer from a guard: `auth.require(scope("admin"))`. The most common
 //! guards, [`scope`] and [`role`](crate::role), are at the root of the crate. This module has the
-//! others ([`any_scope`], [`any_role`], [`group`], [`kind`], [`mfa_within`], [`verified_token`],
-//! [`authenticated`]) and [`GuardExt`] to combine them. Write your own as a [`Guard`], which sees
+//! others ([`any_scope`], [`any_role`], [`group`], [`kind`], [`acr`], [`signed_in_within`], [`mfa_within`],
+//! [`verified_token`], [`authenticated`]) and [`GuardExt`] to combine them. Write your own as a [`Guard`], which sees
 //! the head of the request ([`GuardRequest`]), or from a closure with [`guard_fn`].
 //!
 //! `Auth::require_by_path` takes a guard for each path ([`PathRules`]): for the methods of a gRPC
@@ -14,13 +14,15 @@
 pub(crate) mod guards;
 mod path_rules;
 mod require_layer;
+mod step_up;
 
 pub use guards::{
     Guard, GuardExt, GuardRequest, any_role, any_scope, authenticated, group, guard_fn, kind,
-    mfa_within, verified_token,
+    verified_token,
 };
 pub use path_rules::PathRules;
 pub use require_layer::{GuardService, RequireLayer};
+pub use step_up::{acr, mfa_within, signed_in_within};
 
 pub(crate) use guards::scope;
 

@@ -10,7 +10,7 @@ use super::guards::{Guard, GuardRequest, authenticated};
 use super::require_layer::RequireLayer;
 use crate::auth::Auth;
 use crate::config::{ConfigError, Fault};
-use crate::error::AuthError;
+use crate::error::{AuthError, StepUp};
 use crate::support::telemetry;
 
 /// The maximum number of unlisted paths that are logged as warnings, because clients choose them.
@@ -160,6 +160,11 @@ impl Guard for GuardByPath {
             Some(guard) => guard.check(request),
             None => Err(self.unlisted(request.head.uri.path())),
         }
+    }
+
+    fn step_up(&self, request: &GuardRequest<'_>) -> StepUp {
+        let guard = self.guards.get(request.head.uri.path());
+        guard.map(|guard| guard.step_up(request)).unwrap_or_default()
     }
 }
 

@@ -125,6 +125,7 @@ impl Reading<'_> {
         let verifiable = claims.get("email").and_then(Value::span);
         let is_verifiable = verifiable.is_some() && email.and_then(Value::span) == verifiable;
         let is_verified = claims.get("email_verified").and_then(Value::as_bool);
+        let authenticated_at = self.authenticated_at(claims);
         Ok(Identity(Arc::new(Inner {
             tenant_id,
             provenance: self.provenance,
@@ -145,7 +146,8 @@ impl Reading<'_> {
             issued_at,
             expires_at,
             valid_until: expires_at,
-            mfa_verified_at: self.mfa_verified_at(claims),
+            authenticated_at,
+            mfa_verified_at: self.mfa_verified_at(claims, authenticated_at),
             actors: self.actors(claims),
             confirmation: Confirmation::read(claims)?.map(Box::new),
             roles,
@@ -163,24 +165,22 @@ impl Reading<'_> {
         span(value.unwrap_or_default())
     }
 
-    /// Reads the time of the last multi-factor authentication that a test finds.
-    fn mfa_verified_at(&self, claims: Value<'_>) -> Option<SystemTime> {
-        let passing = self.mapping.mfa.iter().filter(|test| test.passes(claims));
-        passing.filter_map(|test| self.time_of(test, claims)).max()
-    }
-
-    /// Returns the time of the authentication methods that a test found, or else of the authentication.
-    fn time_of(&self, test: &ClaimTest, claims: Value<'_>) -> Option<SystemTime> {
-        // An item of `amr` may state when its method was used. All of the tested methods were used since the
-        // earliest of these times.
-        let times = test.found(claims).filter_map(|it| it.get("timestamp")).filter_map(seconds);
-        if let Some(time) = times.reduce(f64::min) {
-            return system_time(time);
-        }
+    /// Reads the time of the authentication.
+    fn authenticated_at(&self, claims: Value<'_>) -> Option<SystemTime> {
         let claim = values_at(claims, &self.mapping.auth_time).next()?;
         let time = seconds(claim).and_then(system_time);
         self.log_unless(time.is_some(), "auth_time");
         time
+    }
+
+    /// Reads the time of the last multi-factor authentication that a test finds.
+    fn mfa_verified_at(
+        &self,
+        claims: Value<'_>,
+        authenticated_at: Option<SystemTime>,
+    ) -> Option<SystemTime> {
+        let passing = self.mapping.mfa.iter().filter(|test| test.passes(claims));
+        passing.filter_map(|test| time_of(test, claims, authenticated_at)).max()
     }
 
     /// Reads the chain of `act` claims, outermost first. The nesting limit of the JSON reader limits its
@@ -248,6 +248,18 @@ fn seconds(value: Value<'_>) -> Option<f64> {
 /// `exp`, `nbf` and `iat` use the exact number.
 fn system_time(seconds: f64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds as u64))
+}
+
+/// Returns the time of the authentication methods that a test found, or else of the authentication.
+fn time_of(
+    test: &ClaimTest,
+    claims: Value<'_>,
+    authenticated_at: Option<SystemTime>,
+) -> Option<SystemTime> {
+    // An item of `amr` may state when its method was used. All of the tested methods were used since the
+    // earliest of these times.
+    let times = test.found(claims).filter_map(|it| it.get("timestamp")).filter_map(seconds);
+    times.reduce(f64::min).map_or(authenticated_at, system_time)
 }
 
 /// Reads an optional string. `null` counts as absent.

@@ -178,8 +178,9 @@ pub struct ClaimsMapping {
     pub service_account: Vec<ClaimTest>,
     /// The tests for multi-factor authentication. One of them must pass. Default: `amr` contains `mfa`.
     pub mfa: Vec<ClaimTest>,
-    /// The time of the authentication, in seconds since 1970, if the items of `amr` do not state theirs: see
-    /// [`Identity::mfa_verified_at`](super::Identity::mfa_verified_at). Default `auth_time`.
+    /// The time of the authentication, in seconds since 1970:
+    /// [`Identity::authenticated_at`](super::Identity::authenticated_at). It is also the time of a multi-factor
+    /// authentication, if the items of `amr` do not state theirs. Default `auth_time`.
     pub auth_time: Vec<ClaimPath>,
     /// The kind of every identity of this issuer. Default `None`: see
     /// [`service_account`](field@Self::service_account). Set it to `workload` for an issuer of workload tokens

@@ -162,6 +162,7 @@ pub(super) struct Inner {
     pub(super) expires_at: SystemTime,
     /// The end of the time in which the validator accepts the token.
     pub(super) valid_until: SystemTime,
+    pub(super) authenticated_at: Option<SystemTime>,
     pub(super) mfa_verified_at: Option<SystemTime>,
     pub(super) actors: Box<[Actor]>,
     /// Boxed, because few tokens are bound.
@@ -321,6 +322,13 @@ impl Identity {
     /// identity. `iat` is never used instead, because a token may be renewed long after the authentication.
     pub fn mfa_verified_at(&self) -> Option<SystemTime> {
         self.0.mfa_verified_at
+    }
+
+    /// Returns the time of the user's authentication: by default, the claim `auth_time` (OpenID Connect Core §2), in
+    /// whole seconds. `None` if the token states no readable time. It is that of the sign-in at the provider, and
+    /// stays the same when a token is renewed.
+    pub fn authenticated_at(&self) -> Option<SystemTime> {
+        self.0.authenticated_at
     }
 
     /// Returns `sid`, the session at the issuer (OpenID Connect Back-Channel Logout §2.1), unchanged. It is

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use axum::Router;
 use http::Request;
 use scaikey_auth::admission::{Admission, AdmissionCheck, AdmissionRequest};
-use scaikey_auth::error::{BoxError, InvalidToken};
+use scaikey_auth::error::{BoxError, InvalidToken, StepUp};
 use scaikey_auth::identity::Provenance;
 use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::TokenBuilder;
@@ -160,7 +160,7 @@ async fn denied_request_gets_error_of_check() {
     for (error, status, code) in [
         (InvalidToken::Revoked.into(), 401, Some("invalid_token")),
         (InvalidToken::Expired.into(), 401, Some("invalid_token")),
-        (AuthError::StepUpRequired { max_age: day }, 401, Some("insufficient_user_authentication")),
+        (StepUp::default().max_age(day).into(), 401, Some("insufficient_user_authentication")),
         (AuthError::Forbidden { required: "a paid plan".into() }, 403, Some("insufficient_scope")),
         (AuthError::TooManyRequests { retry_after: day }, 429, None),
         // A denied caller does not become anonymous.

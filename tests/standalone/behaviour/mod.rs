@@ -21,6 +21,7 @@ mod relaxations;
 mod responses;
 mod secrets;
 mod secrets_of_services;
+mod step_up;
 mod streams;
 mod tenancy;
 mod token_sources;

@@ -9,7 +9,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use scaikey_auth::error::{BoxError, EmptyBody, Envelope, Grpc, InvalidToken, Refusal};
+use scaikey_auth::error::{BoxError, EmptyBody, Envelope, Grpc, InvalidToken, Refusal, StepUp};
 use scaikey_auth::guard::mfa_within;
 use scaikey_auth::tenant::MemoryTenants;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
@@ -226,7 +226,7 @@ async fn no_challenge_parameter_occurs_twice() {
         AuthError::InsufficientScope { required: "é\r\n\"".into() },
         AuthError::Forbidden { required: "role é\r\n".into() },
         AuthError::UnlistedPath { path: "/é\r\n".into() },
-        AuthError::StepUpRequired { max_age: Duration::MAX },
+        StepUp::default().max_age(Duration::MAX).acr_values(["x\"y"]).scope("é\r\n").into(),
         AuthError::ForeignOrigin,
         AuthError::TenantMissing,
         AuthError::UnknownTenant,
