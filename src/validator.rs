@@ -32,7 +32,8 @@ pub use verified::{VerifiedTokens, VerifiedTokensStats};
 #[cfg(feature = "endpoints")]
 pub(crate) use encrypted::signed_token;
 pub(crate) use id_token::{
-    ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse, verify_id_token,
+    Authentication, ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse,
+    verify_id_token,
 };
 pub(crate) use jwks::JwksValidator;
 #[cfg(feature = "trust")]

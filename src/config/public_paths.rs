@@ -136,10 +136,21 @@ impl PublicPaths {
 
     /// Returns the URL that starts a sign-in and returns to `page`.
     pub(crate) fn sign_in_url(&self, page: Option<&str>) -> String {
-        let Some(page) = page else { return self.sign_in_url.clone() };
+        page.map_or_else(
+            || self.sign_in_url.clone(),
+            |page| self.sign_in_url_with("return_to", page),
+        )
+    }
+
+    /// Returns the URL that starts a sign-in with these sealed parameters.
+    pub(crate) fn step_up_url(&self, sealed: &str) -> String {
+        self.sign_in_url_with("step_up", sealed)
+    }
+
+    fn sign_in_url_with(&self, name: &str, value: &str) -> String {
         let separator = if self.sign_in_url.contains('?') { '&' } else { '?' };
-        let page: String = url::form_urlencoded::byte_serialize(page.as_bytes()).collect();
-        format!("{}{separator}return_to={page}", self.sign_in_url)
+        let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        format!("{}{separator}{name}={value}", self.sign_in_url)
     }
 }
 

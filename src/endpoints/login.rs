@@ -5,9 +5,10 @@ use http::{Method, Response, header};
 use url::form_urlencoded;
 
 use super::parameters::{BodyFormat, Parameters};
-use super::pending_sign_in::PendingSignIn;
+use super::pending_sign_in::{PendingSignIn, PendingStepUp};
 use super::response::{Failure, invalid_request, see_other};
 use super::sign_in::RETURN_TO_ELSEWHERE;
+use super::step_up::{UNMET, authorization_parameters};
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::Clock;
 use crate::error::{AuthError, InvalidToken};
@@ -24,7 +25,7 @@ use crate::validator::{ExpectedIdToken, SessionIdTokens, TokenResponse, verify_i
 const MAX_ERROR_CHARS: usize = 64;
 
 /// Query parameters from a page of the service or from the provider.
-const QUERY_PARAMETERS: [&str; 5] = ["return_to", "code", "state", "iss", "error"];
+const QUERY_PARAMETERS: [&str; 6] = ["return_to", "step_up", "code", "state", "iss", "error"];
 
 /// Parameters of the provider's answer (RFC 6749 §4.1.2, RFC 9207 §2). `error_description` and
 /// `error_uri` are ignored, because some providers do not encode them in UTF-8.
@@ -93,19 +94,21 @@ impl Inner {
                 "Pages of other origins must start a sign-in with a link or a redirect.",
             ));
         }
-        let return_to = match parameters.get("return_to") {
-            Some(page) => sign_in.page(page).ok_or(RETURN_TO_ELSEWHERE)?.to_owned(),
+        let (page, step_up) = self.requested_page(incoming, parameters)?;
+        let return_to = match page {
+            Some(page) => sign_in.page(&page).ok_or(RETURN_TO_ELSEWHERE)?.to_owned(),
             None => sign_in.landing_page(),
         };
         let verifier = PkceVerifier::generate()?;
         let (prefix, now) = (sign_in.full_cookie_prefix(), self.clock().now());
         let pending = PendingSignIn::new(verifier.secret().expose(), &return_to, now)?;
+        let pending = PendingSignIn { step_up, ..pending };
         let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &pending.state)
             .scopes(sign_in.scopes.clone())
             .nonce(&pending.nonce);
-        let request = sign_in
-            .extra
-            .iter()
+        let extra = authorization_parameters(&sign_in.extra, pending.step_up.as_ref());
+        let request = extra
+            .into_iter()
             .fold(request, |request, (name, value)| request.parameter(name, value));
         let request = match sign_in.form_post {
             true => request.parameter("response_mode", "form_post"),
@@ -155,6 +158,7 @@ impl Inner {
             Ok(code) => self.complete_sign_in(code, &pending).await,
             Err(failure) => Err(failure),
         };
+        let outcome = outcome.map(|response| self.record_step_up(response, &pending));
         let is_over = !matches!(&outcome, Err(failure) if failure.is_unavailable());
         let mut response =
             outcome.unwrap_or_else(|failure| self.sign_in_failure_response(incoming, failure));
@@ -205,8 +209,8 @@ impl Inner {
         // once.
         let request = request.allow_repeats().by_anonymous_caller();
         let token = self.client()?.authorization_code(&request).await?;
-        let nonce = Some(pending.nonce.as_str());
-        let outcome = match self.check_id_token(&token, nonce).await {
+        let (nonce, step_up) = (Some(pending.nonce.as_str()), pending.step_up.as_ref());
+        let outcome = match self.check_id_token(&token, nonce, step_up).await {
             Ok(token) => self.start_session(&token, pending).await,
             Err(failure) => Err(failure),
         };
@@ -358,19 +362,20 @@ impl Inner {
             None => return Err(invalid_request("The parameter code_verifier is missing.")),
         };
         let token = self.client()?.authorization_code(&request.by_anonymous_caller()).await?;
-        let outcome = match self.check_id_token(&token, parameters.get("nonce")).await {
+        let outcome = match self.check_id_token(&token, parameters.get("nonce"), None).await {
             Ok(token) => self.tokens_if_admitted(&token).await,
             Err(failure) => Err(failure),
         };
         self.revoke_on_failure(outcome, &token).await
     }
 
-    /// Verifies that the ID token belongs to this sign-in. With the scope `openid`, a missing ID
-    /// token is an error. Returns the tokens; an encrypted ID token is replaced by the signed one inside.
+    /// Verifies that the ID token belongs to this sign-in, and is as a guard asked. With the scope `openid`, or if a
+    /// guard asked for the sign-in, a missing ID token is an error. Returns the tokens; an encrypted ID token is replaced by the signed one inside.
     async fn check_id_token(
         &self,
         token: &AccessToken,
         nonce: Option<&str>,
+        step_up: Option<&PendingStepUp>,
     ) -> Result<AccessToken, Failure> {
         let (client, sign_in, now) = (self.client()?, self.sign_in()?, self.clock().elapsed());
         let token = with_signed_id_token(&self.auth, client, token).map_err(|error| {
@@ -379,7 +384,7 @@ impl Inner {
             error
         })?;
         let Some(id_token) = token.id_token() else {
-            if !sign_in.scopes.contains("openid") {
+            if !sign_in.scopes.contains("openid") && step_up.is_none() {
                 return Ok(token);
             }
             sign_in.token_warnings.warn("ID token", None, now);
@@ -392,12 +397,13 @@ impl Inner {
             response: Some(TokenResponse { nonce, access_token: token.secret().expose() }),
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
-        if let Err(error) = verify_id_token(issuers, clock, id_token.expose(), &rules).await {
+        let verified = verify_id_token(issuers, clock, id_token.expose(), &rules).await;
+        let authentication = verified.inspect_err(|error| {
             if !error.is_unavailable() {
-                sign_in.token_warnings.warn("ID token", Some(&error), now);
+                sign_in.token_warnings.warn("ID token", Some(error), now);
             }
-            return Err(error.into());
-        }
+        })?;
+        self.check_step_up(step_up, &authentication)?;
         let subject = |token| subject_of(token, client.claims_mapping());
         match (subject(token.secret()), subject(id_token)) {
             (Some(one), Some(other)) if one != other && !client.accepts_any_subject() => {
@@ -428,9 +434,9 @@ impl Inner {
 }
 
 /// Returns the error code if it is one that a user or page can act on (RFC 6749 §4.1.2.1, OpenID
-/// Connect Core §3.1.2.6), or `server_error`: other texts may come from an attacker.
+/// Connect Core §3.1.2.6, Unmet Authentication Requirements 1.0), or `server_error`: other texts may come from an attacker.
 fn known_error_code(error: &str) -> &'static str {
-    const CODES: [&str; 9] = [
+    const CODES: [&str; 10] = [
         "access_denied",
         "invalid_request",
         "invalid_scope",
@@ -440,6 +446,7 @@ fn known_error_code(error: &str) -> &'static str {
         "account_selection_required",
         "temporarily_unavailable",
         "unauthorized_client",
+        UNMET,
     ];
     // Apple has its own code for a user who cancels.
     let error = if error == "user_cancelled_authorize" { "access_denied" } else { error };

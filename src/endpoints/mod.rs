@@ -29,6 +29,7 @@ mod register;
 mod response;
 mod service;
 mod sign_in;
+mod step_up;
 mod throttle;
 mod tokens;
 #[cfg(feature = "trust")]

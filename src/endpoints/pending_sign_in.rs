@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::response::Failure;
 use crate::clock::Clock;
-use crate::session::{SameSite, clear_cookie, cookies_named, set_cookie_for};
+use crate::session::{SameSite, SignInNeeds, clear_cookie, cookies_named, set_cookie_for};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
@@ -49,6 +49,17 @@ pub(super) struct PendingSignIn {
     pub(super) nonce: String,
     pub(super) verifier: String,
     pub(super) return_to: String,
+    /// What a guard asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) step_up: Option<PendingStepUp>,
+}
+
+/// The sign-in that a guard asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PendingStepUp {
+    pub(super) needs: SignInNeeds,
+    /// What guards asked this browser for in the last minute before.
+    pub(super) recent: Vec<SignInNeeds>,
 }
 
 impl PendingSignIn {
@@ -58,6 +69,7 @@ impl PendingSignIn {
             nonce: base64url::encode(random()?),
             verifier: verifier.to_owned(),
             return_to: return_to.to_owned(),
+            step_up: None,
         })
     }
 

@@ -205,9 +205,11 @@ impl SignIn {
     ///
     /// Every 401 of the inner service counts, also one that it makes itself, with two exceptions: a
     /// 401 that asks only for other credentials, such as `Basic`, and one that refuses a token of the
-    /// request. A request with a session, an `Authorization` other than `Basic` or a token in the query
-    /// is never redirected, nor one for `login` or for the [`failure_page`](Self::failure_page) after a failed
-    /// sign-in. If a session cannot be used within a minute after its sign-in (for example because
+    /// request. A request with a session is redirected only if a guard asks for another sign-in
+    /// ([`StepUpRequired`](crate::AuthError::StepUpRequired)): see
+    /// [the manual](crate::manual::endpoints#pages-that-need-another-sign-in). A request with an `Authorization`
+    /// other than `Basic` or a token in the query is never redirected, nor one for `login` or for the
+    /// [`failure_page`](Self::failure_page) after a failed sign-in. If a session cannot be used within a minute after its sign-in (for example because
     /// processes have different keys), the browser gets 401 instead of an endless redirect.
     pub fn redirect_navigation(mut self) -> Self {
         self.redirect_navigation = true;
@@ -233,6 +235,7 @@ impl SignIn {
     ///   provider's own error; `access_denied` also if this service cannot
     ///   [register](super::EndpointsBuilder::register_at_sign_in) the user. To distinguish such a user from
     ///   one who cancels, register every user, and refuse on the pages, with a guard for example
+    /// - `unmet_authentication_requirements`: the user did not sign in as a guard requires
     /// - `server_error`: any other cause
     ///
     /// Other endpoints have further codes, such as `unsupported_grant_type`, all from the error
@@ -246,8 +249,9 @@ impl SignIn {
     /// or `resource` that some providers need to issue tokens for this service. A name may be repeated.
     /// The parameters that the sign-in sets itself (`state`, `nonce`, `redirect_uri`, `scope` …), and
     /// `response_mode`, `request` and `request_uri`, are a fault. The effect of a parameter is *not*
-    /// checked. To enforce a `max_age`, for example, use the guard
-    /// [`mfa_within`](crate::guard::mfa_within) or the claim `auth_time`.
+    /// checked. To enforce `acr_values` or a `max_age`, use the guards [`acr`](crate::guard::acr) and
+    /// [`signed_in_within`](crate::guard::signed_in_within). A sign-in that a guard asks for has its own `acr_values`,
+    /// `max_age` and `prompt` instead of these.
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
@@ -318,6 +322,11 @@ impl SignIn {
         format!("__Host-{}-", self.cookie_prefix)
     }
 
+    /// Returns the name of the cookie that records which sign-ins guards asked for.
+    pub(super) fn step_up_cookie(&self) -> String {
+        format!("{}step-up", self.full_cookie_prefix())
+    }
+
     /// Returns the page after a sign-in without `return_to`.
     pub(super) fn landing_page(&self) -> String {
         let start = || self.paths.as_ref().map_or("/".to_owned(), PublicPaths::start_page);
@@ -337,7 +346,11 @@ impl SignIn {
     /// Lets the session layer redirect browsers to this sign-in, if that is on.
     pub(super) fn set_up_sessions(&self, sessions: &Sessions) {
         if let (true, Some(paths)) = (self.redirect_navigation, &self.paths) {
-            let redirect = SignInRedirect::new(paths.clone(), self.failure_page.as_deref());
+            let redirect = SignInRedirect::new(
+                paths.clone(),
+                self.failure_page.as_deref(),
+                self.step_up_cookie(),
+            );
             sessions.set_sign_in(redirect);
         }
     }

@@ -127,7 +127,10 @@ impl<A: Guard, B: Guard> Guard for And<A, B> {
             }
             // The new sign-in asks for the missing scope, too.
             Err(AuthError::InsufficientScope { required }) => Err(match needs(second, request) {
-                Some(step_up) => StepUp::default().scope(&required).and(&step_up).into(),
+                Some(step_up) => {
+                    let first = StepUp::default().scope(&required).and(&first.step_up(request));
+                    first.and(&step_up).into()
+                }
                 None => AuthError::InsufficientScope { required },
             }),
             Err(refusal) => Err(refusal),

@@ -151,8 +151,9 @@ impl CookiePrefix {
         &self.0
     }
 
-    fn marker(&self, tag: &str) -> String {
-        format!("{}-{tag}", self.0)
+    /// Returns the name of a session's marker.
+    pub(super) fn marker(&self, id: &CookieId) -> String {
+        format!("{}-{}", self.0, id.tag)
     }
 
     /// Returns the prefix of a generation's data cookies, which is also authenticated when they are
@@ -215,7 +216,7 @@ impl CookiePrefix {
         for (id, (count, sealed)) in candidates.take(MAX_TRIED) {
             let Some(opened) = open(&id, &sealed) else { continue };
             let data: Vec<_> = (0..count).map(|index| self.part(&id, index)).collect();
-            let marker = self.marker(&id.tag);
+            let marker = self.marker(&id);
             names.stale.retain(|name| *name != marker && !data.contains(name));
             (names.marker, names.data) = (Some(marker), data);
             return (Some(opened), names);
@@ -225,7 +226,7 @@ impl CookiePrefix {
 
     /// Returns the marker cookie. Only its presence matters.
     pub(super) fn marker_cookie(&self, id: &CookieId, lifetime: Duration) -> Option<HeaderValue> {
-        set_cookie(&self.marker(&id.tag), &id.tag, lifetime)
+        set_cookie(&self.marker(&id), &id.tag, lifetime)
     }
 
     /// Returns the data cookies, in as many parts as needed, or `None` if the value is too large.
@@ -250,7 +251,7 @@ impl CookiePrefix {
 
     /// Clears the marker, which ends the session: data without a marker is ignored.
     pub(super) fn clear_marker(&self, id: &CookieId) -> Option<HeaderValue> {
-        clear_cookie(&self.marker(&id.tag))
+        clear_cookie(&self.marker(&id))
     }
 
     /// Returns whether this `Set-Cookie` starts, renews or ends a session.
@@ -443,7 +444,7 @@ mod tests {
         );
         // Parts larger than those that are set are rejected.
         let large = [
-            prefix.marker(&id.tag) + "=1",
+            prefix.marker(&id) + "=1",
             prefix.part(&id, 0) + "=1." + &"x".repeat(MAX_PART_BYTES + 1),
         ];
         assert_eq!(read(&prefix, &large.map(String::into_bytes)), []);
@@ -476,9 +477,9 @@ mod tests {
         let headers = headers(&sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let (found, names) = prefix.read(&headers, |id, _| (*id == old).then_some("old"));
         assert_eq!(found, Some("old"), "the newest session that opens");
-        assert_eq!(names.marker, Some(prefix.marker(&old.tag)));
+        assert_eq!(names.marker, Some(prefix.marker(&old)));
         assert_eq!(names.data, [prefix.part(&old, 0), prefix.part(&old, 1)]);
-        let stale = [prefix.part(&new, 0), prefix.part(&new, 1), prefix.marker(&new.tag)];
+        let stale = [prefix.part(&new, 0), prefix.part(&new, 1), prefix.marker(&new)];
         assert_eq!(names.stale, stale);
     }
 

@@ -10,6 +10,7 @@ use tower_layer::Layer;
 use super::origin::{is_from_trusted_page, is_unsafe};
 use super::response_cookies::{Change, ResponseCookies, SessionUnavailable};
 use super::sign_in_redirect::Redirect;
+use super::step_up::StepUpRedirect;
 use super::{RenewalResult, Session, Sessions};
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
@@ -32,7 +33,8 @@ use crate::validator::SessionIdToken;
 /// - If a session has ended, its cookies are cleared, and the request passes without it.
 ///
 /// With [`SignIn::redirect_navigation`](crate::endpoints::SignIn::redirect_navigation), a browser that
-/// loads a page without a session is led to the sign-in instead of a 401.
+/// loads a page without a session is led to the sign-in instead of a 401, and one whose session a guard refuses
+/// with [`StepUpRequired`](AuthError::StepUpRequired) to another sign-in.
 ///
 /// If the access token has expired and the provider is unavailable, the request passes without the
 /// session, which is kept. Public routes answer as usual, `logout` ends the session, and a 401 from
@@ -95,6 +97,8 @@ pub enum On401 {
     Unavailable(Box<SessionUnavailable>),
     /// A browser loads a page without a session.
     SignIn(Redirect),
+    /// A browser loads a page with a session. A guard may ask for another sign-in.
+    StepUp(Box<StepUpRedirect>),
 }
 
 /// The request extension that lets `logout` end the session.
@@ -189,11 +193,11 @@ impl<Q> Gate<Q> for SessionLayer {
                 return Ok(Decision::Wait(awaited));
             }
             renewal => {
-                attach_session(sessions, request, session);
+                let step_up = attach_session(sessions, request, session);
                 after.renewal = renewal;
+                Ok(Decision::Pass((Some(after), step_up)))
             }
         }
-        Ok(Decision::Pass((Some(after), None)))
     }
 
     fn resume(
@@ -217,6 +221,7 @@ impl<Q> Gate<Q> for SessionLayer {
         match on_401 {
             None => {}
             Some(On401::SignIn(redirect)) => redirect.replace(response),
+            Some(On401::StepUp(redirect)) => redirect.replace(response),
             Some(On401::Unavailable(unavailable)) => unavailable.replace(response),
         }
         let mut after = after?;
@@ -265,8 +270,13 @@ fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
     values.any(|value| bearer(session.token.secret().expose()).is_none_or(|own| own != value))
 }
 
-/// Uses the session as the credentials of the request.
-fn attach_session<Q>(sessions: &Sessions, request: &mut Request<Q>, session: Session) {
+/// Uses the session as the credentials of the request. Returns what replaces a refusal that asks for another sign-in.
+fn attach_session<Q>(
+    sessions: &Sessions,
+    request: &mut Request<Q>,
+    session: Session,
+) -> Option<On401> {
+    let step_up = sessions.step_up_redirect(request, &session);
     if let (Some(validator), Some(id_token)) = (sessions.id_tokens(), session.token.id_token()) {
         request.extensions_mut().insert(SessionIdToken {
             access_token: session.token.secret().clone(),
@@ -278,11 +288,12 @@ fn attach_session<Q>(sessions: &Sessions, request: &mut Request<Q>, session: Ses
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     request.extensions_mut().insert(CurrentSession(AttachedSession::new(sessions, session)));
+    step_up
 }
 
 /// Applies the result of a renewal to the request. If the renewal failed or is slow, uses the
 /// current session while its token is valid. Returns an error if the session is unavailable, and the
-/// redirect to the sign-in if it ended.
+/// redirect to the sign-in if it ended, or if a guard may ask for another.
 fn apply_renewal<Q>(
     renewed: Option<RenewalResult>,
     before: Session,
@@ -291,9 +302,9 @@ fn apply_renewal<Q>(
 ) -> Result<Option<On401>, AuthError> {
     let error = match renewed {
         Some(Ok(Some(session))) => {
-            attach_session(&after.sessions, request, session.clone());
+            let step_up = attach_session(&after.sessions, request, session.clone());
             after.change = Change::Renewed(session);
-            return Ok(None);
+            return Ok(step_up);
         }
         // The session ended. The inner layer decides whether the request needs an identity.
         Some(Ok(None)) => {
@@ -309,8 +320,7 @@ fn apply_renewal<Q>(
         if error.is_none() {
             after.renewal = after.sessions.renew(&before);
         }
-        attach_session(&after.sessions, request, before);
-        return Ok(None);
+        return Ok(attach_session(&after.sessions, request, before));
     }
     // `logout` must work without a valid token.
     let current = CurrentSession(AttachedSession::new(&after.sessions, before));

@@ -13,6 +13,7 @@ mod layer;
 mod origin;
 mod response_cookies;
 mod sign_in_redirect;
+mod step_up;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -52,6 +53,7 @@ pub(crate) use cookie::{
 };
 pub(crate) use layer::{CurrentSession, EndedSession};
 pub(crate) use sign_in_redirect::SignInRedirect;
+pub(crate) use step_up::{SignInNeeds, StepUpRequest};
 
 /// Default lifetime of a session, with all its renewals.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);

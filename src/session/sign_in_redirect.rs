@@ -16,7 +16,12 @@ pub(crate) struct SignInRedirect {
     paths: PublicPaths,
     /// The path of the page after a failed sign-in.
     failure_page: Option<String>,
+    /// The name of the cookie that records which sign-ins guards asked for.
+    step_up_cookie: String,
 }
+
+/// The page to return to. `None`: the landing page.
+pub(super) struct Page(pub(super) Option<String>);
 
 /// The redirect that replaces a 401 of the inner service. Public because a public layer type names it, but not
 /// exported.
@@ -24,15 +29,34 @@ pub(crate) struct SignInRedirect {
 pub struct Redirect(HeaderValue);
 
 impl SignInRedirect {
-    pub(crate) fn new(paths: PublicPaths, failure_page: Option<&str>) -> Self {
+    pub(crate) fn new(
+        paths: PublicPaths,
+        failure_page: Option<&str>,
+        step_up_cookie: String,
+    ) -> Self {
         let path = |page: &str| page.split('?').next().unwrap_or_default().to_owned();
-        Self { paths, failure_page: failure_page.map(path) }
+        Self { paths, failure_page: failure_page.map(path), step_up_cookie }
+    }
+
+    pub(super) fn step_up_cookie(&self) -> &str {
+        &self.step_up_cookie
     }
 
     /// Returns the redirect for a request without a session, if a browser loads a page with it and brings no
     /// other credentials. The sign-in itself is not redirected, nor the page that reports that it failed:
     /// the browser would be redirected without end.
     pub(super) fn redirect(&self, head: RequestHead<'_>) -> Option<Redirect> {
+        let Page(page) = self.page_of(head)?;
+        HeaderValue::try_from(self.paths.sign_in_url(page.as_deref())).ok().map(Redirect)
+    }
+
+    /// Returns the redirect with sealed parameters for another sign-in.
+    pub(super) fn step_up(&self, sealed: &str) -> Option<Redirect> {
+        HeaderValue::try_from(self.paths.step_up_url(sealed)).ok().map(Redirect)
+    }
+
+    /// Returns the page that a browser loads, if it may be redirected.
+    pub(super) fn page_of(&self, head: RequestHead<'_>) -> Option<Page> {
         let is_page = matches!(*head.method, Method::GET | Method::HEAD) && head.is_navigation();
         if !is_page || has_credentials(head) {
             return None;
@@ -42,8 +66,7 @@ impl SignInRedirect {
             return None;
         }
         let target = head.uri.path_and_query().map_or(path, |target| target.as_str());
-        let page = self.paths.public(target).filter(|page| is_local_path(page));
-        HeaderValue::try_from(self.paths.sign_in_url(page.as_deref())).ok().map(Redirect)
+        Some(Page(self.paths.public(target).filter(|page| is_local_path(page))))
     }
 
     fn reports_failure(&self, path: &str, query: Option<&str>) -> bool {
@@ -65,6 +88,11 @@ impl Redirect {
         if had_token || !asks || !asks_for_token(response.headers()) {
             return;
         }
+        self.send(response);
+    }
+
+    /// Replaces a response.
+    pub(super) fn send<B>(self, response: &mut Response<ResponseBody<B>>) {
         let mut redirect = Response::new(bytes::Bytes::new());
         *redirect.status_mut() = StatusCode::SEE_OTHER;
         let headers = redirect.headers_mut();
@@ -108,7 +136,7 @@ mod tests {
             let uri = "https://host.example/app/v1/auth/login";
             let paths = PublicPaths::new(uri, local_login).unwrap();
             let request = Request::get(target).header("accept", "text/html").body(()).unwrap();
-            let redirect = SignInRedirect::new(paths, failure_page);
+            let redirect = SignInRedirect::new(paths, failure_page, "__Host-x".to_owned());
             redirect.redirect(RequestHead::of(&request)).is_some()
         };
         let sorry = Some("/app/sorry?a=b");

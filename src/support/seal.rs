@@ -113,6 +113,8 @@ pub(crate) enum Purpose<'a> {
     SignIn,
     /// The cookie of a sign-out at the provider.
     SignOut,
+    /// The parameters of a sign-in that a guard asks for, and the cookie that records it.
+    StepUp,
     /// The versions of a trust policy.
     #[cfg_attr(not(all(feature = "redis", feature = "trust")), allow(dead_code))]
     TrustPolicy,
@@ -333,6 +335,7 @@ impl Purpose<'_> {
             Self::Session => [b"session cookie", b""],
             Self::SignIn => [b"sign-in cookie", b""],
             Self::SignOut => [b"sign-out cookie", b""],
+            Self::StepUp => [b"step-up", b""],
             Self::TrustPolicy => [b"trust policy", b""],
             Self::Revocation => [b"revocation", b""],
         }
@@ -429,6 +432,7 @@ mod tests {
         Purpose::Session,
         Purpose::SignIn,
         Purpose::SignOut,
+        Purpose::StepUp,
         Purpose::TrustPolicy,
         Purpose::Revocation,
     ];

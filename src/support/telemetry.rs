@@ -717,6 +717,11 @@ pub(crate) fn session_ended(reason: &'static str) {
     count!("scaikey_auth_sessions_ended_total", "reason" => reason);
 }
 
+/// Logs a refusal that asks for the sign-in which the user just made.
+pub(crate) fn step_up_without_effect(needed: &crate::error::StepUp) {
+    tracing::warn!(target: TARGET, ?needed, "a guard refuses a session immediately after the sign-in that it asked for: its access token does not say what the ID token says (acr, auth_time, amr). Let the provider add the claims to access tokens, or let ID tokens name the users (identity_from)");
+}
+
 /// Logs why a token of a renewed session is refused.
 pub(crate) fn token_of_session_refused(token: &'static str, reason: &'static str) {
     tracing::warn!(target: TARGET, reason, "the {token} of a renewed session is refused");

@@ -49,6 +49,22 @@ pub(crate) struct TokenResponse<'a> {
     pub(crate) access_token: &'a str,
 }
 
+/// How and when the user authenticated, as a verified ID token says. A claim that cannot be read counts as absent.
+#[derive(Debug)]
+pub(crate) struct Authentication {
+    pub(crate) acr: Option<String>,
+    pub(crate) at: Option<SystemTime>,
+}
+
+impl Authentication {
+    fn read(claims: Value<'_>) -> Self {
+        let acr = text(claims.get("acr"), "acr").ok().flatten().map(str::to_owned);
+        let at = numeric_date(claims.get("auth_time"), "auth_time").ok().flatten();
+        let since = at.map(|seconds| Duration::from_secs(seconds as u64));
+        Self { acr, at: since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)) }
+    }
+}
+
 /// An ID token whose signature and claims are valid.
 struct Verified {
     issuer: Arc<Issuer>,
@@ -57,14 +73,16 @@ struct Verified {
     key_expiry: Option<SystemTime>,
 }
 
-/// Verifies the ID token of a sign-in. Waits for the issuer or its keys if necessary.
+/// Verifies the ID token of a sign-in, and returns how the user authenticated. Waits for the issuer or its keys if
+/// necessary.
 pub(crate) async fn verify_id_token(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
     rules: &ExpectedIdToken<'_>,
-) -> Result<(), AuthError> {
-    finish(|| verify(issuers, clock, token, rules, |_| Ok(()))).await
+) -> Result<Authentication, AuthError> {
+    let read = |token: Verified| Ok(Authentication::read(token.document.root()));
+    finish(|| verify(issuers, clock, token, rules, read)).await
 }
 
 /// The request extension of a session whose ID token names the user. Only the session layer inserts it, so a

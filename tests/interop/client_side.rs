@@ -19,12 +19,12 @@ use crate::support::File;
 use crate::support::http::{self, Answer, get, send};
 use crate::support::process::Program;
 
-const REDIRECT: &str = "https://wave.example/v1/auth/login";
-const SECRET: &str = "p+ss %w/o:rd&=x";
+pub(super) const REDIRECT: &str = "https://wave.example/v1/auth/login";
+pub(super) const SECRET: &str = "p+ss %w/o:rd&=x";
 const SCOPES: &str = "openid offline_access email profile docs:read";
 
 /// Follows the redirects of the provider like a browser, until one leads back to the service.
-async fn sign_in(first: &str) -> String {
+pub(super) async fn sign_in(first: &str) -> String {
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     let http = http.build().unwrap();
     let (mut at, mut cookies) = (first.to_owned(), BTreeMap::new());

@@ -11,6 +11,7 @@ mod lemonldap;
 mod ml_dsa;
 mod opaque;
 mod sign_out;
+mod step_up;
 #[path = "../support/mod.rs"]
 mod support;
 

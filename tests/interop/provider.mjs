@@ -6,7 +6,7 @@
 // signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
 // POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. The client `opaque` has the same redirect URI,
 // and gets opaque access tokens. The client `encrypted` has the same URIs, and the key set at KEYS_URI: its tokens
-// are encrypted for these keys. `/counts` returns the number of successful grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
+// are encrypted for these keys. A sign-in with `acr_values` reaches `gold` and `silver`. `/counts` returns the number of successful grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
 // client `quantum` authenticates with the key CLIENT_JWK for ML-DSA-44, and gets ID tokens of ML-DSA-87.
 
 import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
@@ -28,6 +28,7 @@ const RESOURCES = {
 const ENCRYPTED_RESOURCE = 'https://scaiwave.example/encrypted';
 const DEFAULT_RESOURCE = 'https://scaiwave.example/rs256';
 const REDIRECT_URI = 'https://wave.example/v1/auth/login';
+const ACR_VALUES = ['gold', 'silver'];
 const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:';
 
@@ -153,7 +154,13 @@ const configuration = {
   conformIdTokenClaims: false,
   rotateRefreshToken: true,
   issueRefreshToken: async () => true,
-  extraTokenClaims: () => ({ tenant_id: 'tenant-1', roles: ['docs_internal'] }),
+  acrValues: ACR_VALUES,
+  // Access tokens say how and when the user signed in (RFC 9068, section 2.2.1).
+  extraTokenClaims(ctx) {
+    const { AuthorizationCode, RefreshToken } = ctx.oidc.entities;
+    const { acr, authTime } = AuthorizationCode ?? RefreshToken ?? {};
+    return { tenant_id: 'tenant-1', roles: ['docs_internal'], acr, auth_time: authTime };
+  },
   async findAccount(_ctx, id) {
     const claims = { sub: id, name: 'Alice Smith', email: 'alice@example.com', email_verified: true };
     return { accountId: id, claims: async () => claims };
@@ -253,7 +260,8 @@ async function interact(provider, request, response) {
       return;
     }
   }
-  await provider.interactionFinished(request, response, { login: { accountId: 'alice' } });
+  const acr = params.acr_values?.split(' ').find((value) => ACR_VALUES.includes(value));
+  await provider.interactionFinished(request, response, { login: { accountId: 'alice', acr } });
 }
 
 const server = createServer();

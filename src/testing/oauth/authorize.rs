@@ -6,10 +6,11 @@ use http::header::{CONTENT_SECURITY_POLICY, LOCATION, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use url::{Url, form_urlencoded};
 
-use super::super::clients::{Client, User};
+use super::super::clients::Client;
 use super::super::endpoint::ReceivedRequest;
 use super::super::issuer::TestIssuer;
 use super::Answer;
+use super::grant_store::SignIn;
 use super::pages::{self, escaped};
 
 /// An authorization request from the query. The sign-in form posts to the same URL.
@@ -25,13 +26,13 @@ pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
         // No redirect: the redirect URI is not known to be the client's (RFC 6749 §3.1.2.4).
         Err(problem) => return page(StatusCode::BAD_REQUEST, &notice(problem)),
     };
-    let signed_in = issuer.signed_in_user(request).filter(|_| !authorization.is("prompt", "login"));
+    let signed_in = issuer.sign_in_of(request).filter(|it| authorization.accepts(issuer, it));
     if let Some(error) = authorization.error_code(signed_in.is_some()) {
         return authorization.send_back(issuer, &[("error", error)]);
     }
     match (&request.method, signed_in) {
         (&Method::POST, _) => authorization.sign_in(issuer, request),
-        (_, Some(user)) => authorization.grant(issuer, user),
+        (_, Some(sign_in)) => authorization.grant(issuer, sign_in),
         (_, None) => page(StatusCode::OK, &authorization.form(None)),
     }
 }
@@ -92,6 +93,23 @@ impl AuthorizationRequest {
         self.get("scope").unwrap_or_default()
     }
 
+    /// Returns whether an earlier sign-in is enough (OpenID Connect Core §3.1.2.3).
+    fn accepts(&self, issuer: &TestIssuer, sign_in: &SignIn) -> bool {
+        let age = issuer.unix_now().saturating_sub(sign_in.at);
+        let is_recent = |max_age: &str| max_age.parse().is_ok_and(|max_age: u64| age <= max_age);
+        let acr = self.acr(issuer);
+        !self.is("prompt", "login")
+            && self.get("max_age").is_none_or(is_recent)
+            && (acr.is_none() || acr == sign_in.acr)
+    }
+
+    /// Returns the class that a sign-in for this request has: the first requested one that the provider reaches.
+    fn acr(&self, issuer: &TestIssuer) -> Option<String> {
+        let reached = issuer.grant_store().acr_values();
+        let mut requested = self.get("acr_values").unwrap_or_default().split(' ');
+        requested.find(|acr| reached.iter().any(|it| it == acr)).map(str::to_owned)
+    }
+
     fn sign_in(&self, issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
         let form = request.form();
         let find = |name: &str| {
@@ -106,21 +124,22 @@ impl AuthorizationRequest {
             let problem = "The user name or the password is wrong.";
             return page(StatusCode::OK, &self.form(Some(problem)));
         };
-        let cookie = issuer.remember(&user);
-        let mut answer = self.grant(issuer, user);
+        let sign_in = SignIn { user, acr: self.acr(issuer), at: issuer.unix_now() };
+        let cookie = issuer.remember(&sign_in);
+        let mut answer = self.grant(issuer, sign_in);
         answer.headers.extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
         answer
     }
 
-    /// Redirects to the client with a code for this user.
-    fn grant(&self, issuer: &TestIssuer, user: Arc<User>) -> Answer {
+    /// Redirects to the client with a code for this sign-in.
+    fn grant(&self, issuer: &TestIssuer, sign_in: SignIn) -> Answer {
         let scope = match self.scope() {
             "" => self.client.scopes.join(" "),
             scope => scope.to_owned(),
         };
         let challenge = self.get("code_challenge").unwrap_or_default();
         let (client, nonce) = (self.client.id.as_str(), self.get("nonce"));
-        let code = issuer.add_code(user, client, &self.redirect_uri, challenge, scope, nonce);
+        let code = issuer.add_code(sign_in, client, &self.redirect_uri, challenge, scope, nonce);
         self.send_back(issuer, &[("code", &code)])
     }
 
@@ -287,6 +306,60 @@ mod tests {
         let again = payload(renewed["id_token"].as_str().unwrap());
         assert_eq!((&again["sub"], again.get("nonce")), (&id["sub"], None));
         assert_eq!(provider.requests(ProviderEndpoint::Authorization), 0);
+    }
+
+    /// Each is a request of a browser that signed in as `silver` 100 s ago, and whether it sees the page.
+    #[tokio::test]
+    async fn page_is_shown_unless_sign_in_suffices() {
+        let provider = provider().await;
+        provider.single_sign_on(true);
+        provider.acr_values(["silver", "gold"]);
+        let user = provider.registry().user("bob").unwrap();
+        let sign_in = SignIn { user, acr: Some("silver".into()), at: provider.unix_now() - 100 };
+        let cookie = provider.remember(&sign_in).unwrap();
+        for (change, shows_page) in [
+            (&[][..], false),
+            (&[("prompt", Some("login"))], true),
+            (&[("max_age", Some("200"))], false),
+            (&[("max_age", Some("50"))], true),
+            (&[("max_age", Some("soon"))], true),
+            (&[("acr_values", Some("silver"))], false),
+            (&[("acr_values", Some("phr silver"))], false),
+            (&[("acr_values", Some("gold"))], true),
+            (&[("acr_values", Some("phr"))], false),
+        ] {
+            let headers = http::HeaderMap::from_iter([(http::header::COOKIE, cookie.clone())]);
+            let (method, target) = (Method::GET, target(change));
+            let request = ReceivedRequest { method, target, headers, body: Default::default() };
+            let status = answer(&provider, &request).status;
+            assert_eq!(status == StatusCode::OK, shows_page, "{change:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_name_the_reached_class() {
+        let provider = provider().await;
+        provider.acr_values(["silver", "gold"]);
+        assert_eq!(
+            provider.metadata()["acr_values_supported"],
+            serde_json::json!(["silver", "gold"])
+        );
+        for (requested, reached) in [(Some("phr gold silver"), Some("gold")), (Some("phr"), None)] {
+            let target = target(&[("acr_values", requested)]);
+            let answer = send(&provider, Method::POST, target, "username=bob&password=hunter2");
+            let form = [
+                ("grant_type", "authorization_code"),
+                ("code", redirect_parameters(&answer)[0].1.as_str()),
+                ("redirect_uri", REDIRECT_URI),
+                ("code_verifier", VERIFIER),
+            ];
+            let (_, tokens) = request_token(&provider, "app", &form).await;
+            for token in ["access_token", "id_token"] {
+                let claims = payload(tokens[token].as_str().unwrap());
+                assert_eq!(claims["acr"].as_str(), reached, "{token}");
+                assert!(claims["auth_time"].is_u64(), "{token}");
+            }
+        }
     }
 
     #[tokio::test]

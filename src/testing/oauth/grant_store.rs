@@ -29,9 +29,21 @@ struct Entries {
     reuses: u64,
     keeps_refresh_tokens: bool,
     /// The browsers that signed in, by the value of their cookie, if they are remembered.
-    sign_ins: HashMap<String, Arc<User>>,
+    sign_ins: HashMap<String, SignIn>,
+    /// The classes (`acr`) that the sign-in page reaches.
+    acr_values: Vec<String>,
     has_single_sign_on: bool,
     lifetime: Option<Duration>,
+}
+
+/// A user who signed in with a browser.
+#[derive(Debug, Clone)]
+pub(super) struct SignIn {
+    pub(super) user: Arc<User>,
+    /// The class of the authentication (`acr`), if it has one.
+    pub(super) acr: Option<String>,
+    /// The time of the authentication, in Unix seconds.
+    pub(super) at: u64,
 }
 
 /// A signed-in user at a client. Its refresh tokens form one family (RFC 9700 §4.14.2).
@@ -41,13 +53,16 @@ pub(super) struct Session {
     pub(super) client: String,
     pub(super) user: Arc<User>,
     pub(super) scope: String,
+    pub(super) acr: Option<String>,
     /// The time of the sign-in, in Unix seconds.
     pub(super) began: u64,
 }
 
 impl Session {
-    pub(super) fn new(client: &str, user: Arc<User>, scope: String, began: u64) -> Arc<Self> {
-        Arc::new(Self { id: random("session"), client: client.to_owned(), user, scope, began })
+    pub(super) fn new(client: &str, sign_in: SignIn, scope: String) -> Arc<Self> {
+        let SignIn { user, acr, at } = sign_in;
+        let (id, client) = (random("session"), client.to_owned());
+        Arc::new(Self { id, client, user, scope, acr, began: at })
     }
 }
 
@@ -99,16 +114,24 @@ impl GrantStore {
     }
 
     /// Remembers a browser, if there is single sign-on. Returns the value of its cookie.
-    pub(super) fn add_sign_in(&self, user: &Arc<User>) -> Option<String> {
+    pub(super) fn add_sign_in(&self, sign_in: &SignIn) -> Option<String> {
         let mut entries = self.entries();
         let id = entries.has_single_sign_on.then(|| random("sign-in"))?;
-        entries.sign_ins.insert(id.clone(), Arc::clone(user));
+        entries.sign_ins.insert(id.clone(), sign_in.clone());
         Some(id)
     }
 
-    pub(super) fn signed_in_user(&self, id: &str) -> Option<Arc<User>> {
+    pub(super) fn sign_in(&self, id: &str) -> Option<SignIn> {
         let entries = self.entries();
         entries.sign_ins.get(id).filter(|_| entries.has_single_sign_on).cloned()
+    }
+
+    pub(super) fn set_acr_values(&self, values: Vec<String>) {
+        self.entries().acr_values = values;
+    }
+
+    pub(super) fn acr_values(&self) -> Vec<String> {
+        self.entries().acr_values.clone()
     }
 
     pub(super) fn end_sign_in(&self, id: &str) {

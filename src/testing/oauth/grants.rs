@@ -10,7 +10,7 @@ use super::super::clients::{Client, User};
 use super::super::issuer::TestIssuer;
 use super::super::keys::base64url;
 use super::super::tokens::TokenBuilder;
-use super::grant_store::{Code, Session};
+use super::grant_store::{Code, Session, SignIn};
 use super::{Answer, Form, OAuthError, exchange};
 use crate::config::Algorithm;
 use crate::support::crypto::sha256;
@@ -65,7 +65,8 @@ fn password(issuer: &TestIssuer, client: &Client, form: &Form) -> Result<Answer,
         .filter(|user| user.password.expose() == password)
         .ok_or(OAuthError::new("invalid_grant", "the user name or the password is wrong"))?;
     let scope = requested_scope(&client.scopes, form)?;
-    let session = Session::new(&client.id, user, scope, issuer.unix_now());
+    let sign_in = SignIn { user, acr: None, at: issuer.unix_now() };
+    let session = Session::new(&client.id, sign_in, scope);
     Ok(answer_with_refresh_token(issuer, client, &session, &session.scope, form))
 }
 
@@ -125,14 +126,13 @@ fn add_id_token(
     let access_token = members.get("access_token").and_then(Value::as_str).unwrap_or_default();
     let at_hash = at_hash(access_token, issuer.key().algorithm());
     let User { claims, .. } = &*session.user;
-    let token =
-        claims.iter().fold(issuer.token(), |token, (name, value)| token.claim(name, value.clone()));
+    let token = with_authentication(issuer.token(), session);
+    let token = claims.iter().fold(token, |token, (name, value)| token.claim(name, value.clone()));
     let mut token = token
         .unshaped()
         .without("roles")
         .without("groups")
         .audience(&session.client)
-        .claim("auth_time", session.began)
         .claim("sid", session.id.as_str());
     if let Some(hash) = at_hash {
         token = token.claim("at_hash", hash);
@@ -183,9 +183,19 @@ fn user_token(
     form: &Form,
 ) -> TokenBuilder {
     let token = issuer.token().claim("client_id", client.id.as_str());
+    let token = with_authentication(token, session);
     let User { claims, .. } = &*session.user;
     let token = claims.iter().fold(token, |token, (name, value)| token.claim(name, value.clone()));
     for_audience(token.claim("sid", session.id.as_str()), form)
+}
+
+/// Adds how and when the user signed in (RFC 9068 §2.2.1). Claims of the user replace these.
+fn with_authentication(token: TokenBuilder, session: &Session) -> TokenBuilder {
+    let token = token.claim("auth_time", session.began);
+    match &session.acr {
+        Some(acr) => token.claim("acr", acr.as_str()),
+        None => token,
+    }
 }
 
 fn for_audience(token: TokenBuilder, form: &Form) -> TokenBuilder {

@@ -1,13 +1,12 @@
 //! The OAuth part of a [`TestIssuer`]: its endpoints, accounts and grants.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::super::clients::{Client, User};
 use super::super::issuer::TestIssuer;
-use super::grant_store::{Code, Session};
+use super::grant_store::{Code, Session, SignIn};
 use super::grants::GRANT_TYPES;
 
 /// The lifetime of an authorization code, in seconds.
@@ -93,12 +92,13 @@ impl TestIssuer {
         let Some(user) = self.registry().user(user) else { panic!("no user `{user}`") };
         let Some(client) = self.registry().client(client) else { panic!("no client `{client}`") };
         let scope = if scope.is_empty() { client.scopes.join(" ") } else { scope.to_owned() };
-        self.add_code(user, &client.id, redirect_uri, code_challenge, scope, nonce)
+        let sign_in = SignIn { user, acr: None, at: self.unix_now() };
+        self.add_code(sign_in, &client.id, redirect_uri, code_challenge, scope, nonce)
     }
 
     pub(super) fn add_code(
         &self,
-        user: Arc<User>,
+        sign_in: SignIn,
         client: &str,
         redirect_uri: &str,
         code_challenge: &str,
@@ -107,7 +107,7 @@ impl TestIssuer {
     ) -> String {
         let now = self.unix_now();
         self.grant_store().add_code(Code {
-            session: Session::new(client, user, scope, now),
+            session: Session::new(client, sign_in, scope),
             redirect_uri: redirect_uri.to_owned(),
             challenge: code_challenge.to_owned(),
             nonce: nonce.map(str::to_owned),
@@ -165,6 +165,7 @@ impl TestIssuer {
             "introspection_signing_alg_values_supported": algorithms,
             "end_session_endpoint": self.end_session_endpoint(),
             "response_types_supported": ["code"],
+            "acr_values_supported": self.grant_store().acr_values(),
             "response_modes_supported": ["query", "form_post"],
             "subject_types_supported": ["public"],
             "grant_types_supported": GRANT_TYPES,

@@ -11,6 +11,7 @@ use url::{Url, form_urlencoded};
 use super::super::clients::{Client, User};
 use super::super::endpoint::ReceivedRequest;
 use super::super::issuer::TestIssuer;
+use super::grant_store::SignIn;
 use super::{Answer, pages};
 
 /// The name of the cookie of a provider's session.
@@ -24,14 +25,21 @@ impl TestIssuer {
         self.grant_store().set_single_sign_on(on);
     }
 
-    /// Returns the user whose browser sends this request.
-    pub(super) fn signed_in_user(&self, request: &ReceivedRequest) -> Option<Arc<User>> {
-        self.grant_store().signed_in_user(session_of(request)?)
+    /// Sets the authentication context classes (`acr`) that the sign-in page can reach. A sign-in with
+    /// `acr_values` has the first of them that is set here; all others have no `acr`, so a request for another
+    /// class is ignored, as by most providers. Access and ID tokens have it. By default there are none.
+    pub fn acr_values(&self, values: impl IntoIterator<Item = impl Into<String>>) {
+        self.grant_store().set_acr_values(values.into_iter().map(Into::into).collect());
+    }
+
+    /// Returns the sign-in of the browser that sends this request.
+    pub(super) fn sign_in_of(&self, request: &ReceivedRequest) -> Option<SignIn> {
+        self.grant_store().sign_in(session_of(request)?)
     }
 
     /// Returns the cookie of a new session, if the provider remembers browsers.
-    pub(super) fn remember(&self, user: &Arc<User>) -> Option<HeaderValue> {
-        let id = self.grant_store().add_sign_in(user)?;
+    pub(super) fn remember(&self, sign_in: &SignIn) -> Option<HeaderValue> {
+        let id = self.grant_store().add_sign_in(sign_in)?;
         self.cookie(&id, "")
     }
 
@@ -64,7 +72,7 @@ pub(super) fn answer(issuer: &TestIssuer, request: &ReceivedRequest) -> Answer {
             return page(StatusCode::BAD_REQUEST, &main);
         }
     };
-    let signed_in = issuer.signed_in_user(request);
+    let signed_in = issuer.sign_in_of(request).map(|sign_in| sign_in.user);
     if let Some(user) = signed_in.filter(|user| !end.is_confirmed_by(user)) {
         return page(StatusCode::OK, &end.question(&user));
     }
@@ -181,7 +189,7 @@ mod tests {
 
     fn sign_in(provider: &Provider) -> String {
         let user = provider.registry().user("bob").unwrap();
-        let cookie = provider.remember(&user).unwrap();
+        let cookie = provider.remember(&SignIn { user, acr: None, at: 0 }).unwrap();
         cookie.to_str().unwrap().split(';').next().unwrap().to_owned()
     }
 
@@ -189,7 +197,7 @@ mod tests {
         let headers = HeaderMap::from_iter([(COOKIE, cookie.parse().unwrap())]);
         let (target, body) = (String::new(), bytes::Bytes::new());
         let request = ReceivedRequest { method: Method::GET, target, headers, body };
-        provider.signed_in_user(&request).is_some()
+        provider.sign_in_of(&request).is_some()
     }
 
     #[tokio::test]

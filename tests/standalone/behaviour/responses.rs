@@ -92,7 +92,7 @@ async fn refusal_is_a_problem_with_its_challenge() {
             Some(
                 r#"Bearer realm="scaiwave", error="insufficient_user_authentication", max_age="300""#,
             ),
-            r#"{"type":"urn:scaikey-auth:step_up_required","title":"Unauthorized","status":401,"detail":"A recent multi-factor sign-in is needed."}"#,
+            r#"{"type":"urn:scaikey-auth:step_up_required","title":"Unauthorized","status":401,"detail":"A more recent or a stronger sign-in is needed.","max_age":300}"#,
         ),
     ];
     for (path, authorization, status, challenge, body) in table {

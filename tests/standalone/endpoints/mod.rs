@@ -19,6 +19,7 @@ mod sessions;
 mod sign_in;
 mod sign_in_failures;
 mod sign_out;
+mod step_up;
 mod stores;
 mod sub_paths;
 mod throttle;
