@@ -718,7 +718,7 @@ pub(crate) fn session_ended(reason: &'static str) {
 }
 
 /// Logs a refusal that asks for the sign-in which the user just made.
-pub(crate) fn step_up_without_effect(needed: &crate::error::StepUp) {
+pub(crate) fn step_up_without_effect(needed: &dyn std::fmt::Debug) {
     tracing::warn!(target: TARGET, ?needed, "a guard refuses a session immediately after the sign-in that it asked for: its access token does not say what the ID token says (acr, auth_time, amr). Let the provider add the claims to access tokens, or let ID tokens name the users (identity_from)");
 }
 

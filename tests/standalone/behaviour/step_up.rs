@@ -90,7 +90,7 @@ async fn impossible_classes_admit_nothing() {
 }
 
 #[tokio::test]
-async fn sign_in_is_recent_up_to_max_age() {
+async fn sign_in_is_recent_until_max_age() {
     let (world, now) = world().await;
     let auth = world.auth().build().unwrap();
     let server = guarded(&auth, signed_in_within(FIVE_MINUTES)).await;
