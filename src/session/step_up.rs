@@ -24,6 +24,9 @@ const MIN_AGE: Duration = Duration::from_secs(60);
 /// Maximum number of different sign-ins within [`MIN_AGE`]: pages may need different ones.
 const MAX_RECENT: usize = 3;
 
+/// Maximum `max_age` of a request, in seconds: 68 years. Providers may refuse a greater number.
+const MAX_MAX_AGE: u64 = i32::MAX as u64;
+
 /// How the user must sign in, as in a sealed text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SignInNeeds {
@@ -41,7 +44,7 @@ impl SignInNeeds {
     /// Returns the parameters of the authorization request (OpenID Connect Core §3.1.2.1).
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> {
         let acr_values = self.acr_values.clone().map(|it| ("acr_values", it));
-        let max_age = self.max_age.map(|it| ("max_age", it.to_string()));
+        let max_age = self.max_age.map(|it| ("max_age", it.min(MAX_MAX_AGE).to_string()));
         let prompt = ("prompt", "login".to_owned());
         acr_values.into_iter().chain(max_age).chain([prompt])
     }

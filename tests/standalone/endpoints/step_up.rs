@@ -11,7 +11,7 @@ use scaikey_auth::config::IdentitySource;
 use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::error::StepUp;
 use scaikey_auth::exchange::SealingKeys;
-use scaikey_auth::guard::{GuardExt, acr, signed_in_within};
+use scaikey_auth::guard::{GuardExt, acr, mfa_within, signed_in_within};
 use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{ProviderEndpoint, User};
 use scaikey_auth::{AuthError, Identity, role};
@@ -62,6 +62,7 @@ async fn start(settings: Settings) -> Site {
         .route("/silver", guarded(env.auth.require(acr(["silver"]))))
         .route("/recent", guarded(env.auth.require(recent())))
         .route("/both", guarded(env.auth.require(acr(["gold"]).and(recent()))))
+        .route("/mfa", guarded(env.auth.require(mfa_within(Duration::MAX))))
         .route("/boss", guarded(env.auth.require(role("boss"))))
         .route("/own", get(own))
         .route("/me", get(me))
@@ -128,6 +129,7 @@ async fn refused_page_leads_to_another_sign_in() {
         ("/recent", "max_age=300&prompt=login"),
         ("/both", "acr_values=gold&max_age=300&prompt=login"),
         ("/own", "acr_values=gold&prompt=login"),
+        ("/mfa", "max_age=2147483647&prompt=login"),
     ] {
         let site = start(Settings::default()).await;
         let browser = site.signed_in().await;
@@ -148,7 +150,7 @@ async fn refused_page_leads_to_another_sign_in() {
         assert_eq!((back.status, back.header("location")), (303, page), "{back:?}");
         let after = browser.session_cookies();
         assert!(after.keys().all(|name| !before.contains_key(name)), "{page}: another session");
-        if page != "/own" {
+        if !["/own", "/mfa"].contains(&page) {
             assert_eq!(load(&browser, page).await.status, 200, "{page}");
         }
     }
