@@ -347,9 +347,10 @@ mod tests {
         for (requested, reached) in [(Some("phr gold silver"), Some("gold")), (Some("phr"), None)] {
             let target = target(&[("acr_values", requested)]);
             let answer = send(&provider, Method::POST, target, "username=bob&password=hunter2");
+            let sent = redirect_parameters(&answer);
             let form = [
                 ("grant_type", "authorization_code"),
-                ("code", redirect_parameters(&answer)[0].1.as_str()),
+                ("code", sent[0].1.as_str()),
                 ("redirect_uri", REDIRECT_URI),
                 ("code_verifier", VERIFIER),
             ];
