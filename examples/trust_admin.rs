@@ -104,8 +104,9 @@ fn print_instructions(
     [after, now]: &[PolicyVersionId; 2],
 ) {
     let bearer = |name: &str, role: &str| {
-        let token = provider.token().subject(&format!("{name}-id")).tenant("acme").roles([role]);
-        format!("-H 'Authorization: Bearer {}'", token.sign())
+        let token =
+            provider.token().subject(&format!("{name}-id")).claim("preferred_username", name);
+        format!("-H 'Authorization: Bearer {}'", token.tenant("acme").roles([role]).sign())
     };
     let [alice, bob] = USERS.map(|[name, _, role]| bearer(name, role));
     let job = ci.token().subject("repo:acme/shop:ref:refs/heads/nightly").sign();
@@ -131,7 +132,7 @@ The same by API. Paste these lines into another terminal.
 {curl} '{url}/trusts?note=nightly' -X PUT -H 'If-Match: \"{now}\"' {toml} @{next} {alice}
 
   200  now the job gets a token
-{curl} {url}/exchange -d grant_type=token_exchange -d subject_token_type=urn:ietf:params:oauth:token-type:jwt -d subject_token={job}
+{curl} {url}/exchange -d grant_type=urn:ietf:params:oauth:grant-type:token-exchange -d subject_token_type=urn:ietf:params:oauth:token-type:jwt -d subject_token={job}
 
   200  the decisions of this process
 {curl} '{url}/trusts/decisions?limit=10' {alice}

@@ -37,7 +37,8 @@ use crate::support::secret::Secret;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// The `client_id` of this service. Default: none; then no `TokenExchangeClient` can be built.
+    /// The `client_id` of this service. Default: none; then no `TokenExchangeClient` can be built, and a
+    /// configured trust policy is a fault, because the provider mints the tokens.
     pub id: Option<String>,
     /// The `client_secret`. Set this or `secret_file`, not both. Default: none.
     pub secret: Option<Secret>,
@@ -82,8 +83,8 @@ pub struct ClientConfig {
     /// itself. Default: none.
     pub tenant_parameter: Option<String>,
     /// The URL of a Redis or Valkey server that stores tokens and the replay log for all processes of the
-    /// service (feature `redis`). Several URLs, separated by commas, name the nodes of a cluster. Default:
-    /// none; each process stores its own.
+    /// service (feature `redis`), and the trust policy if `endpoints.trust_store` is `redis`. Several URLs,
+    /// separated by commas, name the nodes of a cluster. Default: none; each process stores its own.
     pub redis_url: Option<Secret>,
     /// A file with `redis_url`, instead of it. White space at its end is ignored. The file must exist at the
     /// start. It is read again for each new connection to the server. Default: none.
