@@ -103,12 +103,10 @@ fn print_instructions(
     [next, preset]: &[PathBuf; 2],
     [after, now]: &[PolicyVersionId; 2],
 ) {
-    let bearer = |name: &str, role: &str| {
-        let token =
-            provider.token().subject(&format!("{name}-id")).claim("preferred_username", name);
-        format!("-H 'Authorization: Bearer {}'", token.tenant("acme").roles([role]).sign())
-    };
-    let [alice, bob] = USERS.map(|[name, _, role]| bearer(name, role));
+    let [alice, bob] = USERS.map(|[name, _, role]| {
+        let token = provider.token().subject(&format!("{name}-id")).tenant("acme").roles([role]);
+        format!("-H 'Authorization: Bearer {}'", token.claim("preferred_username", name).sign())
+    });
     let job = ci.token().subject("repo:acme/shop:ref:refs/heads/nightly").sign();
     let (next, preset, number) = (next.display(), preset.display(), now.number());
     let (curl, toml) = ("curl -i -w '\\n'", "-H 'Content-Type: application/toml' --data-binary");
