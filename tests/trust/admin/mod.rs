@@ -5,6 +5,7 @@ mod checks;
 mod fixture;
 mod history;
 mod limits;
+mod manual;
 mod mounting;
 mod observing;
 mod page;
