@@ -61,9 +61,7 @@ pub struct AuthConfig {
     /// GiB. 4 % of it is allocated at the start, the rest when needed. 0 switches the cache off; every
     /// request then costs a verification of 20 to 70 µs.
     pub verified_tokens_bytes: usize,
-    /// A store of tenants and participants, and of the trust policy if `endpoints.trust_store` is `database`:
-    /// `postgres://…` (feature `postgres`), or `sqlite:///var/lib/vault/vault.db?mode=rwc` (feature `sqlite`;
-    /// `mode=rwc` creates the file, and its folder must exist). Default: none.
+    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). Default: none.
     /// Then every tenant that a verified token names is accepted; for per-tenant issuers, see
     /// [`any_tenant`](Self::any_tenant).
     pub database_url: Option<Secret>,
