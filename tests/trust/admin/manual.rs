@@ -20,8 +20,6 @@ subject = "repo:acme/shop:ref:refs/heads/nightly"
 map = { identity = "sa:nightly", tenant = "acme", scopes = ["secrets:read"] }
 "#;
 
-const FAULTY: &str = "[[trust]]\nid = \"ci\"\nmode = \"strict\"\n";
-
 /// Members whose values differ from run to run.
 const VARIABLE: [&str; 7] =
     ["age_seconds", "at", "kind", "last_used", "number", "subject_sha256", "version"];
@@ -45,6 +43,7 @@ async fn answers() -> BTreeMap<String, Value> {
     let issuer = world.cluster.issuer();
     let first = POLICY.replace("CI\"", &format!("{issuer}\""));
     let next = format!("{first}{NIGHTLY}");
+    let faulty = first.replace("\"1h\"", "\"1h\"\nmode = \"strict\"");
     let put = service.put(&owner, &[("if-none-match", "*")], &first).await;
     assert_eq!(put.status, 200, "{put:?}");
     let job = bare(&world.cluster).audience("vault");
@@ -57,7 +56,7 @@ async fn answers() -> BTreeMap<String, Value> {
         let text = text.replace(&world.scaikey.issuer(), "https://login.example");
         answers.insert(request.to_owned(), serde_json::from_str(&text).unwrap());
     };
-    insert("POST trusts/lint", service.post_toml("/lint", &owner, FAULTY).await.json());
+    insert("POST trusts/lint", service.post_toml("/lint", &owner, &faulty).await.json());
     let explain = service.post_json("/explain", &owner, &json!({ "token": job })).await;
     insert("POST trusts/explain", explain.json());
     insert("POST trusts/dry_run", service.post_toml("/dry_run", &owner, &next).await.json());
@@ -65,7 +64,7 @@ async fn answers() -> BTreeMap<String, Value> {
     let put = service.put_at("?note=nightly", &owner, &condition, &next).await;
     insert("PUT trusts", put.json());
     let condition = [("if-match", put.header("etag"))];
-    insert("422", service.put(&owner, &condition, FAULTY).await.json());
+    insert("422", service.put(&owner, &condition, &faulty).await.json());
     assert_eq!(service.exchange(&job).await.status, 200);
     insert("GET trusts/decisions", service.get("/decisions", &owner).await.json());
     insert("GET trusts", service.get("", &owner).await.json());
