@@ -357,9 +357,8 @@ impl EndpointsBuilder {
 
     /// Applies a configuration, for example one from environment variables
     /// ([`AuthConfig::from_env`](crate::AuthConfig::from_env)): client, sign-in, sessions,
-    /// passwords, registrar, trusted proxies, workloads and the administration of their policy (feature
-    /// `trust`). Values already set on the builder are kept, so a client that the service has is not built
-    /// twice.
+    /// passwords, registrar, trusted proxies and workloads. Values already set on the builder are
+    /// kept, so a client that the service has is not built twice.
     ///
     /// If the client's token endpoint depends on the tenant, and the configuration has neither
     /// sign-in, sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because
@@ -569,10 +568,7 @@ impl EndpointsBuilder {
     ///
     /// # Errors
     /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, a
-    /// password grant that the client has not enabled, a prefix that is not a path. With the feature
-    /// `trust` also: a trust policy without a client or an audience, with faults in its file, or with a store
-    /// that is not set up; an administration without a policy; a scope of tenant administrators that admits
-    /// to the whole policy.
+    /// password grant that the client has not enabled, a prefix that is not a path.
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
