@@ -35,6 +35,8 @@ pub use client::{ClientAuthMethod, ClientConfig, ExchangeGrant};
 #[cfg(feature = "jwe")]
 pub use decryption_keys::{DecryptionKeys, InvalidDecryptionKeys};
 pub use endpoints::{EndpointsConfig, IdentitySource, PolicyStoreKind};
+#[cfg(feature = "trust")]
+pub(crate) use env::nearest;
 pub use env::{ENVIRONMENT, Variable};
 pub use fault::Fault;
 pub use issuer::TokenProfile;

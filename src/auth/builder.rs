@@ -184,9 +184,9 @@ impl AuthBuilder {
     /// Sets the tenant store. Wrap a store in [`CachedTenants`](crate::tenant::CachedTenants),
     /// unless it returns without waiting.
     ///
-    /// Default: with `database_url` in the configuration, `SqlTenants` in a
-    /// [`CachedTenants`](crate::tenant::CachedTenants); otherwise [`AnyTenant`], which accepts
-    /// every tenant that a verified token names. If the URL of an issuer contains `{tenant_id}`,
+    /// Default: with [`database_url`](field@AuthConfig::database_url) in the configuration, `SqlTenants` in a
+    /// [`CachedTenants`](crate::tenant::CachedTenants), unless the database is for the trust policy only; otherwise
+    /// [`AnyTenant`], which accepts every tenant that a verified token names. If the URL of an issuer contains `{tenant_id}`,
     /// and the issuer has neither a list of tenants nor a resolver, [`AnyTenant`] is not the
     /// default, and [`build`](Self::build) fails. To accept all tenants, set [`AnyTenant`]
     /// explicitly.
@@ -491,8 +491,11 @@ fn built_in_validators(
 }
 
 fn configured_tenants(config: &AuthConfig) -> Result<Arc<dyn TenantResolver>, ConfigError> {
-    let url =
-        config.database().map_err(|fault| ConfigError::one(fault).named_by(&config.origin))?;
+    let url = match config.has_tenant_table() {
+        true => config.database(),
+        false => Ok(None),
+    };
+    let url = url.map_err(|fault| ConfigError::one(fault).named_by(&config.origin))?;
     let Some(url) = url else {
         let has_unrestricted_issuer = config.issuers.iter().any(|issuer| issuer.tenants.is_empty());
         if config.mode != AuthMode::Mock && has_unrestricted_issuer {

@@ -61,9 +61,13 @@ pub struct AuthConfig {
     /// GiB. 4 % of it is allocated at the start, the rest when needed. 0 switches the cache off; every
     /// request then costs a verification of 20 to 70 µs.
     pub verified_tokens_bytes: usize,
-    /// A tenant store: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). Default: none.
+    /// A store of tenants, participants and, with [`trust_store`](field@EndpointsConfig::trust_store), the trust
+    /// policy: `postgres://…` (feature `postgres`) or `sqlite:…` (feature `sqlite`). Default: none.
     /// Then every tenant that a verified token names is accepted; for per-tenant issuers, see
     /// [`any_tenant`](Self::any_tenant).
+    ///
+    /// A database with the trust policy has no tenants if [`any_tenant`](Self::any_tenant) is true, or if each issuer
+    /// has a list of [tenants](field@IssuerConfig::tenants): these decide, and no table of tenants is created or read.
     pub database_url: Option<Secret>,
     /// A file with `database_url`, instead of it. White space at its end is ignored. The file is read once, by
     /// `build()`: after its content was replaced, restart the service. Default: none.
@@ -72,7 +76,8 @@ pub struct AuthConfig {
     /// provider. A restriction is a list of [tenants](field@IssuerConfig::tenants), a resolver, or a tenant
     /// store. Default false, which rejects a configuration without a restriction. Set it to true only if
     /// every tenant of the provider is a customer of this service. In Entra ID, for example, anyone can
-    /// create a tenant.
+    /// create a tenant. If the database has the trust policy
+    /// ([`trust_store`](field@EndpointsConfig::trust_store)), true applies to every issuer.
     pub any_tenant: bool,
     /// The service as an OAuth client of the provider.
     pub client: ClientConfig,
@@ -255,7 +260,7 @@ impl AuthConfig {
 
     /// Returns whether the configuration restricts the tenants of a per-tenant issuer, or allows all of them.
     fn decides_on_tenants(&self, issuer: &IssuerConfig) -> bool {
-        let has_store = self.has_database() || self.mode == AuthMode::Mock;
+        let has_store = self.has_tenant_table() || self.mode == AuthMode::Mock;
         !issuer.tenants.is_empty() || issuer.has_resolver || has_store || self.any_tenant
     }
 

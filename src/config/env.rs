@@ -178,7 +178,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the memory for the cache of verified tokens, in bytes; `0` turns the cache off",
         "`16777216`"),
     row("DATABASE_URL", "database_url", |it, text| replace(&mut it.database_url, &mut it.database_url_file, any_text(text)),
-        "the store of tenants and participants, `postgres://…` or `sqlite:…`",
+        "the store of tenants, participants and, with `P_TRUST_STORE=database`, the trust policy: `postgres://…` or `sqlite:///…?mode=rwc`; tenants then must be in its table `auth_tenants`, unless it has the policy and `P_TENANTS` or `P_ANY_TENANT=true` is given",
         "none: every tenant that a verified token names is accepted; for an issuer with `{tenant_id}` see `P_TENANTS`"),
     row("DATABASE_URL_FILE", "database_url_file", |it, text| replace(&mut it.database_url_file, &mut it.database_url, any_text(text)),
         "a file with `P_DATABASE_URL`, read at the start",
@@ -187,13 +187,13 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the tenants that the issuer may name, separated by commas or spaces; a token without a tenant is then refused",
         "any; an issuer with `{tenant_id}` needs this, `P_ANY_TENANT` or `P_DATABASE_URL`"),
     row("ANY_TENANT", "any_tenant", |it, text| store(&mut it.any_tenant, boolean(text)),
-        "`true` accepts every tenant of an issuer with `{tenant_id}` if neither `P_TENANTS` nor `P_DATABASE_URL` restricts them",
+        "`true` accepts every tenant of an issuer with `{tenant_id}` if neither `P_TENANTS` nor `P_DATABASE_URL` restricts them; with `P_TRUST_STORE=database`, the database restricts no tenants then",
         "`false`"),
     row("TENANT_REQUIRED", "tenant_required", |it, text| store(&mut it.tenant_required, boolean(text)),
         "`false` accepts tokens that name no tenant; for providers whose tokens have none",
         "`true`: such a token gets 403"),
     row("CLIENT_ID", "client.id", |it, text| store(&mut it.client.id, any_text(text)),
-        "this service's `client_id`, for tokens for other services and for sign-in",
+        "this service's `client_id`, for tokens for other services, for sign-in, and for the tokens of trusted workloads",
         "none: no tokens for other services and no sign-in"),
     row("CLIENT_SECRET", "client.secret", |it, text| replace(&mut it.client.secret, &mut it.client.secret_file, any_text(text)),
         "the client secret",
@@ -241,7 +241,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the form parameter that carries the tenant in a request for a service token",
         "none"),
     row("REDIS_URL", "client.redis_url", |it, text| replace(&mut it.client.redis_url, &mut it.client.redis_url_file, any_text(text)),
-        "a Redis or Valkey server that stores tokens and the log of single-use tokens for all processes; several URLs, separated by commas, name the nodes of a cluster",
+        "a Redis or Valkey server that stores tokens, the log of single-use tokens and, with `P_TRUST_STORE=redis`, the trust policy for all processes; several URLs, separated by commas, name the nodes of a cluster",
         "none: each process keeps its own"),
     row("REDIS_URL_FILE", "client.redis_url_file", |it, text| replace(&mut it.client.redis_url_file, &mut it.client.redis_url, any_text(text)),
         "a file with `P_REDIS_URL`, read at the start and for each new connection",
@@ -595,11 +595,9 @@ fn boolean(text: &str) -> Result<bool, String> {
 /// or if it ends in `_FILE`, because the secret in the file would be missing. Other variables with the prefix
 /// belong to the service itself.
 fn unknown(prefix: &str, name: &str) -> Option<String> {
-    let (distance, nearest) = ENVIRONMENT
-        .iter()
-        .map(|variable| (edit_distance(name, variable.name), variable.name))
-        .min()
-        .filter(|(distance, _)| *distance > 0)?;
+    if ENVIRONMENT.iter().any(|variable| variable.name == name) {
+        return None;
+    }
     if let Some(value) = name.strip_suffix("_FILE")
         && ENVIRONMENT.iter().any(|variable| variable.name == value)
     {
@@ -607,7 +605,7 @@ fn unknown(prefix: &str, name: &str) -> Option<String> {
             "{prefix}_{name} is ignored: {prefix}_{value} is not read from a file"
         ));
     }
-    if distance <= 2 && distance * 3 <= name.len() {
+    if let Some(nearest) = nearest(name, ENVIRONMENT.iter().map(|variable| variable.name)) {
         return Some(format!("{prefix}_{name} is ignored: did you mean {prefix}_{nearest}?"));
     }
     name.ends_with("_FILE").then(|| {
@@ -633,6 +631,12 @@ fn quotation_marks(prefix: &str, name: &str, value: &str) -> Option<String> {
              the value: remove them"
         )
     })
+}
+
+/// Returns the known name that a name probably misspells.
+pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let (distance, nearest) = known.map(|known| (edit_distance(name, known), known)).min()?;
+    (distance <= 2 && distance * 3 <= name.len()).then_some(nearest)
 }
 
 /// Returns the Levenshtein distance in bytes.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 #[cfg(feature = "jwe")]
 use super::DecryptionKeys;
-use super::{AuthMode, ClientConfig, EndpointsConfig, Fault, IssuerConfig};
+use super::{AuthMode, ClientConfig, EndpointsConfig, Fault, IssuerConfig, PolicyStoreKind};
 use crate::support::seal::{InvalidSealingKeys, SealingKeys};
 use crate::support::secret::{Secret, SecretSource};
 
@@ -175,8 +175,13 @@ impl super::AuthConfig {
         files.filter_map(|(field, file)| secret(field, None, file.as_ref()).err()).collect()
     }
 
-    /// Returns whether a database is configured.
-    pub(crate) fn has_database(&self) -> bool {
-        self.database_url.is_some() || self.database_url_file.is_some()
+    /// Returns whether the tenants are in the database. It may be there for the trust policy only: then the lists of
+    /// the issuers, or `any_tenant`, decide about tenants.
+    pub(crate) fn has_tenant_table(&self) -> bool {
+        let has_database = self.database_url.is_some() || self.database_url_file.is_some();
+        let has_policy = self.endpoints.trust_store == Some(PolicyStoreKind::Database);
+        let has_lists = || self.issuers.iter().all(|issuer| !issuer.tenants.is_empty());
+        let decides_otherwise = self.any_tenant || (!self.issuers.is_empty() && has_lists());
+        has_database && !(has_policy && decides_otherwise)
     }
 }

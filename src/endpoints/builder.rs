@@ -357,8 +357,8 @@ impl EndpointsBuilder {
 
     /// Applies a configuration, for example one from environment variables
     /// ([`AuthConfig::from_env`](crate::AuthConfig::from_env)): client, sign-in, sessions,
-    /// passwords, registrar, trusted proxies and workloads. Values already set on the builder are
-    /// kept, so a client that the service has is not built twice.
+    /// passwords, registrar, trusted proxies, workloads and the administration of their policy. Values already set on
+    /// the builder are kept, so a client that the service has is not built twice.
     ///
     /// If the client's token endpoint depends on the tenant, and the configuration has neither
     /// sign-in, sessions nor passwords, then `token`, `refresh` and `logout` are disabled, because
@@ -568,7 +568,8 @@ impl EndpointsBuilder {
     ///
     /// # Errors
     /// Reports all faults together: a sign-in or sessions without a client, invalid URLs, a
-    /// password grant that the client has not enabled, a prefix that is not a path.
+    /// password grant that the client has not enabled, a prefix that is not a path, a trust policy that cannot be
+    /// used, an administration without a policy.
     pub fn build(mut self) -> Result<Endpoints, ConfigError> {
         let mut faults = std::mem::take(&mut self.faults);
         self.check(&mut faults);
@@ -660,7 +661,8 @@ impl EndpointsBuilder {
         self.check_registration(faults);
         #[cfg(feature = "trust")]
         if self.inner.administration.is_some() && self.inner.workloads.is_none() {
-            let problem = "needs a trust policy: call `workloads`, or set `P_TRUST_FILE`";
+            let problem = "needs a trust policy: call `workloads`, or set trust_file \
+                           (`P_TRUST_FILE`) or trust_store (`P_TRUST_STORE`)";
             faults.push(Fault::new("endpoints.trust_admin", problem));
         }
     }

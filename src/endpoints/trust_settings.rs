@@ -13,7 +13,7 @@ use crate::mint::{ForwardingMinter, WorkloadExchange};
 use crate::trust::RedisPolicies;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::trust::SqlPolicies;
-use crate::trust::{TrustEvaluator, TrustEvaluatorBuilder};
+use crate::trust::{PolicyError, TrustEvaluator, TrustEvaluatorBuilder};
 
 /// Builds the exchange from a configuration that says where the policy is. The token client of the endpoints
 /// forwards the tokens to the provider, which issues the new ones.
@@ -34,13 +34,21 @@ pub(super) fn workloads(
     })?;
     let evaluator = source.open(TrustEvaluator::builder().own_issuers(config), config)?;
     let evaluator = with_replay_log(evaluator, config)?;
-    let evaluator = evaluator.build().map_err(|error| fault(format!("cannot be used: {error}")))?;
+    let evaluator = evaluator.build().map_err(|error| fault(unusable(&error)))?;
     let minter = ForwardingMinter::new(client.clone());
     let workloads = WorkloadExchange::new(evaluator, minter, audience);
     Ok(Some(match auth.resource() {
         Some(resource) => workloads.resource(&resource.identifier),
         None => workloads,
     }))
+}
+
+/// Describes an unusable policy. The setting is named before it.
+fn unusable(error: &PolicyError) -> String {
+    error
+        .faults()
+        .iter()
+        .fold("cannot be used:".to_owned(), |text, fault| format!("{text}\n  {fault}"))
 }
 
 /// Where a configuration keeps the policy.

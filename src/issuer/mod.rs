@@ -202,7 +202,7 @@ impl Issuers {
             key_sets,
             audience: config.audience.clone(),
             generation: Generation::default(),
-            needs_no_tenant_list: config.any_tenant || config.has_database(),
+            needs_no_tenant_list: config.any_tenant || config.has_tenant_table(),
         };
         let issuers = Self(Arc::new(Inner {
             list: ArcSwap::default(),

@@ -1,9 +1,9 @@
 //! The variables of the administration and of the store: `P_TRUST_…`.
 
 use scaikey_auth::config::Algorithm;
-use scaikey_auth::endpoints::{Endpoint, Endpoints};
+use scaikey_auth::endpoints::{Endpoint, Endpoints, TrustAdmin};
 use scaikey_auth::testing::Provider;
-use scaikey_auth::{Auth, AuthConfig, ConfigError};
+use scaikey_auth::{Auth, AuthConfig, ConfigError, scope};
 
 use crate::support::Server;
 use crate::support::files::File;
@@ -24,8 +24,10 @@ fn endpoints(variables: &[(&str, &str)]) -> Result<Endpoints, ConfigError> {
 
 #[tokio::test]
 async fn unusable_settings_name_variable_and_remedy() {
-    let file = File::new("trust.toml", "");
+    let (file, faulty) = (File::new("trust.toml", ""), File::new("trust.toml", "trust = 7"));
     let file = ("TRUST_FILE", &*file.path_text());
+    let faulty = ("TRUST_FILE", &*faulty.path_text());
+    let missing = ("TRUST_FILE", "/nonexistent/trust.toml");
     let store = |store| ("TRUST_STORE", store);
     let (admin, tenant) = ("TRUST_ADMIN_SCOPE", "TRUST_TENANT_ADMIN_SCOPE");
     for (variables, field, remedy) in [
@@ -34,6 +36,8 @@ async fn unusable_settings_name_variable_and_remedy() {
         (&[store("database")], "TRUST_STORE", "set database_url (`P_DATABASE_URL`)"),
         (&[store("redis")], "TRUST_STORE", "`P_REDIS_URL`"),
         (&[store("redis"), file], "TRUST_FILE", "remove it"),
+        (&[faulty], "TRUST_FILE", "cannot be used:\n  line 1, column 9: trust is a number"),
+        (&[missing], "TRUST_FILE", "cannot be used:\n  /nonexistent/trust.toml cannot be read"),
         (&[(admin, "\"")], "TRUST_ADMIN_SCOPE", "scopes, separated by spaces"),
         (&[(admin, "trusts")], "TRUST_ADMIN_SCOPE", "`P_TRUST_FILE`"),
         (&[file, (tenant, "t")], "TRUST_TENANT_ADMIN_SCOPE", "`P_TRUST_ADMIN_SCOPE`"),
@@ -72,6 +76,54 @@ async fn configured_scopes_admit_administrators() {
     }
 }
 
+/// Tenants that the configuration lists or allows need no table, if the database has the policy.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn explicit_tenants_replace_the_table() {
+    let scaikey = Provider::builder().algorithms([Algorithm::ES256]).start().await;
+    let (issuer, policy) = (scaikey.issuer(), File::new("trust.toml", ""));
+    let policy = ("TRUST_FILE", &*policy.path_text());
+    let store = ("TRUST_STORE", "database");
+    let (listed, any, not_any) =
+        (("TENANTS", "acme"), ("ANY_TENANT", "true"), ("ANY_TENANT", "false"));
+    for (variables, acme, other, asks_table) in [
+        (&[store, listed][..], 200, 401, false),
+        (&[store, any], 200, 200, false),
+        (&[store, listed, any], 200, 401, false),
+        (&[store], 403, 403, true),
+        (&[store, not_any], 403, 403, true),
+        // The database is for tenants only.
+        (&[policy, listed], 403, 401, true),
+        (&[policy, any], 403, 403, true),
+    ] {
+        let database = File::reserve("vault.db");
+        let url = database.sqlite_url();
+        let base = [
+            ("ISSUER", &*issuer),
+            ("ALLOW_LOOPBACK_HTTP", "true"),
+            ("ALGORITHMS", "ES256"),
+            ("TRUST_ADMIN_SCOPE", "trusts"),
+            ("DATABASE_URL", url.expose()),
+        ];
+        let endpoints = endpoints(&[&base, variables].concat()).unwrap();
+        let server = Server::hyper(endpoints.service()).await;
+        for (tenant, status) in [("acme", acme), ("other", other)] {
+            let token = scaikey.token().audience("scaivault").scope("trusts").tenant(tenant);
+            let answer = server.get_as("/v1/auth/trusts", &token.sign()).await;
+            assert_eq!(answer.status, status, "{variables:?} {tenant}: {answer:?}");
+        }
+        assert_eq!(mentions_tenant_table(database.path()), asks_table, "{variables:?}");
+    }
+}
+
+/// Returns whether the database or its log has the table of tenants.
+#[cfg(feature = "sqlite")]
+fn mentions_tenant_table(database: &std::path::Path) -> bool {
+    let files = std::fs::read_dir(database.parent().unwrap()).unwrap();
+    let mut contents = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    contents.any(|bytes| bytes.windows(12).any(|window| window == b"auth_tenants"))
+}
+
 #[cfg(all(feature = "sqlite", feature = "redis"))]
 #[tokio::test]
 async fn variable_selects_the_store() {
@@ -90,4 +142,13 @@ async fn variable_selects_the_store() {
         let store = endpoints.workloads().unwrap().evaluator().policy_store().unwrap();
         assert_eq!(store.kind(), kind);
     }
+}
+
+#[tokio::test]
+async fn administration_without_policy_names_both_sources() {
+    let auth = Auth::builder().issuer("https://scaikey.example").audience("scaivault");
+    let admin = TrustAdmin::new(scope("trusts"));
+    let error = auth.build().unwrap().endpoints().trust_admin(admin).build().unwrap_err();
+    let problem = error.to_string();
+    assert!(problem.contains("trust_file") && problem.contains("trust_store"), "{problem}");
 }
