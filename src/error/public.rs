@@ -47,7 +47,7 @@ responses! {
     UNAVAILABLE_TENANTS = "unavailable", 503 "Service Unavailable", "The tenant cannot be looked up right now. Try again.";
     UNAVAILABLE_PARTICIPANTS = "unavailable", 503 "Service Unavailable", "The store of participants is unavailable right now. Try again.";
     UNAVAILABLE_PROVIDER = "unavailable", 503 "Service Unavailable", "The identity provider is unavailable right now. Try again.";
-    UNAVAILABLE_POLICY_STORE = "unavailable", 503 "Service Unavailable", "The store of the trust policy is unavailable right now. Look at the policy, and try again.";
+    UNAVAILABLE_POLICY_STORE = "unavailable", 503 "Service Unavailable", "The store of the trust policy failed. Look at the policy, and try again. The service's log names the cause.";
     UNAVAILABLE_TOKEN_STORE = "unavailable", 503 "Service Unavailable", "The service's token store is unavailable right now. Try again.";
     REQUEST_MALFORMED = "request_malformed", 400 "Bad Request", "The request lacks what this resource needs, or has it twice.";
     TOO_MANY_REQUESTS = "too_many_requests", 429 "Too Many Requests", "Too many requests. Try again later.";

@@ -801,7 +801,7 @@ pub(crate) fn throttle_failed(error: &(dyn Error + 'static), is_new: bool) {
 pub(crate) struct TrustDecision<'d> {
     pub(crate) trust: Option<&'d str>,
     pub(crate) issuer: Option<&'d str>,
-    pub(crate) grant: Option<&'d str>,
+    pub(crate) rule: Option<&'d str>,
     /// The tenant of the rule: rules of two tenants may have the same name.
     pub(crate) tenant: Option<&'d str>,
     pub(crate) outcome: &'static str,
@@ -817,7 +817,7 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
     let TrustDecision {
         trust,
         issuer,
-        grant,
+        rule,
         tenant,
         outcome,
         subject_sha256,
@@ -829,7 +829,7 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
         info!(
             trust,
             issuer,
-            grant,
+            rule,
             tenant,
             outcome,
             subject_sha256,
@@ -846,7 +846,7 @@ pub(crate) fn trust_decided(decision: &TrustDecision<'_>) {
 #[cfg(feature = "trust")]
 pub(crate) fn workload_minted(
     trust: &str,
-    grant: &str,
+    rule: &str,
     subject_sha256: &str,
     error: Option<&dyn Display>,
     is_new: bool,
@@ -854,13 +854,13 @@ pub(crate) fn workload_minted(
     let outcome = if error.is_none() { "minted" } else { "failed" };
     match error {
         None => {
-            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, "token for a workload minted");
+            tracing::info!(target: TARGET, trust, rule, outcome, subject_sha256, "token for a workload minted");
         }
         Some(error) if is_new => {
-            tracing::warn!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload could not be minted");
+            tracing::warn!(target: TARGET, trust, rule, outcome, subject_sha256, %error, "token for a workload could not be minted");
         }
         Some(error) => {
-            tracing::info!(target: TARGET, trust, grant, outcome, subject_sha256, %error, "token for a workload could not be minted");
+            tracing::info!(target: TARGET, trust, rule, outcome, subject_sha256, %error, "token for a workload could not be minted");
         }
     }
     count!("scaikey_auth_workload_tokens_total", "outcome" => outcome);
@@ -886,12 +886,31 @@ pub(crate) fn trust_policy_changed(version: u64, restores: Option<u64>, author: 
     tracing::info!(target: TARGET, version, restores, author_sha256, "trust policy changed");
 }
 
-/// Logs and counts a failed check of the store of the trust policy; the loaded policy stays in force. Logs at the
-/// level `warn` if the failure is new.
+/// Logs and counts a failed check of the store of the trust policy. `is_loaded`: a policy was loaded before. Logs at
+/// the level `warn` if the failure is new.
 #[cfg(feature = "trust")]
-pub(crate) fn trust_store_failed(error: &dyn Display, is_new: bool) {
-    if_new!(is_new, warn!(%error, "trust policy store failed; the loaded policy stays in force"));
+pub(crate) fn trust_store_failed(error: &dyn Display, is_loaded: bool, is_new: bool) {
+    match is_loaded {
+        true => {
+            if_new!(
+                is_new,
+                warn!(%error, "trust policy store failed; the loaded policy stays in force")
+            )
+        }
+        false => {
+            if_new!(
+                is_new,
+                warn!(%error, "trust policy store failed; no policy is loaded, so every token is denied")
+            )
+        }
+    }
     count!("scaikey_auth_trust_store_failures_total");
+}
+
+/// Logs why the store of the trust policy did not do what an administrator asked for.
+#[cfg(all(feature = "trust", feature = "endpoints"))]
+pub(crate) fn trust_store_failed_administrator(error: &dyn Display) {
+    tracing::warn!(target: TARGET, %error, "trust policy store failed for an administrator");
 }
 
 /// Logs that a trust policy was rejected; the previous one stays in force.

@@ -97,12 +97,13 @@ impl Following {
     }
 
     /// Records the outcome of a check. Faults of a version are no failure of the store.
-    fn record(&self, failure: Option<&BoxError>, now: Duration) {
+    fn record(&self, failure: Option<&BoxError>, is_loaded: bool, now: Duration) {
         match failure {
             Some(error) => {
                 self.is_away.store(true, Ordering::Release);
                 let error = Causes(&**error);
-                telemetry::trust_store_failed(&error, self.outage.record_failure(&error, now));
+                let is_new = self.outage.record_failure(&error, now);
+                telemetry::trust_store_failed(&error, is_loaded, is_new);
             }
             None => {
                 self.is_away.store(false, Ordering::Release);
@@ -233,19 +234,23 @@ struct RecordPanic<'c> {
 impl Drop for RecordPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.following.record(Some(&"panicked".into()), self.inner.clock.elapsed());
+            self.inner.record(self.following, Some(&"panicked".into()));
         }
     }
 }
 
 impl Inner {
+    fn record(&self, following: &Following, failure: Option<&BoxError>) {
+        following.record(failure, !self.loaded.load().is_missing, self.clock.elapsed());
+    }
+
     /// Makes a check that decisions wait for. If it takes longer than they wait, later ones do not wait.
     async fn check_for_decisions(self: Arc<Self>) {
         let mut check = std::pin::pin!(self.check());
         if with_timeout(MAX_WAIT, &mut check).await.is_none() {
             if let Some(following) = &self.following {
                 let error = "did not answer within 1 s".into();
-                following.record(Some(&error), self.clock.elapsed());
+                self.record(following, Some(&error));
             }
             let _ = check.await;
         }
@@ -262,7 +267,7 @@ impl Inner {
             Err(SyncError::Store(error)) => Some(error),
             Err(SyncError::Faults(_)) | Ok(()) => None,
         };
-        following.record(failure, self.clock.elapsed());
+        self.record(following, failure);
         outcome
     }
 
@@ -348,9 +353,7 @@ impl Inner {
         let Some(file) = &following.file else { return Ok(()) };
         loop {
             let before = self.loaded.load_full();
-            let version = file
-                .read_blocking()
-                .map_err(|error| policy_error(&format!("cannot be used: {error}")))?;
+            let version = file.read_blocking()?;
             let id = version.change.id.clone();
             let loaded = self.compile_version(Some(version), &before);
             let loaded = loaded.inspect_err(|error| {
@@ -359,7 +362,7 @@ impl Inner {
             // Otherwise another thread has loaded a version, which may be newer.
             if self.load_if(|current| Arc::ptr_eq(current, &before), loaded) {
                 following.accept();
-                following.record(None, self.clock.elapsed());
+                self.record(following, None);
                 return Ok(());
             }
         }

@@ -17,11 +17,15 @@ use crate::clock::with_timeout;
 use crate::error::{AuthError, BoxError};
 use crate::identity::TenantId;
 use crate::layer::RequestHead;
+use crate::support::telemetry::{self, Causes};
 use crate::trust::{
     CurrentPolicy, DecisionFilter, SyncError, TrustOverview, TrustPolicy, TrustUsage, presets,
 };
 
 const TOML: &str = "application/toml";
+
+/// The component that an error names.
+const STORE: &str = "trust policy store";
 
 /// The limit of a look for a new version, in real time. After it, the policy of this process is shown.
 const SYNC_LIMIT: Duration = Duration::from_secs(2);
@@ -73,7 +77,9 @@ impl Admitted<'_> {
         };
         let current = self.evaluator.current();
         if current.is_missing() {
-            return Err(store_away("no version was loaded yet"));
+            // The check of the store has logged the cause.
+            let cause = "no version was loaded yet";
+            return Err(AuthError::unavailable(STORE, None, cause));
         }
         let is_away = !is_synced || current.is_store_away();
         Ok(Latest { current, is_away })
@@ -209,7 +215,9 @@ pub(super) fn text(current: &CurrentPolicy) -> String {
 
 /// Returns 503, and logs the cause.
 pub(super) fn store_away(cause: impl Into<BoxError>) -> AuthError {
-    AuthError::unavailable("trust policy store", None, cause)
+    let cause = cause.into();
+    telemetry::trust_store_failed_administrator(&Causes(&*cause));
+    AuthError::unavailable(STORE, None, cause)
 }
 
 /// Adds the tag of a version to an answer that depends on `Accept`.
