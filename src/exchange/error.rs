@@ -1,7 +1,7 @@
 //! [`ExchangeError`]: the reason why there is no token.
 
 use std::error::Error;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use crate::issuer::{ClientAuthError, WorkloadTokenError};
 use crate::support::base64url;
 use crate::support::json::{Document, Value};
+use crate::support::telemetry::Causes;
 
 /// The error of a request to the provider.
 ///
@@ -34,7 +35,7 @@ use crate::support::json::{Document, Value};
 ///
 /// assert_eq!(status(&ExchangeError::NotConfigured("the grant is not configured")), 500);
 /// ```
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
     /// The provider refused the request.
@@ -73,6 +74,13 @@ pub enum ExchangeError {
     /// missing.
     #[error("{0}")]
     NotConfigured(&'static str),
+}
+
+/// Writes the error and its causes: a `main` that returns it, and `unwrap`, print them.
+impl fmt::Debug for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Causes(self).fmt(f)
+    }
 }
 
 /// An error code of a token endpoint (RFC 6749 §5.2, RFC 8693 §2.2.2).

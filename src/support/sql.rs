@@ -33,7 +33,7 @@ pub(crate) enum Pool {
 }
 
 /// An error of a store in a database (features `sqlite`, `postgres`). It never contains the connection string.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SqlError {
     /// The connection string does not begin with `sqlite:`, `postgres:` or `postgresql:`.
@@ -63,11 +63,29 @@ pub enum SqlError {
     )]
     InexactComparison,
     /// The database cannot be reached, refused the statement, or has invalid data.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {0}{advice}", advice = advice(.0))]
     Database(#[source] BoxedError),
 }
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Returns what to do about an error. SQLite has a code for a file that cannot be opened (14, `SQLITE_CANTOPEN`).
+fn advice(error: &BoxedError) -> &'static str {
+    let error = error.downcast_ref().and_then(sqlx::Error::as_database_error);
+    match error.and_then(|error| error.code()).as_deref() {
+        Some("14") => {
+            "; for a new database, add `?mode=rwc` to the connection string, and create its folder"
+        }
+        _ => "",
+    }
+}
+
+/// Writes the same text as [`Display`](fmt::Display): a `main` that returns this error, and `unwrap`, print it.
+impl fmt::Debug for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl SqlError {
     /// Returns whether a table is missing. PostgreSQL has a code for this (42P01, `undefined_table`);
@@ -264,11 +282,13 @@ impl Pool {
         statement.replace("{text}", text).replace("{time}", time)
     }
 
-    /// Checks that the database can be reached.
+    /// Checks that the database can be reached. SQLite opens any file, so it has to read one.
     pub(crate) async fn ping(&self) -> Result<(), sqlx::Error> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(pool) => pool.acquire().await.map(drop),
+            Self::Sqlite(pool) => {
+                sqlx::query("PRAGMA schema_version").execute(pool).await.map(drop)
+            }
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => pool.acquire().await.map(drop),
         }

@@ -147,7 +147,7 @@ impl fmt::Display for PolicyFault {
 /// }
 /// assert!(error.to_string().contains("audience"));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PolicyError {
     faults: Vec<PolicyFault>,
 }
@@ -176,6 +176,13 @@ impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the trust policy cannot be used:")?;
         self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+/// Writes the same text as [`Display`](fmt::Display): a `main` that returns this error, and `unwrap`, print it.
+impl fmt::Debug for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -155,3 +155,28 @@ async fn suite_names_the_broken_rule() {
         );
     }
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn unusable_database_says_what_to_do() {
+    use scaikey_auth::trust::SqlPolicies;
+    let missing = File::reserve("vault.db");
+    let url = format!("sqlite://{}", missing.path_text());
+    let error = SqlPolicies::connect(&url.into()).await.unwrap_err();
+    for text in [error.to_string(), format!("{error:?}")] {
+        assert!(text.contains("unable to open database file"), "{text}");
+        assert!(text.contains("add `?mode=rwc`") && text.contains("create its folder"), "{text}");
+    }
+    let other = File::new("vault.db", &"This is no database.\n".repeat(100));
+    let error = SqlPolicies::connect(&other.sqlite_url()).await.unwrap_err().to_string();
+    assert!(error.contains("not a database") && !error.contains("mode=rwc"), "{error}");
+}
+
+#[tokio::test]
+async fn missing_folder_of_a_file_is_named() {
+    let file = File::reserve("trust.toml");
+    let path = file.path().with_file_name("missing").join("trust.toml");
+    let error = FilePolicies::new(&path).latest().await.unwrap_err().to_string();
+    let expected = format!("{} cannot be read: its folder does not exist", path.display());
+    assert_eq!(error, expected);
+}

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::error::BoxError;
 use crate::support::off_thread::off_thread;
+use crate::trust::fault::PolicyError;
 
 /// The number of attempts to read a policy with its history while others write.
 const ATTEMPTS: usize = 10;
@@ -130,13 +131,8 @@ impl FilePolicies {
     }
 
     /// Reads the version in force. Blocks the calling thread.
-    pub(in crate::trust) fn read_blocking(&self) -> Result<PolicyVersion, FileError> {
-        let snapshot = self.files.snapshot()?;
-        let Some(current) = &snapshot.current else {
-            return Err(FileError::new(&self.files.path, "cannot be read: it does not exist"));
-        };
-        let version = self.files.read(&snapshot, current.id().number())?;
-        version.ok_or_else(|| FileError::new(&self.files.path, "cannot be read with its history"))
+    pub(in crate::trust) fn read_blocking(&self) -> Result<PolicyVersion, PolicyError> {
+        self.files.current().map_err(FileError::into_policy_error)
     }
 
     async fn run<T: Send + 'static>(
@@ -187,6 +183,16 @@ impl PolicyStore for FilePolicies {
 }
 
 impl Files {
+    /// Reads the version in force.
+    fn current(&self) -> Result<PolicyVersion, FileError> {
+        let snapshot = self.snapshot()?;
+        let Some(current) = &snapshot.current else {
+            return Err(FileError::new(&self.path, "cannot be read: it does not exist"));
+        };
+        let version = self.read(&snapshot, current.id().number())?;
+        version.ok_or_else(|| FileError::new(&self.path, "cannot be read with its history"))
+    }
+
     /// Reads the policy and what the history says about it. It takes no lock, so it reads until the policy is the
     /// same before and after.
     fn snapshot(&self) -> Result<Snapshot, FileError> {

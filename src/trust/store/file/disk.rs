@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::secret::path_for_errors;
 use crate::trust::TrustPolicy;
+use crate::trust::fault::{PolicyError, Position};
 
 /// The limit of a policy.
 pub(super) const MAX_TEXT_BYTES: usize = TrustPolicy::MAX_TEXT_BYTES;
@@ -22,7 +23,7 @@ const LOCK_PERIOD: Duration = Duration::from_millis(10);
 /// A file or folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} {problem}{advice}")]
-pub(in crate::trust) struct FileError {
+pub(super) struct FileError {
     path: String,
     problem: String,
     advice: &'static str,
@@ -44,6 +45,12 @@ impl FileError {
             _ => "",
         };
         Self { path: path_for_errors(path), problem: format!("{action}: {error}"), advice }
+    }
+
+    /// Returns the fault of a policy in this file.
+    pub(super) fn into_policy_error(self) -> PolicyError {
+        let Self { path, problem, advice } = self;
+        PolicyError::one(Position::default(), path, problem + advice)
     }
 }
 
@@ -140,7 +147,10 @@ pub(super) fn resolved(path: &Path) -> Result<PathBuf, FileError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    Ok(folder.canonicalize().map_err(|error| fault(&error))?.join(name))
+    match found(folder.canonicalize()).map_err(|error| fault(&error))? {
+        Some(folder) => Ok(folder.join(name)),
+        None => Err(FileError::new(path, "cannot be read: its folder does not exist")),
+    }
 }
 
 /// Returns the path with an addition to its name: `trust.toml.lock`.
