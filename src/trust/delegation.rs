@@ -46,7 +46,12 @@ impl Delegation {
             name: self.tenant.to_string(),
             subject: self.subject.clone(),
             claims: self.claims.clone(),
-            map: Mapping { identity, tenant: self.tenant.clone(), scopes: self.scopes.clone() },
+            map: Mapping {
+                identity,
+                tenant: self.tenant.clone(),
+                scopes: self.scopes.clone(),
+                positions: self.positions.clone(),
+            },
             positions: self.positions.clone(),
             is_complete: self.is_complete,
         })
@@ -302,7 +307,7 @@ fn check_namespaces(trusts: &[Trust], faults: &Faults) {
                 let problem = format!(
                     "could be an identity of tenant `{tenant}`, whose administrators write rules by delegation: put another segment after the kind"
                 );
-                faults.report(rule.positions.of("map"), place, problem);
+                faults.report(rule.position_of("map.identity"), place, problem);
             }
         }
     }

@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 use super::delegation::{self, Delegation};
 use super::fault::{Faults, shorten};
 use super::overlap::Collisions;
-use super::parse::is_label;
 use super::pattern::Pattern;
 use super::policy::{Authority, Jwks, SVID_ALGORITHMS, Trust};
+use super::reader::{self, is_label};
 use super::rule::{Condition, Constant, Grant, MAX_IDENTITY_BYTES, Part, is_top_level};
 use super::time::Period;
-use super::tree::{Node, NodeValue};
+use super::tree::Node;
 use crate::config::{AuthConfig, JwksSettings, KeySetForm, MESH_REMEDY, OTHER_PLACEHOLDER};
 use crate::identity::{ClaimPath, spiffe_id};
 use crate::issuer::inspect_keys;
@@ -151,12 +151,10 @@ fn check_distinct_identities(trusts: &[Trust], faults: &Faults) {
 /// Reports the placeholders of a preset that were not replaced.
 pub(super) fn placeholders(tree: &Node) -> Faults {
     let faults = Faults::default();
-    tree.each(&mut |node| {
-        if let NodeValue::Text(text) = &node.value
-            && let Some(name) = placeholder(text)
-        {
+    reader::each_text(tree, &mut |at, text, field| {
+        if let Some(name) = placeholder(text) {
             let problem = format!("still has the placeholder <{name}>: replace it with your value");
-            faults.report(node.at, "the text", problem);
+            faults.report(at, field(), problem);
         }
     });
     faults
@@ -380,8 +378,7 @@ impl<'l> GrantLint<'l> {
         let (trust, grant) = (shorten(&self.trust.id), shorten(&self.grant.name));
         let (trust, grant) = (trust.escape_debug(), grant.escape_debug());
         let place = format!("trust.{trust}.{}.{grant}.{field}", self.table);
-        let field = field.split_once('.').map_or(field, |(field, _)| field);
-        self.faults.report(self.grant.positions.of(field), place, problem);
+        self.faults.report(self.grant.position_of(field), place, problem);
     }
 
     fn check_name(&self, earlier: &mut EarlierRules<'l>) {
@@ -391,7 +388,12 @@ impl<'l> GrantLint<'l> {
         }
         let is_new = earlier.names.insert((grant.map.tenant.as_str(), &grant.name));
         let conditions = (grant.subject.as_ref(), &*grant.claims);
-        let same = *earlier.conditions.entry(conditions).or_insert(grant);
+        // What a faulty rule lacks may be what it differs in.
+        let is_comparable = grant.is_complete && conditions != (None, &[]);
+        let same = match is_comparable {
+            true => *earlier.conditions.entry(conditions).or_insert(grant),
+            false => grant,
+        };
         if !is_new {
             let problem = "is the name of an earlier rule: give each rule a different name";
             self.fault("name", problem);

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::parse::is_label;
 use super::pattern::SEPARATORS;
 use super::policy::Trust;
+use super::reader::is_label;
 use super::rule::{Condition, Grant, MAX_IDENTITY_BYTES, Part, RequiredText, encoded};
 
 /// The limit of the work of comparing identities, in steps of some 10 ns. 10,000 rules whose identities begin

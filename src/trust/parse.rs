@@ -6,6 +6,7 @@ use super::delegation::Delegation;
 use super::fault::{Faults, Position, shorten};
 use super::pattern::Pattern;
 use super::policy::{Authority, Jwks, Mode, SVID_ALGORITHMS, Trust, TrustPolicy};
+use super::reader::{FieldReader, POLICY};
 use super::rule::{Condition, Constant, Grant, Mapping, Template};
 use super::time::{Expiry, Period};
 use super::tree::{Node, NodeValue, Positions};
@@ -22,15 +23,9 @@ pub(super) struct TenantTrust {
 /// Below this limit an `f64` holds every integer exactly.
 const MAX_INTEGER: u64 = 1 << 53;
 
-/// The limit of the items of `audiences` and `algorithms`. Each rule and each token may be compared with all.
-const MAX_ITEMS: usize = 100;
-
 /// The limit of the scopes of a rule or delegation together, in bytes. They are kept with each decision, and no token
 /// holds more.
 const MAX_SCOPES_BYTES: usize = 8 * 1024;
-
-/// The name of the whole policy in faults.
-const POLICY: &str = "the policy";
 
 /// The fields of each table.
 pub(super) const TRUST: &str = "id, issuer, trust_domain, discovery_url, jwks, bundle, algorithms, audiences, \
@@ -223,6 +218,7 @@ fn mapping(field: &FieldReader<'_>) -> Option<Mapping> {
             .and_then(|field| tenant_id(&field))
             .or_else(|| TenantId::new("unreadable").ok())?,
         scopes: scopes.and_then(|list| permitted_scopes(field, &list)).unwrap_or_default(),
+        positions: field.node.positions(),
     })
 }
 
@@ -369,131 +365,4 @@ fn tenant_id(field: &FieldReader<'_>) -> Option<TenantId> {
         false => TenantId::new(text)
             .map_err(|_| "is not a tenant id: give 1 to 255 bytes without white space"),
     })
-}
-
-/// Returns whether a name is safe in logs, metrics and identities.
-pub(super) fn is_label(text: &str) -> bool {
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
-}
-
-/// Reads a value of the tree, and reports its faults under the path `place`.
-struct FieldReader<'r> {
-    node: &'r Node,
-    place: String,
-    faults: &'r Faults,
-}
-
-impl<'r> FieldReader<'r> {
-    fn report(&self, problem: impl Into<String>) {
-        self.faults.report(self.node.at, &*self.place, problem);
-    }
-
-    /// Reports a fault and returns `None`.
-    fn report_none<T>(&self, problem: impl Into<String>) -> Option<T> {
-        self.report(problem);
-        None
-    }
-
-    fn report_type<T>(&self, expected: &str) -> Option<T> {
-        self.report_none(format!("is {}: give {expected}", self.node.value.kind()))
-    }
-
-    fn members(&self) -> Option<&'r [(String, Node)]> {
-        match &self.node.value {
-            NodeValue::Table(members) => Some(members),
-            _ => self.report_type("a table"),
-        }
-    }
-
-    /// Reports a fault if the value is not a table, and one for each unknown field.
-    fn check_fields(&self, known: &str) -> Option<()> {
-        for (name, member) in self.members()? {
-            if !known.split(", ").any(|field| field == name) {
-                let name = shorten(name);
-                let problem = format!("is unknown; the fields are {known}");
-                self.faults.report(member.at, format!("{}.{name:?}", self.place), problem);
-            }
-        }
-        Some(())
-    }
-
-    /// Returns a reader for `node` as the field `name`.
-    fn field(&self, name: &str, node: &'r Node) -> Self {
-        let place = match self.place.as_str() {
-            POLICY => name.to_owned(),
-            place => format!("{place}.{name}"),
-        };
-        Self { node, place, faults: self.faults }
-    }
-
-    fn get(&self, name: &str) -> Option<Self> {
-        self.node.get(name).map(|node| self.field(name, node))
-    }
-
-    /// Returns a required field, or reports that it is missing.
-    fn required(&self, name: &str, missing: &str) -> Option<Self> {
-        self.get(name).or_else(|| self.field(name, self.node).report_none(missing))
-    }
-
-    /// Reads an optional field.
-    fn read<T>(&self, name: &str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
-        read(&self.get(name)?)
-    }
-
-    fn parse<T, E: Into<String>>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        match &self.node.value {
-            NodeValue::Text(text) => parse(text).map_err(|problem| self.report(problem)).ok(),
-            _ => self.report_type("a string"),
-        }
-    }
-
-    /// Returns the readable items of a list of at most 100.
-    fn short_list<T>(&self, name: &str, read: impl Fn(&Self) -> Option<T>) -> Vec<T> {
-        self.items(name, None, MAX_ITEMS, read)
-    }
-
-    /// Returns the readable items of a list. Faults name an item by its `label` or its index.
-    fn list<T>(
-        &self,
-        name: &str,
-        label: Option<&str>,
-        read: impl Fn(&Self) -> Option<T>,
-    ) -> Vec<T> {
-        self.items(name, label, usize::MAX, read)
-    }
-
-    fn items<T>(
-        &self,
-        name: &str,
-        label: Option<&str>,
-        limit: usize,
-        read: impl Fn(&Self) -> Option<T>,
-    ) -> Vec<T> {
-        let Some(list) = self.get(name) else { return Vec::new() };
-        let items = match &list.node.value {
-            NodeValue::List(items) => items.as_slice(),
-            NodeValue::Table(_) => {
-                let parent = if name == "trust" { "" } else { "trust." };
-                list.report(format!("is a table: give a list; in TOML, write [[{parent}{name}]]"));
-                &[]
-            }
-            _ => list.report_type("a list").unwrap_or_default(),
-        };
-        if let Some(item) = items.get(limit) {
-            let problem = format!("has more than {limit} items: remove those without use");
-            self.faults.report(item.at, &*list.place, problem);
-        }
-        let item = |(nth, node): (usize, &'r Node)| {
-            let place = match label.map(|label| node.get(label)) {
-                None => list.place.clone(),
-                Some(Some(Node { value: NodeValue::Text(text), .. })) if is_label(text) => {
-                    format!("{}.{text}", list.place)
-                }
-                Some(_) => format!("{}[{nth}]", list.place),
-            };
-            read(&Self { node, place, faults: self.faults })
-        };
-        items.iter().take(limit).enumerate().filter_map(item).collect()
-    }
 }

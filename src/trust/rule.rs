@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::fault::shorten;
+use super::fault::{Position, shorten};
 use super::pattern::{Pattern, SEPARATORS};
 use super::requirements::Requirements;
 use super::tree::Positions;
@@ -39,6 +39,18 @@ pub(super) struct Mapping {
     pub(super) identity: Template,
     pub(super) tenant: TenantId,
     pub(super) scopes: Scopes,
+    #[serde(skip)]
+    pub(super) positions: Positions,
+}
+
+impl Grant {
+    /// Returns the place of a field, such as `map.identity`.
+    pub(super) fn position_of(&self, field: &str) -> Position {
+        match field.strip_prefix("map.") {
+            Some(field) => self.map.positions.of(field),
+            None => self.positions.of(field),
+        }
+    }
 }
 
 pub(super) fn as_table<S: Serializer>(

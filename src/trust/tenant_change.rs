@@ -139,8 +139,7 @@ fn check_delegated(trust: &Trust, rule: &Grant) -> Result<(), (&'static str, Str
 fn report(trust: &str, rule: &Grant, field: &str, problem: impl Into<String>, faults: &Faults) {
     let place =
         format!("trust.{}.grant.{}.{field}", trust.escape_debug(), rule.name.escape_debug());
-    let field = field.split_once('.').map_or(field, |(field, _)| field);
-    faults.report(rule.positions.of(field), place, problem);
+    faults.report(rule.position_of(field), place, problem);
 }
 
 /// Returns the text of the policy with the rules of each visible trust, or `None` if it cannot be changed so.

@@ -52,16 +52,6 @@ impl NodeValue {
 }
 
 impl Node {
-    /// Visits this value and everything in it.
-    pub(super) fn each(&self, visit: &mut impl FnMut(&Node)) {
-        visit(self);
-        match &self.value {
-            NodeValue::List(items) => items.iter().for_each(|item| item.each(visit)),
-            NodeValue::Table(members) => members.iter().for_each(|(_, member)| member.each(visit)),
-            _ => {}
-        }
-    }
-
     /// Creates a tree without places.
     pub(super) fn from_value(value: &serde_json::Value) -> Self {
         let value = match value {

@@ -283,3 +283,14 @@ fn unreadable_condition_does_not_hide_claim_fault() {
         assert!(faults.iter().any(|fault| fault.contains(other)), "{faults:?}");
     }
 }
+
+#[test]
+fn error_of_main_is_readable() {
+    let error = TrustPolicy::from_toml("trust = 7").unwrap_err();
+    let expected =
+        "the trust policy cannot be used:\n  line 1, column 9: trust is a number: give a list";
+    assert_eq!(format!("{error:?}"), expected);
+    let error = TrustEvaluator::builder().file("/nonexistent/trust.toml").build().unwrap_err();
+    let expected = "the trust policy cannot be used:\n  /nonexistent/trust.toml cannot be read: its folder does not exist";
+    assert_eq!(format!("{error:?}"), expected);
+}
