@@ -132,7 +132,11 @@ impl TenantPolicy {
                 })
         });
         match is_exact {
-            true => Ok(Self { id: id(tenant, &view), text: view, is_empty: visible.is_empty() }),
+            true => Ok(Self {
+                id: Self::id_of(tenant, &PolicyVersionId::new(0, &view)),
+                text: view,
+                is_empty: visible.is_empty(),
+            }),
             false => Err(hidden()),
         }
     }
@@ -182,6 +186,24 @@ impl TenantPolicy {
         &self.id
     }
 
+    /// Returns the [`id`](Self::id) of the text of an entry of the tenant's
+    /// [history](super::TrustEvaluator::tenant_history), whose own id has the number of the entry.
+    ///
+    /// ```
+    /// use scaikey_auth::TenantId;
+    /// use scaikey_auth::trust::{PolicyVersion, TenantPolicy};
+    ///
+    /// /// Returns whether a version of the tenant's history has the text that is in force.
+    /// fn is_in_force(tenant: &TenantId, version: &PolicyVersion, current: &TenantPolicy) -> bool {
+    ///     TenantPolicy::id_of(tenant, &version.change.id) == *current.id()
+    /// }
+    /// ```
+    pub fn id_of(tenant: &TenantId, entry: &PolicyVersionId) -> PolicyVersionId {
+        let text = entry.digest();
+        let digest = crypto::sha256_hex(&format!("tenant\0{tenant}\0{text}"));
+        entry.with_number(number_of(&digest))
+    }
+
     /// Returns the text, in TOML.
     pub fn text(&self) -> &str {
         &self.text
@@ -212,12 +234,6 @@ pub(super) fn submitted(text: &str) -> Result<Vec<TenantTrust>, PolicyError> {
     let trusts = parse::tenant_policy(&tree, &faults);
     PolicyError::check_none(lint::placeholders(&tree).with_faults_on_other_lines(faults))?;
     Ok(trusts)
-}
-
-/// Returns the id of a tenant's text.
-fn id(tenant: &TenantId, text: &str) -> PolicyVersionId {
-    let digest = crypto::sha256_hex(&format!("tenant\0{tenant}\0{text}"));
-    PolicyVersionId::new(number_of(&digest), text)
 }
 
 /// Returns a number of 53 bits, which JSON readers keep, from a digest.

@@ -55,7 +55,8 @@ impl Access {
 
 impl TrustAdmin {
     /// Creates the administration for callers that `guard` admits. They see and change the whole policy: they
-    /// decide who gets which scopes in every tenant.
+    /// decide who gets which scopes in every tenant. Do not pass the guard of tenant administrators here: it is for
+    /// [`tenant_guard`](Self::tenant_guard).
     pub fn new(guard: impl Guard) -> Self {
         Self { owner: Box::new(guard), tenant: None }
     }

@@ -19,6 +19,15 @@ impl Expected {
     /// `If-None-Match: *` for the first version. `If-Match: *` is no condition for this purpose: it would overwrite
     /// the change of another administrator.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        Self::or(headers, FIRST_OR_NEXT)
+    }
+
+    /// Reads the condition of a change of a policy that exists.
+    pub(super) fn of_next(headers: &HeaderMap) -> Result<Self, Problem> {
+        Self::or(headers, NEXT)
+    }
+
+    fn or(headers: &HeaderMap, missing: &'static str) -> Result<Self, Problem> {
         let one = |name: HeaderName| {
             let mut values = headers.get_all(name).iter();
             match (values.next(), values.next()) {
@@ -31,7 +40,7 @@ impl Expected {
             (Some(tag), None) => Self::of_tag(tag),
             (None, Some("*")) => Ok(Self::Version(None)),
             (None, None) if headers.contains_key(header::IF_MATCH) => Err(ONE_TAG),
-            (None, None) => Err(Problem::new(428, "precondition_required", NO_CONDITION)),
+            (None, None) => Err(Problem::new(428, "precondition_required", missing)),
             (Some(_), Some(_)) | (None, Some(_)) => Err(ONE_TAG),
         }
     }
@@ -51,11 +60,14 @@ impl Expected {
     }
 }
 
-const NO_CONDITION: &str = "A change needs If-Match with the ETag of the policy that it replaces, or \
-                            If-None-Match: * if there is none.";
+const FIRST_OR_NEXT: &str = "A change needs If-Match with the ETag of the policy that it replaces, or \
+                             If-None-Match: * if there is none.";
 
-const ONE_TAG: Problem =
-    Problem::malformed("If-Match must have exactly one entity tag, as GET trusts returned it.");
+const NEXT: &str = "A change needs If-Match with the ETag of the policy that it replaces.";
+
+const ONE_TAG: Problem = Problem::malformed(
+    "If-Match must have exactly one entity tag in quotation marks, as the header ETag of GET trusts had it.",
+);
 
 /// Returns the entity tag of a version.
 pub(super) fn entity_tag(id: &PolicyVersionId) -> Option<HeaderValue> {

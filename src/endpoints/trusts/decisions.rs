@@ -4,10 +4,11 @@ use serde_json::json;
 
 use super::history::{limit, number};
 use super::policy_text::{Format, utf8};
+use super::problem::Problem;
 use super::write::invalid;
 use super::{Admitted, Outcome};
 use crate::identity::TenantId;
-use crate::trust::{Decision, DecisionFilter};
+use crate::trust::{Decision, DecisionFilter, OUTCOMES};
 
 /// The number of decisions in an answer, unless the request says another.
 const DEFAULT_LIMIT: usize = 100;
@@ -15,22 +16,29 @@ const DEFAULT_LIMIT: usize = 100;
 /// The largest number of decisions in an answer: the kept ones, and those about tokens that were not verified.
 const MAX_LIMIT: usize = 2 * Decision::CAPACITY;
 
+const NO_OUTCOME: Problem = Problem::malformed(
+    "No decision has this outcome: it is granted, or the name of a reason, such as grant_none.",
+);
+
 impl Admitted<'_> {
     /// Returns the decisions of late: for a tenant, those of its rules.
     pub(super) fn decisions(&self, tenant: Option<&TenantId>) -> Outcome {
         let parameters = self.parameters(&["trust", "outcome", "after", "limit"])?;
-        let limit = limit(parameters.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)?;
+        let limit = limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
         let mut filter = DecisionFilter::new().limit(limit);
         if let Some(tenant) = tenant {
             filter = filter.tenant(tenant.clone());
         }
-        if let Some(after) = number(parameters.get("after"))? {
+        if let Some(after) = number(&parameters, "after")? {
             filter = filter.after(after);
         }
         if let Some(trust) = parameters.get("trust") {
             filter = filter.trust(trust);
         }
         if let Some(outcome) = parameters.get("outcome") {
+            if !OUTCOMES.contains(&outcome) {
+                return Err(NO_OUTCOME.into());
+            }
             filter = filter.outcome(outcome);
         }
         let decisions = self.evaluator.decisions(&filter);

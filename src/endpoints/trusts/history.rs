@@ -13,7 +13,8 @@ use super::read::store_away;
 use super::{Admitted, Outcome};
 use crate::clock::with_timeout;
 use crate::error::BoxError;
-use crate::trust::{PolicyAuthor, PolicyChange, PolicyVersion};
+use crate::identity::TenantId;
+use crate::trust::{PolicyAuthor, PolicyChange, PolicyVersion, TenantPolicy};
 
 /// The largest number of versions in an answer, which is also the default.
 pub(super) const MAX_VERSIONS: usize = 100;
@@ -56,6 +57,12 @@ impl Version {
             damaged: change.is_damaged,
         }
     }
+
+    /// Returns a version of a tenant's part. Its id is the one in the entity tag.
+    pub(super) fn of_tenant(tenant: &TenantId, change: &PolicyChange, in_force: bool) -> Self {
+        let version = TenantPolicy::id_of(tenant, &change.id).to_string();
+        Self { version, ..Self::new(change, in_force) }
+    }
 }
 
 impl Author {
@@ -67,10 +74,9 @@ impl Author {
 
 impl Admitted<'_> {
     pub(super) async fn history(&self) -> Outcome {
-        let parameters = Parameters::from_query(&self.incoming, &["before", "limit"]);
-        let parameters = parameters.map_err(Problem::of_parameters)?;
-        let before = number(parameters.get("before"))?;
-        let limit = limit(parameters.get("limit"), MAX_VERSIONS, MAX_VERSIONS)?;
+        let parameters = self.parameters(&["before", "limit"])?;
+        let before = number(&parameters, "before")?;
+        let limit = limit(&parameters, MAX_VERSIONS, MAX_VERSIONS)?;
         let latest = self.latest().await?;
         let in_force = latest.current.version().map(|version| version.change.id.clone());
         let changes = match self.evaluator.policy_store() {
@@ -117,23 +123,23 @@ pub(super) async fn in_time<T>(
 }
 
 /// Reads a number of a query.
-pub(super) fn number(text: Option<&str>) -> Result<Option<u64>, Problem> {
+pub(super) fn number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Problem> {
     let parse = |text: &str| {
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|_| is_number)
     };
-    let malformed = Problem::malformed("A parameter is not a number.");
-    text.map(|text| parse(text).ok_or(malformed)).transpose()
+    let malformed = || Problem::malformed_by(format!("The parameter {name} is not a number."));
+    parameters.get(name).map(|text| parse(text).ok_or_else(malformed)).transpose()
 }
 
 /// Reads the number of entries that an answer may have.
-pub(super) fn limit(text: Option<&str>, default: usize, max: usize) -> Result<usize, Problem> {
-    let limit = match number(text)? {
+pub(super) fn limit(parameters: &Parameters, default: usize, max: usize) -> Result<usize, Problem> {
+    let limit = match number(parameters, "limit")? {
         None => default,
         Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
     };
     match limit {
         limit if (1..=max).contains(&limit) => Ok(limit),
-        _ => Err(Problem::malformed("The parameter limit is 0 or too large.")),
+        _ => Err(Problem::malformed_by(format!("The parameter limit must be 1 to {max}."))),
     }
 }

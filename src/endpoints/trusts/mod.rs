@@ -144,7 +144,7 @@ impl Inner {
                 let account = throttle_account(caller.identity());
                 self.admit(Endpoint::Trusts, head, Some(&account)).await?;
                 let body = body::read(body, max_bytes, self.body_timeout).await;
-                let body = body.map_err(Problem::of_body)?;
+                let body = body.map_err(|failure| Problem::of_body(failure, max_bytes))?;
                 check_encoding(&head.headers)?;
                 body
             }

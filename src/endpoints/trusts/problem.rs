@@ -1,5 +1,7 @@
 //! [`Problem`]: a refusal that only the administration has (RFC 9457).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Version, header};
 use serde_json::{Value, json};
@@ -23,7 +25,7 @@ pub(super) struct Problem {
     status: u16,
     /// The last part of the `type`.
     reason: &'static str,
-    detail: &'static str,
+    detail: Cow<'static, str>,
     /// Further members.
     members: Option<Box<serde_json::Map<String, Value>>>,
     /// A header of the response.
@@ -38,7 +40,13 @@ impl Problem {
     pub(super) const NOT_UTF8: Self = Self::new(400, "request_malformed", "The body is not UTF-8.");
 
     pub(super) const fn new(status: u16, reason: &'static str, detail: &'static str) -> Self {
+        let detail = Cow::Borrowed(detail);
         Self { status, reason, detail, members: None, header: None, has_unread_body: false }
+    }
+
+    /// Returns a 400 about this request.
+    pub(super) fn malformed_by(detail: String) -> Self {
+        Self { detail: detail.into(), ..Self::malformed("") }
     }
 
     /// Returns a 400.
@@ -90,14 +98,17 @@ impl Problem {
     }
 
     /// Returns the problem of a body that could not be read.
-    pub(super) fn of_body(failure: Failure) -> Refused {
-        let (status, reason, detail) = match failure {
-            Failure::Body(413, detail) => (413, "too_large", detail),
-            Failure::Body(408, detail) => (408, "too_slow", detail),
-            Failure::OAuth(_, detail) => (400, "request_malformed", detail),
+    pub(super) fn of_body(failure: Failure, max_bytes: usize) -> Refused {
+        let problem = match failure {
+            Failure::Body(413, _) => {
+                let detail = format!("The body is too large: the limit is {}.", size(max_bytes));
+                Self { detail: detail.into(), ..Self::new(413, "too_large", "") }
+            }
+            Failure::Body(408, detail) => Self::new(408, "too_slow", detail),
+            Failure::OAuth(_, detail) => Self::malformed(detail),
             other => return Refused::Failure(other),
         };
-        Refused::Problem(Self { has_unread_body: true, ..Self::new(status, reason, detail) })
+        Refused::Problem(Self { has_unread_body: true, ..problem })
     }
 
     #[cfg(test)]
@@ -124,6 +135,14 @@ impl Problem {
             close_connection(version, &mut response);
         }
         response
+    }
+}
+
+/// Returns a size in MiB if it is whole, otherwise in KiB.
+fn size(bytes: usize) -> String {
+    match bytes % (1 << 20) {
+        0 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} KiB", bytes >> 10),
     }
 }
 

@@ -36,7 +36,7 @@ impl Admitted<'_> {
             "access": "tenant",
             "tenant": tenant.as_str(),
             "writable": !view.is_empty() && self.is_writable(),
-            "version": change.map(|change| Version::new(&change, true)),
+            "version": change.map(|change| Version::of_tenant(tenant, &change, true)),
             "text": view.text(),
             "policy": rules_of(&latest.current.policy().for_tenant(tenant)),
             "warnings": warnings.unwrap_or_default(),
@@ -130,7 +130,7 @@ impl Admitted<'_> {
         if self.evaluator.policy_store().is_none() {
             return Err(READ_ONLY.into());
         }
-        let expected = Expected::of(&self.incoming.head.headers)?;
+        let expected = Expected::of_next(&self.incoming.head.headers)?;
         self.latest().await?;
         let view = self.view(tenant).await?;
         let Expected::Version(Some(expected)) = expected else {
@@ -153,7 +153,7 @@ impl Admitted<'_> {
         })?;
         let latest = self.latest().await?;
         let last = self.last_change(tenant, &latest).await.unwrap_or_default();
-        let version = last.map(|change| Version::new(&change, true));
+        let version = last.map(|change| Version::of_tenant(tenant, &change, true));
         let mut response = self.inner.ok(&json!({ "version": version, "warnings": warnings }));
         if let Some(tag) = entity_tag(&id) {
             response.headers_mut().insert(header::ETAG, tag);
@@ -163,13 +163,13 @@ impl Admitted<'_> {
 
     pub(super) async fn tenant_history(&self, tenant: &TenantId) -> Outcome {
         let parameters = self.parameters(&["before", "limit"])?;
-        let before = number(parameters.get("before"))?;
-        let limit = limit(parameters.get("limit"), MAX_VERSIONS, MAX_VERSIONS)?;
+        let before = number(&parameters, "before")?;
+        let limit = limit(&parameters, MAX_VERSIONS, MAX_VERSIONS)?;
         self.throttle_read().await?;
         let changes = in_time(self.evaluator.tenant_history(tenant, before, limit)).await?;
         let versions = changes.iter().enumerate();
         let versions: Vec<_> = versions
-            .map(|(nth, change)| Version::new(change, nth == 0 && before.is_none()))
+            .map(|(nth, change)| Version::of_tenant(tenant, change, nth == 0 && before.is_none()))
             .collect();
         Ok(self.inner.ok(&json!({ "versions": versions })))
     }
@@ -180,7 +180,7 @@ impl Admitted<'_> {
         let latest = self.latest().await?;
         let last = self.last_change(tenant, &latest).await?;
         let in_force = last.is_some_and(|last| last.id == version.change.id);
-        let change = Version::new(&version.change, in_force);
+        let change = Version::of_tenant(tenant, &version.change, in_force);
         Ok(self.inner.ok(&json!({ "version": change, "text": version.text })))
     }
 

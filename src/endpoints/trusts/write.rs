@@ -1,7 +1,7 @@
 //! `PUT trusts` and `POST trusts/rollback`: new versions of the policy.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -47,7 +47,7 @@ impl Admitted<'_> {
         let parameters = self.parameters(&["note", "accept_lockout"])?;
         let note = checked_note(parameters.get("note"))?;
         let format = Format::of(&self.incoming.head.headers)?;
-        let expected = self.expected().await?;
+        let expected = self.expected(Expected::of).await?;
         let body = utf8(&self.incoming.body)?;
         let read = move || {
             format.parse(&body).map(|policy| match format {
@@ -72,7 +72,7 @@ impl Admitted<'_> {
         }
         // A condition counts only if the request would succeed without it (RFC 9110 §13.2.1).
         let earlier = self.find_version(request.number).await?.text;
-        let expected = self.expected().await?;
+        let expected = self.expected(Expected::of_next).await?;
         let read = move || TrustPolicy::from_toml(&earlier).map(|policy| (earlier, policy));
         let (text, policy) = self.administration.run(read).await?.map_err(invalid)?;
         self.check_lockout(&parameters, &policy)?;
@@ -83,16 +83,27 @@ impl Admitted<'_> {
     }
 
     pub(super) fn parameters(&self, known: &[&str]) -> Result<Parameters, Refused> {
+        let query = self.incoming.head.uri.query().unwrap_or_default();
+        let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+        if names.any(|name| !known.contains(&&*name)) {
+            let known = known.join(", ");
+            let detail =
+                format!("The query has an unknown parameter. The known ones are: {known}.");
+            return Err(Problem::malformed_by(detail).into());
+        }
         Parameters::from_query(&self.incoming, known).map_err(Problem::of_parameters)
     }
 
     /// Reads the version that the change expects to be in force, and compares it before the work begins. The store
     /// compares it again when it writes.
-    async fn expected(&self) -> Result<Option<PolicyVersionId>, Refused> {
+    async fn expected(
+        &self,
+        condition: impl FnOnce(&HeaderMap) -> Result<Expected, Problem>,
+    ) -> Result<Option<PolicyVersionId>, Refused> {
         if self.evaluator.policy_store().is_none() {
             return Err(READ_ONLY.into());
         }
-        let expected = Expected::of(&self.incoming.head.headers)?;
+        let expected = condition(&self.incoming.head.headers)?;
         let latest = self.latest().await?;
         let in_force = latest.current.version().map(|version| &version.change.id);
         // A rejected version is the latest one of the store, although it is not in force.

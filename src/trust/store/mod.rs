@@ -150,9 +150,13 @@ impl PolicyVersionId {
     }
 
     /// Returns the first 16 hexadecimal digits of the digest.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// Returns the id of the same text with another number.
+    pub(super) fn with_number(&self, number: u64) -> Self {
+        Self { number, ..self.clone() }
     }
 
     /// Returns whether a text is that of the version.

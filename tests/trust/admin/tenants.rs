@@ -220,6 +220,13 @@ async fn tenant_changes_delegated_rules() {
         (&json!("mine"), &json!("tina"))
     );
     assert_eq!(history[0]["in_force"], true);
+    // A version has one id, and it is the tag.
+    let version = format!("/history/{}", history[0]["number"]);
+    let version = service.get(&version, &tina).await.json()["version"].clone();
+    for body in [&seen.json()["version"], &put.json()["version"], &history[0], &version] {
+        let id = body["version"].as_str().unwrap();
+        assert_eq!(seen.header("etag"), format!("\"{id}\""), "{body}");
+    }
     assert_eq!((&history[1]["note"], &history[1]["author"]), (&Value::Null, &Value::Null));
     let decisions = service.get("/decisions", &tina).await.json()["decisions"].clone();
     assert_eq!(decisions[0]["rule"], "r", "{decisions}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{Service, Store, World, assert_problem};
 use crate::fixture::{grant, pod, trust};
-use crate::support::MetricsRecorder;
+use crate::support::{Log, MetricsRecorder};
 
 /// A rule for another subject, so that the reporter is no longer granted.
 fn other_rule() -> String {
@@ -104,6 +104,40 @@ async fn change_needs_exact_condition() {
 }
 
 #[tokio::test]
+async fn refusals_say_what_to_correct() {
+    let world = World::new().await;
+    let (service, _) = world.start_with_policy().await;
+    let owner = world.owner();
+    let tag = service.get("", &owner).await.header("etag").to_owned();
+    let too_long = "#".repeat((1 << 20) + 1);
+    let number = json!({ "number": 1 }).to_string();
+    let toml = ("content-type", "application/toml");
+    let json = ("content-type", "application/json");
+    let bare = ("if-match", tag.trim_matches('"'));
+    for (method, path, headers, body, detail) in [
+        ("PUT", "", &[toml, bare][..], "", "in quotation marks"),
+        ("POST", "/lint", &[toml], &too_long, "1 MiB"),
+        ("POST", "/rollback", &[json], &too_long, "64 KiB"),
+        ("PUT", "", &[toml], "", "If-None-Match: *"),
+        ("POST", "/rollback", &[json], &number, "needs If-Match with the ETag"),
+        ("GET", "/decisions?after=x", &[], "", "The parameter after is not a number."),
+        ("GET", "/history?before=x", &[], "", "The parameter before is not a number."),
+        ("GET", "/history?limit=101", &[], "", "The parameter limit must be 1 to 100."),
+        ("GET", "/decisions?outcome=foo", &[], "", "No decision has this outcome"),
+        ("GET", "/decisions?outcom=granted", &[], "", "trust, outcome, after, limit"),
+        ("GET", "/history?after=1", &[], "", "before, limit"),
+        ("PUT", "?notes=x", &[toml], "", "note, accept_lockout"),
+    ] {
+        let answer = service.send(method, path, &owner, headers, body.to_owned()).await;
+        assert!((400..430).contains(&answer.status), "{path}: {answer:?}");
+        let found = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(found.contains(detail), "{path}: {found}");
+        let is_rollback_without_condition = path == "/rollback" && body == number;
+        assert!(!(is_rollback_without_condition && found.contains("If-None-Match")), "{found}");
+    }
+}
+
+#[tokio::test]
 async fn faulty_policy_changes_nothing() {
     let world = World::new().await;
     let (service, store) = world.start_with_policy().await;
@@ -165,11 +199,12 @@ async fn bad_notes_are_refused() {
         "?note=a%E2%80%8Bb",
         "?note=a%E2%80%A8b",
         "?accept_lockout=1",
+        "?accept_lock_out=true",
     ] {
         let answer = service.put_at(query, &owner, &[("if-match", &tag)], "# x\n").await;
         assert_problem(&answer, 400, "request_malformed");
     }
-    let longest = format!("?note={}&unknown=1", "%C3%A4".repeat(200));
+    let longest = format!("?note={}", "%C3%A4".repeat(200));
     let answer = service.put_at(&longest, &owner, &[("if-match", &tag)], "# x\n").await;
     assert_eq!(answer.json()["version"]["note"], "ä".repeat(200));
 }
@@ -260,9 +295,16 @@ async fn outage_of_store_changes_nothing() {
     let owner = world.owner();
     let tag = service.get("", &owner).await.header("etag").to_owned();
     store.set_away(true);
+    let log = Log::start();
     let condition = [("if-match", tag.as_str())];
     let answer = service.put(&owner, &condition, "# nobody\n").await;
     assert_problem(&answer, 503, "unavailable");
+    assert!(answer.body.contains("The service's log names the cause."), "{answer:?}");
+    let warnings = log.lines("WARN");
+    for message in ["the loaded policy stays in force", "failed for an administrator"] {
+        let names_cause = |line: &String| line.contains(message) && line.contains("canary-host");
+        assert!(warnings.iter().any(names_cause), "{message}: {warnings:#?}");
+    }
     assert_eq!(answer.header("retry-after"), "1");
     assert!(!answer.body.contains("canary-host"), "{answer:?}");
     let body = json!({ "number": 1 });
@@ -286,12 +328,17 @@ async fn outage_at_start_is_503() {
     let world = World::new().await;
     let store = Store::default();
     store.set_away(true);
-    let (service, owner) = (world.start_with(&store).await, world.owner());
+    let (log, service) = (Log::start(), world.start_with(&store).await);
+    let owner = world.owner();
     for path in ["", "/history", "/history/1"] {
         assert_problem(&service.get(path, &owner).await, 503, "unavailable");
     }
     let first = service.put(&owner, &[("if-none-match", "*")], &world.text()).await;
     assert_problem(&first, 503, "unavailable");
+    let warnings = log.lines("WARN");
+    let message = "no policy is loaded, so every token is denied";
+    assert!(warnings[0].contains(message) && warnings[0].contains("canary-host"), "{warnings:#?}");
+    assert!(!log.text().contains("the loaded policy stays in force"), "{warnings:#?}");
     store.set_away(false);
     assert_eq!(service.get("", &owner).await.status, 200);
 }

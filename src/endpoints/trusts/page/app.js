@@ -101,12 +101,13 @@ async function askToSignIn(error) {
   byId("sign-in-title").focus();
 }
 
-/// Whether the service signs browsers in. If it does not say, the link is offered.
+/// Whether the service signs browsers in. If it does not say, the link is offered. Without sign-in it has no `config`,
+/// so its own answer comes instead.
 async function offersSessions() {
   try {
     return (await call("../config")).body.sessions !== false;
   } catch (error) {
-    return error.status !== 404;
+    return ![401, 403, 404].includes(error.status);
   }
 }
 
