@@ -267,9 +267,9 @@ impl WorkloadExchange {
             Some(error) => self.outage.record_failure(error, self.clock.elapsed()),
             None => self.outage.record_success(|| self.clock.elapsed()),
         };
-        let (trust, grant) = (&granted.trust, &granted.grant);
+        let (trust, rule) = (&granted.trust, &granted.rule);
         let error = error.map(|error| error as _);
-        telemetry::workload_minted(trust, grant, &granted.subject_sha256(), error, is_new);
+        telemetry::workload_minted(trust, rule, &granted.subject_sha256(), error, is_new);
         minted.map_err(WorkloadRefusal::MintFailed)
     }
 

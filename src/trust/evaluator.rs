@@ -221,7 +221,7 @@ impl TrustEvaluator {
         let expires_at = workload.expires_at();
         let granted = Granted {
             trust: trust.id.clone(),
-            grant: grant.name.clone(),
+            rule: grant.name.clone(),
             identity,
             kind: IdentityKind::Workload,
             tenant: grant.map.tenant.clone(),
@@ -466,7 +466,7 @@ fn log(
     telemetry::trust_decided(&telemetry::TrustDecision {
         trust: trust.map(|trust| trust.id.as_str()),
         issuer: trust.map(|trust| trust.authority.name()),
-        grant: verification.grant().map(|grant| grant.name.as_str()),
+        rule: verification.grant().map(|grant| grant.name.as_str()),
         tenant: verification.grant().map(|grant| grant.map.tenant.as_str()),
         outcome: denied.map_or("granted", DenialReason::as_str),
         subject_sha256,

@@ -37,7 +37,7 @@ pub struct Explanation {
     is_verified: bool,
     trust: Option<String>,
     #[serde(rename = "rule")]
-    grant: Option<String>,
+    rule: Option<String>,
     outcome: &'static str,
     problem: Option<String>,
     identity: Option<String>,
@@ -74,8 +74,8 @@ impl Explanation {
     }
 
     /// Returns the matching rule, if exactly one matches.
-    pub fn grant(&self) -> Option<&str> {
-        self.grant.as_deref()
+    pub fn rule(&self) -> Option<&str> {
+        self.rule.as_deref()
     }
 
     /// Returns the comparison with each rule of the trust, in the order of the policy. Empty if the rules were not
@@ -109,7 +109,7 @@ impl Explanation {
         let mut explanation = Self {
             is_verified: verification.workload.is_some(),
             trust: None,
-            grant: None,
+            rule: None,
             outcome: "granted",
             problem: None,
             identity: None,
@@ -166,7 +166,7 @@ impl Explanation {
         if trust.grants.is_empty() {
             self.add(format!("trust `{}` has no rule: it grants nothing", trust.id));
         }
-        self.grant = verification.grant().map(|grant| grant.name.clone());
+        self.rule = verification.grant().map(|grant| grant.name.clone());
         if let (Ok(identity), Some(grant)) = (&verification.identity, verification.grant()) {
             let (tenant, scopes) = (&grant.map.tenant, &grant.map.scopes);
             self.add(format!(

@@ -233,6 +233,7 @@ mod parse;
 mod pattern;
 mod policy;
 pub mod presets;
+mod reader;
 mod requirements;
 mod rule;
 mod rule_text;
@@ -250,6 +251,8 @@ pub use dry_run::{DecisionChange, DryRun};
 pub use evaluator::{TrustEvaluator, TrustEvaluatorBuilder};
 pub use explain::{ExplainedRule, Explanation};
 pub use fault::{PolicyError, PolicyFault};
+#[cfg(feature = "endpoints")]
+pub(crate) use outcome::OUTCOMES;
 pub use outcome::{DenialReason, Denied, Granted};
 #[cfg(feature = "endpoints")]
 pub(crate) use overview::TrustOverview;

@@ -20,8 +20,8 @@ use crate::support::crypto;
 ///
 /// /// The line of an audit log. `granted.workload` has the claims of the platform's token.
 /// fn audit(granted: &Granted) -> String {
-///     let Granted { trust, grant, identity, tenant, scopes, .. } = granted;
-///     format!("{trust}/{grant}: {identity} in {tenant} may use {scopes}")
+///     let Granted { trust, rule, identity, tenant, scopes, .. } = granted;
+///     format!("{trust}/{rule}: {identity} in {tenant} may use {scopes}")
 /// }
 /// ```
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub struct Granted {
     /// The id of the trust.
     pub trust: String,
     /// The name of the rule that matched.
-    pub grant: String,
+    pub rule: String,
     /// The identity of the workload in this service, from the rule's template, such as
     /// `sa:reporting-service`.
     pub identity: String,
@@ -150,6 +150,44 @@ pub enum DenialReason {
     },
 }
 
+/// Every outcome of a decision: `granted`, and the [names](DenialReason::as_str) of the reasons.
+#[cfg(feature = "endpoints")]
+pub(crate) const OUTCOMES: &[&str] = &[
+    "granted",
+    "trust_unknown",
+    "trust_none",
+    "trust_ambiguous",
+    "trust_ended",
+    "token_lifetime",
+    "token_age",
+    "grant_none",
+    "grant_ambiguous",
+    "identity",
+    "scope",
+    "jti_missing",
+    "replayed",
+    "audit_mode",
+    "unavailable",
+    "token_malformed",
+    "token_algorithm",
+    "token_type",
+    "token_issuer",
+    "token_audience",
+    "token_expired",
+    "token_not_yet_valid",
+    "token_claim_missing",
+    "token_claim_malformed",
+    "token_key_unknown",
+    "token_signature",
+    "token_unproven",
+    "token_revoked",
+    "token_decryption",
+    "token_unencrypted",
+    "token_issuer_tenant",
+    "token_inactive",
+    "token_unrecognised",
+];
+
 impl DenialReason {
     /// Returns a stable name for logs and metrics.
     pub fn as_str(&self) -> &'static str {
@@ -238,5 +276,27 @@ impl Denied {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(all(test, feature = "endpoints"))]
+mod tests {
+    use super::*;
+
+    /// The names in the code, so that a new one is not forgotten.
+    #[test]
+    fn outcomes_are_the_names_of_reasons() {
+        let names = |code: &str| -> Vec<String> {
+            let code = code.split_once("-> &'static str {").unwrap().1;
+            let code = code.split_once("\n    }\n").unwrap().0;
+            let names = code.lines().filter_map(|line| line.split_once("=> \"")?.1.split_once('"'));
+            names.map(|(name, _)| name.to_owned()).collect()
+        };
+        let errors = include_str!("../error/auth_error.rs").split_once("impl InvalidToken {");
+        let reasons = include_str!("outcome.rs").split_once("impl DenialReason {");
+        let mut expected = vec!["granted".to_owned()];
+        expected.extend(names(reasons.unwrap().1));
+        expected.extend(names(errors.unwrap().1));
+        assert_eq!(OUTCOMES, expected);
     }
 }

@@ -40,7 +40,7 @@ async fn two_matching_rules_are_ambiguous() {
     let evaluator = evaluator(&clock, &both);
     assert_eq!(why(&evaluator, &pod(&cluster).sign()).await, "grant_ambiguous");
     let neighbour = pod(&cluster).subject("system:serviceaccount:reports:other").sign();
-    assert_eq!(ask(&evaluator, &neighbour).await.unwrap().grant, "all");
+    assert_eq!(ask(&evaluator, &neighbour).await.unwrap().rule, "all");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn audit_mode_grants_nothing() {
     assert_eq!(why(&evaluator, &pod(&cluster).sign()).await, "audit_mode");
     assert_eq!(why(&evaluator, &pod(&cluster).subject("x").sign()).await, "grant_none");
     let explained = evaluator.explain(&pod(&cluster).sign(), None).await;
-    assert_eq!(explained.grant(), Some("reporting"));
+    assert_eq!(explained.rule(), Some("reporting"));
     assert_eq!(explained.denial().map(|reason| reason.as_str()), Some("audit_mode"));
 }
 

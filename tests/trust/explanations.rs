@@ -90,7 +90,7 @@ async fn decision_log_has_only_digests() {
     assert_eq!(count("outcome=\"granted\""), 1, "{logged}");
     assert_eq!(count("outcome=\"replayed\""), 1);
     assert_eq!(count("outcome=\"grant_none\""), 1);
-    assert_eq!(count("grant=\"reporting\""), 2);
+    assert_eq!(count("rule=\"reporting\""), 2);
     assert_eq!(count("trust=\"k8s\""), 3);
     assert_eq!(count("tenant=\"tnt_acme\""), 2);
     // printf %s canary-jti | sha256sum
@@ -322,12 +322,12 @@ async fn explanation_can_use_unsaved_policy() {
     assert_eq!(explained.denial().map(|reason| reason.as_str()), Some("grant_none"));
     let fetched = cluster.jwks_requests();
     let explained = evaluator.explain_with(&unsaved, &token, None).await.unwrap();
-    assert_eq!(explained.grant(), Some("reporting"));
+    assert_eq!(explained.rule(), Some("reporting"));
     assert_eq!(cluster.jwks_requests(), fetched, "the trust keeps its keys");
     assert_eq!(evaluator.policy().trust_ids().count(), 1);
     assert_eq!(why(&evaluator, &token).await, "grant_none");
     let claims = json!({"iss": cluster.issuer(), "aud": "scaivault", "sub": REPORTER}).to_string();
-    assert_eq!(evaluator.explain_claims_with(&unsaved, &claims, None).grant(), Some("reporting"));
+    assert_eq!(evaluator.explain_claims_with(&unsaved, &claims, None).rule(), Some("reporting"));
     let missing = trust("k8s", &cluster, "jwks = { file = \"/nowhere/keys.json\" }");
     assert!(evaluator.explain_with(&policy(&[missing]), &token, None).await.is_err());
 }

@@ -132,7 +132,7 @@ pub(crate) fn new(text: &str) -> NewPolicyVersion {
 
 /// Returns the name of the rule that grants a token of the reporter's pod.
 pub(crate) async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
-    ask(evaluator, &pod(cluster).sign()).await.unwrap().grant
+    ask(evaluator, &pod(cluster).sign()).await.unwrap().rule
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn concurrent_decisions_share_one_check() {
     let mut tasks = JoinSet::new();
     for _ in 0..1000 {
         let (evaluator, token) = (evaluator.clone(), token.clone());
-        tasks.spawn(async move { ask(&evaluator, &token).await.unwrap().grant });
+        tasks.spawn(async move { ask(&evaluator, &token).await.unwrap().rule });
     }
     let rules = within_timeout(tasks.join_all()).await;
     assert!(rules.iter().all(|rule| rule == "second"), "{rules:?}");
@@ -280,7 +280,7 @@ async fn hanging_store_delays_one_decision() {
         let decision = ask(&evaluator, &token);
         tokio::select! {
             biased;
-            granted = decision => assert_eq!(granted.unwrap().grant, "first"),
+            granted = decision => assert_eq!(granted.unwrap().rule, "first"),
             () = tokio::time::sleep(Duration::from_millis(900)) => panic!("the decision waits"),
         }
     }

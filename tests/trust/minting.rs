@@ -275,7 +275,9 @@ async fn local_minter_tokens_are_accepted() {
     }
     let pem = SigningKey::generate(Algorithm::ES256).private_pem();
     for (algorithm, pem) in [(Algorithm::RS256, pem.as_str()), (Algorithm::ES256, "no key")] {
-        LocalMinter::new("https://vault.example", algorithm, pem, "m-1").unwrap_err();
+        let error = LocalMinter::new("https://vault.example", algorithm, pem, "m-1").unwrap_err();
+        // As `main` prints it.
+        assert_eq!(format!("{error:?}"), error.to_string());
     }
 }
 
@@ -503,7 +505,7 @@ async fn minting_log_has_no_token() {
     let text = format!("{} {refusal} {refusal:?}", log.text());
     let count = |outcome: &str| {
         let lines = text.lines().filter(|line| line.contains("token for a workload"));
-        let fields = format!("trust=\"k8s\" grant=\"reporting\" outcome=\"{outcome}\"");
+        let fields = format!("trust=\"k8s\" rule=\"reporting\" outcome=\"{outcome}\"");
         lines.filter(|line| line.contains(&fields)).count()
     };
     assert_eq!((count("minted"), count("failed")), (2, 2), "{text}");

@@ -24,7 +24,7 @@ async fn pod_becomes_its_service_account() {
     let evaluator = evaluator(&clock, &[trust("k8s", &cluster, ""), rule.to_owned()]);
     let granted = ask(&evaluator, &pod(&cluster).sign()).await.unwrap();
     assert_eq!(granted.identity, "sa:k8s:system:serviceaccount:reports:reporter");
-    assert_eq!((granted.trust.as_str(), granted.grant.as_str()), ("k8s", "reports"));
+    assert_eq!((granted.trust.as_str(), granted.rule.as_str()), ("k8s", "reports"));
     assert_eq!((granted.tenant.as_str(), granted.scopes.as_str()), ("tnt_acme", "a"));
     assert_eq!(granted.workload.issuer(), cluster.issuer());
     assert_eq!(granted.kind, granted.workload.kind());

@@ -37,7 +37,7 @@ type MakeUnusable = fn(&Path);
 
 /// Returns the name of the rule that grants a token of the reporter's pod.
 async fn rule(evaluator: &TrustEvaluator, cluster: &Provider) -> String {
-    ask(evaluator, &pod(cluster).sign()).await.unwrap().grant
+    ask(evaluator, &pod(cluster).sign()).await.unwrap().rule
 }
 
 /// Advances the clock until a check is due, and returns the rule as soon as it is this one.

@@ -82,7 +82,7 @@ async fn reload_keeps_keys_and_replay_log() {
     file.write(&json(&[text(&cluster, &renamed), trust("other", &other, "")]));
     evaluator.reload().unwrap();
     assert_eq!(why(&evaluator, &used).await, "replayed");
-    assert_eq!(ask(&evaluator, &pod(&cluster).sign()).await.unwrap().grant, "renamed");
+    assert_eq!(ask(&evaluator, &pod(&cluster).sign()).await.unwrap().rule, "renamed");
     assert_eq!((cluster.jwks_requests(), other.jwks_requests()), (1, 0));
 
     // Keys from another URL replace the cached ones.

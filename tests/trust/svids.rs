@@ -528,8 +528,8 @@ async fn pattern_matches_whole_segments_only() {
     let evaluator = evaluator(&clock, &parts);
     let token =
         |path: &str| svid(&plane).subject(&format!("spiffe://prod.acme.example{path}")).sign();
-    assert_eq!(ask(&evaluator, &token("/ns/a")).await.unwrap().grant, "exact");
-    assert_eq!(ask(&evaluator, &token("/ns/reports/sa/b")).await.unwrap().grant, "any");
+    assert_eq!(ask(&evaluator, &token("/ns/a")).await.unwrap().rule, "exact");
+    assert_eq!(ask(&evaluator, &token("/ns/reports/sa/b")).await.unwrap().rule, "any");
     for path in
         ["/ns/ab", "/ns/a/b", "/x/ns/a", "/ns/A", "/ns", "/ns/reports/sa", "/ns/reports/sa/b/c"]
     {

@@ -329,5 +329,5 @@ async fn hidden_trust_is_as_unknown() {
     assert_eq!((reason(&of_reporter), of_reporter.trust()), (Some("grant_none"), Some("k8s")));
     assert!(!of_reporter.to_string().contains("reporting"), "{of_reporter}");
     let own = explain(&pod(&cluster).subject("system:serviceaccount:mine:x").sign(), None).await;
-    assert_eq!((reason(&own), own.grant()), (None, Some("mine")));
+    assert_eq!((reason(&own), own.rule()), (None, Some("mine")));
 }
