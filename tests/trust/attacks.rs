@@ -497,3 +497,32 @@ async fn removed_scope_locks_out() {
     assert!(!locks_out(reporter()));
     assert!(locks_out(reporter().replace(", \"secrets:list\"", "")));
 }
+
+#[tokio::test]
+async fn other_rules_do_not_hide_a_lockout() {
+    let clock = ManualClock::new();
+    let (cluster, second) = (platform(&clock).await, platform(&clock).await);
+    let head = trust("k8s", &cluster, "");
+    // Gives the identity of the reporter, too, but to another workload.
+    let stand_in = grant("stand-in", "subject = \"x:y\"")
+        .replace("sa:{trust}:stand-in", "sa:k8s:reporting")
+        .replace(", \"secrets:list\"", "");
+    let both = [head.clone(), reporter(), stand_in.clone()];
+    let own = caller("sa:k8s:reporting", "tnt_acme", "secrets:read secrets:list");
+    let locks_out = |evaluator: &TrustEvaluator, parts: &[String]| {
+        evaluator.would_lock_out(&policy(parts), &own, own.tenant_id())
+    };
+    // It has more scopes by its own rule than by the other one.
+    let unseen = evaluator(&clock, &both);
+    let fewer = [head.clone(), reporter().replace(", \"secrets:list\"", ""), stand_in.clone()];
+    assert!(!locks_out(&unseen, &both));
+    assert!(locks_out(&unseen, &fewer));
+    // Its last token would get another identity, or nothing.
+    let all = stand_in.replace("\"secrets:read\"", "\"secrets:read\", \"secrets:list\"");
+    let seen = evaluator(&clock, &[head.clone(), reporter()]);
+    ask(&seen, &pod(&cluster).sign()).await.unwrap();
+    let renamed = reporter().replace("sa:{trust}:reporting", "sa:{trust}:renamed");
+    assert!(locks_out(&seen, &[head.clone(), renamed, all.clone()]));
+    let audit = trust("k8s", &cluster, "mode = \"audit\"");
+    assert!(locks_out(&seen, &[audit, reporter(), trust("b", &second, ""), all]));
+}

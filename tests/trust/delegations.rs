@@ -158,3 +158,25 @@ fn many_delegations_are_accepted() {
         policy + &delegation("late", "subject = \"system:serviceaccount:team-00700:y\"");
     assert_eq!(faults(&overlapping).len(), 1);
 }
+
+#[test]
+fn each_claim_of_a_delegation_is_required() {
+    let acme = TenantId::new("acme").unwrap();
+    let claims = "claims = { cluster = { eq = \"eu\" }, team = { eq = \"a\" } }";
+    let policy = format!("{TRUST}{}", delegation("acme", claims));
+    for (conditions, missing) in [
+        (claims, None),
+        ("claims = { cluster = { eq = \"eu\" } }", Some("team")),
+        ("claims = { team = { eq = \"a\" } }", Some("cluster")),
+        (&claims.replace("eq = \"a\"", "one_of = [\"a\", \"b\"]"), Some("team")),
+    ] {
+        let text = format!("[[trust]]\nid = \"k8s\"\n{}", rule("r", "acme", conditions));
+        let problem = TenantPolicy::change(&policy, &acme, &text).err().map(|it| it.to_string());
+        let expected = missing.map(|claim| format!("must have a condition on `{claim}`"));
+        let is_expected = match (&problem, &expected) {
+            (Some(problem), Some(expected)) => problem.contains(expected),
+            (problem, expected) => problem == expected,
+        };
+        assert!(is_expected, "{conditions}: {problem:?}");
+    }
+}

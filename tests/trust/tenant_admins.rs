@@ -218,6 +218,63 @@ async fn history_shows_own_changes_only() {
 }
 
 #[tokio::test]
+async fn owner_is_no_author_for_tenants() {
+    let (trusts, _) = stored(POLICY).await;
+    let view = own(&trusts);
+    // Who saves for a tenant says neither of which tenant they are, nor what they restore.
+    let mut signed = version(with_rule(&view, "one"), "ann", "rival");
+    signed.restores = Some(1);
+    trusts.save_for_tenant(&acme(), signed, view.id()).await.unwrap();
+    let saved = trusts.current().version().unwrap().change.clone();
+    assert_eq!(saved.author.unwrap().tenant.as_deref(), Some("acme"));
+    assert_eq!(saved.restores, None);
+    // The owner changes a rule of acme, and nothing else.
+    save_as_owner(&trusts, "owners", |text| text.replace("acme:one\"", "acme:two\"")).await;
+    let history = trusts.tenant_history(&acme(), None, 100).await.unwrap();
+    let authors: Vec<_> =
+        history.iter().map(|it| it.author.as_ref().map(|it| &*it.subject)).collect();
+    assert_eq!(authors, [None, Some("ann"), None]);
+    assert_eq!(history[0].note, None);
+}
+
+#[tokio::test]
+async fn old_change_is_found() {
+    let (trusts, store) = stored(POLICY).await;
+    let first = own(&trusts);
+    save(&trusts, with_rule(&first, "one"), first.id()).await.unwrap();
+    let text = trusts.current().version().unwrap().text.clone();
+    let mut latest = store.latest().await.unwrap();
+    for nth in 0..120 {
+        let version = version(format!("{text}# {nth}\n"), "owner", "owners");
+        match store.append(version, latest.as_ref()).await.unwrap() {
+            Appended::Done(id) => latest = Some(id),
+            Appended::Conflict(id) => panic!("{id:?}"),
+        }
+    }
+    let history = trusts.tenant_history(&acme(), None, 100).await.unwrap();
+    assert_eq!(history.len(), 2, "{history:?}");
+    let oldest = history[1].id.number();
+    let version = trusts.tenant_version(&acme(), oldest).await.unwrap().unwrap();
+    assert_eq!(version.text, first.text());
+}
+
+#[test]
+fn tenant_above_its_limit_removes_rules() {
+    let rules = (0..502).map(|nth| {
+        rule(
+            &format!("r{nth}"),
+            "acme",
+            &format!("subject = \"system:serviceaccount:acme:r{nth}\""),
+        )
+    });
+    let policy = format!("{TRUST}{}", rules.collect::<String>());
+    let view = TenantPolicy::of(&policy, &acme()).unwrap();
+    let (fewer, _) = view.text().rsplit_once("[[trust.grant]]").unwrap();
+    let change = TenantPolicy::change(&policy, &acme(), fewer).unwrap();
+    assert!(!change.policy_text().contains("sa:acme:r501"));
+}
+
+#[tokio::test]
 async fn history_search_leaves_time_to_others() {
     let (trusts, _) = stored(POLICY).await;
     for nth in 0..20 {

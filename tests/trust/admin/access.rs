@@ -5,7 +5,7 @@ use scaikey_auth::endpoints::{Endpoint, TrustAdmin};
 use scaikey_auth::guard::{GuardExt as _, GuardRequest, guard_fn};
 use scaikey_auth::{AuthError, scope};
 
-use super::fixture::{World, assert_problem};
+use super::fixture::{Store, World, assert_problem};
 use crate::fixture::policy;
 use crate::support::Server;
 
@@ -119,7 +119,7 @@ async fn wrong_methods_and_paths_are_refused() {
 #[tokio::test]
 async fn guard_sees_method_and_whole_path() {
     let world = World::new().await;
-    let evaluator = world.evaluator().policy(policy(&[world.text()])).build().unwrap();
+    let evaluator = world.evaluator().store(Store::default()).build().unwrap();
     let reads = guard_fn(|request: &GuardRequest<'_>| {
         assert!(request.head.uri.path().starts_with("/v1/auth/trusts"));
         match *request.head.method {
@@ -133,7 +133,10 @@ async fn guard_sees_method_and_whole_path() {
     let server = Server::hyper(endpoints.build().unwrap().service()).await;
     let service = super::fixture::Service { server, evaluator };
     let auditor = world.token("trust:read");
-    assert_eq!(service.get("", &auditor).await.status, 200);
+    for (caller, is_writable) in [(&auditor, false), (&world.owner(), true)] {
+        let shown = service.get("", caller).await;
+        assert_eq!((shown.status, &shown.json()["writable"]), (200, &is_writable.into()));
+    }
     let lint = service.post_toml("/lint", &auditor, "").await;
     // The refusal is that of the first guard.
     assert_eq!((lint.status, lint.error().as_deref()), (403, Some("insufficient_scope")));

@@ -128,3 +128,19 @@ async fn refused_callers_send_no_body() {
         assert_eq!(answer, format!("HTTP/1.1 {status}").as_bytes());
     }
 }
+
+#[tokio::test]
+async fn strangers_are_throttled_by_address() {
+    let world = World::new().await;
+    let buckets = TokenBuckets::new().administration(2, Duration::from_secs(60));
+    let evaluator = world.evaluator().store(Store::default());
+    let peer = |_: &http::request::Parts| Some([192, 0, 2, 1].into());
+    let service =
+        world.start(evaluator, |endpoints| endpoints.throttle(buckets).peer_address(peer)).await;
+    for status in [401, 401, 429] {
+        assert_eq!(service.post_toml("/lint", "unknown", "").await.status, status);
+    }
+    // An administrator behind the same address waits, too.
+    let answer = service.post_toml("/lint", &world.owner(), "").await;
+    assert_problem(&answer, 429, "too_many_requests");
+}

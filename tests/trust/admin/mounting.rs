@@ -12,6 +12,7 @@ use scaikey_auth::{TokenExchangeClient, scope};
 use serde_json::json;
 
 use super::fixture::{Store, World, assert_problem, members};
+use crate::fixture::{grant, trust};
 use crate::support::{Answer, Server, request};
 
 #[tokio::test]
@@ -70,12 +71,13 @@ struct Browser {
 }
 
 impl Browser {
-    /// Signs bob in. The provider gives him the scope of an administrator.
-    async fn signed_in(world: &World) -> Self {
+    /// Signs bob of `tnt_acme` in. The provider gives him this scope.
+    async fn signed_in(world: &World, admin_scope: &str) -> Self {
         let redirect = "https://wave.example/v1/auth/login";
-        let wave = Client::new("wave", "secret").scopes("openid trust:admin");
+        let scopes = format!("openid {admin_scope}");
+        let wave = Client::new("wave", "secret").scopes(&scopes);
         world.scaikey.register_client(wave.redirect_uri(redirect));
-        world.scaikey.register_user(User::new("bob", "hunter2"));
+        world.scaikey.register_user(User::new("bob", "hunter2").claim("tenant_id", "tnt_acme"));
         let client = TokenExchangeClient::builder(world.scaikey.issuer())
             .allow_loopback_http(true)
             .client_auth(ClientAuth::basic("wave", "secret"))
@@ -86,16 +88,17 @@ impl Browser {
         let sessions = sessions.trusted_origin("https://spa.example").build().unwrap();
         let evaluator = world.evaluator().store(Store::default()).build().unwrap();
         let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
-        let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes("openid trust:admin"));
+        let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes(&*scopes));
         let endpoints = endpoints.workloads(world.workloads(&evaluator));
-        let endpoints = endpoints.trust_admin(TrustAdmin::new(scope("trust:admin")));
+        let admin = TrustAdmin::new(scope("trust:admin")).tenant_guard(scope("trust:tenant"));
+        let endpoints = endpoints.trust_admin(admin);
         let app = Router::new().layer(endpoints.build().unwrap()).layer(sessions.layer());
         let mut browser = Self { server: Server::axum(app).await, cookies: String::new() };
-        browser.sign_in(world, redirect).await;
+        browser.sign_in(world, redirect, &scopes).await;
         browser
     }
 
-    async fn sign_in(&mut self, world: &World, redirect: &str) {
+    async fn sign_in(&mut self, world: &World, redirect: &str, scopes: &str) {
         let answer = self.server.get("/v1/auth/login?return_to=/v1/auth/trusts/ui", &[]).await;
         self.store_cookies(&answer);
         let location = url::Url::parse(answer.header("location")).unwrap();
@@ -105,7 +108,7 @@ impl Browser {
             "wave",
             redirect,
             &query["code_challenge"],
-            "openid trust:admin",
+            scopes,
             query.get("nonce").map(String::as_str),
         );
         let issuer: String =
@@ -134,7 +137,7 @@ impl Browser {
 #[tokio::test]
 async fn sessions_administer_from_own_pages_only() {
     let world = World::new().await;
-    let browser = Browser::signed_in(&world).await;
+    let browser = Browser::signed_in(&world, "trust:admin").await;
     assert_eq!(browser.send("GET", "", &[], "").await.status, 200);
     let first = ("if-none-match", "*");
     let foreign: &[&[(&str, &str)]] = &[
@@ -158,6 +161,42 @@ async fn sessions_administer_from_own_pages_only() {
     assert_eq!(answer.json()["version"]["author"]["subject"], "bob-id");
     // Without the cookies there is no session.
     assert_eq!(browser.server.get("/v1/auth/trusts", &[]).await.status, 401);
+}
+
+#[tokio::test]
+async fn sessions_administer_their_tenant() {
+    let world = World::new().await;
+    let browser = Browser::signed_in(&world, "trust:tenant").await;
+    let rule = grant("own", "subject = \"system:serviceaccount:reports:reporter\"")
+        .replace("sa:{trust}", "sa:tnt_acme");
+    let delegation = "[[trust.delegation]]\ntenant = \"tnt_acme\"\nsubject = \"system:serviceaccount:reports:*\"\nscopes = [\"secrets:read\", \"secrets:list\"]\n";
+    let text = format!("{}{delegation}", trust("k8s", &world.cluster, ""));
+    let put = request(
+        "PUT",
+        "/v1/auth/trusts",
+        &[
+            ("authorization", &format!("Bearer {}", world.owner())),
+            ("content-type", "application/toml"),
+            ("if-none-match", "*"),
+        ],
+    );
+    let answer = browser.server.send(put.map(|_| text)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let seen = browser.send("GET", "", &[], "").await;
+    let body = seen.json();
+    assert_eq!((&body["access"], &body["tenant"]), (&json!("tenant"), &json!("tnt_acme")));
+    let own = format!("[[trust]]\nid = \"k8s\"\n{rule}");
+    let condition = ("if-match", seen.header("etag"));
+    for headers in [&[condition][..], &[condition, ("sec-fetch-site", "cross-site")]] {
+        let answer = browser.send("PUT", "", headers, &own).await;
+        assert_eq!(answer.status, 403, "{answer:?}");
+        assert!(answer.body.contains("foreign_origin"), "{answer:?}");
+    }
+    let from_page = [condition, ("sec-fetch-site", "same-origin")];
+    let answer = browser.send("PUT", "", &from_page, &own).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let author = answer.json()["version"]["author"].clone();
+    assert_eq!((&author["subject"], &author["tenant"]), (&json!("bob-id"), &json!("tnt_acme")));
 }
 
 #[tokio::test]

@@ -89,8 +89,10 @@ async fn dry_run_names_changed_decisions() {
         assert_eq!(members(change), expected);
         assert_ne!(change["before"], change["after"]);
     }
-    let faulty = service.post_toml("/dry_run", &owner, "[[trust]]\n").await;
-    assert_problem(&faulty, 422, "policy_invalid");
+    for text in ["[[trust]]\n", &trust("own", &world.scaikey, "")] {
+        let faulty = service.post_toml("/dry_run", &owner, text).await;
+        assert_problem(&faulty, 422, "policy_invalid");
+    }
     // Nothing of it came into force.
     assert_eq!(service.exchange(&pod(&world.cluster).sign()).await.status, 200);
 }

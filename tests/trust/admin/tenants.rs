@@ -74,14 +74,23 @@ async fn start_with(
     more: impl FnOnce(EndpointsBuilder) -> EndpointsBuilder,
 ) -> (Service, Store) {
     let store = Store::default();
+    let service = process(world, &store, more).await;
+    let answer = service.put(&world.owner(), &[("if-none-match", "*")], &text(world)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    (service, store)
+}
+
+/// Starts a process whose policy is in the store.
+async fn process(
+    world: &World,
+    store: &Store,
+    more: impl FnOnce(EndpointsBuilder) -> EndpointsBuilder,
+) -> Service {
     let evaluator = world.evaluator().store(store.clone()).build().unwrap();
     let admin = TrustAdmin::new(scope("trust:admin")).tenant_guard(scope("trust:tenant"));
     let endpoints = world.auth().endpoints().workloads(world.workloads(&evaluator));
     let endpoints = more(endpoints.trust_admin(admin)).build().unwrap();
-    let service = Service { server: Server::hyper(endpoints.service()).await, evaluator };
-    let answer = service.put(&world.owner(), &[("if-none-match", "*")], &text(world)).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    (service, store)
+    Service { server: Server::hyper(endpoints.service()).await, evaluator }
 }
 
 fn admin_of(world: &World, tenant: &str) -> String {
@@ -199,13 +208,17 @@ async fn tenant_changes_delegated_rules() {
     let (tina, owner) = (admin_of(&world, "tnt_acme"), world.owner());
     let token = pod(&world.cluster).sign();
     assert_eq!(service.exchange(&token).await.status, 400);
-    let tag = service.get("", &tina).await.header("etag").to_owned();
+    let before = service.get("", &tina).await;
+    let tag = before.header("etag").to_owned();
     let lint = service.post_toml("/lint", &tina, &own_rule("r")).await;
     assert_eq!(lint.json()["faults"], json!([]), "{lint:?}");
     let put = service.put_at("?note=mine", &tina, &[("if-match", &tag)], &own_rule("r")).await;
     assert_eq!(put.status, 200, "{put:?}");
     assert_hides(&put.body);
     assert_eq!(service.exchange(&token).await.status, 200);
+    // A workload of another tenant uses the same trust.
+    let biller = pod(&world.cluster).subject("system:serviceaccount:billing:biller").sign();
+    assert_eq!(service.exchange(&biller).await.status, 200);
     // The rest of the policy is as it was.
     let whole = service.get("", &owner).await.json()["text"].as_str().unwrap().to_owned();
     assert!(HIDDEN.iter().all(|hidden| whole.contains(hidden)), "{whole}");
@@ -213,6 +226,10 @@ async fn tenant_changes_delegated_rules() {
     let seen = service.get("", &tina).await;
     assert_eq!(put.header("etag"), seen.header("etag"));
     assert_eq!(seen.json()["version"], put.json()["version"]);
+    assert_ne!(seen.json()["version"], before.json()["version"]);
+    // That of another tenant is another one.
+    let other = service.get("", &admin_of(&world, "tnt_other")).await.json()["version"].clone();
+    assert_ne!(seen.json()["version"]["number"], other["number"], "{other}");
     let history = service.get("/history", &tina).await.json()["versions"].clone();
     assert_eq!(history.as_array().unwrap().len(), 2, "{history}");
     assert_eq!(
@@ -232,6 +249,10 @@ async fn tenant_changes_delegated_rules() {
     assert_eq!(decisions[0]["rule"], "r", "{decisions}");
     let trusts = seen.json()["trusts"].clone();
     assert_eq!((&trusts[0]["granted"], &trusts[0]["rules"]), (&json!(1), &json!(1)), "{trusts}");
+    // What others use and change shows in no number.
+    let dry_run = service.post_toml("/dry_run", &tina, "[[trust]]\nid = \"k8s\"\n").await.json();
+    assert_eq!(dry_run["considered"], 1, "{dry_run}");
+    assert_eq!(dry_run["changes"].as_array().unwrap().len(), 1, "{dry_run}");
     // They roll back by their own numbers.
     let number = history[1]["number"].clone();
     let body = json!({ "number": number });
@@ -344,4 +365,106 @@ async fn owner_changes_do_not_disturb_tenants() {
     assert_problem(&stale, 412, "precondition_failed");
     let text = service.get("", &owner).await.json()["text"].as_str().unwrap().to_owned();
     assert!(text.contains("# another comment") && text.contains("sa:tnt_acme:{trust}:r"), "{text}");
+}
+
+/// Two rules for the same workload. Only the first is of `tnt_acme`.
+fn rules_of_two(world: &World) -> [String; 2] {
+    let rule = |name: &str, tenant: &str, subject: &str| {
+        format!(
+            "[[trust.grant]]\nname = \"{name}\"\nsubject = \"system:serviceaccount:reports:{subject}\"\n\
+             map = {{ identity = \"sa:{name}\", tenant = \"{tenant}\", scopes = [\"secrets:read\"] }}\n"
+        )
+    };
+    let own =
+        format!("{}\n{}", trust("k8s", &world.cluster, ""), rule("own", "tnt_acme", "reporter"));
+    [own.clone(), format!("{own}{}", rule("hidden-rule", "tnt_other", "*"))]
+}
+
+#[tokio::test]
+async fn hidden_rule_changes_no_answer() {
+    let world = World::new().await;
+    let (service, _) = start(&world).await;
+    let (tina, owner) = (admin_of(&world, "tnt_acme"), world.owner());
+    let [alone, beside] = rules_of_two(&world);
+    let token = pod(&world.cluster).sign();
+    assert_eq!(service.change(&owner, &alone).await.status, 200);
+    assert_eq!(service.exchange(&token).await.status, 200);
+    let claims = json!({ "iss": world.cluster.issuer(), "aud": "scaivault",
+        "sub": "system:serviceaccount:reports:reporter" });
+    let ask = async || {
+        let text = service.get("", &tina).await.json()["text"].as_str().unwrap().to_owned();
+        let mut answers = vec![service.post_toml("/dry_run", &tina, &text).await.body];
+        for body in [
+            json!({ "token": token }),
+            json!({ "token": token, "text": text }),
+            json!({ "claims": claims }),
+            json!({ "claims": claims, "text": text }),
+        ] {
+            let answer = service.post_json("/explain", &tina, &body).await;
+            assert_eq!(answer.json()["rule"], "own", "{answer:?}");
+            answers.push(answer.body);
+        }
+        answers
+    };
+    let before = ask().await;
+    assert_eq!(service.change(&owner, &beside).await.status, 200);
+    assert_eq!(service.exchange(&token).await.status, 400, "two rules match");
+    assert_eq!(ask().await, before);
+}
+
+#[tokio::test]
+async fn fresh_process_checks_the_latest_policy() {
+    let world = World::new().await;
+    let (_, store) = start(&world).await;
+    let tina = admin_of(&world, "tnt_acme");
+    let token = pod(&world.cluster).sign();
+    for path in ["/lint", "/dry_run", "/explain"] {
+        // This process has neither decided nor shown anything.
+        let fresh = process(&world, &store, |endpoints| endpoints).await;
+        let answer = match path {
+            "/explain" => {
+                let body = json!({ "token": token, "text": own_rule("r") });
+                fresh.post_json(path, &tina, &body).await
+            }
+            _ => fresh.post_toml(path, &tina, &own_rule("r")).await,
+        };
+        assert_eq!(answer.status, 200, "{path} {answer:?}");
+        let faults = answer.json()["faults"].clone();
+        assert!(faults.is_null() || faults == json!([]), "{path} {faults}");
+        // Without a policy it says so, and not that nothing is trusted.
+        let fresh = process(&world, &store, |endpoints| endpoints).await;
+        store.set_away(true);
+        let answer = match path {
+            "/explain" => {
+                fresh.post_json(path, &tina, &json!({ "token": token })).await.json()["outcome"]
+                    .clone()
+            }
+            _ => fresh.post_toml(path, &tina, &own_rule("r")).await.json()["type"].clone(),
+        };
+        assert!(answer.as_str().unwrap().ends_with("unavailable"), "{path} {answer}");
+        store.set_away(false);
+    }
+}
+
+#[tokio::test]
+async fn tenant_workload_keeps_its_own_rule() {
+    let world = World::new().await;
+    let (service, _) = start(&world).await;
+    let rule = own_rule("terraform").replace("secrets:read", "trust:tenant");
+    let delegated = text(&world).replace("[\"secrets:read\"]", "[\"trust:tenant\"]");
+    assert_eq!(service.change(&world.owner(), &delegated).await.status, 200);
+    let tina = admin_of(&world, "tnt_acme");
+    let earlier = service.get("", &tina).await.json()["version"]["number"].clone();
+    assert_eq!(service.change(&tina, &rule).await.status, 200);
+    let minted = service.exchange(&pod(&world.cluster).sign()).await.json();
+    let terraform = minted["access_token"].as_str().unwrap();
+    let seen = service.get("", terraform).await;
+    assert_eq!(seen.json()["access"], "tenant", "{seen:?}");
+    let condition = [("if-match", seen.header("etag"))];
+    let without = "[[trust]]\nid = \"k8s\"\n";
+    assert_problem(&service.put(terraform, &condition, without).await, 409, "locks_you_out");
+    let back = service.roll_back(terraform, condition[0].1, &json!({ "number": earlier })).await;
+    assert_problem(&back, 409, "locks_you_out");
+    let insists = service.put_at("?accept_lockout=true", terraform, &condition, without).await;
+    assert_eq!(insists.status, 200, "{insists:?}");
 }

@@ -371,7 +371,8 @@ async fn workload_does_not_lock_itself_out() {
     let text = format!("{}\n{rule}", trust("k8s", &world.cluster, ""));
     let store = Store::default();
     let service = world.start_with(&store).await;
-    service.put(&world.owner(), &[("if-none-match", "*")], &text).await;
+    service.put(&world.owner(), &[("if-none-match", "*")], "# nothing\n").await;
+    service.change(&world.owner(), &text).await;
     let minted = service.exchange(&pod(&world.cluster).sign()).await.json();
     let terraform = minted["access_token"].as_str().unwrap();
     let tag = service.get("", terraform).await.header("etag").to_owned();
@@ -379,6 +380,8 @@ async fn workload_does_not_lock_itself_out() {
     let without = format!("{}\n{}", trust("k8s", &world.cluster, ""), other_rule());
     let answer = service.put(terraform, &condition, &without).await;
     assert_problem(&answer, 409, "locks_you_out");
+    let back = service.roll_back(terraform, &tag, &json!({ "number": 1 })).await;
+    assert_problem(&back, 409, "locks_you_out");
     let same = format!("{text}\n{}", other_rule());
     assert_eq!(service.put(terraform, &condition, &same).await.status, 200);
     // An owner who is no workload is not asked.
