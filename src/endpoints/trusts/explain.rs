@@ -84,6 +84,7 @@ impl Admitted<'_> {
         tenant: Option<&TenantId>,
     ) -> Result<TrustPolicy, Refused> {
         if let Some(tenant) = tenant {
+            self.latest().await?;
             let change = self.check_tenant(tenant, text).await?.map_err(invalid)?;
             return Ok(change.policy().for_tenant(tenant));
         }

@@ -92,6 +92,7 @@ impl Admitted<'_> {
     }
 
     pub(super) async fn dry_run_tenant(&self, tenant: &TenantId) -> Outcome {
+        self.latest().await?;
         let change = self.check_tenant(tenant, self.tenant_text()?).await?.map_err(invalid)?;
         // Only the decisions of the tenant: not even the number of the others is for it.
         let own = DecisionFilter::new().tenant(tenant.clone());
