@@ -63,6 +63,7 @@ impl Page {
 
     async fn signed_in() -> Self {
         let page = Self::open().await;
+        page.browser.has("#sign-in-link").await;
         page.browser.click("#sign-in-link").await;
         page.browser.has("#username").await;
         page.browser.write("#username", "alice").await;
@@ -83,6 +84,12 @@ impl Page {
     /// Opens the page at a view.
     async fn show(&self, view: &str) {
         self.browser.open(&format!("{}/trusts/ui{view}", self.endpoints)).await;
+    }
+
+    /// Goes to a view by its link.
+    async fn go(&self, view: &str) {
+        self.browser.click(&format!("#nav-{view}")).await;
+        self.browser.has(&format!("#{view}-title")).await;
     }
 
     async fn text(&self) -> String {
@@ -208,7 +215,7 @@ async fn guided_trust_is_used_and_rolled_back() {
     browser.shows("No faults.").await;
 
     // The unsaved text is tried with the pod's token, which disappears.
-    page.browser.click("#nav-try").await;
+    page.go("try").await;
     browser.write("#try-token", &token).await;
     browser.click("#try-unsaved").await;
     browser.click("#try").await;
@@ -218,18 +225,17 @@ async fn guided_trust_is_used_and_rolled_back() {
     assert!(!whole.as_str().unwrap().contains(token.rsplit('.').next().unwrap()), "{whole}");
     assert_eq!(page.exchange(&token).await, 400, "not saved yet");
 
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.save("Pods of the reports").await;
     browser.shows("Saved as version").await;
     assert_eq!(page.exchange(&token).await, 200);
-    browser.click("#nav-decisions").await;
-    browser.has("#decisions-title").await;
+    page.go("decisions").await;
     browser.shows("k8s-prod\nreporting").await;
-    browser.click("#nav-overview").await;
+    page.go("overview").await;
     browser.shows("k8s-prod").await;
 
     // Roll back to the version before.
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("Pods of the reports").await;
     browser.click(".roll-back").await;
     browser.click("#confirm-rollback").await;
@@ -272,7 +278,7 @@ async fn html_in_claims_stays_text() {
     let page = Page::signed_in().await;
     let browser = &page.browser;
     let html = "<img src=x onerror=\"document.title='run'\"><b id=bold>b</b>";
-    browser.click("#nav-try").await;
+    page.go("try").await;
     browser.click("label[for=try-kind-claims]").await;
     let claims = json!({ "iss": html, "sub": html, "aud": "vault" });
     browser.write("#try-claims", &claims.to_string()).await;
@@ -281,13 +287,13 @@ async fn html_in_claims_stays_text() {
     browser.shows("<img src=x").await;
 
     // In the text of the policy, its faults, a note and the differences, too.
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("[[trust]]", &format!("# {html}\n[[trust]]")).await;
     page.save(html).await;
     browser.shows("Saved as version").await;
     page.edit("name = \"deploy\"", &format!("name = '{html}'")).await;
     browser.has(".problems .bad").await;
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("<b id=bold>").await;
     let made = "return [document.title, document.querySelectorAll('img, #bold').length]";
     assert_eq!(browser.script(made).await[1], 0);
@@ -437,7 +443,7 @@ async fn dialogs_give_the_focus_back() {
     browser.press(ENTER).await;
     browser.shows("Saved as version").await;
     page.focus_is("policy-title").await;
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("longer").await;
     browser.click(".roll-back").await;
     browser.click("#confirm-rollback").await;
@@ -467,7 +473,7 @@ async fn draft_is_for_its_account_only() {
             browser.has("#nav-policy").await;
         };
         sign_in("a").await;
-        browser.click("#nav-policy").await;
+        page.go("policy").await;
         page.edit("[[trust]]", "# my draft\n[[trust]]").await;
         browser.script("expired = true").await;
         browser.click("#nav-overview").await;

@@ -25,7 +25,7 @@ async fn lost_answers_of_saves_are_explained() {
     page.show("").await;
     browser.script("location.reload()").await;
     browser.has("#overview-add").await;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("max_lifetime = \"1h\"", "max_lifetime = \"2h\"").await;
     for lost in ["request", "proxy"] {
         browser.script(&format!("lose = '{lost}'")).await;
@@ -59,7 +59,7 @@ async fn lost_answers_of_saves_are_explained() {
         let state = "return [document.querySelector('#review').disabled, document.querySelectorAll('dialog').length]";
         assert_eq!(browser.script(state).await, json!([true, 0]));
     }
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("Version 3").await;
     page.check_no_problems().await;
 }
@@ -68,7 +68,7 @@ async fn lost_answers_of_saves_are_explained() {
 async fn message_outlives_a_closed_dialog() {
     let page = Page::signed_in().await;
     let browser = &page.browser;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("max_lifetime = \"1h\"", "max_lifetime = \"2h\"").await;
     let hold = "const real = window.fetch; window.fetch = (url, init) => init?.method === 'PUT'
         ? new Promise((_, fail) => { window.release = () => fail(new TypeError('Failed to fetch')) }) : real(url, init)";
@@ -85,7 +85,7 @@ async fn message_outlives_a_closed_dialog() {
 async fn warnings_are_shown_after_saving() {
     let page = Page::signed_in().await;
     let browser = &page.browser;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     let subject = "subject = \"repo:acme/shop:ref:refs/heads/main\"";
     page.edit(subject, "claims = { appid = { eq = \"4711\" } }").await;
     browser.shows("1 warning").await;
@@ -100,7 +100,7 @@ async fn warnings_are_shown_after_saving() {
     page.focus_is("policy-title").await;
 
     // The same after a rollback.
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("by client id").await;
     browser.click(".roll-back").await;
     browser.has("#confirm-rollback").await;

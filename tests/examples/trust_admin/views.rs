@@ -12,7 +12,7 @@ async fn tenant_administrator_changes_own_rules() {
     browser.shows("You administer tenant acme.").await;
     browser.shows("1 trust with 1 rule").await;
     browser.screenshot("trust_admin-tenant-overview").await;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     browser.shows("Rules of tenant acme.").await;
     let buttons = "return ['#add-trust', '#add-rule'].map(name => document.querySelector(name).checkVisibility())";
     assert_eq!(browser.script(buttons).await, json!([false, true]));
@@ -32,7 +32,7 @@ async fn tenant_administrator_changes_own_rules() {
     try_job(&page, true).await;
     browser.shows("Judged by your unsaved text.").await;
     assert_eq!(page.exchange(&page.job).await, 400);
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("\n[[trust]]\nid", "\n# of the tenant\n[[trust]]\nid").await;
     browser.shows("1 warning").await;
     page.save("nightly builds").await;
@@ -53,7 +53,7 @@ async fn tenant_administrator_changes_own_rules() {
     browser.click("dialog .primary").await;
     browser.shows("Your changes were discarded.").await;
 
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("a better name").await;
     browser.shows("nightly builds").await;
     page.focus_is("history-title").await;
@@ -63,16 +63,15 @@ async fn tenant_administrator_changes_own_rules() {
     browser.screenshot("trust_admin-tenant-history").await;
     try_job(&page, false).await;
     browser.shows("night").await;
-    browser.click("#nav-decisions").await;
-    browser.has("#decisions-title").await;
+    page.go("decisions").await;
     browser.shows("ci\nnightly").await;
-    browser.click("#nav-history").await;
+    page.go("history").await;
     page.focus_is("history-title").await;
     browser.click(".roll-back").await;
     browser.has("#confirm-rollback").await;
     browser.click("#confirm-rollback").await;
     browser.shows("is restored").await;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     assert!(page.text().await.contains("name = \"nightly\""));
 
     // Nothing of another tenant was on the page.
@@ -87,7 +86,7 @@ async fn tenant_administrator_changes_own_rules() {
 /// Tries the token of the job.
 async fn try_job(page: &Page, is_unsaved: bool) {
     let browser = &page.browser;
-    browser.click("#nav-try").await;
+    page.go("try").await;
     browser.write("#try-token", &page.job).await;
     if is_unsaved {
         browser.click("#try-unsaved").await;
@@ -107,12 +106,12 @@ async fn ended_trust_has_no_fresh_keys() {
     let keys = "return document.querySelector('td[data-label=Keys]').innerText";
     browser.has("td[data-label=Keys]").await;
     assert!(browser.script(keys).await.as_str().unwrap().contains("Fresh"));
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("max_lifetime = \"1h\"", "max_lifetime = \"1h\"\nnot_after = \"2020-01-01\"").await;
     page.save("over").await;
     browser.shows("Saved as version").await;
     page.exchange(&page.job).await;
-    browser.click("#nav-overview").await;
+    page.go("overview").await;
     browser.has("td[data-label=Keys]").await;
     let seen = browser.script(keys).await;
     let seen = seen.as_str().unwrap();
@@ -126,12 +125,12 @@ async fn phone_has_a_way_back() {
     let page = Page::signed_in().await;
     let browser = &page.browser;
     browser.look(390, 844, "light").await;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("max_lifetime = \"1h\"", "max_lifetime = \"2h\"").await;
     page.save("longer").await;
     browser.shows("Saved as version").await;
 
-    browser.click("#nav-history").await;
+    page.go("history").await;
     browser.shows("longer").await;
     page.focus_is("history-title").await;
     browser.click(".versions .link").await;
@@ -141,7 +140,7 @@ async fn phone_has_a_way_back() {
     let focus = "return document.activeElement === document.querySelector('.versions .link')";
     assert_eq!(browser.script(focus).await, true);
 
-    browser.click("#nav-try").await;
+    page.go("try").await;
     browser.write("#try-token", &page.job).await;
     browser.click("#try").await;
     page.focus_is("result-title").await;
@@ -179,14 +178,14 @@ async fn damaged_version_is_only_named() {
     let page = Page::signed_in().await;
     let browser = &page.browser;
     browser.script(DAMAGED).await;
-    browser.click("#nav-policy").await;
+    page.go("policy").await;
     page.edit("max_lifetime = \"1h\"", "max_lifetime = \"2h\"").await;
     browser.click("#review").await;
     browser.shows("3 earlier decisions took too long to compare.").await;
     browser.has("#save").await;
     browser.click("#save").await;
     browser.shows("Saved as version").await;
-    browser.click("#nav-history").await;
+    page.go("history").await;
     page.focus_is("history-title").await;
     let entries = "const rows = [...document.querySelectorAll('.versions li')];
         return [rows.length, rows[1].innerText, rows[1].querySelectorAll('button').length, rows[0].querySelectorAll('button').length, document.querySelectorAll('#compare-from option').length]";
