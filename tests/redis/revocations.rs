@@ -47,6 +47,8 @@ impl Process {
         let builder = Auth::builder().issuer(local_with_all_algorithms(&provider.issuer()));
         let builder = builder.audience("scaiwave").revocations(set(revocations).build());
         let auth = builder.build().unwrap();
+        // Reads the history. Some tests begin with a server that fails.
+        let _ = auth.ready().await;
         let server = Server::axum(Spy::default().app().layer(auth.layer())).await;
         Self { auth, server }
     }
@@ -112,7 +114,7 @@ async fn event_is_known_in_every_process() {
     one.revoke(revocation).await;
     assert_eq!(one.status(&token).await, 401);
     eventually(async || other.status(&token).await == 401).await;
-    // A process that starts after the event refuses its first request.
+    // A process that starts after the event.
     let late = Process::new(&provider, &server.url()).await;
     assert_eq!(late.status(&token).await, 401);
 }
@@ -296,7 +298,8 @@ async fn entries_of_attackers_are_ignored() {
     let late = Process::new(&provider, &server.url()).await;
     late.auth.ready().await.unwrap();
     let health = late.auth.revocations().health();
-    assert_eq!((health.unreadable, health.entries), (8, 2));
+    // The one without an end was removed already.
+    assert_eq!((health.unreadable, health.entries), (7, 2));
     let (_, unrelated) = session(&provider, "three");
     let statuses = [late.status(&token).await, late.status(&after).await];
     assert_eq!((statuses, late.status(&unrelated).await), ([401; 2], 200));
