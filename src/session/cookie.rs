@@ -226,7 +226,7 @@ impl CookiePrefix {
 
     /// Returns the marker cookie. Only its presence matters.
     pub(super) fn marker_cookie(&self, id: &CookieId, lifetime: Duration) -> Option<HeaderValue> {
-        set_cookie(&self.marker(&id), &id.tag, lifetime)
+        set_cookie(&self.marker(id), &id.tag, lifetime)
     }
 
     /// Returns the data cookies, in as many parts as needed, or `None` if the value is too large.
@@ -251,7 +251,7 @@ impl CookiePrefix {
 
     /// Clears the marker, which ends the session: data without a marker is ignored.
     pub(super) fn clear_marker(&self, id: &CookieId) -> Option<HeaderValue> {
-        clear_cookie(&self.marker(&id))
+        clear_cookie(&self.marker(id))
     }
 
     /// Returns whether this `Set-Cookie` starts, renews or ends a session.

@@ -185,12 +185,12 @@ impl<Q> Gate<Q> for SessionLayer {
                 let sign_in = after.end(request, Some(session.started_at));
                 let ended = EndedSession(AttachedSession::new(sessions, session));
                 request.extensions_mut().insert(ended);
-                return Ok(Decision::Pass((Some(after), sign_in)));
+                Ok(Decision::Pass((Some(after), sign_in)))
             }
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
                 let renewal = with_timeout(sessions.max_renewal_wait(&session), renewal);
                 let awaited = Box::pin(async move { (renewal.await, session, after) });
-                return Ok(Decision::Wait(awaited));
+                Ok(Decision::Wait(awaited))
             }
             renewal => {
                 let step_up = attach_session(sessions, request, session);
