@@ -403,17 +403,11 @@ mod tests {
         let json_of = |node: &Node| serde_json::to_value(node).unwrap();
         assert_eq!(json_of(&toml), json_of(&json));
         let lines = |node: &Node| {
-            let mut lines = Vec::new();
-            node.each(&mut |node| {
-                if matches!(
-                    node.value,
-                    NodeValue::Integer(_) | NodeValue::Text(_) | NodeValue::Bool(_)
-                ) {
-                    lines.push(node.at.line);
-                }
-            });
-            lines.sort_unstable();
-            lines
+            let table = node.get("t").unwrap();
+            let NodeValue::List(rows) = &table.value else { panic!("{table:?}") };
+            let (x, list) = (rows[0].get("x").unwrap(), rows[0].get("l").unwrap());
+            let NodeValue::List(items) = &list.value else { panic!("{list:?}") };
+            [node.get("a").unwrap(), x, &items[0]].map(|node| node.at.line)
         };
         assert_eq!(lines(&toml), [1, 4, 6]);
         assert_eq!(lines(&json), [1, 4, 6]);
