@@ -424,7 +424,7 @@ mod tests {
 
     use super::*;
 
-    const PURPOSES: [Purpose<'_>; 9] = [
+    const PURPOSES: [Purpose<'_>; 10] = [
         Purpose::UserTokens(b"alice"),
         Purpose::UserTokens(b"bob"),
         Purpose::ServiceTokens(b"alice"),
