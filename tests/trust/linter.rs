@@ -37,6 +37,67 @@ fn bad_policy_reports_all_faults_with_lines() {
     assert!(wrong.is_empty(), "{} cases differ; they give:\n{}", wrong.len(), wrong.concat());
 }
 
+/// Rules with these subjects and identities, in one trust.
+fn rules(rules: &[(&str, &str)]) -> String {
+    let rule = |(nth, (subject, identity)): (usize, &(&str, &str))| {
+        format!(
+            "[[trust.grant]]\nname = \"g{nth}\"\nsubject = \"{subject}\"\n\
+             map = {{ identity = \"{identity}\", tenant = \"t\", scopes = [\"a\"] }}\n"
+        )
+    };
+    let rules = rules.iter().enumerate().map(rule).collect::<String>();
+    format!(
+        "[[trust]]\nid = \"k8s\"\nissuer = \"https://k8s.example\"\naudiences = [\"s\"]\n{rules}"
+    )
+}
+
+#[test]
+fn shared_identities_are_found_exactly() {
+    let by_sub = "sa:{trust}:{sub}";
+    // The subject of a rule that gives `sub`, that of one that gives `a:` before it, and whether both could give one.
+    for (subject, after_a, is_shared) in [
+        ("a:*", "xyz", true),
+        ("a:*", "x:y", false),
+        ("a:*", "x/y", false),
+        ("a:*:c", "x:c", true),
+        ("a:*:c", "x:d", false),
+        ("a:*:c", "x:y:c", false),
+        ("a:*:*", "x:*", true),
+        ("a:*/*", "x:*", false),
+        ("a:*:c:*", "b:*:d", true),
+        ("b:*", "x", false),
+        // Two fixed subjects are no pattern: who writes both means them.
+        ("a:x", "x", false),
+    ] {
+        for is_reversed in [false, true] {
+            let mut both = [(subject, by_sub), (after_a, "sa:{trust}:a:{sub}")];
+            if is_reversed {
+                both.reverse();
+            }
+            let found = faults(TrustPolicy::from_toml(&rules(&both)));
+            let expected = "could be the identity of another workload by rule `g0`";
+            assert_eq!(found.contains(expected), is_shared, "{both:?}: {found}");
+            assert_eq!(found != "nothing", is_shared, "{both:?}: {found}");
+        }
+    }
+}
+
+#[test]
+fn listed_identities_may_be_shared() {
+    let rule = |name: &str, claim: &str| {
+        format!(
+            "[[trust.grant]]\nname = \"{name}\"\nsubject = \"s:{name}\"\nclaims = {{ {claim} = {{ one_of = [\"x\", \"y\"] }} }}\n\
+             map = {{ identity = \"sa:{{trust}}:{{{claim}}}\", tenant = \"t\", scopes = [\"a\"] }}\n"
+        )
+    };
+    // Who lists the values in both rules means those workloads.
+    let text = format!("{}{}{}", rules(&[]), rule("a", "ns"), rule("b", "team"));
+    assert_eq!(faults(TrustPolicy::from_toml(&text)), "nothing");
+    let open = text.replace("claims = { team = { one_of = [\"x\", \"y\"] } }\n", "");
+    let found = faults(TrustPolicy::from_toml(&open));
+    assert!(found.contains("could be the identity of another workload by rule `a`"), "{found}");
+}
+
 #[test]
 fn json_fault_has_its_line() {
     let text = r#"{

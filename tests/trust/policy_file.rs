@@ -206,6 +206,16 @@ async fn recorded_versions_never_change() {
     assert_eq!(history[3].id.number(), 2);
     assert_eq!(store.latest().await.unwrap(), latest);
 
+    // A process that starts later does not know the latest version if its entry is damaged, but the others.
+    let last = fs::read(&bytes[4].0).unwrap();
+    fs::write(&bytes[4].0, "[]").unwrap();
+    let later = FilePolicies::new(file.path());
+    assert!(later.latest().await.is_err());
+    let history = later.history(None, 10).await.unwrap();
+    let damaged: Vec<_> = history.iter().map(|change| change.is_damaged).collect();
+    assert_eq!(damaged, [true, false, false, true, false]);
+    fs::write(&bytes[4].0, last).unwrap();
+
     // The oldest versions may be removed.
     fs::remove_file(&bytes[0].0).unwrap();
     fs::remove_file(second).unwrap();

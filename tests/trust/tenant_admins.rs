@@ -16,6 +16,7 @@ use scaikey_auth::trust::{
 use super::delegations::{TRUST, delegation, rule};
 use super::fixture::{grant, platform, pod, reporter, trust};
 use super::tenant_policy::{POLICY, acme};
+use crate::support::File;
 
 /// An evaluator with the policy in a store.
 async fn stored(policy: &str) -> (TrustEvaluator, MemoryPolicies) {
@@ -235,6 +236,21 @@ async fn owner_is_no_author_for_tenants() {
         history.iter().map(|it| it.author.as_ref().map(|it| &*it.subject)).collect();
     assert_eq!(authors, [None, Some("ann"), None]);
     assert_eq!(history[0].note, None);
+}
+
+#[tokio::test]
+async fn edit_of_the_owner_is_kept() {
+    let file = File::new("trust.toml", POLICY);
+    let trusts = TrustEvaluator::builder().file(file.path()).build().unwrap();
+    let view = own(&trusts);
+    // By hand, while an administrator of acme writes.
+    file.write(&POLICY.replace("call Jane", "call Joe"));
+    save(&trusts, with_rule(&view, "new"), view.id()).await.unwrap();
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    assert!(text.contains("call Joe") && text.contains("sa:acme:new"), "{text}");
+    let history = trusts.tenant_history(&acme(), None, 100).await.unwrap();
+    let notes: Vec<_> = history.iter().map(|change| change.note.as_deref()).collect();
+    assert_eq!(notes, [Some("note of ann"), None]);
 }
 
 #[tokio::test]
