@@ -25,6 +25,8 @@ const NAVIGATE: [(&str, &str); 2] =
     [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
 const LOGIN: &str = "/v1/auth/login";
 
+type Headers<'h> = &'h [(&'h str, &'h str)];
+
 /// The settings of the service.
 struct Settings {
     sign_in: fn(SignIn) -> SignIn,
@@ -162,7 +164,7 @@ async fn only_refused_page_loads_are_redirected() {
     let browser = site.signed_in().await;
     let [mode, dest] = NAVIGATE;
     let same_origin = ("sec-fetch-site", "same-origin");
-    let table: &[(Method, &str, &[(&str, &str)], u16)] = &[
+    let table: &[(Method, &str, Headers<'_>, u16)] = &[
         (Method::GET, "/gold", &[mode, dest], 303),
         (Method::HEAD, "/gold", &[mode, dest], 303),
         (Method::GET, "/gold", &[("accept", "text/html")], 303),
