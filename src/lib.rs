@@ -56,10 +56,10 @@
 //! | [`exchange`] | tokens for other services: requests, [`AccessToken`](exchange::AccessToken), [`RedisCache`](exchange::RedisCache), [`MemoryCache`](exchange::MemoryCache), [`SealingKeys`](exchange::SealingKeys) |
 //! | [`outbound`] | a layer for HTTP clients, also for `reqwest`: [`OutboundLayer`](outbound::OutboundLayer), [`OutboundToken`](outbound::OutboundToken), [`CallerLayer`](outbound::CallerLayer) |
 //! | [`endpoints`] | sign-in, sign-out, registration and more: [`Endpoints`](endpoints::Endpoints), [`SignIn`](endpoints::SignIn), [`TrustAdmin`](endpoints::TrustAdmin), [`Throttle`](endpoints::Throttle) |
-//! | [`session`] | browser sessions: [`Sessions`](session::Sessions) |
+//! | [`session`] | browser sessions: [`Sessions`](session::Sessions), and stores for them: [`SessionStore`](session::SessionStore) |
 //! | [`trust`], [`mint`] | trust policies for the workload tokens of other platforms, their stores ([`PolicyStore`](trust::PolicyStore)), and minters that issue tokens in exchange |
 //! | [`clock`] | the source of time, which tests replace: [`Clock`](clock::Clock) |
-//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache, replay log, revocation log or policy store |
+//! | [`testing`] | a test provider, forged tokens, and [`conformance`](testing::conformance) suites for your own tenant store, registrar, token cache, replay log, revocation log, session store or policy store |
 //!
 //! # Architecture
 //!

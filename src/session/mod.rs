@@ -14,6 +14,7 @@ mod origin;
 mod response_cookies;
 mod sign_in_redirect;
 mod step_up;
+mod store;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -47,6 +48,9 @@ use origin::Origins;
 use sign_in_redirect::Redirect;
 
 pub use layer::{SessionLayer, SessionService};
+pub use store::{
+    MemorySessions, SessionId, SessionLabel, SessionSelector, SessionStore, StoredSession,
+};
 
 pub(crate) use cookie::{
     SameSite, Session, clear_cookie, cookies_named, is_cookie_name, set_cookie, set_cookie_for,

@@ -44,6 +44,8 @@ mod policy_store;
 mod registrar;
 mod replay;
 mod revocation_log;
+#[cfg(feature = "endpoints")]
+mod session_store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +61,8 @@ pub use policy_store::policy_store;
 pub use registrar::{RegistrarSuite, registrar};
 pub use replay::replay_log;
 pub use revocation_log::revocation_log;
+#[cfg(feature = "endpoints")]
+pub use session_store::session_store;
 
 use crate::identity::TenantId;
 use crate::tenant::{TenantResolver, TenantStatus};

@@ -20,6 +20,7 @@ mod sign_in;
 mod sign_in_failures;
 mod sign_out;
 mod step_up;
+mod stored_sessions;
 mod stores;
 mod sub_paths;
 mod throttle;
