@@ -34,7 +34,7 @@ pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use client::{ClientAuthMethod, ClientConfig, ExchangeGrant};
 #[cfg(feature = "jwe")]
 pub use decryption_keys::{DecryptionKeys, InvalidDecryptionKeys};
-pub use endpoints::{EndpointsConfig, IdentitySource, PolicyStoreKind};
+pub use endpoints::{EndpointsConfig, IdentitySource, PolicyStoreKind, SessionStoreKind};
 #[cfg(feature = "trust")]
 pub(crate) use env::nearest;
 pub use env::{ENVIRONMENT, Variable};

@@ -61,5 +61,5 @@ pub(crate) use request::{ExchangeRequest, TokenRequest};
 pub(crate) use token::subject_of;
 #[cfg(feature = "endpoints")]
 pub(crate) use token::{
-    has_readable_claims, has_same_claim, has_same_subject, identity_of, until_exp,
+    has_readable_claims, has_same_claim, has_same_subject, identity_of, text_claim, until_exp,
 };

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use url::form_urlencoded;
 
+use super::jwks::optional_seconds;
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
@@ -74,6 +76,13 @@ pub struct EndpointsConfig {
     /// The token that names the user of a session; see `SessionsBuilder::identity_from`. Default
     /// [`IdentitySource::AccessToken`]. Needs session keys.
     pub session_identity: IdentitySource,
+    /// Where the tokens of sessions are; see `SessionsBuilder::store`. Default: `None`, in the cookies. Needs session
+    /// keys.
+    pub session_store: Option<SessionStoreKind>,
+    /// How long a session lasts without a request; see `SessionsBuilder::idle`. Needs a session store. Default: `None`,
+    /// 30 minutes. In files, `session_idle_seconds` is a number of seconds.
+    #[serde(rename = "session_idle_seconds", with = "optional_seconds")]
+    pub session_idle: Option<Duration>,
     /// Whether each user who signs in is registered before the session starts; see
     /// `EndpointsBuilder::register_at_sign_in`. Needs a registrar, such as that of the database. Default
     /// false.
@@ -124,6 +133,31 @@ pub enum IdentitySource {
     /// The ID token, which the sign-in and each renewal verify. For providers whose access tokens only the
     /// provider can read.
     IdToken,
+}
+
+/// Where the tokens of browser sessions are. In files it is `memory`, `database` or `redis`.
+///
+/// ```
+/// use scaikey_auth::AuthConfig;
+/// use scaikey_auth::config::SessionStoreKind;
+///
+/// # fn main() -> Result<(), serde_json::Error> {
+/// // P_SESSION_STORE=redis
+/// let file = r#"{ "endpoints": { "session_store": "redis" } }"#;
+/// let config: AuthConfig = serde_json::from_str(file)?;
+/// assert_eq!(config.endpoints.session_store, Some(SessionStoreKind::Redis));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SessionStoreKind {
+    /// The memory of this process.
+    Memory,
+    /// The database of [`AuthConfig::database_url`](crate::AuthConfig::database_url).
+    Database,
+    /// The Redis or Valkey server of the token cache.
+    Redis,
 }
 
 /// Where the trust policy is kept, with its history. In files it is `file`, `database` or `redis`.

@@ -333,6 +333,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("SESSION_IDENTITY", "endpoints.session_identity", |it, text| store(&mut it.endpoints.session_identity, choice(text, "`access_token` or `id_token`")),
         "the token that names the user of a session: `access_token`, or `id_token` for providers whose access tokens only they can read (Google)",
         "`access_token`"),
+    row("SESSION_STORE", "endpoints.session_store", |it, text| store(&mut it.endpoints.session_store, choice(text, "`memory`, `database` or `redis`").map(Some)),
+        "where the tokens of sessions are: `memory` (one process), `database` (`P_DATABASE_URL`) or `redis` (`P_REDIS_URL`); the server can then list and end sessions",
+        "in the cookies"),
+    row("SESSION_IDLE_SECONDS", "endpoints.session_idle_seconds", |it, text| store(&mut it.endpoints.session_idle, seconds(text).map(Some)),
+        "the number of seconds, at least 60, after which a session without a request ends; needs `P_SESSION_STORE`",
+        "`1800` with `P_SESSION_STORE`; otherwise none"),
     row("REGISTER_AT_SIGN_IN", "endpoints.register_at_sign_in", |it, text| store(&mut it.endpoints.register_at_sign_in, boolean(text)),
         "`true` registers each user who signs in, before the session starts; needs a registrar, such as `P_DATABASE_URL`",
         "`false`"),
@@ -393,6 +399,8 @@ pub(super) fn variable_for(field: &str) -> Option<&'static str> {
         "sign_in_parameters" => "endpoints.sign_in_parameters",
         "session_keys" => "endpoints.session_keys",
         "session_identity" => "endpoints.session_identity",
+        "session_store" => "endpoints.session_store",
+        "session_idle" => "endpoints.session_idle_seconds",
         "post_logout_redirect_uri" => "endpoints.post_logout_redirect_uri",
         "prefix" => "endpoints.prefix",
         "landing" => "endpoints.landing",
@@ -768,6 +776,8 @@ mod tests {
         ("POST_LOGOUT_REDIRECT_URI", "https://wave.example/bye"),
         ("FORM_POST", "true"),
         ("SESSION_IDENTITY", "id_token"),
+        ("SESSION_STORE", "database"),
+        ("SESSION_IDLE_SECONDS", "900"),
         ("REGISTER_AT_SIGN_IN", "true"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
@@ -862,6 +872,8 @@ mod tests {
         assert!(endpoints.password_grant);
         assert!(endpoints.form_post && endpoints.register_at_sign_in);
         assert_eq!(endpoints.session_identity, crate::config::IdentitySource::IdToken);
+        assert_eq!(endpoints.session_store, Some(crate::config::SessionStoreKind::Database));
+        assert_eq!(endpoints.session_idle, Some(Duration::from_secs(900)));
         assert_eq!(endpoints.trust_file, Some("/run/trust.toml".into()));
         assert_eq!(endpoints.trust_store, Some(crate::config::PolicyStoreKind::Database));
         let admins = [&endpoints.trust_admin_scope, &endpoints.trust_tenant_admin_scope];

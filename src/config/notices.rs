@@ -80,6 +80,8 @@ impl AuthConfig {
                 "endpoints.session_identity",
                 endpoints.session_identity != IdentitySource::default(),
             ),
+            ("endpoints", "endpoints.session_store", endpoints.session_store.is_some()),
+            ("endpoints", "endpoints.session_idle_seconds", endpoints.session_idle.is_some()),
             ("endpoints", "endpoints.session_keys", endpoints.session_keys.is_some()),
             ("endpoints", "endpoints.session_keys_file", endpoints.session_keys_file.is_some()),
             (

@@ -11,6 +11,7 @@ use super::body;
 use super::identity_id::default_identity_id;
 use super::proxies::{ClientAddress, TrustedProxies};
 use super::response::Outages;
+use super::session_settings;
 use super::sign_in::{self, SignIn};
 use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
 use super::tokens::{PasswordAttempt, PasswordDecision, allow_everywhere};
@@ -98,6 +99,8 @@ impl Auth {
             password_rule: None,
             introspect_guard: Box::new(scope("admin")),
             introspects_all_tenants: false,
+            session_admin: None,
+            ends_sessions_in_all_tenants: false,
             identity_id: Arc::new(default_identity_id),
             wrap_in_data: false,
             respond: Arc::new(ProblemJson),
@@ -263,6 +266,43 @@ impl EndpointsBuilder {
         self
     }
 
+    /// Lets callers who pass the guard end the sessions of other users of their tenant, with
+    /// `DELETE sessions?issuer=…&subject=…`. Default: no caller may. Needs [sessions](Self::sessions) with a
+    /// [store](crate::session::SessionsBuilder::store).
+    ///
+    /// The caller has a session or a bearer token. `issuer` and `subject` are those of the user, as `whoami` reports
+    /// them. The answer is `{"ended": 2}`, also if there were no sessions.
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::{Endpoints, SignIn};
+    /// use scaikey_auth::session::Sessions;
+    /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient, role};
+    ///
+    /// fn endpoints(
+    ///     auth: &Auth,
+    ///     client: TokenExchangeClient,
+    ///     sessions: Sessions, // with a store
+    /// ) -> Result<Endpoints, ConfigError> {
+    ///     auth.endpoints()
+    ///         .client(client)
+    ///         .sign_in(SignIn::new("https://wave.example/v1/auth/login"))
+    ///         .sessions(sessions)
+    ///         .session_admin(role("tenant-admin"))
+    ///         .build()
+    /// }
+    /// ```
+    pub fn session_admin(mut self, guard: impl Guard) -> Self {
+        self.inner.session_admin = Some(Box::new(guard));
+        self
+    }
+
+    /// Lets the [administrators](Self::session_admin) end sessions in all tenants. By default, they end those of the
+    /// users of their own tenant only.
+    pub fn session_admin_in_all_tenants(mut self) -> Self {
+        self.inner.ends_sessions_in_all_tenants = true;
+        self
+    }
+
     /// Sets the function that computes `identity_id` in the responses of `whoami` and `introspect`.
     ///
     /// Default: `user:` with the verified email address, or with `sub` if there is none; `sa:` or
@@ -289,7 +329,7 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Sets the error format of `register`, `whoami`, `introspect` and, for errors that concern the caller,
+    /// Sets the error format of `register`, `whoami`, `introspect`, `sessions` and, for errors that concern the caller,
     /// `trusts`. Default [`ProblemJson`]. The
     /// other endpoints always use the error format of RFC 6749 §5.2, or lead browsers to the
     /// [`failure_page`](SignIn::failure_page).
@@ -398,20 +438,8 @@ impl EndpointsBuilder {
         if let (None, true, Some(client)) =
             (&self.inner.sessions, settings.has_sessions(), &self.inner.client)
         {
-            let keys = settings.sealing_keys().map_err(ConfigError::one);
-            let sessions = keys.and_then(|keys| {
-                let builder = |keys| {
-                    let mut sessions = Sessions::builder(&self.inner.auth, client.clone(), keys);
-                    if let Some(name) = cookie_name {
-                        sessions = sessions.cookie_name(name);
-                    }
-                    if let Some(uri) = &settings.post_logout_redirect_uri {
-                        sessions = sessions.end_at_provider(uri);
-                    }
-                    sessions.identity_from(settings.session_identity).build()
-                };
-                keys.map(builder).transpose()
-            });
+            let sessions =
+                session_settings::sessions(config, &self.inner.auth, client, cookie_name);
             self.inner.sessions = self.collect_faults(sessions).flatten();
             self.has_configured_sessions = true;
         } else {
@@ -419,6 +447,7 @@ impl EndpointsBuilder {
                 self.check_sign_out(settings.has_sessions());
             }
             self.check_session_identity(settings);
+            self.check_session_store(settings);
         }
         self.needs_client = settings.has_sessions();
         self.inner.registers_at_sign_in |= settings.register_at_sign_in;
@@ -463,6 +492,25 @@ impl EndpointsBuilder {
             None => "needs sessions: set session_keys (`P_SESSION_KEYS`), or remove it",
         };
         self.faults.push(Fault::new("endpoints.session_identity", problem));
+    }
+
+    /// Reports settings of a session store that have no effect, because the configuration makes no sessions.
+    fn check_session_store(&mut self, settings: &EndpointsConfig) {
+        let problem = match &self.inner.sessions {
+            Some(_) => {
+                "has no effect on sessions that are built in code: call store and idle on their builder"
+            }
+            None if settings.has_sessions() => return, // The client is missing, which is another fault.
+            None => "needs sessions: set session_keys (`P_SESSION_KEYS`), or remove it",
+        };
+        for (field, is_set) in [
+            ("endpoints.session_store", settings.session_store.is_some()),
+            ("endpoints.session_idle_seconds", settings.session_idle.is_some()),
+        ] {
+            if is_set {
+                self.faults.push(Fault::new(field, problem));
+            }
+        }
     }
 
     /// Returns the page after sign-out, and the public URL of `logout`, which is beside that of `login`.
@@ -656,6 +704,10 @@ impl EndpointsBuilder {
             let fault = |field: &&str| Fault::new(*field, NO_SIGN_IN);
             faults.extend(self.sign_in_settings.iter().map(fault));
         }
+        if self.inner.session_admin.is_some() && !self.has_session_store() {
+            let problem = "needs sessions on the server: call `store` on their builder";
+            faults.push(Fault::new("session_admin", problem));
+        }
         self.check_page_after_sign_out(faults);
         self.check_client(faults);
         self.check_registration(faults);
@@ -720,10 +772,15 @@ impl EndpointsBuilder {
         }
     }
 
+    fn has_session_store(&self) -> bool {
+        self.inner.sessions.as_ref().is_some_and(Sessions::has_store)
+    }
+
     fn is_enabled(&self, endpoint: Endpoint) -> bool {
         let possible = match endpoint {
             Endpoint::Login | Endpoint::Config => self.inner.sign_in.is_some(),
             Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.inner.client.is_some(),
+            Endpoint::Sessions => self.has_session_store(),
             Endpoint::Register => self.inner.registrar.is_some(),
             Endpoint::Whoami | Endpoint::Introspect => true,
             #[cfg(feature = "trust")]

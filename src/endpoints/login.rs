@@ -15,7 +15,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
 use crate::identity::{Identity, Provenance};
 use crate::layer::RequestHead;
-use crate::session::{revoke, with_signed_id_token};
+use crate::session::{Session, revoke, with_signed_id_token};
 use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
@@ -154,8 +154,9 @@ impl Inner {
                  than ten minutes. Please sign in again.",
             ));
         };
+        let replaced = self.current_session(incoming).ok().flatten().map(|(_, session)| session);
         let outcome = match self.authorization_code(parameters).await {
-            Ok(code) => self.complete_sign_in(code, &pending).await,
+            Ok(code) => self.complete_sign_in(code, &pending, replaced).await,
             Err(failure) => Err(failure),
         };
         let outcome = outcome.map(|response| self.record_step_up(response, &pending));
@@ -196,11 +197,13 @@ impl Inner {
         parameters.required("code", "The parameter code is missing.")
     }
 
-    /// Redeems the code. Then starts a session and redirects to `return_to`, or returns the tokens.
+    /// Redeems the code. Then starts a session and redirects to `return_to`, or returns the tokens. `replaced` is
+    /// the session that the browser has.
     async fn complete_sign_in(
         &self,
         code: &str,
         pending: &PendingSignIn,
+        replaced: Option<&Session>,
     ) -> Result<Response<Bytes>, Failure> {
         let verifier = PkceVerifier::parse(&pending.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the PKCE verifier is invalid"))?;
@@ -211,7 +214,7 @@ impl Inner {
         let token = self.client()?.authorization_code(&request).await?;
         let (nonce, step_up) = (Some(pending.nonce.as_str()), pending.step_up.as_ref());
         let outcome = match self.check_id_token(&token, nonce, step_up).await {
-            Ok(token) => self.start_session(&token, pending).await,
+            Ok(token) => self.start_session(&token, pending, replaced).await,
             Err(failure) => Err(failure),
         };
         match outcome {
@@ -228,6 +231,7 @@ impl Inner {
         &self,
         token: &AccessToken,
         pending: &PendingSignIn,
+        replaced: Option<&Session>,
     ) -> Result<Response<Bytes>, Failure> {
         let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
         let (identity, session) = match sessions.id_tokens() {
@@ -241,17 +245,27 @@ impl Inner {
                 (identity, session)
             }
         };
-        let cookies = sessions.start(session, &identity);
-        let cookies =
-            cookies.ok_or(Failure::NotConfigured("the tokens do not fit into cookies"))?;
         let response = see_other(&pending.return_to);
         let mut response =
             response.ok_or(Failure::NotConfigured("return_to is not a valid header value"))?;
-        for cookie in cookies {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
+        let started = sessions.start(session, &identity).await?;
+        let started =
+            started.ok_or(Failure::NotConfigured("the tokens do not fit into a session"))?;
+        for cookie in &started.cookies {
+            response.headers_mut().append(header::SET_COOKIE, cookie.clone());
         }
-        // Last, so that only a sign-in that succeeds registers a user.
-        self.register_at_sign_in(&identity, token).await?;
+        // Last, so that only a sign-in that succeeds registers a user and ends the session before.
+        let finish = async {
+            self.register_at_sign_in(&identity, token).await?;
+            match replaced {
+                Some(replaced) => Ok(sessions.end_replaced(replaced).await?),
+                None => Ok(()),
+            }
+        };
+        if let Err(failure) = finish.await {
+            sessions.discard(&started).await;
+            return Err(failure);
+        }
         Ok(response)
     }
 

@@ -11,7 +11,7 @@ use super::sign_in::RETURN_TO_ELSEWHERE;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::exchange::ExchangeError;
 use crate::layer::RequestHead;
-use crate::session::{CurrentSession, EndedSession, Session, Sessions, revoke};
+use crate::session::{CurrentSession, EndedSession, Session, Sessions, UnavailableSession, revoke};
 use crate::support::secret::Secret;
 
 /// The answer to a script, which must navigate to the URL itself: `fetch` cannot leave the service.
@@ -37,7 +37,8 @@ impl Inner {
     ///
     /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no
     /// revocation endpoint. Answers 503 if the provider is unavailable and the token stays valid.
-    /// The cookies are cleared in any case, and a failed revocation is logged.
+    /// The cookies are cleared in any case, and a failed revocation is logged. Answers 503, and changes
+    /// nothing, if a store of sessions does not answer.
     ///
     /// If sessions end at the provider, a browser is then led there, whether or not the token could
     /// be revoked. A session ends whatever the parameters are: an answer about them comes afterwards.
@@ -57,11 +58,16 @@ impl Inner {
             Err(failure) => return Err(failure),
         };
         self.check_session_layer(incoming)?;
+        // A session in a store ends first: if the store does not answer, the user is still signed in.
+        let ended = match session {
+            Some((sessions, session)) => Some((sessions, sessions.end(session).await?)),
+            None => None,
+        };
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let sign_out = self.sign_out_at_provider(incoming, &parameters)?;
-        let outcome = match (session, from_body) {
-            (Some((sessions, session)), _) => {
-                ignore_missing_endpoint(sessions.revoke(session).await)
+        let outcome = match (&ended, from_body) {
+            (Some((sessions, ended)), _) => {
+                ignore_missing_endpoint(sessions.revoke(&ended.session).await)
             }
             (None, Some(token)) => ignore_missing_endpoint(revoke(self.client()?, &token).await),
             (None, None) if sign_out.is_some() => Ok(()),
@@ -78,11 +84,8 @@ impl Inner {
                 |()| no_content(),
             ),
         };
-        if let Some((sessions, session)) = session
-            && let Some(cookie) = sessions.end(session)
-        {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
+        let cookie = ended.and_then(|(_, ended)| ended.cookie);
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
         Ok(response)
     }
 
@@ -91,8 +94,14 @@ impl Inner {
         &'r self,
         incoming: &'r EndpointRequest,
     ) -> Result<Option<(&'r Sessions, &'r Session)>, Failure> {
-        let current = incoming.head.extensions.get::<CurrentSession>();
-        let Some(current) = current else { return Ok(None) };
+        let extensions = &incoming.head.extensions;
+        if let (Some(sessions), Some(unavailable)) =
+            (&self.sessions, extensions.get::<UnavailableSession>())
+            && let Some(error) = unavailable.of(sessions)
+        {
+            return Err(error.clone().into());
+        }
+        let Some(current) = extensions.get::<CurrentSession>() else { return Ok(None) };
         let sessions = self.sessions.as_ref();
         let sessions = sessions.ok_or(Failure::NotConfigured("sessions are not configured"))?;
         Ok(current.of(sessions).map(|session| (sessions, session)))

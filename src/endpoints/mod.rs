@@ -28,6 +28,8 @@ mod proxies;
 mod register;
 mod response;
 mod service;
+mod session_settings;
+mod sessions;
 mod sign_in;
 mod step_up;
 mod throttle;
@@ -93,6 +95,9 @@ pub enum Endpoint {
     /// [end at the provider](crate::session::SessionsBuilder::end_at_provider), it also leads the
     /// browser there, and `GET logout` may be where the provider redirects it back.
     Logout,
+    /// `GET sessions`, `DELETE sessions/{handle}` and `DELETE sessions`: the caller lists and ends its sessions, if they
+    /// are in a [store](crate::session::SessionsBuilder::store). See [manual::sessions](crate::manual::sessions).
+    Sessions,
     /// `POST register`: registers the caller in this service (see [`Registrar`]).
     Register,
     /// `GET whoami`: returns the caller's identity.
@@ -115,11 +120,12 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All endpoints.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Login,
         Self::Token,
         Self::Refresh,
         Self::Logout,
+        Self::Sessions,
         Self::Register,
         Self::Whoami,
         Self::Introspect,
@@ -137,6 +143,7 @@ impl Endpoint {
             Self::Token => "token",
             Self::Refresh => "refresh",
             Self::Logout => "logout",
+            Self::Sessions => "sessions",
             Self::Register => "register",
             Self::Whoami => "whoami",
             Self::Introspect => "introspect",
@@ -152,6 +159,7 @@ impl Endpoint {
     fn allow(self) -> &'static str {
         match self {
             Self::Login => "GET, POST",
+            Self::Sessions => "GET, HEAD, DELETE",
             Self::Whoami | Self::Config | Self::Keys | Self::Metadata => "GET, HEAD",
             _ => "POST",
         }
@@ -194,6 +202,7 @@ impl Endpoint {
 /// | `POST /v1/auth/token` | `grant_type=password`, `username`, `password` | [`client`](EndpointsBuilder::client); refused unless [allowed](EndpointsBuilder::password_grant) |
 /// | `POST /v1/auth/refresh` | `refresh_token` | `client` |
 /// | `POST /v1/auth/logout` | a session, or `refresh_token` | `client` |
+/// | `/v1/auth/sessions` and below | a session | [`sessions`](EndpointsBuilder::sessions) with a [store](crate::session::SessionsBuilder::store) |
 /// | `POST /v1/auth/register` | a bearer token | [`registrar`](EndpointsBuilder::registrar) |
 /// | `GET /v1/auth/whoami` | a bearer token | always |
 /// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
@@ -210,7 +219,7 @@ impl Endpoint {
 /// forms and queries, this does not apply to parameters that the endpoint does not know. A body
 /// must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the
 /// response is 408. Bodies that an endpoint does not use are not read. `trusts` accepts policies of up to 1 MiB, and
-/// reads a body only if the guard admits its caller. `register`, `whoami`, `introspect` and `trusts` report errors like
+/// reads a body only if the guard admits its caller. `register`, `whoami`, `introspect`, `sessions` and `trusts` report errors like
 /// [`Auth::layer`]; the other endpoints use the error format of RFC
 /// 6749 §5.2.
 #[derive(Clone)]
@@ -234,6 +243,8 @@ struct Inner {
     password_rule: Option<PasswordRule>,
     introspect_guard: Box<dyn Guard>,
     introspects_all_tenants: bool,
+    session_admin: Option<Box<dyn Guard>>,
+    ends_sessions_in_all_tenants: bool,
     identity_id: IdentityIdRule,
     wrap_in_data: bool,
     respond: Arc<dyn ErrorResponse>,
@@ -285,8 +296,8 @@ impl Endpoints {
             Endpoint::Metadata => {
                 auth.resource().is_some_and(|resource| resource.has_metadata_at(path))
             }
-            Endpoint::Trusts => name.is_some_and(|name| {
-                let rest = name.strip_prefix(Endpoint::Trusts.as_str());
+            Endpoint::Trusts | Endpoint::Sessions => name.is_some_and(|name| {
+                let rest = name.strip_prefix(endpoint.as_str());
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }),
             endpoint => name == Some(endpoint.as_str()),
@@ -302,6 +313,7 @@ impl Inner {
             Endpoint::Token => self.token(&incoming).await,
             Endpoint::Refresh => self.refresh(&incoming).await,
             Endpoint::Logout => self.logout(&incoming).await,
+            Endpoint::Sessions => self.sessions(&incoming).await,
             Endpoint::Register => self.register(&incoming).await,
             Endpoint::Whoami => self.whoami(&incoming).await,
             Endpoint::Introspect => self.introspect(&incoming).await,
@@ -338,16 +350,18 @@ impl Inner {
         response
     }
 
-    /// Returns the value of the `Allow` header of an endpoint.
-    fn allow(&self, endpoint: Endpoint) -> &'static str {
+    /// Returns the value of the `Allow` header of an endpoint at this path.
+    fn allow(&self, endpoint: Endpoint, path: &str) -> &'static str {
         match endpoint {
             Endpoint::Logout if self.provider_returns_to_logout => "GET, POST",
+            Endpoint::Sessions if self.session_handle(path).is_some() => "DELETE",
             endpoint => endpoint.allow(),
         }
     }
 
-    fn allows(&self, endpoint: Endpoint, method: &Method) -> bool {
-        self.allow(endpoint).split(", ").any(|allowed| allowed == method.as_str())
+    fn allows(&self, endpoint: Endpoint, head: &Parts) -> bool {
+        let allow = self.allow(endpoint, head.uri.path());
+        allow.split(", ").any(|allowed| allowed == head.method.as_str())
     }
 
     /// Returns 405 with `Allow` (RFC 9110 §15.5.6), or the failure page for a browser.
@@ -357,7 +371,7 @@ impl Inner {
         let mut response = page.flatten().unwrap_or_else(|| {
             let mut response = Response::new(Bytes::new());
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            let allow = HeaderValue::from_static(self.allow(endpoint));
+            let allow = HeaderValue::from_static(self.allow(endpoint, head.uri.path()));
             response.headers_mut().insert(header::ALLOW, allow);
             response
         });

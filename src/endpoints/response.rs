@@ -82,7 +82,11 @@ impl Failure {
 fn is_like_layer(endpoint: Endpoint) -> bool {
     matches!(
         endpoint,
-        Endpoint::Register | Endpoint::Whoami | Endpoint::Introspect | Endpoint::Trusts
+        Endpoint::Register
+            | Endpoint::Whoami
+            | Endpoint::Introspect
+            | Endpoint::Sessions
+            | Endpoint::Trusts
     )
 }
 

@@ -75,7 +75,7 @@ async fn respond<Q: Body>(
     let (mut head, body) = request.into_parts();
     // Endpoints verify the token themselves, so an identity from an outer layer is removed.
     head.extensions.remove::<AuthContext>();
-    if !endpoints.allows(endpoint, &head.method) {
+    if !endpoints.allows(endpoint, &head) {
         return endpoints.method_not_allowed(endpoint, &head);
     }
     if !endpoint.reads_body(&head.method) {

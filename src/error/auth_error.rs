@@ -102,7 +102,7 @@ pub enum AuthError {
     Unavailable {
         /// The component: `"keys"`, `"issuer"`, `"proof verifier"`, `"admission check"`, `"tenant store"`,
         /// `"group source"`, `"introspection endpoint"`, `"store of participants"`, `"identity provider"`, `"token store"`,
-        /// `"trust policy store"`, `"revocation log"` or `"check of the policy"`. Your own
+        /// `"session store"`, `"trust policy store"`, `"revocation log"` or `"check of the policy"`. Your own
         /// validators and proof verifiers may use other names.
         component: &'static str,
         /// The time to wait before a retry. `None` means 1 s.

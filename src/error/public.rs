@@ -49,6 +49,7 @@ responses! {
     UNAVAILABLE_PROVIDER = "unavailable", 503 "Service Unavailable", "The identity provider is unavailable right now. Try again.";
     UNAVAILABLE_POLICY_STORE = "unavailable", 503 "Service Unavailable", "The store of the trust policy failed. Look at the policy, and try again. The service's log names the cause.";
     UNAVAILABLE_TOKEN_STORE = "unavailable", 503 "Service Unavailable", "The service's token store is unavailable right now. Try again.";
+    UNAVAILABLE_SESSION_STORE = "unavailable", 503 "Service Unavailable", "The store of sessions is unavailable right now. Try again.";
     REQUEST_MALFORMED = "request_malformed", 400 "Bad Request", "The request lacks what this resource needs, or has it twice.";
     TOO_MANY_REQUESTS = "too_many_requests", 429 "Too Many Requests", "Too many requests. Try again later.";
     UNREGISTRABLE = "unregistrable", 422 "Unprocessable Content", "This identity cannot be registered here.";
@@ -63,6 +64,7 @@ pub(super) fn unavailable(component: &str) -> &'static PublicResponse {
         "store of participants" => &UNAVAILABLE_PARTICIPANTS,
         "identity provider" => &UNAVAILABLE_PROVIDER,
         "token store" => &UNAVAILABLE_TOKEN_STORE,
+        "session store" => &UNAVAILABLE_SESSION_STORE,
         "trust policy store" => &UNAVAILABLE_POLICY_STORE,
         _ => &UNAVAILABLE,
     }

@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+#[cfg(feature = "endpoints")]
+use std::time::Duration;
 
 use http::StatusCode;
 
 use super::cached::CachedExchange;
 use super::contract;
+#[cfg(feature = "endpoints")]
+use super::locked_fetch::LOCK_RESERVE;
 use super::request::TokenRequest;
 use super::{
     AccessToken, CacheStatus, CodeRequest, ExchangeError, ExchangeRequest, OAuthError,
@@ -298,6 +302,13 @@ impl TokenExchangeClient {
         let token = self.cached.get(&request, None).await?;
         // The first call with this refresh token may have requested more scopes.
         contract::verify(&request, &token, &self.cached.endpoint.settings.answer).map(|()| token)
+    }
+
+    /// Returns the time for which another process waits for a refresh: the longest request, and two calls to
+    /// a store.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn refresh_lease(&self) -> Duration {
+        self.cached.endpoint.max_duration().saturating_add(LOCK_RESERVE)
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).

@@ -11,7 +11,7 @@ use crate::clock::{jittered, sleep, with_timeout};
 
 /// The minimum time that a lock is held beyond the longest request: for the lookup before it and the
 /// write after it.
-const LOCK_RESERVE: Duration = Duration::from_secs(4);
+pub(super) const LOCK_RESERVE: Duration = Duration::from_secs(4);
 
 /// The time that a caller waits for the locks to be released. After that, a background task releases
 /// them.

@@ -12,7 +12,9 @@ use crate::support::secret::Secret;
 
 pub(super) use response::claims_of;
 #[cfg(feature = "endpoints")]
-pub(crate) use response::{has_readable_claims, has_same_claim, has_same_subject, identity_of};
+pub(crate) use response::{
+    has_readable_claims, has_same_claim, has_same_subject, identity_of, text_claim,
+};
 pub(crate) use response::{subject_of, until_exp};
 
 /// The remaining lifetime below which a token counts as expired, because it may expire in transit.
@@ -142,8 +144,8 @@ impl AccessToken {
     }
 
     /// Returns the ID token, if the answer has one. It is *not verified*. A shared cache keeps it sealed
-    /// for a minute, in case the browser repeats the sign-in callback. Sessions keep it only for a sign-out
-    /// at the provider.
+    /// for a minute, in case the browser repeats the sign-in callback. Sessions in cookies keep it only for a
+    /// sign-out at the provider.
     pub fn id_token(&self) -> Option<&Secret> {
         self.data.id_token.as_ref()
     }

@@ -7,7 +7,7 @@
 //! | you | read |
 //! |---|---|
 //! | protect an API | [`start`], your [provider](providers), [guards](request#guards), [`tenants`], [`opaque`] tokens, [`revocation`], [`testing`] |
-//! | sign browsers in | [a whole program](endpoints#a-web-application) with its variables, and the example `web_app`; then [sessions](endpoints#sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
+//! | sign browsers in | [a whole program](endpoints#a-web-application) with its variables, and the example `web_app`; then [sessions](endpoints#sessions), [sessions on the server](sessions), [proxies and sub-paths](endpoints#behind-a-proxy) |
 //! | accept pods, CI jobs and machines without secrets | [`trust`], and the example `trust_admin` |
 //! | call other services | [`outbound`]; [`exchange`] has the details of tokens and their cache |
 //! | accept web sockets, streams or gRPC | [streams, also of gRPC](request#web-sockets-and-event-streams), [tonic](start#with-tonic), [a guard for each method](request#a-guard-for-each-path) |
@@ -29,6 +29,7 @@
 //! | [`revocation`] | [How do I refuse the tokens of a user who was removed?](revocation) [What can be revoked?](revocation#what-can-be-revoked) [How do all processes learn of it?](revocation#several-processes) [What if Redis fails?](revocation#failures) |
 //! | [`tenants`] | [How do I use my own tenant table?](tenants#resolvers) [Can a request name its tenant?](tenants#tenant-in-the-path-or-a-header) [What if each tenant has its own issuer?](tenants#one-issuer-per-tenant) [Where do I keep my users?](tenants#participants) |
 //! | [`endpoints`] | [How do users sign in?](endpoints#browser-sign-in) [What is in the session cookies, and when are they renewed?](endpoints#sessions) [How do users sign out, also at the provider?](endpoints#sign-out-logout) [How does a page without a session lead to the sign-in?](endpoints#pages-without-a-session) [How do I run behind a proxy under a sub-path?](endpoints#behind-a-proxy) [How many attempts may a client make?](endpoints#rate-limits-and-client-addresses) |
+//! | [`sessions`] | [How does the server keep sessions?](sessions) [Which store do I take?](sessions#stores) [When does a session end?](sessions#when-a-session-ends) [How do users and administrators end sessions?](sessions#ending-sessions) [What if the store fails?](sessions#when-the-store-fails) |
 //! | [`trust`] | [How do workloads of other platforms get tokens?](trust#the-exchange) [Who may change the policy, and where?](trust#turning-the-administration-on) [How do I change it from a pipeline?](trust#from-a-pipeline) [Where is it kept, and when do processes follow?](trust#stores) [What may the administrators of a tenant do?](trust#tenants) |
 //! | [`outbound`] | [How does a `reqwest` client carry the right token?](outbound#with-reqwest) [As whom does it call?](outbound#choosing-the-token) [Can a token reach another host?](outbound#matching-destinations) [What happens after a 401?](outbound#when-a-service-answers-401) |
 //! | [`exchange`] | [Which grants are there?](exchange#grants) [How are tokens cached and renewed?](exchange#from-call-to-token) [Which answers of the provider are refused?](exchange#checks-of-the-response) [How do processes share tokens in Redis?](exchange#sharing-tokens-between-processes) |
@@ -127,9 +128,10 @@
 //! | scope | [guards](request#guards) |
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
 //! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
-//! | session | [sessions](endpoints#sessions) |
+//! | session | [in cookies](endpoints#sessions), [on the server](sessions); idle limit: [when a session ends](sessions#when-a-session-ends) |
 //! | several providers, second issuer | [several providers](operating#several-providers) |
 //! | SIGHUP, reload | [secrets](deploying#secrets), [secrets in files](operating#secrets-in-files) |
+//! | sign-out everywhere | [ending sessions](sessions#ending-sessions) |
 //! | SPIFFE, SPIRE, JWT-SVID | to authenticate this service: [`WorkloadToken::spiffe`](crate::issuer::WorkloadToken::spiffe); of callers: [the trust policy](crate::trust#jwt-svids) |
 //! | streams, server-sent events, EventSource, WebSocket | [web sockets and event streams](request#web-sockets-and-event-streams) |
 //! | sub-path, prefix | [behind a proxy](endpoints#behind-a-proxy) |
@@ -166,6 +168,9 @@ pub mod tenants {}
 
 #[doc = include_str!("endpoints.md")]
 pub mod endpoints {}
+
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
 
 #[doc = include_str!("trust.md")]
 pub mod trust {}

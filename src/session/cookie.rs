@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, header};
 
+use super::stored::StoredPart;
 use crate::exchange::{AccessToken, Fence};
 use crate::identity::{Identity, TenantId};
 use crate::support::crypto;
@@ -46,6 +48,8 @@ const TIME_LEN: usize = 12;
 /// next generation. Data without a marker is ignored. Of several sessions and generations, the
 /// newest is used.
 ///
+/// A session in a store has one cookie: the marker, whose value is the session's secret.
+///
 /// Responses may therefore arrive in any order. A late response may set data of a session that
 /// ended, was renewed or was replaced; these cookies are ignored, and the next response clears
 /// them. The same happens to `NAME` and `NAME.PART`, which older versions set.
@@ -62,6 +66,8 @@ pub struct Session {
     pub(super) id: CookieId,
     /// The user, if the claims of the access token cannot be read without keys or questions.
     pub(super) user: Option<UserHash>,
+    /// The session in the store, if the sessions have one.
+    pub(super) stored: Option<Arc<StoredPart>>,
 }
 
 /// The hash of issuer, subject and tenant of a user.
@@ -196,16 +202,7 @@ impl CookiePrefix {
         headers: &HeaderMap,
         mut open: impl FnMut(&CookieId, &str) -> Option<T>,
     ) -> (Option<T>, CookieNames) {
-        let (mut names, mut sent) = (CookieNames::default(), BTreeMap::new());
-        let session_cookies =
-            cookie_pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
-                let (kind, name) = self.kind_of_bytes(name)?;
-                Some((kind, name, value))
-            });
-        for (kind, name, value) in session_cookies.take(MAX_READ) {
-            names.stale.push(name.to_owned());
-            sent.entry(kind).or_insert(std::str::from_utf8(value).unwrap_or_default());
-        }
+        let (mut names, sent) = self.sent(headers);
         let candidates = sent.iter().rev().filter_map(|(kind, value)| match *kind {
             CookieKind::Data(tag, generation, 0) if sent.contains_key(&CookieKind::Marker(tag)) => {
                 let part = |index| sent.get(&CookieKind::Data(tag, generation, index)).copied();
@@ -224,9 +221,53 @@ impl CookiePrefix {
         (None, names)
     }
 
-    /// Returns the marker cookie. Only its presence matters.
+    /// Reads the cookies of stored sessions: the markers whose value `parse` accepts, newest first. All other session
+    /// cookies are stale.
+    pub(super) fn read_markers<T>(
+        &self,
+        headers: &HeaderMap,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> (Vec<(CookieId, T)>, CookieNames) {
+        let (mut names, sent) = self.sent(headers);
+        let markers = sent.iter().rev().filter_map(|(kind, value)| match *kind {
+            CookieKind::Marker(tag) => {
+                Some((CookieId { tag: tag.to_owned(), generation: 0 }, parse(value)?))
+            }
+            _ => None,
+        });
+        let markers: Vec<_> = markers.take(MAX_TRIED).collect();
+        names.stale.retain(|name| markers.iter().all(|(id, _)| *name != self.marker(id)));
+        (markers, names)
+    }
+
+    /// Returns the session cookies of a request, and their names as stale.
+    fn sent<'h>(&self, headers: &'h HeaderMap) -> (CookieNames, BTreeMap<CookieKind<'h>, &'h str>) {
+        let (mut names, mut sent) = (CookieNames::default(), BTreeMap::new());
+        let session_cookies =
+            cookie_pairs(headers).filter_map(name_and_value).filter_map(|(name, value)| {
+                let (kind, name) = self.kind_of_bytes(name)?;
+                Some((kind, name, value))
+            });
+        for (kind, name, value) in session_cookies.take(MAX_READ) {
+            names.stale.push(name.to_owned());
+            sent.entry(kind).or_insert(std::str::from_utf8(value).unwrap_or_default());
+        }
+        (names, sent)
+    }
+
+    /// Returns the marker cookie of a session in cookies. Only its presence matters.
     pub(super) fn marker_cookie(&self, id: &CookieId, lifetime: Duration) -> Option<HeaderValue> {
-        set_cookie(&self.marker(id), &id.tag, lifetime)
+        self.marker_value(id, &id.tag, lifetime)
+    }
+
+    /// Returns the marker cookie with this value, which is the secret of a stored session.
+    pub(super) fn marker_value(
+        &self,
+        id: &CookieId,
+        value: &str,
+        lifetime: Duration,
+    ) -> Option<HeaderValue> {
+        set_cookie(&self.marker(id), value, lifetime)
     }
 
     /// Returns the data cookies, in as many parts as needed, or `None` if the value is too large.

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use tower_layer::Layer;
 
 use super::origin::{is_from_trusted_page, is_unsafe};
 use super::response_cookies::{Change, ResponseCookies, SessionUnavailable};
 use super::sign_in_redirect::Redirect;
 use super::step_up::StepUpRedirect;
+use super::stored::Loaded;
 use super::{RenewalResult, Session, Sessions};
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse, ProblemJson};
@@ -57,13 +58,13 @@ use crate::validator::SessionIdToken;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct SessionLayer(Arc<Inner>);
+pub struct SessionLayer(pub(super) Arc<Inner>);
 
 /// Behind an `Arc`, so that cloning the service per request is cheap.
 #[derive(Clone)]
-struct Inner {
-    sessions: Sessions,
-    respond: Arc<dyn ErrorResponse>,
+pub(super) struct Inner {
+    pub(super) sessions: Sessions,
+    pub(super) respond: Arc<dyn ErrorResponse>,
 }
 
 /// The service that [`SessionLayer`] wraps around an inner service.
@@ -103,21 +104,21 @@ pub enum On401 {
 
 /// The request extension that lets `logout` end the session.
 #[derive(Clone)]
-pub(crate) struct CurrentSession(AttachedSession);
+pub(crate) struct CurrentSession(pub(super) AttachedSession);
 
 /// The request extension with a session that just ended, for a sign-out at the provider.
 #[derive(Clone)]
-pub(crate) struct EndedSession(AttachedSession);
+pub(crate) struct EndedSession(pub(super) AttachedSession);
 
 /// A session, and the settings that it was read with. Another layer, of other sessions, may be in between.
 #[derive(Clone)]
-struct AttachedSession {
+pub(super) struct AttachedSession {
     sessions: Sessions,
     session: Arc<Session>,
 }
 
 impl AttachedSession {
-    fn new(sessions: &Sessions, session: Session) -> Self {
+    pub(super) fn new(sessions: &Sessions, session: Session) -> Self {
         Self { sessions: sessions.clone(), session: Arc::new(session) }
     }
 
@@ -140,17 +141,30 @@ impl EndedSession {
     }
 }
 
-impl<Q> Gate<Q> for SessionLayer {
-    type After = (Option<Box<ResponseCookies>>, Option<On401>);
+/// The cookies that a response sets and clears, and what replaces a 401.
+pub(super) type After = (Option<Box<ResponseCookies>>, Option<On401>);
+
+/// What a request waits for. Public because a public layer type names it, but not exported.
+pub enum Awaited {
     /// The result of the renewal (`None` if it took too long), the session before the renewal, and
     /// the cookies to set.
-    type Awaited = (Option<RenewalResult>, Session, Box<ResponseCookies>);
+    Renewed(Option<RenewalResult>, Session, Box<ResponseCookies>),
+    /// The session in the store.
+    Loaded(Loaded, Box<ResponseCookies>),
+}
+
+impl<Q> Gate<Q> for SessionLayer {
+    type After = After;
+    type Awaited = Awaited;
 
     fn decide(
         &self,
         request: &mut Request<Q>,
     ) -> Result<Decision<Self::After, Self::Awaited>, Response<Bytes>> {
         let sessions = &self.0.sessions;
+        if sessions.has_store() {
+            return Ok(self.decide_stored(request));
+        }
         let (session, names) = sessions.read(request.headers());
         if session.is_none() && names.stale.is_empty() {
             let sign_in = sessions.redirect_to_sign_in(request, None);
@@ -189,7 +203,8 @@ impl<Q> Gate<Q> for SessionLayer {
             }
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
                 let renewal = with_timeout(sessions.max_renewal_wait(&session), renewal);
-                let awaited = Box::pin(async move { (renewal.await, session, after) });
+                let awaited =
+                    Box::pin(async move { Awaited::Renewed(renewal.await, session, after) });
                 Ok(Decision::Wait(awaited))
             }
             renewal => {
@@ -202,15 +217,16 @@ impl<Q> Gate<Q> for SessionLayer {
 
     fn resume(
         &self,
-        (renewed, before, mut after): Self::Awaited,
+        awaited: Self::Awaited,
         request: &mut Request<Q>,
     ) -> Result<Self::After, Response<Bytes>> {
+        let (renewed, before, mut after) = match awaited {
+            Awaited::Renewed(renewed, before, after) => (renewed, before, after),
+            Awaited::Loaded(loaded, after) => return self.resume_loaded(loaded, after, request),
+        };
         let on_401 = apply_renewal(renewed, before, &mut after, request);
-        let on_401 = on_401.map_err(|error| {
-            let (auth, respond) = (self.0.sessions.0.auth.clone(), self.0.respond.clone());
-            let client = RequestHead::of(request).client_kind();
-            On401::Unavailable(Box::new(SessionUnavailable { auth, error, respond, client }))
-        });
+        let on_401 =
+            on_401.map_err(|error| On401::Unavailable(Box::new(self.unavailable(error, request))));
         Ok((Some(after), on_401.unwrap_or_else(Some)))
     }
 
@@ -251,27 +267,31 @@ impl SessionLayer {
         {
             return Err(AuthError::ForeignOrigin);
         }
-        if carries_another_token(headers, session) {
-            return Err(AuthError::MalformedCredentials(
-                "The request has a session cookie and another bearer token: send only one.",
-            ));
-        }
-        Ok(())
+        check_other_token(headers.get_all(header::AUTHORIZATION), session)
     }
 }
 
-/// Returns whether the request has a bearer token other than the session's. Other schemes, such as
-/// `Basic` credentials for a proxy, are ignored: the inner layer does not accept them.
-fn carries_another_token(headers: &HeaderMap, session: &Session) -> bool {
+/// Refuses a request with a bearer token other than the session's in its `Authorization` headers. Other schemes, such
+/// as `Basic` credentials for a proxy, are ignored: the inner layer does not accept them.
+pub(super) fn check_other_token<'v>(
+    authorization: impl IntoIterator<Item = &'v HeaderValue>,
+    session: &Session,
+) -> Result<(), AuthError> {
     let is_bearer = |value: &&HeaderValue| {
         value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
     };
-    let mut values = headers.get_all(header::AUTHORIZATION).iter().filter(is_bearer);
-    values.any(|value| bearer(session.token.secret().expose()).is_none_or(|own| own != value))
+    let mut values = authorization.into_iter().filter(is_bearer);
+    match values.any(|value| bearer(session.token.secret().expose()).is_none_or(|own| own != value))
+    {
+        true => Err(AuthError::MalformedCredentials(
+            "The request has a session cookie and another bearer token: send only one.",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Uses the session as the credentials of the request. Returns what replaces a refusal that asks for another sign-in.
-fn attach_session<Q>(
+pub(super) fn attach_session<Q>(
     sessions: &Sessions,
     request: &mut Request<Q>,
     session: Session,

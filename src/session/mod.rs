@@ -6,6 +6,7 @@
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints).
 
+mod content;
 mod cookie;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
@@ -15,6 +16,7 @@ mod response_cookies;
 mod sign_in_redirect;
 mod step_up;
 mod store;
+mod stored;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -26,7 +28,6 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::auth::Auth;
-use crate::clock::unix_time;
 use crate::config::{ConfigError, Fault, IdentitySource, is_public_url};
 use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{
@@ -43,11 +44,17 @@ use crate::support::secret::Secret;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
 use crate::validator::{SessionIdTokens, signed_token};
+use content::Content;
 use cookie::{CookieId, CookieNames, CookiePrefix, UserHash, has_room_for_id_token};
 use origin::Origins;
 use sign_in_redirect::Redirect;
+use stored::{DEFAULT_IDLE, MIN_IDLE, StoredSessions};
 
 pub use layer::{SessionLayer, SessionService};
+#[cfg(feature = "redis")]
+pub use store::RedisSessions;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::SqlSessions;
 pub use store::{
     MemorySessions, SessionId, SessionLabel, SessionSelector, SessionStore, StoredSession,
 };
@@ -58,6 +65,7 @@ pub(crate) use cookie::{
 pub(crate) use layer::{CurrentSession, EndedSession};
 pub(crate) use sign_in_redirect::SignInRedirect;
 pub(crate) use step_up::{SignInNeeds, StepUpRequest};
+pub(crate) use stored::{EndReason, ListedSession, Started, UnavailableSession, Whose};
 
 /// Default lifetime of a session, with all its renewals.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(12 * 3600);
@@ -82,11 +90,17 @@ const MIN_AGE_FOR_SIGN_IN: Duration = Duration::from_secs(60);
 /// Remaining lifetime that is left for the request after it has waited for the renewal.
 const MIN_REMAINING: Duration = Duration::from_secs(1);
 
+/// The problem of an idle limit for sessions in cookies.
+const NO_STORE: &str =
+    "needs a session store: set session_store (`P_SESSION_STORE`), or call `store`";
+
 /// Browser sessions. Cheap to clone: clones share one state.
 ///
 /// A session is a set of cookies that hold the tokens, sealed with [`SealingKeys`]. Scripts cannot
 /// read them (`HttpOnly`), and other hosts can neither set nor receive them (`__Host-`, `Secure`).
-/// The server stores nothing, so any number of processes with the same keys can serve a session.
+/// The server stores nothing, so any number of processes with the same keys can serve a session. With a
+/// [`store`](SessionsBuilder::store), the tokens are on the server, and the server can end a session: see
+/// [manual::sessions](crate::manual::sessions).
 /// The [`endpoints`](crate::endpoints::Endpoints) start and end sessions. [`layer`](Self::layer)
 /// turns the cookies into the `Authorization` header that [`Auth::layer`] verifies:
 ///
@@ -130,7 +144,7 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// this header, an `Origin` with the request's host. A
 /// [`trusted_origin`](SessionsBuilder::trusted_origin) is always accepted. Other requests get 403.
 ///
-/// **Limitations.** A copy of the cookies made before sign-out works until the access token
+/// **Limitations, without a store.** A copy of the cookies made before sign-out works until the access token
 /// expires; only the refresh token is revoked. If a response with new cookies does not reach the
 /// browser, the next request within one minute gets them again; after that, the user has to sign in
 /// again. If renewed tokens are too large for the cookies, they are revoked, the session ends, and
@@ -151,6 +165,8 @@ struct Inner {
     /// Where the provider redirects browsers after a sign-out there.
     post_logout_redirect_uri: Option<String>,
     renewals: SingleFlight<Mac, Result<Option<Renewed>, ExchangeError>>,
+    /// The store, unless the tokens are in the cookies.
+    stored: Option<StoredSessions>,
     /// The path of `login`, if the provider answers sign-ins with a form that the browser posts
     /// there. Set by the endpoints that start these sessions.
     form_post_path: OnceLock<String>,
@@ -173,7 +189,7 @@ impl Session {
     fn renewed_with(&self, Renewed { token, user }: Renewed) -> Self {
         let id_token = token.id_token().or(self.token.id_token()).cloned();
         let token = token.with_id_token(id_token);
-        Self { token, started_at: self.started_at, id: self.id.next(), user }
+        Self { token, id: self.id.next(), user, ..self.clone() }
     }
 }
 
@@ -191,6 +207,8 @@ impl Sessions {
             origins: Vec::new(),
             post_logout_redirect_uri: None,
             identity_source: IdentitySource::AccessToken,
+            store: None,
+            idle: None,
         }
     }
 
@@ -260,20 +278,32 @@ impl Sessions {
         redirect.redirect(RequestHead::of(request))
     }
 
-    /// Starts a session of this user. Returns its cookies, or `None` if the tokens are too large for them. The
-    /// layer clears the cookies of earlier sessions.
-    pub(crate) fn start(&self, token: AccessToken, user: &Identity) -> Option<Vec<HeaderValue>> {
+    /// Starts a session of this user. Returns `None` if the tokens are too large. The layer clears the cookies
+    /// of earlier sessions.
+    pub(crate) async fn start(
+        &self,
+        token: AccessToken,
+        user: &Identity,
+    ) -> Result<Option<Started>, AuthError> {
         let started_at = self.0.auth.now();
         if self.ends_at_provider() && token.id_token().is_none() {
             self.0.client.log_missing_hint("the sign-in has no ID token: request the scope openid");
         }
         let by_access_token = self.0.id_tokens.is_none();
-        let user =
+        let hash =
             (by_access_token && !has_readable_claims(token.secret())).then(|| UserHash::of(user));
-        let session = Session { token, started_at, id: CookieId::new(started_at)?, user };
+        let Some(id) = CookieId::new(started_at) else { return Ok(None) };
+        let session = Session { token, started_at, id, user: hash, stored: None };
+        match self.stored() {
+            Some(stored) => self.start_stored(stored, session, user).await,
+            None => Ok(self.start_in_cookies(&session)),
+        }
+    }
+
+    fn start_in_cookies(&self, session: &Session) -> Option<Started> {
         let mut cookies = vec![self.0.cookies.marker_cookie(&session.id, self.0.lifetime)?];
-        cookies.extend(self.cookies(&session)?);
-        Some(cookies)
+        cookies.extend(self.cookies(session)?);
+        Some(Started { cookies, stored: None })
     }
 
     /// Returns the validator of ID tokens, if these name the users.
@@ -302,11 +332,6 @@ impl Sessions {
             Some(left) => token.with_remaining(left, clock),
             None => token,
         }
-    }
-
-    /// Returns the cookie that ends a session. The layer clears the other cookies.
-    pub(crate) fn end(&self, session: &Session) -> Option<HeaderValue> {
-        self.0.cookies.clear_marker(&session.id)
     }
 
     fn ends_at_provider(&self) -> bool {
@@ -352,9 +377,11 @@ impl Sessions {
     }
 
     /// Revokes the refresh token of a session. If a renewal is due, another request may be running
-    /// it, so this joins or starts the renewal and revokes the new refresh token.
+    /// it, so this joins or starts the renewal and revokes the new refresh token. A session in a store has
+    /// ended before, so a renewal that is running revokes its own result.
     pub(crate) async fn revoke(&self, session: &Session) -> Result<(), ExchangeError> {
         let renewal = match self.freshness(session) {
+            _ if session.stored.is_some() => None,
             Freshness::Fresh => None,
             _ => self.renew(session),
         };
@@ -377,14 +404,10 @@ impl Sessions {
     fn open(&self, id: &CookieId, sealed: &str) -> Option<Session> {
         let clock = &**self.0.auth.clock();
         let plain = self.0.keys.open(Purpose::Session, &self.0.cookies.data(id), sealed, clock)?;
-        let (started_at, token) = plain.split_at_checked(size_of::<f64>())?;
-        let started_at =
-            Duration::try_from_secs_f64(f64::from_be_bytes(started_at.try_into().ok()?)).ok()?;
-        let started_at = SystemTime::UNIX_EPOCH.checked_add(started_at)?;
+        let Content { started_at, user, token } = content::from_bytes(&plain, clock)?;
         let age = clock.now().duration_since(started_at).unwrap_or_default();
-        let (user, token) = split_user(token)?;
-        let token = AccessToken::from_bytes(token, clock)?;
-        (age < self.0.lifetime).then(|| Session { token, started_at, id: id.clone(), user })
+        let id = id.clone();
+        (age < self.0.lifetime).then(|| Session { token, started_at, id, user, stored: None })
     }
 
     /// Returns the data cookies, or `None` if they would be too large or could not be sealed.
@@ -423,13 +446,10 @@ impl Sessions {
     fn sealed(
         &self,
         session: &Session,
-        mut plain: Zeroizing<Vec<u8>>,
+        tokens: Zeroizing<Vec<u8>>,
         ends: SystemTime,
     ) -> Option<String> {
-        if let Some(UserHash(user)) = session.user {
-            plain.splice(0..0, [USER_MARK].into_iter().chain(user));
-        }
-        plain.splice(0..0, unix_time(session.started_at).to_be_bytes());
+        let plain = content::to_bytes(session.started_at, session.user, tokens);
         let name = self.0.cookies.data(&session.id);
         self.0.keys.seal(Purpose::Session, &name, &plain, ends, &**self.0.auth.clock())
     }
@@ -503,7 +523,7 @@ impl Sessions {
         let next = token.refresh_token().cloned();
         let reason = match self.check_renewed(&previous, token).await? {
             Err(reason) => reason,
-            Ok(renewed) if self.cookies(&previous.renewed_with(renewed.clone())).is_none() => {
+            Ok(renewed) if !self.has_room_for(&previous.renewed_with(renewed.clone())) => {
                 "tokens_too_large"
             }
             Ok(renewed) => return Ok(Some(renewed)),
@@ -514,6 +534,13 @@ impl Sessions {
             let _ = revoke(client, &token).await;
         }
         Ok(None)
+    }
+
+    fn has_room_for(&self, session: &Session) -> bool {
+        match &session.stored {
+            Some(part) => self.fits_into_store(part, session),
+            None => self.cookies(session).is_some(),
+        }
     }
 
     /// Returns the new tokens of a session, or the reason why they are none. Fails if that is unknown.
@@ -594,20 +621,6 @@ impl Sessions {
     }
 }
 
-/// The byte in front of the hash of the user in a sealed session. The tokens, in JSON, begin with another one.
-const USER_MARK: u8 = b'u';
-
-/// Splits the content of a sealed session, without its start, into the user and the tokens.
-fn split_user(content: &[u8]) -> Option<(Option<UserHash>, &[u8])> {
-    match content.strip_prefix(&[USER_MARK]) {
-        Some(content) => {
-            let (user, token) = content.split_first_chunk()?;
-            Some((Some(UserHash(*user)), token))
-        }
-        None => Some((None, content)),
-    }
-}
-
 /// Returns whether an ID token is the successor of another (OpenID Connect Core §12.2): of the same user, and with
 /// no other nonce.
 fn is_successor(new: &Secret, old: &Secret, mapping: &ClaimsMapping) -> bool {
@@ -641,9 +654,10 @@ pub(crate) async fn revoke(
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { keys, cookies, lifetime, origins, .. } = &*self.0;
+        let Inner { keys, cookies, lifetime, origins, stored, .. } = &*self.0;
         f.debug_struct("Sessions")
             .field("keys", keys)
+            .field("store", stored)
             .field("cookie", &cookies.as_str())
             .field("lifetime", lifetime)
             .field("origins", origins)
@@ -681,6 +695,8 @@ pub struct SessionsBuilder {
     origins: Vec<String>,
     post_logout_redirect_uri: Option<String>,
     identity_source: IdentitySource,
+    store: Option<Arc<dyn SessionStore>>,
+    idle: Option<Duration>,
 }
 
 impl SessionsBuilder {
@@ -699,9 +715,45 @@ impl SessionsBuilder {
         self
     }
 
+    /// Keeps the tokens of the sessions in a store. Default: in the cookies, and the server stores nothing.
+    ///
+    /// With a store, the browser has one cookie of about 100 bytes, whatever the size of the tokens. The server can
+    /// list sessions and end them, a copy of the cookie is worthless after sign-out, and processes renew a session
+    /// once without a shared cache. In return, each request with a session needs the store: while it does not answer,
+    /// requests that need an identity get 503, and nobody is signed out. See
+    /// [manual::sessions](crate::manual::sessions).
+    ///
+    /// ```
+    /// use scaikey_auth::exchange::SealingKeys;
+    /// use scaikey_auth::session::{SessionStore, Sessions};
+    /// use scaikey_auth::{Auth, ConfigError, Secret, TokenExchangeClient};
+    ///
+    /// fn sessions(
+    ///     auth: &Auth,
+    ///     client: TokenExchangeClient,
+    ///     keys: &Secret,
+    ///     store: impl SessionStore, // such as `MemorySessions::new()`
+    /// ) -> Result<Sessions, ConfigError> {
+    ///     Sessions::builder(auth, client, SealingKeys::parse(keys)?).store(store).build()
+    /// }
+    /// ```
+    pub fn store(mut self, store: impl SessionStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets how long a session in a [`store`](Self::store) lasts without a request. Default 30 minutes; at least one
+    /// minute. A request renews the limit at most once a minute (for a limit below four minutes, once in a quarter of
+    /// it), so a session may end that much earlier. A limit above the [`lifetime`](Self::lifetime) has no effect.
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.idle = Some(limit);
+        self
+    }
+
     /// Sets how long a response is delayed for the renewal that its request started. Default 3
     /// seconds. The result of a slower renewal is cached for one minute and sent with a later
-    /// response. Without a request in that minute, the user has to sign in again.
+    /// response. Without a request in that minute, the user has to sign in again. No effect with a
+    /// [`store`](Self::store), because no response has to bring new cookies.
     pub fn renewal_wait(mut self, wait: Duration) -> Self {
         self.renewal_wait = wait;
         self
@@ -760,8 +812,8 @@ impl SessionsBuilder {
     /// may name a page of this host with `return_to`, and otherwise leads to
     /// [`landing`](crate::endpoints::SignIn::landing).
     ///
-    /// The session keeps the newest ID token for this, if the cookies of the session then have at most
-    /// 7.6 kB. Without it, the request names the user by nothing but the provider's own cookie. Some
+    /// The session keeps the newest ID token for this: in a [`store`](Self::store) always, and in cookies if they
+    /// then have at most 7.6 kB. Without it, the request names the user by nothing but the provider's own cookie. Some
     /// providers then ask the user for confirmation, refuse the request, or do not redirect back. A warning
     /// in the log says so once.
     ///
@@ -808,6 +860,15 @@ impl SessionsBuilder {
         if self.lifetime.is_zero() || self.lifetime > MAX_LIFETIME {
             faults.push(Fault::new("lifetime", "must be more than zero and at most 400 days"));
         }
+        match self.idle {
+            Some(_) if self.store.is_none() => {
+                faults.push(Fault::new("session_idle", NO_STORE));
+            }
+            Some(idle) if idle < MIN_IDLE => {
+                faults.push(Fault::new("session_idle", "must be at least one minute"));
+            }
+            _ => {}
+        }
         let origins = Origins::new(&self.origins, &mut faults);
         if let Some(uri) = &self.post_logout_redirect_uri {
             if !is_public_url(uri) {
@@ -832,7 +893,9 @@ impl SessionsBuilder {
         if id_tokens.is_some() {
             self.auth.enable_id_token_sessions();
         }
+        let (idle, clock) = (self.idle.unwrap_or(DEFAULT_IDLE), self.auth.clock().clone());
         Ok(Sessions(Arc::new(Inner {
+            stored: self.store.map(|store| StoredSessions::new(store, idle, clock)),
             auth: self.auth,
             client: self.client,
             keys: self.keys,

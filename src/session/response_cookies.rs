@@ -28,7 +28,7 @@ pub(super) enum Change {
 /// The session cookies that a response sets and clears, and the renewal that it waits for.
 pub struct ResponseCookies {
     pub(super) sessions: Sessions,
-    names: CookieNames,
+    pub(super) names: CookieNames,
     pub(super) change: Change,
     /// The renewal to wait for when the response is ready.
     pub(super) renewal: Option<BoxFuture<RenewalResult>>,

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, unix_time};
 use crate::support::base64url;
-use crate::support::crypto;
+use crate::support::crypto::{self, HmacKey};
 use crate::support::secret::{Secret, SecretFileError, SecretSource};
 use crate::support::secret_file::SecretFile;
 
@@ -115,6 +115,10 @@ pub(crate) enum Purpose<'a> {
     SignOut,
     /// The parameters of a sign-in that a guard asks for, and the cookie that records it.
     StepUp,
+    /// The tokens of a session in a store, under the key in the session's cookie, too.
+    StoredSession(&'a [u8]),
+    /// The user of a session in a store.
+    SessionOwner,
     /// The versions of a trust policy.
     #[cfg_attr(not(all(feature = "redis", feature = "trust")), allow(dead_code))]
     TrustPolicy,
@@ -124,7 +128,6 @@ pub(crate) enum Purpose<'a> {
 }
 
 /// The reason why sealed bytes cannot be opened.
-#[cfg(feature = "redis")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OpenError {
     /// They name a key that is not in force: its id, which reveals nothing about it.
@@ -231,7 +234,6 @@ impl SealingKeys {
     }
 
     /// Opens bytes that [`seal_bytes`](Self::seal_bytes) returned. Does not check the expiry.
-    #[cfg(feature = "redis")]
     pub(crate) fn open_bytes(
         &self,
         purpose: Purpose<'_>,
@@ -247,6 +249,21 @@ impl SealingKeys {
             }
             _ => OpenError::Invalid,
         })
+    }
+
+    /// Returns the name of these parts under each key in force. Without the keys, it cannot be distinguished from
+    /// random bytes.
+    pub(crate) fn labels<const N: usize>(
+        &self,
+        parts: [&str; N],
+        clock: &dyn Clock,
+    ) -> Vec<[u8; 32]> {
+        let keys = self.current(clock);
+        let label = |key: &Arc<SealingKey>| {
+            let labels = expanded(&key.sealing, [b"labels of stored sessions", b""]);
+            HmacKey::new(&*labels).mac_of_parts(parts)
+        };
+        keys.iter().map(label).collect()
     }
 
     /// Opens a text that was sealed for the cookie of this name, unless it has expired by `clock`.
@@ -336,6 +353,8 @@ impl Purpose<'_> {
             Self::SignIn => [b"sign-in cookie", b""],
             Self::SignOut => [b"sign-out cookie", b""],
             Self::StepUp => [b"step-up", b""],
+            Self::StoredSession(key) => [b"stored session ", key],
+            Self::SessionOwner => [b"owner of a stored session", b""],
             Self::TrustPolicy => [b"trust policy", b""],
             Self::Revocation => [b"revocation", b""],
         }
@@ -424,7 +443,7 @@ mod tests {
 
     use super::*;
 
-    const PURPOSES: [Purpose<'_>; 10] = [
+    const PURPOSES: [Purpose<'_>; 13] = [
         Purpose::UserTokens(b"alice"),
         Purpose::UserTokens(b"bob"),
         Purpose::ServiceTokens(b"alice"),
@@ -433,6 +452,9 @@ mod tests {
         Purpose::SignIn,
         Purpose::SignOut,
         Purpose::StepUp,
+        Purpose::StoredSession(b"alice"),
+        Purpose::StoredSession(b"bob"),
+        Purpose::SessionOwner,
         Purpose::TrustPolicy,
         Purpose::Revocation,
     ];

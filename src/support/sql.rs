@@ -278,8 +278,9 @@ impl Pool {
     /// Replaces the placeholders of column types that differ between the databases. The collation "C"
     /// compares bytes; the database's default collation may ignore differences.
     pub(crate) fn typed(&self, statement: &str) -> String {
-        let (text, time) = self.pick(("TEXT", "TEXT"), ("TEXT COLLATE \"C\"", "TIMESTAMPTZ"));
-        statement.replace("{text}", text).replace("{time}", time)
+        let (text, time, bytes) =
+            self.pick(("TEXT", "TEXT", "BLOB"), ("TEXT COLLATE \"C\"", "TIMESTAMPTZ", "BYTEA"));
+        statement.replace("{text}", text).replace("{time}", time).replace("{bytes}", bytes)
     }
 
     /// Checks that the database can be reached. SQLite opens any file, so it has to read one.

@@ -722,6 +722,29 @@ pub(crate) fn step_up_without_effect(needed: &dyn std::fmt::Debug) {
     tracing::warn!(target: TARGET, ?needed, "a guard refuses a session immediately after the sign-in that it asked for: its access token does not say what the ID token says (acr, auth_time, amr). Let the provider add the claims to access tokens, or let ID tokens name the users (identity_from)");
 }
 
+/// Logs and counts a session that its user or an administrator ended. `reason` comes from a fixed list.
+pub(crate) fn session_closed(reason: &'static str) {
+    tracing::info!(target: TARGET, reason, "session closed");
+    count!("scaikey_auth_sessions_closed_total", "reason" => reason);
+}
+
+/// Logs that the tokens of a session are too long for a store, so the session cannot begin or continue.
+pub(crate) fn stored_session_too_large(bytes: usize) {
+    tracing::error!(target: TARGET, bytes, "a session is larger than 1 MiB: configure the provider to issue smaller tokens");
+}
+
+/// Logs that the store has a session which its cookie does not open.
+pub(crate) fn stored_session_not_opened() {
+    tracing::warn!(target: TARGET, "a session in the store is not opened by its cookie: the cookie or the store was changed, or the session was sealed under a key that is none of the session keys of this process");
+}
+
+/// Logs and counts a failure of the session store. Warns if the failure is new.
+pub(crate) fn session_store_failed(error: &(dyn Error + 'static), is_new: bool) {
+    let error = Causes(error);
+    if_new!(is_new, warn!(%error, "session store failed"));
+    count!("scaikey_auth_session_store_failures_total");
+}
+
 /// Logs why a token of a renewed session is refused.
 pub(crate) fn token_of_session_refused(token: &'static str, reason: &'static str) {
     tracing::warn!(target: TARGET, reason, "the {token} of a renewed session is refused");

@@ -1,4 +1,4 @@
-//! Tenants, registrars and trust policies in real databases, and outages of the databases.
+//! Tenants, registrars, trust policies and browser sessions in real databases, and outages of the databases.
 //!
 //! The tests need `--features sqlite,postgres`. They start a private PostgreSQL server from the Debian
 //! packages `postgresql` and `pgbouncer`.
@@ -11,4 +11,5 @@ mod policies;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod registrar;
+mod sessions;
 mod tenants;

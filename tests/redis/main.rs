@@ -1,4 +1,4 @@
-//! The token cache and trust policies in Redis: sharing, locks, conformance, and faults of the server.
+//! The token cache, trust policies and browser sessions in Redis: sharing, locks, conformance, and faults of the server.
 //!
 //! These tests need `--features redis`. Each starts a private server, from the Debian package
 //! `redis-server`.
@@ -21,3 +21,4 @@ mod server;
 mod sessions;
 mod sharing;
 mod single_use;
+mod stored_sessions;

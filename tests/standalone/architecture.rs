@@ -45,12 +45,13 @@ const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
     (
         "redis",
         "redis::",
-        // `src/trust/store/` names its own module `redis`.
+        // `src/trust/store/` and `src/session/store/` name their own modules `redis`.
         &[
             "src/exchange/cache/mod.rs",
             "src/exchange/cache/redis.rs",
             "src/exchange/cache/redis/",
             "src/trust/store/mod.rs",
+            "src/session/store/mod.rs",
         ],
     ),
     ("TLS", "rustls::", &["src/exchange/cache/redis/server.rs"]),
@@ -67,6 +68,7 @@ const ALLOWED_USERS: &[(&str, &str, &[&str])] = &[
             "src/support/schema.rs",
             "src/registrar/sql.rs",
             "src/trust/store/sql.rs",
+            "src/session/store/sql.rs",
         ],
     ),
     ("base64", "base64_simd::", &["src/support/base64url.rs"]),

@@ -9,6 +9,8 @@ mod log;
 mod metrics;
 pub(crate) mod process;
 pub(crate) mod proxy;
+#[cfg(all(feature = "axum", feature = "endpoints"))]
+pub(crate) mod stored_sessions;
 pub(crate) mod tenants;
 pub(crate) mod tls;
 pub(crate) mod webdriver;

@@ -19,6 +19,8 @@ use crate::support::crypto;
 pub use key::CacheKey;
 pub(crate) use key::ClientFingerprint;
 pub use memory::MemoryCache;
+#[cfg(all(feature = "redis", feature = "endpoints"))]
+pub(crate) use redis::SharedEntries;
 #[cfg(all(feature = "redis", feature = "trust"))]
 pub(crate) use redis::{Part, SharedList};
 #[cfg(feature = "redis")]

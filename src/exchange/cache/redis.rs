@@ -1,6 +1,8 @@
 //! [`RedisCache`]: a token cache in Redis or Valkey, shared by all processes of a service.
 
 mod commands;
+#[cfg(feature = "endpoints")]
+mod entries;
 #[cfg(feature = "trust")]
 mod list;
 mod revocations;
@@ -23,6 +25,8 @@ use crate::error::BoxError;
 use crate::exchange::AccessToken;
 use crate::replay::{ReplayKey, ReplayLog};
 use crate::support::secret::{Secret, SecretSource};
+#[cfg(feature = "endpoints")]
+pub(crate) use entries::SharedEntries;
 #[cfg(feature = "trust")]
 pub(crate) use list::{Part, SharedList};
 pub use revocations::RedisRevocations;

@@ -109,6 +109,12 @@ pub(crate) fn subject_of(token: &Secret, mapping: &ClaimsMapping) -> Option<Stri
     first_text(claims.root(), &mapping.subject).map(str::to_owned)
 }
 
+/// Returns a claim of a JWT that is a text, *not verified*.
+#[cfg(feature = "endpoints")]
+pub(crate) fn text_claim(token: &Secret, name: &str) -> Option<String> {
+    claims_of(token).ok()??.root().get(name)?.as_str().map(str::to_owned)
+}
+
 /// Returns the identity in a token that was verified before. `None` if its claims cannot be read.
 #[cfg(feature = "endpoints")]
 pub(crate) fn identity_of(token: &Secret, mapping: &ClaimsMapping) -> Option<Identity> {

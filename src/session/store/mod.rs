@@ -1,8 +1,12 @@
 //! [`SessionStore`]: where the server keeps sessions.
 //!
-//! [`MemorySessions`] serves one process.
+//! [`MemorySessions`] serves one process. [`RedisSessions`] and [`SqlSessions`] serve several.
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
 
 use std::fmt::{self, Debug};
 use std::time::{Duration, SystemTime};
@@ -12,14 +16,19 @@ use async_trait::async_trait;
 use crate::error::BoxError;
 use crate::support::crypto;
 
+#[cfg(feature = "redis")]
+pub use self::redis::RedisSessions;
 pub use memory::MemorySessions;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use sql::SqlSessions;
 
 /// The largest number of sessions that [`SessionStore::list`] returns.
 pub(crate) const MAX_LISTED: usize = 1000;
 
 /// A store of browser sessions, for [`SessionsBuilder::store`](super::SessionsBuilder::store).
 ///
-/// [`MemorySessions`] serves one process. Services with several processes need a shared store. The conformance suite for
+/// [`MemorySessions`] serves one process. [`RedisSessions`] (feature `redis`) and [`SqlSessions`] (features `sqlite`,
+/// `postgres`) serve several. The conformance suite for
 /// your own store is [`testing::conformance::session_store`](crate::testing::conformance::session_store) (feature
 /// `testing`).
 ///
@@ -152,7 +161,7 @@ macro_rules! digest {
     ($name:ident) => {
         impl $name {
             /// Creates the value from the bytes that a store has.
-            pub fn from_bytes(bytes: [u8; 32]) -> Self {
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
                 Self(bytes)
             }
 

@@ -22,7 +22,8 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// The suite tests that:
 /// - a session is loaded as it was created: values of up to 1 MiB byte for byte, times to the millisecond;
 /// - ids and labels are compared exactly;
-/// - a session is replaced only if it has the expected version; of many parallel callers exactly one succeeds;
+/// - a session is replaced only if it has the expected version; of many parallel callers exactly one succeeds, also if
+///   all write the same;
 /// - a removed session cannot be loaded, listed or replaced;
 /// - labels select each session that has one of them, once, and no other;
 /// - sessions are listed with the latest first;
@@ -132,11 +133,13 @@ impl Suite {
     async fn parallel_replacements(&self) {
         let mut current = new_session(b"first".to_vec());
         self.create(&current, &[]).await;
-        for _ in 0..4 {
+        for same in [false, true, false, true] {
             let mut tasks = JoinSet::new();
             for caller in 0..CALLERS {
                 let (store, version) = (self.store.clone(), current.version);
-                let session = next(&current, format!("caller {caller}").as_bytes());
+                // Processes that take a lease at the same time write the same.
+                let value = if same { String::new() } else { format!("caller {caller}") };
+                let session = next(&current, value.as_bytes());
                 tasks.spawn(async move {
                     let replaced = store.replace(session.clone(), version).await;
                     (session, replaced.map_err(|error| error.to_string()))

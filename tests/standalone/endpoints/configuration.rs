@@ -517,6 +517,40 @@ async fn variables_turn_sign_out_at_provider_on() {
     assert!(file.client.end_session_url.is_some());
 }
 
+#[tokio::test]
+async fn variables_choose_the_session_store() {
+    let sessions = [&SIGN_IN[..], &[("SESSION_KEYS", KEY)]].concat();
+    let with = |more: &[(&str, &str)]| from_variables(&[&sessions[..], more].concat());
+    let has_list = |endpoints: Endpoints| endpoints.enabled().contains(&Endpoint::Sessions);
+    assert!(!has_list(with(&[]).unwrap()), "in cookies");
+    let (memory, idle) = (("SESSION_STORE", "memory"), ("SESSION_IDLE_SECONDS", "60"));
+    assert!(has_list(with(&[memory, idle]).unwrap()));
+    for (variables, variable, problem) in [
+        (&[idle][..], "WAVE_SESSION_IDLE_SECONDS", "needs a session store"),
+        (&[memory, ("SESSION_IDLE_SECONDS", "59")], "WAVE_SESSION_IDLE_SECONDS", "one minute"),
+        (&[("SESSION_STORE", "disk")], "WAVE_SESSION_STORE", "`memory`, `database` or `redis`"),
+        (&[("SESSION_STORE", "database")], "WAVE_SESSION_STORE", "WAVE_DATABASE_URL"),
+        (&[("SESSION_STORE", "redis")], "WAVE_SESSION_STORE", "WAVE_REDIS_URL"),
+    ] {
+        refused(with(variables), variable, problem);
+    }
+    for setting in [memory, idle] {
+        let outcome = from_variables(&[&SIGN_IN[..], &[setting]].concat());
+        refused(outcome, &format!("WAVE_{}", setting.0), "WAVE_SESSION_KEYS");
+    }
+    #[cfg(feature = "sqlite")]
+    {
+        let database = [("SESSION_STORE", "database"), ("DATABASE_URL", "sqlite::memory:")];
+        assert!(has_list(with(&database).unwrap()));
+    }
+    #[cfg(feature = "redis")]
+    {
+        let url = "redis://127.0.0.1:9";
+        let redis = [("SESSION_STORE", "redis"), ("REDIS_URL", url), ("CACHE_KEYS", KEY)];
+        assert!(has_list(with(&redis).unwrap()));
+    }
+}
+
 #[test]
 fn urls_for_browsers_have_no_password() {
     for (name, url) in [

@@ -169,12 +169,23 @@ impl TestEnv {
 
     /// Starts another process of the same service.
     pub(crate) async fn start_process(mut self, setup: Setup) -> Self {
+        self.api = self.serve(self.client.clone(), setup).await;
+        self
+    }
+
+    /// Starts another process beside this one, which shares no memory with it. Returns its address.
+    pub(crate) async fn start_beside(&self, setup: Setup) -> String {
+        let client = client(&self.provider, &self.clock).build().unwrap();
+        self.serve(client, setup).await
+    }
+
+    async fn serve(&self, client: TokenExchangeClient, setup: Setup) -> String {
         let sign_in = SignIn::new(REDIRECT).scopes("openid docs:read");
         let at = |path: &str| format!("{}{path}", setup.base);
         let mut endpoints = self
             .auth
             .endpoints()
-            .client(self.client.clone())
+            .client(client.clone())
             .sign_in((setup.sign_in)(sign_in))
             .registrar(MemoryRegistrar::new().clock(self.clock.clone()))
             .password_grant(|_| PasswordDecision::Allow);
@@ -188,7 +199,7 @@ impl TestEnv {
             .route(&at("/grpc"), get(async || [("grpc-status", "16")]))
             .route(&at("/cached"), get(async || [("cache-control", "public, max-age=60")]));
         let sessions = setup.sessions.map(|keys| {
-            let sessions = Sessions::builder(&self.auth, self.client.clone(), keys);
+            let sessions = Sessions::builder(&self.auth, client, keys);
             // Long enough for a busy machine.
             let sessions = sessions.renewal_wait(MINUTE);
             let sessions = sessions.trusted_origin("https://spa.example");
@@ -201,13 +212,11 @@ impl TestEnv {
         if let Some(sessions) = &sessions {
             app = app.layer(sessions.layer());
         }
-        self.api = serve(app).await;
-        self
+        serve(app).await
     }
 
     pub(crate) fn visitor(&self) -> Visitor {
-        let (http, api) = (http::client(), self.api.clone());
-        Visitor { http, api, cookies: Mutex::default() }
+        Visitor::new(&self.api)
     }
 
     /// Signs bob in at the provider, and returns the callback to the service.
@@ -314,6 +323,16 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
+    pub(crate) fn new(api: &str) -> Self {
+        Self { http: http::client(), api: api.to_owned(), cookies: Mutex::default() }
+    }
+
+    /// Returns a browser with copies of the cookies, which visits the process at this address.
+    pub(crate) fn copy_at(&self, api: &str) -> Self {
+        let cookies = self.cookies.lock().unwrap().clone();
+        Self { cookies: Mutex::new(cookies), ..Self::new(api) }
+    }
+
     /// Continues with another process of the service.
     pub(crate) fn at(self, env: &TestEnv) -> Self {
         Self { api: env.api.clone(), ..self }

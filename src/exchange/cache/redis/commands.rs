@@ -129,7 +129,7 @@ fn lock_key(key: &str) -> String {
 }
 
 /// Returns the period in milliseconds, within the limits of Redis.
-fn milliseconds(period: Duration) -> u64 {
+pub(super) fn milliseconds(period: Duration) -> u64 {
     period.clamp(MIN_TTL, MAX_TTL).as_millis() as u64
 }
 
