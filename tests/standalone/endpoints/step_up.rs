@@ -12,7 +12,7 @@ use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::error::StepUp;
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::guard::{GuardExt, acr, mfa_within, signed_in_within};
-use scaikey_auth::session::Sessions;
+use scaikey_auth::session::{MemorySessions, Sessions};
 use scaikey_auth::testing::{ProviderEndpoint, User};
 use scaikey_auth::{AuthError, Identity, role};
 use serde_json::json;
@@ -31,11 +31,17 @@ type Headers<'h> = &'h [(&'h str, &'h str)];
 struct Settings {
     sign_in: fn(SignIn) -> SignIn,
     identity: IdentitySource,
+    /// Whether the sessions are on the server.
+    has_store: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { sign_in: SignIn::redirect_navigation, identity: IdentitySource::AccessToken }
+        Self {
+            sign_in: SignIn::redirect_navigation,
+            identity: IdentitySource::AccessToken,
+            has_store: false,
+        }
     }
 }
 
@@ -50,6 +56,10 @@ async fn start(settings: Settings) -> Site {
     env.provider.acr_values(["gold", "silver"]);
     let keys = SealingKeys::random().unwrap();
     let sessions = Sessions::builder(&env.auth, env.client.clone(), keys).renewal_wait(MINUTE);
+    let sessions = match settings.has_store {
+        true => sessions.store(MemorySessions::new()),
+        false => sessions,
+    };
     let sessions = sessions.identity_from(settings.identity).build().unwrap();
     let sign_in = (settings.sign_in)(SignIn::new(REDIRECT).scopes("openid docs:read"));
     let endpoints = env.auth.endpoints().client(env.client.clone()).sessions(sessions.clone());
@@ -425,4 +435,18 @@ async fn sign_in_without_id_token_is_refused() {
     let browser = site.signed_in().await;
     let login = site.led_to(&browser, "/gold").await;
     site.step_up(&browser, &login).await.assert_oauth_error(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn step_up_replaces_a_stored_session() {
+    let site = start(Settings { has_store: true, ..Settings::default() }).await;
+    let browser = site.signed_in().await;
+    let before = browser.copy_at(&site.env.api);
+    let login = site.led_to(&browser, "/gold").await;
+    let arrived = site.step_up(&browser, &login).await;
+    assert_eq!((arrived.status, arrived.header("location")), (303, "/gold"), "{arrived:?}");
+    assert_eq!(load(&browser, "/gold").await.status, 200);
+    assert_eq!(before.get("/me").await.status, 401, "the session before has ended");
+    let names = |visitor: &Visitor| visitor.session_cookies().into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&browser).len(), 1);
 }
