@@ -418,7 +418,7 @@ async fn guard_replaces_configured_parameters() {
 async fn renewed_session_can_step_up() {
     let site = start(Settings::default()).await;
     let browser = site.signed_in().await;
-    for minutes in [50, 70] {
+    for minutes in [55, 70] {
         site.env.clock.advance(MINUTE * minutes);
         let before = browser.session_cookies();
         let login = site.led_to(&browser, "/gold").await;
