@@ -220,7 +220,7 @@ impl Inner {
             Err(_) => append.await,
         };
         appended.map_err(|error| {
-            self.record_append(Err(&error));
+            self.record_append(Some(&error));
             RevokeError::Log(error)
         })
     }
@@ -228,21 +228,21 @@ impl Inner {
     async fn append(&self, entry: &LogEntry, entries: &[Entry]) -> Result<(), BoxError> {
         if let Some(following) = &self.following {
             following.append(entry, entries).await?;
-            self.record_append(Ok(()));
+            self.record_append(None);
         }
         Ok(())
     }
 
     /// Records whether the log can be written.
-    fn record_append(&self, outcome: Result<(), &BoxError>) {
+    fn record_append(&self, failure: Option<&BoxError>) {
         let Some(following) = &self.following else { return };
-        match outcome {
-            Ok(()) => {
+        match failure {
+            None => {
                 if following.append_outage.record_success(|| self.clock.elapsed()) {
                     telemetry::store_recovered("writing to the revocation log");
                 }
             }
-            Err(error) => {
+            Some(error) => {
                 following.must_refill.store(true, Ordering::Release);
                 let error = Causes(&**error);
                 let is_new = following.append_outage.record_failure(&error, self.clock.elapsed());
@@ -267,7 +267,7 @@ impl Inner {
             // Other processes may be about to append the same.
             sleep(following.every.mul_f64(random_fraction())).await;
             let refilled = self.refill(following).await;
-            self.record_append(refilled.as_ref().map(|()| ()));
+            self.record_append(refilled.as_ref().err());
         }
         self.index.sweep_if_due(self.now());
         let lag = following.lag(self.clock.elapsed());

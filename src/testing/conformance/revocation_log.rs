@@ -45,10 +45,10 @@ const PAGE: usize = 7;
 /// Panics if the log breaks a rule. The message names the rule.
 pub async fn revocation_log(log: Arc<dyn RevocationLog>, now: SystemTime) {
     let mut reader = Reader { log: log.clone(), cursor: None };
-    reader.to_end().await;
+    reader.read_all().await;
     appended_entries_are_found(&log, &mut reader, now).await;
     pages_follow_their_cursor(&log, &reader, now).await;
-    reader.to_end().await;
+    reader.read_all().await;
     no_entry_is_missed(&log, &mut reader, now).await;
 }
 
@@ -72,7 +72,7 @@ impl Reader {
     }
 
     /// Reads all entries that follow.
-    async fn to_end(&mut self) -> Vec<LogEntry> {
+    async fn read_all(&mut self) -> Vec<LogEntry> {
         let mut found = Vec::new();
         loop {
             let page = self.page(PAGE).await;
@@ -95,11 +95,11 @@ async fn appended_entries_are_found(
 ) {
     for entry in entries(3, now) {
         append(log, &entry).await;
-        let found = reader.to_end().await;
+        let found = reader.read_all().await;
         assert_eq!(found, [entry], "rule broken: a reader finds an entry, unchanged, once");
-        assert_eq!(reader.to_end().await, [], "rule broken: a reader finds an entry once");
+        assert_eq!(reader.read_all().await, [], "rule broken: a reader finds an entry once");
     }
-    let other: Vec<_> = Reader { log: log.clone(), cursor: None }.to_end().await;
+    let other: Vec<_> = Reader { log: log.clone(), cursor: None }.read_all().await;
     assert!(other.len() >= 3, "rule broken: a reader without a cursor begins with the first entry");
 }
 
@@ -137,11 +137,11 @@ async fn no_entry_is_missed(log: &Arc<dyn RevocationLog>, reader: &mut Reader, n
     }
     let mut found = Vec::new();
     while !tasks.is_empty() {
-        found.extend(reader.to_end().await);
+        found.extend(reader.read_all().await);
         while tasks.try_join_next().is_some() {}
         tokio::task::yield_now().await;
     }
-    found.extend(reader.to_end().await);
+    found.extend(reader.read_all().await);
     let mut found: Vec<_> = found.iter().map(LogEntry::to_bytes).collect();
     found.sort();
     written.sort();
