@@ -9,6 +9,7 @@
 //! See also: [manual::request](crate::manual::request), [manual::opaque](crate::manual::opaque).
 
 mod encrypted;
+mod event_token;
 mod groups;
 mod headers;
 mod id_token;
@@ -31,6 +32,7 @@ pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
 #[cfg(feature = "endpoints")]
 pub(crate) use encrypted::signed_token;
+pub(crate) use event_token::{EventToken, EventTokenKind, ExpectedEventToken, verify_event_token};
 pub(crate) use id_token::{
     Authentication, ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse,
     verify_id_token,

@@ -91,6 +91,9 @@ pub struct EndpointsConfig {
     /// makes sign-outs end the provider's session, too; see `SessionsBuilder::end_at_provider`. Needs
     /// sessions. Default: none, so a sign-out ends only the session of this service.
     pub post_logout_redirect_uri: Option<String>,
+    /// Whether the provider may report ended sessions at `/v1/auth/backchannel_logout`; see
+    /// `EndpointsBuilder::backchannel_logout`. Needs a client. Default false.
+    pub backchannel_logout: bool,
     /// Whether the endpoint `/v1/auth/token` accepts user names and passwords. Default false.
     pub password_grant: bool,
     /// A file with the trust policy for workload tokens of other platforms (feature `trust`). Default:

@@ -345,6 +345,9 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("POST_LOGOUT_REDIRECT_URI", "endpoints.post_logout_redirect_uri", |it, text| store(&mut it.endpoints.post_logout_redirect_uri, any_text(text)),
         "the page after sign-out, as registered at the provider: sign-out (logout) then ends the provider's session, too; the public URL of `/v1/auth/logout` allows `return_to`",
         "none: sign-out ends only the session of this service"),
+    row("BACKCHANNEL_LOGOUT", "endpoints.backchannel_logout", |it, text| store(&mut it.endpoints.backchannel_logout, boolean(text)),
+        "`true` lets the provider report ended sessions at `POST /v1/auth/backchannel_logout` (back-channel logout): their tokens are refused; needs `P_CLIENT_ID`, the audience of logout tokens",
+        "`false`"),
     row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| store(&mut it.endpoints.password_grant, boolean(text)),
         "`true` enables the password grant at `POST /v1/auth/token`",
         "`false`"),
@@ -779,6 +782,7 @@ mod tests {
         ("SESSION_STORE", "database"),
         ("SESSION_IDLE_SECONDS", "900"),
         ("REGISTER_AT_SIGN_IN", "true"),
+        ("BACKCHANNEL_LOGOUT", "true"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
         ("TRUST_STORE", "database"),
@@ -869,7 +873,7 @@ mod tests {
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(endpoints.sign_in_parameters, parameters);
         assert_eq!(endpoints.session_keys, Some(Secret::new("y")));
-        assert!(endpoints.password_grant);
+        assert!(endpoints.backchannel_logout && endpoints.password_grant);
         assert!(endpoints.form_post && endpoints.register_at_sign_in);
         assert_eq!(endpoints.session_identity, crate::config::IdentitySource::IdToken);
         assert_eq!(endpoints.session_store, Some(crate::config::SessionStoreKind::Database));

@@ -90,6 +90,7 @@ impl AuthConfig {
                 endpoints.post_logout_redirect_uri.is_some(),
             ),
             ("endpoints", "endpoints.register_at_sign_in", endpoints.register_at_sign_in),
+            ("endpoints", "endpoints.backchannel_logout", endpoints.backchannel_logout),
             ("endpoints", "endpoints.password_grant", endpoints.password_grant),
             ("trust", "endpoints.trust_file", endpoints.trust_file.is_some()),
             ("trust", "endpoints.trust_store", endpoints.trust_store.is_some()),

@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::request::Parts;
 use url::Url;
 
+use super::backchannel_logout::SeenTokens;
 use super::body;
+use super::events::EventStream;
 use super::identity_id::default_identity_id;
 use super::proxies::{ClientAddress, TrustedProxies};
 use super::response::Outages;
@@ -27,11 +30,13 @@ use crate::error::{ErrorResponse, ProblemJson};
 use crate::exchange::TokenExchangeClient;
 use crate::guard::{Guard, scope};
 use crate::identity::Identity;
+use crate::issuer::IssuerLookup;
 use crate::registrar::Registrar;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::registrar::SqlRegistrar;
 use crate::session::Sessions;
 use crate::support::seal::SealingKeys;
+use crate::support::secret::Secret;
 use crate::support::telemetry;
 
 /// Default prefix of the paths.
@@ -65,6 +70,8 @@ pub struct EndpointsBuilder {
     without: Vec<Endpoint>,
     trusted_proxies: Option<TrustedProxies>,
     faults: Vec<Fault>,
+    /// Whether logout tokens for the client are accepted.
+    accepts_logout_tokens: bool,
     /// Where the settings come from, so that faults name environment variables.
     origin: Origin,
     /// The settings of the configuration that have an effect on a sign-in only.
@@ -90,6 +97,9 @@ impl Auth {
             sign_in: None,
             sessions: None,
             provider_returns_to_logout: false,
+            logout_audiences: Vec::new(),
+            event_streams: Vec::new(),
+            seen_tokens: SeenTokens::default(),
             registrar: None,
             registers_at_sign_in: false,
             #[cfg(feature = "trust")]
@@ -116,6 +126,7 @@ impl Auth {
             without: Vec::new(),
             trusted_proxies: None,
             faults: Vec::new(),
+            accepts_logout_tokens: false,
             origin: Origin::default(),
             sign_in_settings: Vec::new(),
             needs_client: false,
@@ -161,6 +172,78 @@ impl EndpointsBuilder {
     /// [layer](Sessions::layer) of the sessions outside the endpoints.
     pub fn sessions(mut self, sessions: Sessions) -> Self {
         self.inner.sessions = Some(sessions);
+        self
+    }
+
+    /// Lets the provider report that a user signed out there, or that an administrator ended a session: enables
+    /// `backchannel_logout` (OpenID Connect Back-Channel Logout 1.0). Default: off. Needs a
+    /// [`client`](Self::client), whose id is the audience of the logout tokens; without one, or for further clients,
+    /// name it by [`backchannel_logout_for`](Self::backchannel_logout_for).
+    ///
+    /// Register the public URL of `/v1/auth/backchannel_logout` at the provider, as the `backchannel_logout_uri` of
+    /// the client. The provider sends the request itself, so the URL must be reachable from there.
+    ///
+    /// A logout token with `sid` revokes the session, and with `sub` also the subject's tokens without a `sid` that
+    /// were issued before. With `sub` only, it revokes all tokens of the subject that were issued before. See
+    /// [`Revocations`](crate::revocation::Revocations), and [the manual](crate::manual::revocation). The answer is
+    /// 200, also for a token that was sent before; 400 for a token that is refused; and 503 if the revocation could
+    /// not be stored, so that the provider sends it again.
+    ///
+    /// A logout token must be of an [issuer](crate::Auth::issuers) of this service, signed by its keys with one of
+    /// its algorithms. It can be encrypted. *Not* checked: that there was such a session or user.
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::Endpoints;
+    /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+    ///
+    /// fn endpoints(auth: &Auth, client: TokenExchangeClient) -> Result<Endpoints, ConfigError> {
+    ///     auth.endpoints().client(client).backchannel_logout().build()
+    /// }
+    /// ```
+    pub fn backchannel_logout(mut self) -> Self {
+        self.accepts_logout_tokens = true;
+        self
+    }
+
+    /// Enables `backchannel_logout` as [`backchannel_logout`](Self::backchannel_logout) does, for logout tokens whose
+    /// audience is this client id. May be repeated.
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::Endpoints;
+    /// use scaikey_auth::{Auth, ConfigError};
+    ///
+    /// /// An API without a client of its own: `wave` is the client of its browser application.
+    /// fn endpoints(auth: &Auth) -> Result<Endpoints, ConfigError> {
+    ///     auth.endpoints().backchannel_logout_for("wave").build()
+    /// }
+    /// ```
+    pub fn backchannel_logout_for(mut self, client_id: impl Into<String>) -> Self {
+        self.inner.logout_audiences.push(client_id.into());
+        self
+    }
+
+    /// Accepts the security events of a provider: enables `events` (RFC 8935, push). Default: none. May be repeated,
+    /// for streams of other issuers; they share the path. Register its public URL at the provider.
+    ///
+    /// These events refuse tokens, in the whole service:
+    ///
+    /// | event | refused are |
+    /// |---|---|
+    /// | CAEP `session-revoked` | the session; without one, all tokens of the user, or of the tenant |
+    /// | CAEP `credential-change` with `revoke` or `delete`, `token-claims-change`, `assurance-level-change` with `decrease` | all tokens of the user |
+    /// | RISC `account-disabled`, `account-purged`, `sessions-revoked` | all tokens of the user |
+    ///
+    /// Refused are the tokens that were issued before the event; a session, whenever they were issued. The subject
+    /// must be of the format `iss_sub` with the issuer of the event, `opaque`, or `complex` with a user, session or
+    /// tenant of these formats. The ids must be those in tokens. Other events, and other subjects, revoke nothing: an
+    /// e-mail address is no identity. All events go to the [handler](EventStream::handler), also those that the
+    /// provider sends to verify the stream.
+    ///
+    /// The answer is 202, also for a token that was sent before; 400 with a code of RFC 8935 §2.4; and 503 if the
+    /// revocation could not be stored or the handler failed, so that the provider sends the token again. A token
+    /// whose `iat` is in the future is accepted, as of now. *Not* checked: that there was such a session or user.
+    pub fn security_events(mut self, stream: EventStream) -> Self {
+        self.inner.event_streams.push(stream);
         self
     }
 
@@ -451,6 +534,7 @@ impl EndpointsBuilder {
         }
         self.needs_client = settings.has_sessions();
         self.inner.registers_at_sign_in |= settings.register_at_sign_in;
+        self.accepts_logout_tokens |= settings.backchannel_logout;
         if self.inner.password_rule.is_none() && settings.password_grant {
             self.inner.password_rule = Some(allow_everywhere());
         }
@@ -647,6 +731,9 @@ impl EndpointsBuilder {
         }
         if let Some(client) = &self.inner.client {
             client.share_metadata(self.inner.auth.issuers());
+            if self.accepts_logout_tokens {
+                self.inner.logout_audiences.push(client.client_id().to_owned());
+            }
         }
         self.inner.provider_returns_to_logout = self.provider_returns_to_logout();
         self.warn_of_page_after_sign_out();
@@ -709,6 +796,8 @@ impl EndpointsBuilder {
             faults.push(Fault::new("session_admin", problem));
         }
         self.check_page_after_sign_out(faults);
+        self.check_logout_tokens(faults);
+        self.check_event_streams(faults);
         self.check_client(faults);
         self.check_registration(faults);
         #[cfg(feature = "trust")]
@@ -727,6 +816,50 @@ impl EndpointsBuilder {
             let problem = "is the URL of `login`, which would start another sign-in: set it to the URL of \
                            `logout` beside it, or to a public page";
             faults.push(Fault::new("post_logout_redirect_uri", problem));
+        }
+    }
+
+    fn check_logout_tokens(&self, faults: &mut Vec<Fault>) {
+        let has_audience = self.inner.client.is_some()
+            || self.has_client_faults
+            || !self.inner.logout_audiences.is_empty();
+        if self.accepts_logout_tokens && !has_audience {
+            let problem = "needs a client, whose id is the audience of logout tokens: set client.id \
+                           (`P_CLIENT_ID`), or call `backchannel_logout_for`";
+            faults.push(Fault::new("endpoints.backchannel_logout", problem));
+        }
+        if self.inner.logout_audiences.iter().any(String::is_empty) {
+            faults.push(Fault::new("endpoints.backchannel_logout", "has an empty client id"));
+        }
+    }
+
+    fn check_event_streams(&self, faults: &mut Vec<Fault>) {
+        let Inner { auth, event_streams: streams, .. } = &self.inner;
+        for (nth, stream) in streams.iter().enumerate() {
+            let mut wrong = |problem: &str| {
+                let issuer = &stream.issuer;
+                faults.push(Fault::new(format!("security_events of `{issuer}`"), problem));
+            };
+            let is_unknown = matches!(auth.issuers().find(&stream.issuer), IssuerLookup::Unknown);
+            if is_unknown && auth.mode() != AuthMode::Mock {
+                wrong(
+                    "is not an issuer of this service, so there are no keys for its events: add it",
+                );
+            }
+            if stream.audience.is_empty() {
+                wrong("has no audience: set the `aud` of its tokens");
+            }
+            let is_header = |value: &Secret| HeaderValue::from_str(value.expose()).is_ok();
+            if stream
+                .authorization
+                .as_ref()
+                .is_some_and(|it| !is_header(it) || it.expose().is_empty())
+            {
+                wrong("has an authorization that no header can have");
+            }
+            if streams.iter().take(nth).any(|other| other.issuer == stream.issuer) {
+                wrong("is set twice");
+            }
         }
     }
 
@@ -781,6 +914,10 @@ impl EndpointsBuilder {
             Endpoint::Login | Endpoint::Config => self.inner.sign_in.is_some(),
             Endpoint::Token | Endpoint::Refresh | Endpoint::Logout => self.inner.client.is_some(),
             Endpoint::Sessions => self.has_session_store(),
+            Endpoint::BackchannelLogout => {
+                self.accepts_logout_tokens || !self.inner.logout_audiences.is_empty()
+            }
+            Endpoint::Events => !self.inner.event_streams.is_empty(),
             Endpoint::Register => self.inner.registrar.is_some(),
             Endpoint::Whoami | Endpoint::Introspect => true,
             #[cfg(feature = "trust")]

@@ -9,9 +9,11 @@
 //! See also: [manual::endpoints](crate::manual::endpoints).
 
 mod accounts;
+mod backchannel_logout;
 mod body;
 mod builder;
 mod client_config;
+mod events;
 #[cfg(feature = "trust")]
 mod exchange;
 mod identity_id;
@@ -56,12 +58,14 @@ use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::support::telemetry;
 use accounts::AccountRule;
+use backchannel_logout::SeenTokens;
 use identity_id::IdentityIdRule;
 use proxies::ClientAddress;
 use response::{Failure, Outages};
 use tokens::PasswordRule;
 
 pub use builder::EndpointsBuilder;
+pub use events::{EventHandler, EventStream, SecurityEvent};
 pub use proxies::{InvalidNetwork, TrustedProxies};
 pub use service::{EndpointsService, NotFound};
 pub use sign_in::SignIn;
@@ -98,6 +102,11 @@ pub enum Endpoint {
     /// `GET sessions`, `DELETE sessions/{handle}` and `DELETE sessions`: the caller lists and ends its sessions, if they
     /// are in a [store](crate::session::SessionsBuilder::store). See [manual::sessions](crate::manual::sessions).
     Sessions,
+    /// `POST backchannel_logout`: the provider reports that a session ended, and its tokens are refused from then on
+    /// (OpenID Connect Back-Channel Logout 1.0).
+    BackchannelLogout,
+    /// `POST events`: a provider pushes security events, such as those of CAEP and RISC (RFC 8935).
+    Events,
     /// `POST register`: registers the caller in this service (see [`Registrar`]).
     Register,
     /// `GET whoami`: returns the caller's identity.
@@ -120,12 +129,14 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// All endpoints.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Login,
         Self::Token,
         Self::Refresh,
         Self::Logout,
         Self::Sessions,
+        Self::BackchannelLogout,
+        Self::Events,
         Self::Register,
         Self::Whoami,
         Self::Introspect,
@@ -144,6 +155,8 @@ impl Endpoint {
             Self::Refresh => "refresh",
             Self::Logout => "logout",
             Self::Sessions => "sessions",
+            Self::BackchannelLogout => "backchannel_logout",
+            Self::Events => "events",
             Self::Register => "register",
             Self::Whoami => "whoami",
             Self::Introspect => "introspect",
@@ -203,6 +216,8 @@ impl Endpoint {
 /// | `POST /v1/auth/refresh` | `refresh_token` | `client` |
 /// | `POST /v1/auth/logout` | a session, or `refresh_token` | `client` |
 /// | `/v1/auth/sessions` and below | a session | [`sessions`](EndpointsBuilder::sessions) with a [store](crate::session::SessionsBuilder::store) |
+/// | `POST /v1/auth/backchannel_logout` | `logout_token` | [`backchannel_logout`](EndpointsBuilder::backchannel_logout) |
+/// | `POST /v1/auth/events` | a security event token | [`security_events`](EndpointsBuilder::security_events) |
 /// | `POST /v1/auth/register` | a bearer token | [`registrar`](EndpointsBuilder::registrar) |
 /// | `GET /v1/auth/whoami` | a bearer token | always |
 /// | `POST /v1/auth/introspect` | a bearer token with scope `admin`; `token` | always |
@@ -215,11 +230,13 @@ impl Endpoint {
 /// Requests for endpoints that are not enabled go to the inner service. Methods that are not in the
 /// table get 405, except `HEAD` for `whoami`, `config`, `keys` and the metadata. Every response except
 /// the keys and the metadata has `Cache-Control: no-store`. Bodies are forms or JSON objects of at most 64 KiB and
-/// 64 parameters; `token` and `refresh` accept forms only. A parameter must not be repeated; in
+/// 64 parameters; `token`, `refresh` and `backchannel_logout` accept forms
+/// only. A parameter must not be repeated; in
 /// forms and queries, this does not apply to parameters that the endpoint does not know. A body
 /// must arrive within 10 seconds ([`body_timeout`](EndpointsBuilder::body_timeout)), or the
 /// response is 408. Bodies that an endpoint does not use are not read. `trusts` accepts policies of up to 1 MiB, and
-/// reads a body only if the guard admits its caller. `register`, `whoami`, `introspect`, `sessions` and `trusts` report errors like
+/// reads a body only if the guard admits its caller. `events` has the errors of RFC 8935 §2.4. `register`, `whoami`,
+/// `introspect`, `sessions` and `trusts` report errors like
 /// [`Auth::layer`]; the other endpoints use the error format of RFC
 /// 6749 §5.2.
 #[derive(Clone)]
@@ -234,6 +251,10 @@ struct Inner {
     sessions: Option<Sessions>,
     /// Whether the provider redirects browsers to `GET logout` after a sign-out there.
     provider_returns_to_logout: bool,
+    /// The clients whose logout tokens are accepted.
+    logout_audiences: Vec<String>,
+    event_streams: Vec<EventStream>,
+    seen_tokens: SeenTokens,
     registrar: Option<Arc<dyn Registrar>>,
     registers_at_sign_in: bool,
     #[cfg(feature = "trust")]
@@ -314,6 +335,8 @@ impl Inner {
             Endpoint::Refresh => self.refresh(&incoming).await,
             Endpoint::Logout => self.logout(&incoming).await,
             Endpoint::Sessions => self.sessions(&incoming).await,
+            Endpoint::BackchannelLogout => self.backchannel_logout(&incoming).await,
+            Endpoint::Events => self.events(&incoming).await,
             Endpoint::Register => self.register(&incoming).await,
             Endpoint::Whoami => self.whoami(&incoming).await,
             Endpoint::Introspect => self.introspect(&incoming).await,

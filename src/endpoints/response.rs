@@ -18,6 +18,7 @@ use crate::support::telemetry::{self, Outage};
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     pub(super) registrar: Outage,
+    pub(super) event_handler: Outage,
     /// One per endpoint.
     misconfigured: [Outage; Endpoint::ALL.len()],
 }
@@ -92,6 +93,12 @@ fn is_like_layer(endpoint: Endpoint) -> bool {
 
 pub(super) const INVALID_REQUEST: &str = "invalid_request";
 
+/// Returns whether a browser that loads a page from the endpoint is led to the failure page. Only providers use the
+/// others, or pages with scripts.
+fn has_failure_page(endpoint: Endpoint) -> bool {
+    !is_like_layer(endpoint) && !matches!(endpoint, Endpoint::BackchannelLogout | Endpoint::Events)
+}
+
 /// Returns an `invalid_request` error with a fixed description.
 pub(super) const fn invalid_request(problem: &'static str) -> Failure {
     Failure::OAuth(INVALID_REQUEST, problem)
@@ -106,7 +113,7 @@ impl Inner {
         head: &Parts,
         failure: Failure,
     ) -> Response<Bytes> {
-        match !is_like_layer(endpoint) && RequestHead::of_parts(head).is_navigation() {
+        match has_failure_page(endpoint) && RequestHead::of_parts(head).is_navigation() {
             true => self.browser_failure_response(endpoint, head, failure),
             false => self.error_response(endpoint, head, failure),
         }
@@ -156,11 +163,11 @@ impl Inner {
                 let client = RequestHead::of_parts(head).client_kind();
                 refuse(&self.auth, &respond_with_status, &as_auth_error(failure), client)
             }
-            false => self.oauth_failure_response(failure),
+            false => self.oauth_failure_response(endpoint, failure),
         }
     }
 
-    fn oauth_failure_response(&self, failure: Failure) -> Response<Bytes> {
+    fn oauth_failure_response(&self, endpoint: Endpoint, failure: Failure) -> Response<Bytes> {
         let (status, code, description, wait) = match failure {
             Failure::OAuth(code, description) => (400, code, description, None),
             Failure::Body(status, description) => (status, INVALID_REQUEST, description, None),
@@ -180,7 +187,10 @@ impl Inner {
                 (500, "server_error", "The service is misconfigured.", None)
             }
         };
-        oauth_error(status, code, description, wait)
+        match endpoint {
+            Endpoint::Events => event_error(status, code, description, wait),
+            _ => oauth_error(status, code, description, wait),
+        }
     }
 }
 
@@ -257,9 +267,25 @@ pub(super) fn oauth_error(
     description: &'static str,
     wait: Option<Duration>,
 ) -> Response<Bytes> {
+    error_response(status, &json!({ "error": code, "error_description": description }), wait)
+}
+
+/// Returns an error response as in RFC 8935 §2.3.
+fn event_error(
+    status: u16,
+    code: &str,
+    description: &'static str,
+    wait: Option<Duration>,
+) -> Response<Bytes> {
+    let body = json!({ "err": code, "description": description });
+    let mut response = error_response(status, &body, wait);
+    response.headers_mut().insert(header::CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+    response
+}
+
+fn error_response(status: u16, body: &impl Serialize, wait: Option<Duration>) -> Response<Bytes> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = json!({ "error": code, "error_description": description });
-    let mut response = json_response(status, &body);
+    let mut response = json_response(status, body);
     if let Some(wait) = wait {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(wait));
     }

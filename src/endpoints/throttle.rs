@@ -93,8 +93,8 @@ pub enum ThrottleDecision {
 /// [`TokenBuckets`], counts in the memory of one process. To share limits between processes,
 /// implement this trait over a store.
 ///
-/// The throttle is called for `login`, `token`, `refresh`, `logout`, `introspect`, `exchange` and
-/// the requests with a body for `trusts`, before the body is read and before any request to the provider. In this call
+/// The throttle is called for `login`, `token`, `refresh`, `logout`, `backchannel_logout`, `events`, `introspect`,
+/// `exchange` and the requests with a body for `trusts`, before the body is read and before any request to the provider. In this call
 /// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
 /// call for the same attempt names it. Count addresses and accounts separately.
 ///
@@ -232,6 +232,7 @@ impl ThrottleWithFallback {
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
+/// | each address, usually the provider's: `backchannel_logout`, `events` | 1000 | 10 ms |
 /// | each address (only requests with a body), and each caller: `trusts` | 120 | 0.5 seconds |
 /// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
@@ -303,7 +304,7 @@ impl TokenBuckets {
         self
     }
 
-    /// Allows `burst` introspections from each address and by each caller, and then one per
+    /// Allows `burst` introspections from each address and by each caller, logout tokens and security events as well, and then one per
     /// `period` (longer periods are capped at one hour).
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
@@ -345,7 +346,9 @@ impl TokenBuckets {
             (None, None) => return ThrottleDecision::Allow,
         };
         let rate = match attempt.endpoint {
-            Endpoint::Introspect => self.introspections,
+            Endpoint::Introspect | Endpoint::BackchannelLogout | Endpoint::Events => {
+                self.introspections
+            }
             Endpoint::Trusts => self.administration,
             _ => rate,
         };

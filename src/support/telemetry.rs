@@ -470,6 +470,22 @@ pub(crate) fn registrar_failed(error: &(dyn Error + 'static)) {
     tracing::warn!(target: TARGET, error = %Causes(error), "store of participants failed");
 }
 
+/// Logs and counts a security event of a verified token.
+pub(crate) fn security_event(issuer: &str, event_type: &str, has_revoked: bool) {
+    tracing::info!(target: TARGET, issuer, event_type, has_revoked, "security event");
+    let outcome = if has_revoked { "revoked" } else { "passed_on" };
+    count!("scaikey_auth_security_events_total", "outcome" => outcome);
+}
+
+/// Logs a failure of the handler of security events.
+pub(crate) fn event_handler_failed(error: &(dyn Error + 'static), is_new: bool) {
+    let error = Causes(error);
+    if_new!(
+        is_new,
+        warn!(%error, "the handler of security events failed: the provider is told to send them again")
+    );
+}
+
 /// Logs and counts a token request that ended.
 pub(crate) fn token_request_ended(
     grant: &'static str,

@@ -15,7 +15,7 @@ use crate::clock::{Clock, unix_time};
 use crate::config::{Algorithm, AuthConfig};
 use crate::error::{AuthError, InvalidToken};
 use crate::identity::{Identity, Provenance, Reading, numeric_date, text};
-use crate::issuer::{Issuer, IssuerLookup, Issuers, KeyLease};
+use crate::issuer::{Issuer, IssuerLookup, Issuers, KeyLease, Rules};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::json::{Document, Value};
@@ -244,12 +244,7 @@ fn try_verify(
     if !rules.clone().all(|it| it.config.algorithms.contains(&header.algorithm)) {
         return Err(InvalidToken::Algorithm);
     }
-    // If another claim than `aud` is compared, the audiences may be other clients.
-    let is_own = |name: &str| {
-        rules
-            .clone()
-            .all(|it| it.config.compares_only_aud() && it.audience.iter().any(|own| **own == *name))
-    };
+    let is_own = |name: &str| is_own_audience(rules.clone(), name);
     let now = unix_time(clock.now());
     let leeway = rules.clone().map(|it| it.config.leeway).min().unwrap_or_default();
     check(claims, &header, expected, &is_own, now, leeway.as_secs_f64())?;
@@ -278,7 +273,7 @@ fn check(
     if !matches!(header.typ, Typ::Absent | Typ::Jwt) || claims.get("events").is_some() {
         return Err(InvalidToken::Type);
     }
-    check_audience(claims, expected, is_own)?;
+    check_audience(claims, expected.client_id, expected.trusted_audiences, is_own)?;
     let date = |name| numeric_date(claims.get(name), name)?.ok_or(InvalidToken::MissingClaim(name));
     let (expires, issued) = (date("exp")?, date("iat")?);
     if now >= expires + leeway {
@@ -318,19 +313,25 @@ fn check_response(
     }
 }
 
+/// Returns whether a name is an audience of this service. If another claim than `aud` is compared, the audiences may be
+/// other clients.
+pub(super) fn is_own_audience<'r>(mut rules: impl Iterator<Item = &'r Rules>, name: &str) -> bool {
+    rules.all(|it| it.config.compares_only_aud() && it.audience.iter().any(|own| **own == *name))
+}
+
 /// Checks that the client is an audience (OpenID Connect Core §3.1.3.7, steps 3 to 5). Another audience must be
 /// this service or trusted by name, because it could have requested the token for itself; then `azp` must say
 /// that the client did. `azp`, if present, must always be the client.
-fn check_audience(
+pub(super) fn check_audience(
     claims: Value<'_>,
-    expected: &ExpectedIdToken<'_>,
+    client_id: &str,
+    trusted_audiences: &[String],
     is_own: &dyn Fn(&str) -> bool,
 ) -> Result<(), InvalidToken> {
-    let client_id = expected.client_id;
     let aud = claims.get("aud").ok_or(InvalidToken::MissingClaim("aud"))?;
     let is_client = |name: Value<'_>| name.as_str() == Some(client_id);
     let is_trusted = |name: Value<'_>| {
-        let is_named = |name: &str| expected.trusted_audiences.iter().any(|it| it == name);
+        let is_named = |name: &str| trusted_audiences.iter().any(|it| it == name);
         name.as_str().is_some_and(|name| is_own(name) || is_named(name))
     };
     let (names_client, has_others, all_trusted) = match aud.is_list() {

@@ -339,7 +339,7 @@ fn verify_signature(
 
 /// Returns whether a known key of the provider made the signature, so that the tenant exists although its
 /// issuer is not open.
-fn is_vouched(
+pub(super) fn is_vouched(
     template: &IssuerTemplate,
     tenant: &TenantId,
     jws: &Jws<'_>,

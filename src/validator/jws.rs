@@ -98,6 +98,10 @@ pub(crate) enum Typ {
     AccessToken,
     /// A signed introspection answer (RFC 9701 §5).
     Introspection,
+    /// A logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
+    Logout,
+    /// A security event token (RFC 8417 §2.3).
+    SecurityEvent,
     Other,
 }
 
@@ -168,6 +172,8 @@ impl Typ {
             typ if typ.eq_ignore_ascii_case("jose") => Self::Jose,
             typ if typ.eq_ignore_ascii_case("at+jwt") => Self::AccessToken,
             typ if typ.eq_ignore_ascii_case("token-introspection+jwt") => Self::Introspection,
+            typ if typ.eq_ignore_ascii_case("logout+jwt") => Self::Logout,
+            typ if typ.eq_ignore_ascii_case("secevent+jwt") => Self::SecurityEvent,
             _ => Self::Other,
         }
     }
@@ -218,7 +224,9 @@ mod tests {
             ("application/", Typ::Other),
             ("é", Typ::Other),
             ("Token-Introspection+JWT", Typ::Introspection),
-            ("logout+jwt", Typ::Other),
+            ("Logout+jwt", Typ::Logout),
+            ("application/secevent+JWT", Typ::SecurityEvent),
+            ("dpop+jwt", Typ::Other),
             ("text/jwt", Typ::Other),
             ("", Typ::Other),
         ] {

@@ -225,8 +225,11 @@ fn check_audience(
     result
 }
 
-fn names_one_of(audience: Value<'_>, expected: &[Box<str>]) -> Result<(), InvalidToken> {
-    let is_expected = |name: &str| expected.iter().any(|own| **own == *name);
+pub(super) fn names_one_of(
+    audience: Value<'_>,
+    expected: &[impl AsRef<str>],
+) -> Result<(), InvalidToken> {
+    let is_expected = |name: &str| expected.iter().any(|own| own.as_ref() == name);
     let named = if let Some(single) = audience.as_str() {
         is_expected(single)
     } else if audience.is_list() {

@@ -1,6 +1,7 @@
 //! The endpoints under `/v1/auth/` and browser sessions, over real sockets.
 
 mod answers;
+mod backchannel_logout;
 mod configuration;
 #[cfg(feature = "jwe")]
 mod encrypted;
@@ -13,8 +14,10 @@ mod navigation;
 mod passwords;
 mod races;
 mod registration;
+mod reported;
 mod routing;
 mod secrets_in_logs;
+mod security_events;
 mod sessions;
 mod sign_in;
 mod sign_in_failures;

@@ -1,0 +1,115 @@
+//! `POST backchannel_logout`: the provider reports that a session ended (OpenID Connect Back-Channel Logout 1.0).
+
+use std::hash::RandomState;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+
+use super::parameters::{BodyFormat, Parameters};
+use super::response::{Failure, INVALID_REQUEST};
+use super::{EndpointRequest, Inner};
+use crate::error::{AuthError, InvalidToken};
+use crate::replay::ReplayKey;
+use crate::revocation::{Revocation, RevokeError};
+use crate::support::bounded::{Bounded, bounded};
+use crate::support::telemetry;
+use crate::validator::{EventToken, EventTokenKind, ExpectedEventToken, verify_event_token};
+
+/// The number of tokens that are remembered. One that was forgotten is processed again, which changes nothing that
+/// matters: it revokes the tokens that were issued before it.
+const MAX_SEEN: usize = 10_000;
+
+/// The tokens that were processed lately in this process.
+#[derive(Debug)]
+pub(super) struct SeenTokens(Bounded<ReplayKey, (), RandomState>);
+
+impl Default for SeenTokens {
+    fn default() -> Self {
+        Self(bounded(MAX_SEEN))
+    }
+}
+
+impl SeenTokens {
+    pub(super) fn contains(&self, key: &ReplayKey) -> bool {
+        self.0.get(key).is_some()
+    }
+
+    pub(super) fn insert(&self, key: ReplayKey) {
+        self.0.insert(key, ());
+    }
+}
+
+impl Inner {
+    /// Revokes the session or the tokens of the subject in a logout token. Answers 200, also if the token was sent
+    /// before.
+    pub(super) async fn backchannel_logout(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Response<Bytes>, Failure> {
+        let parameters = Parameters::from_body(incoming, BodyFormat::Form, &["logout_token"])?;
+        let missing = "The parameter logout_token is missing.";
+        let token = parameters.required("logout_token", missing)?;
+        let expected = ExpectedEventToken {
+            kind: EventTokenKind::Logout,
+            issuer: None,
+            audiences: &self.logout_audiences,
+        };
+        let (issuers, clock) = (self.auth.issuers(), self.clock());
+        let token = verify_event_token(issuers, clock, token, &expected).await.map_err(failure)?;
+        let key = ReplayKey::new("logout token", [&*token.issuer.name, token.id()]);
+        if !self.seen_tokens.contains(&key) {
+            self.revoke(revocation(&token)?).await?;
+            self.seen_tokens.insert(key);
+        }
+        Ok(Response::new(Bytes::new()))
+    }
+
+    /// Puts a revocation in force. If that fails, the sender is told to try again.
+    pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), Failure> {
+        let unavailable = |error: RevokeError| {
+            AuthError::unavailable("revocation log", Some(RETRY_AFTER), error).into()
+        };
+        self.auth.revocations().revoke(revocation).await.map_err(unavailable)
+    }
+}
+
+/// The time after which a sender should try again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Returns what a logout token revokes. A session that began after the token was issued goes on, so a replay ends
+/// nothing.
+fn revocation(token: &EventToken) -> Result<Revocation, Failure> {
+    let issuer = &*token.issuer.name;
+    let revocation = match (token.session_id(), token.subject()) {
+        (Some(session), Some(subject)) => Revocation::session(issuer, session).of_subject(subject),
+        (Some(session), None) => Revocation::session(issuer, session),
+        (None, Some(subject)) => Revocation::subject(issuer, subject),
+        (None, None) => return Err(failure(InvalidToken::MissingClaim("sub").into())),
+    };
+    Ok(revocation.issued_before(token.issued_at))
+}
+
+/// Returns the failure for a logout token that is refused.
+fn failure(error: AuthError) -> Failure {
+    let AuthError::InvalidToken(fault) = &error else { return error.into() };
+    telemetry::refused(error.reason(), &error);
+    Failure::OAuth(INVALID_REQUEST, description(fault))
+}
+
+/// Returns the text for the administrator of the provider.
+fn description(fault: &InvalidToken) -> &'static str {
+    match fault {
+        InvalidToken::Malformed(_) => "The logout token is malformed.",
+        InvalidToken::Type => "The type of the logout token is wrong.",
+        InvalidToken::Issuer => "This service does not know the issuer of the logout token.",
+        InvalidToken::Audience => "The logout token is for another client.",
+        InvalidToken::Expired => "The logout token has expired.",
+        InvalidToken::NotYetValid => "The logout token is from the future.",
+        InvalidToken::MissingClaim(_) | InvalidToken::MalformedClaim(_) => {
+            "A claim of the logout token is missing, wrong, or not allowed."
+        }
+        InvalidToken::Decryption(_) => "The logout token cannot be decrypted.",
+        _ => "The signature of the logout token is not valid.",
+    }
+}
