@@ -26,7 +26,7 @@
 //! | [`request`] | [In which order is a token checked?](request) [Which status and headers does a refusal have?](request#answers) [How do I guard a route by scope, role or MFA?](request#guards) [Where do roles, groups and the tenant come from?](request#where-an-identity-comes-from) [Where in my stack does the layer belong?](request#in-a-stack-of-layers) |
 //! | [`providers`] | [What do I copy for Keycloak, Entra ID, Auth0 or Okta?](providers) [What must I set up there, and not trust?](providers#keycloak) [My provider is not listed: what now?](providers#not-listed-four-questions) |
 //! | [`opaque`] | [How do I accept tokens that are no JWTs?](opaque) [Which tokens are they?](opaque#which-tokens-are-opaque) [How soon does a revocation count?](opaque#how-many-questions-are-asked) [What if the endpoint fails?](opaque#when-the-endpoint-fails) |
-//! | [`revocation`] | [How do I refuse the tokens of a user who was removed?](revocation) [What can be revoked?](revocation#what-can-be-revoked) [How do all processes learn of it?](revocation#several-processes) [What if Redis fails?](revocation#failures) |
+//! | [`revocation`] | [How do I refuse the tokens of a user who was removed?](revocation) [What can be revoked?](revocation#what-can-be-revoked) [How do all processes learn of it?](revocation#several-processes) [How does the provider report a sign-out?](revocation#reports-of-the-provider) [What if Redis fails?](revocation#failures) |
 //! | [`tenants`] | [How do I use my own tenant table?](tenants#resolvers) [Can a request name its tenant?](tenants#tenant-in-the-path-or-a-header) [What if each tenant has its own issuer?](tenants#one-issuer-per-tenant) [Where do I keep my users?](tenants#participants) |
 //! | [`endpoints`] | [How do users sign in?](endpoints#browser-sign-in) [What is in the session cookies, and when are they renewed?](endpoints#sessions) [How do users sign out, also at the provider?](endpoints#sign-out-logout) [How does a page without a session lead to the sign-in?](endpoints#pages-without-a-session) [How do I run behind a proxy under a sub-path?](endpoints#behind-a-proxy) [How many attempts may a client make?](endpoints#rate-limits-and-client-addresses) |
 //! | [`sessions`] | [How does the server keep sessions?](sessions) [Which store do I take?](sessions#stores) [When does a session end?](sessions#when-a-session-ends) [How do users and administrators end sessions?](sessions#ending-sessions) [What if the store fails?](sessions#when-the-store-fails) |
@@ -100,7 +100,7 @@
 //! | Keycloak | [Keycloak](providers#keycloak) |
 //! | keyless client, client without a secret | [without a client secret](exchange#without-a-client-secret) |
 //! | Kubernetes | [deploying](deploying#the-manifest); tokens of pods: [workloads](trust) |
-//! | logout, log out, sign-out | [sign-out](endpoints#sign-out-logout), [at each provider](providers#sign-out-logout-at-the-provider) |
+//! | logout, log out, sign-out | [sign-out](endpoints#sign-out-logout), [at each provider](providers#sign-out-logout-at-the-provider), [back-channel logout](revocation#reports-of-the-provider) |
 //! | logs, tracing | [logs and metrics](operating#logs-and-metrics), [who calls](operating#who-calls) |
 //! | metrics | [logs and metrics](operating#logs-and-metrics) |
 //! | MFA, step-up, acr, amr | [guards](request#guards), [the time of the authentication](request#where-an-identity-comes-from) |
@@ -127,6 +127,7 @@
 //! | role, permission | [guards](request#guards), [roles and groups](request#where-an-identity-comes-from) |
 //! | scope | [guards](request#guards) |
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |
+//! | security event, CAEP, RISC, Shared Signals | [reports of the provider](revocation#reports-of-the-provider) |
 //! | service account, machine | [kinds of identities](request#where-an-identity-comes-from) |
 //! | session | [in cookies](endpoints#sessions), [on the server](sessions); idle limit: [when a session ends](sessions#when-a-session-ends) |
 //! | several providers, second issuer | [several providers](operating#several-providers) |
