@@ -4,7 +4,7 @@
 // line of output is the URL. The client `svc` with the secret `s3cret` gets JWTs for the resources below
 // by client credentials. The client `web` signs users in, refreshes and exchanges tokens. Every user who
 // signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
-// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. The client `opaque` has the same redirect URI,
+// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. It is told of sign-outs at BACKCHANNEL_LOGOUT_URI. The client `opaque` has the same redirect URI,
 // and gets opaque access tokens. The client `encrypted` has the same URIs, and the key set at KEYS_URI: its tokens
 // are encrypted for these keys. A sign-in with `acr_values` reaches `gold` and `silver`. `/counts` returns the number of successful grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
 // client `quantum` authenticates with the key CLIENT_JWK for ML-DSA-44, and gets ID tokens of ML-DSA-87.
@@ -83,6 +83,10 @@ if (process.env.REDIRECT_URI) {
     client_secret: 's3cret',
     redirect_uris: [process.env.REDIRECT_URI],
     post_logout_redirect_uris: [process.env.POST_LOGOUT_REDIRECT_URI],
+    ...(process.env.BACKCHANNEL_LOGOUT_URI && {
+      backchannel_logout_uri: process.env.BACKCHANNEL_LOGOUT_URI,
+      backchannel_logout_session_required: true,
+    }),
   });
 }
 if (process.env.REDIRECT_URI) {
@@ -180,6 +184,7 @@ const configuration = {
   interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
   features: {
     devInteractions: { enabled: false },
+    backchannelLogout: { enabled: true },
     clientCredentials: { enabled: true },
     encryption: { enabled: true },
     revocation: { enabled: true },

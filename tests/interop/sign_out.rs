@@ -75,3 +75,32 @@ async fn next_sign_in_asks_for_the_password() {
     site.open_login(&browser).await;
     enter_password(&browser).await;
 }
+
+#[tokio::test]
+async fn provider_reports_a_sign_out() {
+    let site = Site::reserve();
+    let uris = [site.redirect_uri(), site.logout_uri()];
+    let report = format!("{}/v1/auth/backchannel_logout", site.url());
+    let provider = Provider::start_with(&[
+        ("REDIRECT_URI", &uris[0]),
+        ("POST_LOGOUT_REDIRECT_URI", &uris[1]),
+        ("BACKCHANNEL_LOGOUT_URI", &report),
+    ])
+    .await;
+    let _service = service(&provider, &site, &[("SCAIWAVE_BACKCHANNEL_LOGOUT", "true")]).await;
+    let browser = Browser::start().await;
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+    let status = "return fetch('/me').then(it => it.status)";
+    assert_eq!(browser.script(status).await, 200);
+    // Alice signs out at the provider, without the service.
+    browser.open(&format!("{}/session/end", provider.url)).await;
+    browser.has("button[name=logout]").await;
+    browser.click("button[name=logout]").await;
+    eventually(async || browser.url().await.ends_with("/session/end/success")).await;
+    eventually(async || {
+        browser.open(&format!("{}/public", site.url())).await;
+        browser.script(status).await == 401
+    })
+    .await;
+}
