@@ -1,6 +1,7 @@
 //! `POST backchannel_logout`: the provider reports that a session ended (OpenID Connect Back-Channel Logout 1.0).
 
 use std::hash::RandomState;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,23 +21,17 @@ use crate::validator::{EventToken, EventTokenKind, ExpectedEventToken, verify_ev
 /// matters: it revokes the tokens that were issued before it.
 const MAX_SEEN: usize = 10_000;
 
-/// The tokens that were processed lately in this process.
-#[derive(Debug)]
-pub(super) struct SeenTokens(Bounded<ReplayKey, (), RandomState>);
-
-impl Default for SeenTokens {
-    fn default() -> Self {
-        Self(bounded(MAX_SEEN))
-    }
-}
+/// The tokens that were processed lately in this process. Most services get none, so the map is made for the first.
+#[derive(Debug, Default)]
+pub(super) struct SeenTokens(OnceLock<Bounded<ReplayKey, (), RandomState>>);
 
 impl SeenTokens {
     pub(super) fn contains(&self, key: &ReplayKey) -> bool {
-        self.0.get(key).is_some()
+        self.0.get().is_some_and(|seen| seen.get(key).is_some())
     }
 
     pub(super) fn insert(&self, key: ReplayKey) {
-        self.0.insert(key, ());
+        self.0.get_or_init(|| bounded(MAX_SEEN)).insert(key, ());
     }
 }
 
