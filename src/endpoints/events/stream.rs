@@ -70,6 +70,16 @@ impl fmt::Debug for EventStream {
 /// A security event from a verified token.
 ///
 /// The ids of users are in it, so its `Debug` output has only the type.
+///
+/// ```
+/// use scaikey_auth::endpoints::SecurityEvent;
+///
+/// /// The state of a verification event, which the service compares with the one that it asked for (SSF 1.0).
+/// fn state<'a>(event: &SecurityEvent<'a>) -> Option<&'a str> {
+///     let is_verification = event.event_type.ends_with("/ssf/event-type/verification");
+///     event.payload["state"].as_str().filter(|_| is_verification)
+/// }
+/// ```
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct SecurityEvent<'a> {

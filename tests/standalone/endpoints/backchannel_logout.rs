@@ -333,7 +333,8 @@ async fn tenant_issuers_report_their_own_users() {
     let template = IssuerConfig::new(template).allow_loopback_http(true);
     let auth = world.auth_with(template).tenants(AnyTenant).build().unwrap();
     let server = serve(&auth, for_wave).await;
-    let [acme, globex] = ["acme", "globex"].map(|id| world.provider.tenant(id, id));
+    let [acme, globex] =
+        ["acme", "globex"].map(|id| world.provider.tenant_at(id, &format!("/tenants/{id}")));
     let [ours, theirs] = [&acme, &globex].map(|it| it.token().subject("alice").sign());
     // The first token of an issuer that is not open yet.
     assert_eq!(report_to(&server, &logout_token(&acme).sign()).await.status, 200);
