@@ -28,8 +28,8 @@ pub(super) struct Problem {
     detail: Cow<'static, str>,
     /// Further members.
     members: Option<Box<serde_json::Map<String, Value>>>,
-    /// A header of the response.
-    header: Option<(header::HeaderName, HeaderValue)>,
+    /// A header of the response. Boxed, because problems are the errors of many functions.
+    header: Option<Box<(header::HeaderName, HeaderValue)>>,
     /// Whether a part of the body was not read.
     has_unread_body: bool,
 }
@@ -56,7 +56,7 @@ impl Problem {
 
     /// Returns 405 with `Allow` (RFC 9110 §15.5.6).
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
-        let header = Some((header::ALLOW, HeaderValue::from_static(allow)));
+        let header = Some(Box::new((header::ALLOW, HeaderValue::from_static(allow))));
         let detail = "This path does not have this method: see the header Allow.";
         Self { header, ..Self::new(405, "method_not_allowed", detail) }
     }
@@ -68,7 +68,8 @@ impl Problem {
 
     /// Returns 415 for a compressed body, with `Accept-Encoding` (RFC 9110 §15.5.16).
     pub(super) fn compressed() -> Self {
-        let header = Some((header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        let header =
+            Some(Box::new((header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))));
         let detail = "The body must not be compressed: leave out Content-Encoding.";
         Self { header, ..Self::unsupported_media_type(detail) }
     }
@@ -85,7 +86,7 @@ impl Problem {
     pub(super) fn precondition_failed(tag: Option<HeaderValue>) -> Self {
         let detail =
             "Another version of the policy is in force: see the header ETag. Nothing was changed.";
-        let header = tag.map(|tag| (header::ETAG, tag));
+        let header = tag.map(|tag| Box::new((header::ETAG, tag)));
         Self { header, ..Self::new(412, "precondition_failed", detail) }
     }
 
@@ -128,7 +129,7 @@ impl Problem {
         let mut response = json_response(status, &body);
         let media_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         if self.has_unread_body {

@@ -251,7 +251,7 @@ async fn report_that_cannot_be_stored_is_503() {
     }
     log.is_full.store(false, Ordering::SeqCst);
     assert_eq!(report_to(&api.server, &reported).await.status, 200);
-    assert!(log.log.len() > 0);
+    assert!(!log.log.is_empty());
 
     let full = Revocations::builder().max_entries(1).build();
     let api = Api::with(|auth| auth.revocations(full), for_wave).await;

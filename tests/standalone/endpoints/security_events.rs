@@ -19,6 +19,9 @@ use crate::support::{Answer, Log, Server, mock, request};
 
 const PATH: &str = "/v1/auth/events";
 const AUDIENCE: &str = "https://wave.example/events";
+/// Adds a stream to the builder.
+type Addition = fn(EndpointsBuilder, EventStream) -> EndpointsBuilder;
+
 const SET: (&str, &str) = ("content-type", "application/secevent+jwt");
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
@@ -428,13 +431,11 @@ async fn events_have_a_rate_limit() {
 fn settings_are_checked() {
     let auth = || Auth::builder().issuer("https://id.example").audience("docs").build().unwrap();
     let stream = || EventStream::push("https://id.example", AUDIENCE);
-    let build = |change: fn(EndpointsBuilder, EventStream) -> EndpointsBuilder| {
-        change(auth().endpoints(), stream()).build()
-    };
+    let build = |change: Addition| change(auth().endpoints(), stream()).build();
     let endpoints = build(|it, stream| it.security_events(stream)).unwrap();
     assert!(endpoints.enabled().contains(&Endpoint::Events));
     assert!(!auth().endpoints().build().unwrap().enabled().contains(&Endpoint::Events));
-    let table: [(&str, fn(EndpointsBuilder, EventStream) -> EndpointsBuilder); 4] = [
+    let table: [(&str, Addition); 4] = [
         ("is not an issuer of this service", |it, _| {
             it.security_events(EventStream::push("https://elsewhere.example", AUDIENCE))
         }),

@@ -88,7 +88,7 @@ impl Browser {
         let sessions = sessions.trusted_origin("https://spa.example").build().unwrap();
         let evaluator = world.evaluator().store(Store::default()).build().unwrap();
         let endpoints = auth.endpoints().client(client).sessions(sessions.clone());
-        let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes(&*scopes));
+        let endpoints = endpoints.sign_in(SignIn::new(redirect).scopes(scopes.as_str()));
         let endpoints = endpoints.workloads(world.workloads(&evaluator));
         let admin = TrustAdmin::new(scope("trust:admin")).tenant_guard(scope("trust:tenant"));
         let endpoints = endpoints.trust_admin(admin);
