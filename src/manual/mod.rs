@@ -51,7 +51,7 @@
 //! | act, actor, impersonation | [attributes of an identity](request#where-an-identity-comes-from), [on behalf of a caller](outbound#choosing-the-token) |
 //! | AD FS, Apple, Dex, Kinde, WorkOS, LemonLDAP::NG | [other providers](providers#other-providers) |
 //! | admin page, Access → Token Exchange | [the administration of the trust policy](trust#turning-the-administration-on) |
-//! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck); of revoked tokens: [revocation](revocation) |
+//! | admission check, deny list | [step 11](request), [`AdmissionCheck`](crate::admission::AdmissionCheck); of revoked tokens: [revocations](revocation) |
 //! | alert, Prometheus | [alerts](deploying#alerts), [metrics](operating#metrics) |
 //! | algorithm, RS256, ES256, EdDSA, ML-DSA (post-quantum) | [`P_ALGORITHMS`](operating#environment-variables), [`Algorithm`](crate::config::Algorithm) |
 //! | API key, opaque token, personal access token | of a provider: [opaque tokens](opaque); of your own: [`TokenValidator`](crate::TokenValidator) |
@@ -123,7 +123,7 @@
 //! | refresh token | [renewal](endpoints#sessions), [used once](exchange#refresh-tokens-are-used-once) |
 //! | registration, user table | [participants](tenants#participants) |
 //! | reqwest | [with reqwest](outbound#with-reqwest); for the requests to the provider: [reaching the provider](operating#reaching-the-provider) |
-//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); opaque tokens: [within 30 s](opaque#how-many-questions-are-asked); JWTs, sessions and users: [revocation](revocation), [its threats](threats#revocation) |
+//! | revocation, revoked | refresh tokens: [sign-out](endpoints#sign-out-logout); opaque tokens: [within 30 s](opaque#how-many-questions-are-asked); JWTs, sessions and users: [revocations](revocation), [its threats](threats#revocation) |
 //! | role, permission | [guards](request#guards), [roles and groups](request#where-an-identity-comes-from) |
 //! | scope | [guards](request#guards) |
 //! | secret | [secrets in files](operating#secrets-in-files), [in Kubernetes](deploying#secrets) |

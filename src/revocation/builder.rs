@@ -99,7 +99,7 @@ impl RevocationsBuilder {
 
     /// Sets the largest number of entries. Default: 1,000,000, which take some 60 MB.
     ///
-    /// A revocation is one entry; that of a session [of a subject](Revocation::of_subject) is two. When the index is
+    /// A revocation is one entry; that of a session [of a subject](super::Revocation::of_subject) is two. When the index is
     /// full, entries of sessions and tokens with a subject are merged into one of the subject, which then refuses
     /// *all* its tokens that were issued until now. If that does not help, [`revoke`](Revocations::revoke) fails. No
     /// entry is forgotten early.

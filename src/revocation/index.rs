@@ -284,7 +284,7 @@ impl Index {
         if let Some(count) = writer.counts.get_mut(entry.kind as usize) {
             *count += 1;
         }
-        // After the insertion, so that whoever sees the bit finds the entry.
+        // After the insertion, so that a reader that sees the bit finds the entry.
         self.state.fetch_or(entry.kind.bit(), Ordering::AcqRel);
         true
     }

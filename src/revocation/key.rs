@@ -85,7 +85,7 @@ impl Key {
     }
 }
 
-/// Writes a pseudonym: it contains no id, but whoever knows the id can compute it.
+/// Writes a pseudonym: it contains no id, but can be computed from the id.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&crypto::hex(&self.0))

@@ -87,8 +87,8 @@ fn full_index_merges_before_it_refuses() {
     insert(&index, &[entry(Kind::Session, 1_000, Some(1_000))], at(7));
     assert_eq!((index.len(), index.widened()), (751, 500));
     for n in 0..=1_000 {
-        let kept = index.get(entry(Kind::Session, n, None).key).is_some();
-        assert_eq!(kept, n >= 500, "{n}");
+        let is_there = index.get(entry(Kind::Session, n, None).key).is_some();
+        assert_eq!(is_there, n >= 500, "{n}");
         if n < 250 {
             let subject = index.get(entry(Kind::Subject, n, None).key).unwrap();
             assert_eq!((subject.issued_before, subject.until), (8, LATER), "all issued until now");
@@ -101,7 +101,7 @@ fn full_index_merges_before_it_refuses() {
     let refused = index.insert(&[entry(Kind::Token, 500, None)], Origin::Here, at(8));
     assert!(refused.is_err());
     assert_eq!(index.len(), 1_000);
-    assert!(insert(&index, &[entry(Kind::Session, 2_000, Some(3))], at(9)), "merged at once");
+    assert!(insert(&index, &[entry(Kind::Session, 2_000, Some(3))], at(9)), "merged immediately");
     assert_eq!(index.get(entry(Kind::Subject, 3, None).key).unwrap().issued_before, 10);
     // Entries of the log find room.
     assert!(index.insert(&[entry(Kind::Token, 500, None)], Origin::Log, at(9)).unwrap());

@@ -44,7 +44,7 @@ async fn full_index_widens_sessions_to_subjects() {
     }
     service.revoke(Revocation::token(&*issuer, "t").of_subject("alice")).await;
     service.revoke(session("bob", 0)).await;
-    service.revoke(Revocation::session(&*issuer, "of nobody")).await;
+    service.revoke(Revocation::session(&*issuer, "without subject")).await;
     assert_eq!(revocations.health().entries, 10);
     assert_eq!(revocations.health().widened, 0);
     let token =
@@ -59,7 +59,7 @@ async fn full_index_widens_sessions_to_subjects() {
         assert_eq!(service.status(&token).await, 401);
     }
     for (subject, sid, status) in
-        [("carol", "carol 0", 401), ("carol", "another", 200), ("dave", "of nobody", 401)]
+        [("carol", "carol 0", 401), ("carol", "another", 200), ("dave", "without subject", 401)]
     {
         assert_eq!(service.status(&token(subject, sid)).await, status, "{subject} {sid}");
     }

@@ -35,7 +35,7 @@ impl Faulty {
         flag.store(value, Ordering::SeqCst);
     }
 
-    /// Waits until everything that is in the log now has been read, by whoever reads it.
+    /// Waits until everything that is in the log now has been read by a process.
     async fn until_read_twice(&self) {
         let before = self.reads.load(Ordering::SeqCst);
         eventually(async || self.reads.load(Ordering::SeqCst) >= before + 2).await;

@@ -35,8 +35,8 @@ const STREAM: &str = "revocations";
 /// ```
 ///
 /// The log is one stream under a key such as `docs:-:revocations`. Each entry is sealed (AES-256-GCM) under the
-/// [`SealingKeys`] and bound to this key, so whoever can write to Redis, but does not have the keys, cannot revoke
-/// anything, nor read who is revoked. An entry that cannot be opened is ignored, logged and counted
+/// [`SealingKeys`] and bound to this key, so a writer to Redis who does not have the keys can neither revoke
+/// anything nor read who is revoked. An entry that cannot be opened is ignored, logged and counted
 /// (`scaikey_auth_revocations_unreadable_total`). The order of the entries does not matter.
 ///
 /// An entry is removed a minute after its end, never because there are many. If the stream is lost, because the server
@@ -46,7 +46,7 @@ const STREAM: &str = "revocations";
 /// [`revoke`](crate::revocation::Revocations::revoke) fails. A replica that takes over may lack the latest entries:
 /// the process that reads next notices it if it had read one of them.
 ///
-/// *Not* protected: whoever can write to Redis can delete the stream or withhold entries. Processes append again what
+/// *Not* protected: a writer to Redis can delete the stream or withhold entries. Processes append again what
 /// they know.
 ///
 /// A call waits up to the [`write_timeout`](RedisCache::write_timeout) of the cache (2 s) for an answer. Each process
