@@ -16,9 +16,10 @@ use crate::layer::RequestHead;
 /// A condition on an authenticated request.
 ///
 /// Ready-made guards: [`scope`], [`any_scope`], [`role`], [`any_role`], [`group`], [`kind`],
-/// [`acr`], [`signed_in_within`], [`mfa_within`], [`verified_token`]. Every `Fn(&AuthContext) -> Result<(), AuthError>` is also a
-/// guard, and [`guard_fn`] creates one from a closure that sees the head of the request. Combine
-/// guards with [`and`](GuardExt::and) and [`or`](GuardExt::or).
+/// [`acr`](super::acr), [`signed_in_within`](super::signed_in_within), [`mfa_within`](super::mfa_within),
+/// [`verified_token`]. Every `Fn(&AuthContext) -> Result<(), AuthError>` is also a guard, and
+/// [`guard_fn`] creates one from a closure that sees the head of the request. Combine guards with
+/// [`and`](GuardExt::and) and [`or`](GuardExt::or).
 ///
 /// A guard is called for each request, cannot wait, and does not see the body. Harmless mistake:
 /// refusing too much. Security holes: admitting a request that the guard has no rule for, such as
