@@ -13,7 +13,7 @@ replace_variable_values() {
         -e 's/"refresh_token":"[^"]+"/"refresh_token":"<refresh token>"/' \
         -e 's/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/<uuid>/g' \
         -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z/<time>/g' \
-        -e 's/"(exp|iat)":[0-9]+/"\1":<seconds>/g' \
+        -e 's/"(exp|iat|auth_time)":[0-9]+/"\1":<seconds>/g' \
         -e 's/"jti":"[^"]+"/"jti":"<jti>"/; s/"sid":"[^"]+"/"sid":"<sid>"/' \
         -e 's/(state|nonce|code_challenge)=[A-Za-z0-9_-]{43}/\1=<43 characters>/g' \
         -e "s#$(echo "$ISSUER" | sed 's#/#%2F#g; s#:#%3A#g')#<issuer>#g" \
