@@ -107,8 +107,8 @@
 //! | `exchange` | yes | tokens for other services: [`TokenExchangeClient`] and its caches, [`outbound`] |
 //! | `endpoints` | yes | [`endpoints`], [`session`], [`registrar`]; enables `exchange` |
 //! | `mock` | no | the modes `mock` and `hybrid`; a build without this feature accepts no mock tokens |
-//! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar), [`SqlPolicies`](trust::SqlPolicies): tenants, with `endpoints` participants, and with `trust` trust policies, in a database (Rust 1.94) |
-//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes, [`RedisRevocations`](exchange::RedisRevocations), and with `trust` [`RedisPolicies`](trust::RedisPolicies); enables `exchange` |
+//! | `sqlite`, `postgres` | no | [`SqlTenants`](tenant::SqlTenants), [`SqlRegistrar`](registrar::SqlRegistrar), [`SqlSessions`](session::SqlSessions), [`SqlPolicies`](trust::SqlPolicies): tenants, with `endpoints` participants and browser sessions, and with `trust` trust policies, in a database (Rust 1.94) |
+//! | `redis` | no | [`RedisCache`](exchange::RedisCache): tokens for other services and the replay log, shared by all processes, [`RedisRevocations`](exchange::RedisRevocations), with `endpoints` [`RedisSessions`](session::RedisSessions), and with `trust` [`RedisPolicies`](trust::RedisPolicies); enables `exchange` |
 //! | `reqwest-middleware` | no | [`OutboundLayer::reqwest_client`](outbound::OutboundLayer::reqwest_client): a `reqwest` client whose requests carry tokens; enables `exchange` |
 //! | `trust` | no | exchange of workload tokens of other platforms under a trust policy: [`trust`], [`mint`]; enables `exchange` |
 //! | `jwe` | no | encrypted tokens, a signed JWT inside a JWE: [`DecryptionKeys`](config::DecryptionKeys), [`IssuerConfig::decrypt`] |
