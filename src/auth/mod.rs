@@ -324,7 +324,8 @@ impl Auth {
         &self.0.introspected_tokens
     }
 
-    /// Returns the revocations, to add and monitor them.
+    /// Returns the [revocations](crate::revocation), to add and monitor them. Default: in memory, for this process only;
+    /// see [`AuthBuilder::revocations`].
     pub fn revocations(&self) -> &Revocations {
         &self.0.revocations
     }
@@ -340,12 +341,10 @@ impl Auth {
     /// [revocation log](crate::revocation::RevocationsBuilder::log), it waits until the log is read.
     ///
     /// # Errors
-    /// If the revocation log cannot be read.
-    ///
     /// If a provider is unreachable, or answers with 429 or with 503 and `Retry-After`. The service
     /// may start nevertheless, because the keys are fetched when a token needs them. Also, if the metadata of an
     /// issuer with [opaque tokens](AuthBuilder::opaque_tokens) lack `introspection_endpoint`: then no opaque
-    /// token is accepted before that is corrected, and an error is logged.
+    /// token is accepted before that is corrected, and an error is logged. Also, if the revocation log cannot be read.
     pub async fn ready(&self) -> Result<(), AuthError> {
         let (keys, revocations) = join(self.0.issuers.ready(), self.0.revocations.ready()).await;
         keys?;

@@ -382,6 +382,29 @@ async fn ended_entries_are_removed_by_age() {
 }
 
 #[tokio::test]
+async fn reader_survives_two_appends_after_a_pause() {
+    let server = Redis::start();
+    let hour = Duration::from_secs(3600);
+    let clock = ManualClock::at(SystemTime::now() - 3 * hour);
+    let log = RedisRevocations::new(&redis(&server.url()).clock(clock.clone()), keys(OLD));
+    let revocations = Revocations::builder().clock(clock.clone()).log(log.clone()).build();
+    let revoke = async |id| {
+        let revocation = Revocation::session("https://a", id).until(clock.now() + hour);
+        revocations.revoke(revocation).await.unwrap();
+    };
+    revoke("1").await;
+    let page = log.read(None, 10).await.unwrap();
+    let (cursor, _) = page.entries.into_iter().next_back().unwrap();
+    clock.advance(3 * hour);
+    // The reader has seen neither of them when the second removes ended entries.
+    for id in ["2", "3"] {
+        revoke(id).await;
+    }
+    let page = log.read(Some(&cursor), 10).await.unwrap();
+    assert_eq!((page.was_reset, page.entries.len()), (false, 2));
+}
+
+#[tokio::test]
 async fn sealing_keys_are_replaced_in_steps() {
     let server = Redis::start();
     let with = |text: &str| RedisRevocations::new(&redis(&server.url()), keys(text));

@@ -67,8 +67,8 @@ impl SharedStream {
         &*self.connection.settings.clock
     }
 
-    /// Appends a value, and returns its id. Removes some values that have ended before, but never the last one, because
-    /// a reader looks for the one that it has seen last.
+    /// Appends a value, and returns its id. Removes some values that have ended before, but none without a successor
+    /// that is older than a minute, because a reader looks for the one that it has seen last.
     pub(super) async fn append(&self, value: &[u8], until: SystemTime) -> Result<String, BoxError> {
         let key = self.key.as_str();
         let milliseconds = |at| (unix_time(at) * 1000.0) as u64;
@@ -160,7 +160,8 @@ async fn read_stream(
     READ_STREAM.run(&mut connection, fill).await
 }
 
-// An entry without an end is none of this crate's, so it is removed.
+// An entry without an end is none of this crate's, so it is removed. An ended entry stays for a minute after the next one
+// was appended, because it is the cursor of each reader that has not read the next one yet.
 static APPEND_TO_STREAM: LazyLock<AtomicScript> = LazyLock::new(|| {
     AtomicScript::new(
         "local kind = redis.call('TYPE', KEYS[1]).ok \
@@ -168,17 +169,18 @@ static APPEND_TO_STREAM: LazyLock<AtomicScript> = LazyLock::new(|| {
          local count = tonumber(ARGV[5]) \
          local next = '-' \
          if kind == 'stream' then \
-           local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1] \
-           for n, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', count)) do \
+           local entries = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', count) \
+           for n = 1, #entries - 1 do \
              local ends = 0 \
-             for i = 1, #entry[2] - 1, 2 do \
-               if entry[2][i] == 'until' then ends = tonumber(entry[2][i + 1]) or 0 end \
+             for i = 1, #entries[n][2] - 1, 2 do \
+               if entries[n][2][i] == 'until' then ends = tonumber(entries[n][2][i + 1]) or 0 end \
              end \
-             if n == count then next = entry[1] end \
-             if ends < tonumber(ARGV[4]) and entry[1] ~= last[1] then \
-               redis.call('XDEL', KEYS[1], entry[1]) \
+             local after = tonumber(string.match(entries[n + 1][1], '^%d+')) \
+             if ends < tonumber(ARGV[4]) and after < tonumber(ARGV[4]) then \
+               redis.call('XDEL', KEYS[1], entries[n][1]) \
              end \
            end \
+           if #entries == count then next = entries[count][1] end \
          end \
          return {redis.call('XADD', KEYS[1], '*', 'entry', ARGV[1], 'until', ARGV[2]), next}",
     )

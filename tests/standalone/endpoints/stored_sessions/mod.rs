@@ -39,6 +39,7 @@ struct Shared {
     /// The number of writes of existing sessions that fail.
     failing_writes: AtomicUsize,
     loads: AtomicUsize,
+    lists: AtomicUsize,
     writes: AtomicUsize,
     ids: Mutex<Vec<SessionId>>,
 }
@@ -54,6 +55,10 @@ impl TestStore {
 
     fn loads(&self) -> usize {
         self.shared.loads.load(Ordering::SeqCst)
+    }
+
+    fn lists(&self) -> usize {
+        self.shared.lists.load(Ordering::SeqCst)
     }
 
     fn writes(&self) -> usize {
@@ -132,6 +137,7 @@ impl SessionStore for TestStore {
     }
 
     async fn list(&self, selector: &SessionSelector) -> Result<Vec<StoredSession>, BoxError> {
+        self.shared.lists.fetch_add(1, Ordering::SeqCst);
         self.available().await?;
         self.sessions.list(selector).await
     }
