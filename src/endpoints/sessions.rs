@@ -35,6 +35,9 @@ struct SessionEntry {
 #[derive(Serialize)]
 struct Ended {
     ended: u64,
+    /// Where the browser ends the session of the provider, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_session_url: Option<String>,
 }
 
 impl From<ListedSession> for SessionEntry {
@@ -119,7 +122,7 @@ impl Inner {
         };
         let sessions = self.sessions.as_ref().ok_or(NO_SESSIONS)?;
         let ended = sessions.end_where(whose, None, EndReason::EndedByAdministrator).await?;
-        Ok(self.ok(&Ended { ended }))
+        Ok(self.ok(&Ended { ended, end_session_url: None }))
     }
 
     async fn end_own_sessions(
@@ -136,10 +139,12 @@ impl Inner {
         let (sessions, current) = self.own_session(incoming)?;
         let (whose, except) = (Whose::of(caller.identity()), only_others.then_some(current));
         let ended = sessions.end_where(whose, except, EndReason::EndedByUser).await?;
-        let mut response = self.ok(&Ended { ended });
-        if !only_others {
-            forget(sessions, current, &mut response).await;
+        if only_others {
+            return Ok(self.ok(&Ended { ended, end_session_url: None }));
         }
+        let mut response =
+            self.ok(&Ended { ended, end_session_url: url_at_provider(sessions, current).await });
+        forget(sessions, current, &mut response).await;
         Ok(response)
     }
 
@@ -161,6 +166,13 @@ async fn forget(sessions: &Sessions, session: &Session, response: &mut Response<
     response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
     // `revoke` logs its failure. The session has ended in any case.
     let _ = sessions.revoke(session).await;
+}
+
+/// Returns where the browser ends the session of the provider, if sign-outs end it. The session here has ended, also
+/// if the provider does not answer.
+async fn url_at_provider(sessions: &Sessions, session: &Session) -> Option<String> {
+    sessions.post_logout_redirect_uri()?;
+    Some(sessions.end_session_url(Some(session), None).await.ok()?.into())
 }
 
 fn unknown_session() -> Response<Bytes> {

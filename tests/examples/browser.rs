@@ -22,7 +22,7 @@ use crate::support::process::Program;
 use crate::support::webdriver::Browser;
 
 /// Starts the example and opens its page in a browser.
-async fn open_example(token_seconds: &str) -> (Program, Browser, String) {
+pub(super) async fn open_example(token_seconds: &str) -> (Program, Browser, String) {
     let environment = [("LISTEN", "127.0.0.1:0"), ("TOKEN_SECONDS", token_seconds)];
     let mut example = Program::example("browser_login", &environment);
     let line = example.stdout.line("Open http").await;
@@ -33,7 +33,7 @@ async fn open_example(token_seconds: &str) -> (Program, Browser, String) {
     (example, browser, here)
 }
 
-async fn sign_in(browser: &Browser) {
+pub(super) async fn sign_in(browser: &Browser) {
     browser.click("#sign-in").await;
     browser.shows("to continue to scaiwave").await;
     browser.write("#username", "alice").await;
@@ -64,29 +64,30 @@ async fn session_outlives_access_token_until_sign_out() {
     assert_eq!(browser.url().await, format!("{here}/"));
     browser.shows("user:alice@example.com").await;
 
-    // The browser has only session cookies, which its scripts cannot read.
+    // The browser has only the cookie of the session, which its scripts cannot read.
     let cookies = browser.cookies().await;
-    assert_eq!(cookies.len(), 2, "{cookies:?}");
-    for cookie in &cookies {
-        assert!(cookie["name"].as_str().unwrap().starts_with("__Host-session-"), "{cookie}");
-        assert_eq!((&cookie["httpOnly"], &cookie["secure"]), (&true.into(), &true.into()));
-    }
+    assert_eq!(cookies.len(), 1, "{cookies:?}");
+    assert!(cookies[0]["name"].as_str().unwrap().starts_with("__Host-session-"), "{cookies:?}");
+    assert_eq!((&cookies[0]["httpOnly"], &cookies[0]["secure"]), (&true.into(), &true.into()));
     assert_eq!(browser.script("return document.cookie").await, "");
 
     browser.click("#call").await;
     browser.shows("200 note 1 of alice-id in tenant-1").await;
     browser.screenshot("3-signed-in").await;
-    // Repeats until the service has renewed the session, which sets new cookies.
+    // Repeats until the service has renewed the tokens of the session, in the store.
+    let expiry =
+        "return fetch('/v1/auth/whoami').then(it => it.json()).then(it => it.token_expires_at)";
+    let first = browser.script(expiry).await;
+    assert!(first.is_string(), "{first}");
     for nth in 2.. {
         browser.click("#call").await;
         browser.shows(&format!("200 note {nth} of alice-id")).await;
-        let now = browser.cookies().await;
-        assert_eq!(now.len(), cookies.len(), "{now:?}");
-        if now.iter().any(|cookie| !cookies.contains(cookie)) {
+        assert_eq!(browser.cookies().await, cookies);
+        if browser.script(expiry).await != first {
             break;
         }
         assert!(nth < 1200, "the session was not renewed");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
     // The provider remembers the browser until the sign-out.

@@ -6,6 +6,7 @@ mod support;
 #[cfg(feature = "postgres")]
 mod axum_service;
 mod browser;
+mod browser_sessions;
 mod form_post;
 mod printed_commands;
 mod scaikey_documents;

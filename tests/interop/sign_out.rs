@@ -76,31 +76,104 @@ async fn next_sign_in_asks_for_the_password() {
     enter_password(&browser).await;
 }
 
-#[tokio::test]
-async fn provider_reports_a_sign_out() {
-    let site = Site::reserve();
-    let uris = [site.redirect_uri(), site.logout_uri()];
+/// A provider that reports sign-outs to the service at `site`.
+async fn start_reporting(site: &Site) -> Provider {
     let report = format!("{}/v1/auth/backchannel_logout", site.url());
-    let provider = Provider::start_with(&[
-        ("REDIRECT_URI", &uris[0]),
-        ("POST_LOGOUT_REDIRECT_URI", &uris[1]),
+    let (redirect_uri, logout_uri) = (site.redirect_uri(), site.logout_uri());
+    Provider::start_with(&[
+        ("REDIRECT_URI", &redirect_uri),
+        ("POST_LOGOUT_REDIRECT_URI", &logout_uri),
         ("BACKCHANNEL_LOGOUT_URI", &report),
     ])
-    .await;
-    let _service = service(&provider, &site, &[("SCAIWAVE_BACKCHANNEL_LOGOUT", "true")]).await;
-    let browser = Browser::start().await;
-    site.open_login(&browser).await;
-    enter_password(&browser).await;
-    let status = "return fetch('/me').then(it => it.status)";
-    assert_eq!(browser.script(status).await, 200);
-    // Alice signs out at the provider, without the service.
+    .await
+}
+
+/// Signs alice out at the provider, without the service.
+async fn sign_out_at(provider: &Provider, browser: &Browser) {
     browser.open(&format!("{}/session/end", provider.url)).await;
     browser.has("button[name=logout]").await;
     browser.click("button[name=logout]").await;
     eventually(async || browser.url().await.ends_with("/session/end/success")).await;
+}
+
+#[tokio::test]
+async fn provider_reports_a_sign_out() {
+    let site = Site::reserve();
+    let provider = start_reporting(&site).await;
+    let _service = service(&provider, &site, &[("SCAIWAVE_BACKCHANNEL_LOGOUT", "true")]).await;
+    let browser = Browser::start().await;
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+    assert_eq!(browser.script(STATUS).await, 200);
+    sign_out_at(&provider, &browser).await;
     eventually(async || {
         browser.open(&format!("{}/public", site.url())).await;
-        browser.script(status).await == 401
+        browser.script(STATUS).await == 401
     })
     .await;
+}
+
+const STATUS: &str = "return fetch('/me').then(it => it.status)";
+
+/// Stored sessions that a sign-out ends at the provider, too.
+fn stored(page: &str) -> [(&str, &str); 2] {
+    [("SCAIWAVE_SESSION_STORE", "memory"), ("SCAIWAVE_POST_LOGOUT_REDIRECT_URI", page)]
+}
+
+#[tokio::test]
+async fn stored_session_names_its_user_there() {
+    let site = Site::reserve();
+    let (provider, page) = (start(&site).await, site.logout_uri());
+    let _service = service(&provider, &site, &stored(&page)).await;
+    let browser = Browser::start().await;
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+    assert_eq!(browser.cookies().await.len(), 1, "the tokens are in the store");
+    let hint = format!("{}/session/end?id_token_hint=ey", provider.url);
+    let confirm = async |browser: &Browser| {
+        browser.has("button[name=logout]").await;
+        assert!(browser.url().await.starts_with(&hint), "{}", browser.url().await);
+        browser.click("button[name=logout]").await;
+    };
+    site.sign_out(&browser, confirm).await;
+    assert!(browser.cookies().await.is_empty());
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+
+    // Ending all sessions leads there, too.
+    let script = "return fetch('/v1/auth/sessions', { method: 'DELETE' }).then(it => it.json())
+        .then(json => { location.href = json.end_session_url; return json.ended })";
+    assert_eq!(browser.script(script).await, 1);
+    confirm(&browser).await;
+    let landing = format!("{}/", site.url());
+    eventually(async || browser.url().await == landing).await;
+    site.open_login(&browser).await;
+    enter_password(&browser).await;
+}
+
+#[tokio::test]
+async fn reported_sign_out_ends_stored_session() {
+    let site = Site::reserve();
+    let (provider, page) = (start_reporting(&site).await, site.logout_uri());
+    let reports = [("SCAIWAVE_BACKCHANNEL_LOGOUT", "true")];
+    let _service = service(&provider, &site, &[&stored(&page)[..], &reports].concat()).await;
+    // The session of another browser is another session of the provider, and goes on.
+    let (browser, other) = (Browser::start().await, Browser::start().await);
+    for browser in [&browser, &other] {
+        site.open_login(browser).await;
+        enter_password(browser).await;
+        assert_eq!(browser.script(STATUS).await, 200);
+    }
+    sign_out_at(&provider, &browser).await;
+    let public = format!("{}/public", site.url());
+    eventually(async || {
+        browser.open(&public).await;
+        browser.script(STATUS).await == 401
+    })
+    .await;
+    assert!(browser.cookies().await.is_empty(), "the layer clears the cookie");
+    assert_eq!(other.script(STATUS).await, 200);
+    let count =
+        "return fetch('/v1/auth/sessions').then(it => it.json()).then(it => it.sessions.length)";
+    assert_eq!(other.script(count).await, 1);
 }

@@ -1,9 +1,11 @@
 //! The endpoint `sessions`: users list and end their sessions, and administrators those of others.
 
+use std::collections::HashMap;
+
 use axum::http::Method;
 use scaikey_auth::scope;
 use scaikey_auth::testing::{ProviderEndpoint, User};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::env::{MINUTE, Setup, TestEnv, Visitor, encoded};
 use super::{SAME, SESSIONS, Service, sign_in, signed_in};
@@ -93,6 +95,21 @@ async fn users_end_all_their_sessions() {
     assert_eq!((all.status, &all.json()["ended"]), (200, &2.into()), "{all:?}");
     assert!(first.cookie_names().is_empty());
     assert!(!is_signed_in(&fourth).await && is_signed_in(&alice).await);
+}
+
+#[tokio::test]
+async fn end_of_all_continues_at_provider() {
+    let (service, bye) = (Service::new(), "https://wave.example/bye");
+    let setup = service.setup_with(move |sessions| sessions.end_at_provider(bye));
+    let env = setup.build().await;
+    let (browser, _other) = (sign_in(&env).await, sign_in(&env).await);
+    assert_eq!(delete(&browser, "?others=true").await.json(), json!({ "ended": 1 }));
+    let all = delete(&browser, "").await.json();
+    assert_eq!((&all["ended"], all.as_object().unwrap().len()), (&1.into(), 2), "{all}");
+    let url = url::Url::parse(all["end_session_url"].as_str().unwrap()).unwrap();
+    let sent: HashMap<_, _> = url.query_pairs().collect();
+    assert_eq!(sent["post_logout_redirect_uri"], bye);
+    assert!(sent["id_token_hint"].starts_with("ey"), "{url}");
 }
 
 #[tokio::test]
