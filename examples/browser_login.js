@@ -3,7 +3,7 @@ const say = text => { element("message").textContent = text };
 
 // The text for a page that finds no session. It lasts as long as this tab, also over the way to the provider and back.
 const NOTICE = "notice";
-const ENDED = "Your session has ended: you ended it in another browser, or you did not use it for a while.";
+const ENDED = "Your session has ended. You ended it in another browser, or did not use it for a while.";
 
 // Sends a request with the cookie of the session. Without a session, shows that, and returns nothing.
 async function ask(method, path, body) {
@@ -60,7 +60,7 @@ function entry({ handle, started_at, used_at, current }) {
   item.querySelector(".used").textContent = used;
   const button = item.querySelector("button");
   if (current) button.remove();
-  button.setAttribute("aria-label", `End the session since ${started}`);
+  button.setAttribute("aria-label", `End the session of ${started}`);
   button.addEventListener("click", () => end(`/v1/auth/sessions/${handle}`));
   return item;
 }
@@ -73,7 +73,7 @@ function text(time) {
 async function end(path) {
   if (!await ask("DELETE", path)) return;
   await showSessions();
-  say("Ended. That browser is signed out at its next click.");
+  say("Ended. It takes effect there at the next click.");
   element("devices-title").focus();
 }
 
@@ -82,7 +82,7 @@ async function endAll() {
   const answer = await ask("DELETE", "/v1/auth/sessions");
   if (!answer) return;
   const { ended, end_session_url } = await answer.json();
-  sessionStorage.setItem(NOTICE, `You are signed out everywhere: ${ended} sessions have ended.`);
+  sessionStorage.setItem(NOTICE, `You are signed out everywhere. Sessions that ended: ${ended}.`);
   location.assign(end_session_url ?? "/");
 }
 

@@ -5,8 +5,8 @@
 //! everywhere*, and click *Write a note* in the second browser: it is signed out.
 //!
 //! The page is plain HTML and public. Its API requires a session, and a test provider shows the sign-in form. The
-//! tokens are in a store of the service, here in memory; the browser has one cookie that no script can read. *Change
-//! the password* needs a recent sign-in: after two minutes, the link leads to the sign-in form, and back.
+//! tokens are in a store of the service, here in memory; the browser has one cookie that no script can read. *Close
+//! the account* needs a recent sign-in: after two minutes, the link leads to the sign-in form, and back.
 //!
 //! `LISTEN` sets the address (default `127.0.0.1:8080`). `TOKEN_SECONDS` sets the lifetime of access tokens in
 //! seconds (default 3600); they are renewed while you use the page. `RECENT_SECONDS` sets the age of a recent sign-in
@@ -37,11 +37,16 @@ const RECENT: Duration = Duration::from_secs(120);
 const PAGE: &str = include_str!("browser_login.html");
 const SCRIPT: &str = include_str!("browser_login.js");
 const STYLE: &str = include_str!("browser_login.css");
-const PASSWORD_PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8>\
-    <meta name=viewport content='width=device-width, initial-scale=1'><title>Password</title>\
-    <link rel=stylesheet href=/page.css><main><section><h1>Change the password</h1>\
-    <p>You signed in a short time ago, so this page trusts that it is you.</p>\
-    <a class=button href=/>Back</a></section></main>";
+const CLOSE_PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Close the account</title>
+<link rel="stylesheet" href="/page.css">
+<main><section>
+<h1>Close the account</h1>
+<p>You signed in a short time ago, so this page trusts that it is you.</p>
+<a class="button" href="/">Back</a>
+</section></main>"#;
 
 /// Serves the page, its API, sign-in and sessions. The page itself is public.
 fn app(provider: &Provider, base_url: &str) -> Result<Router, BoxError> {
@@ -76,7 +81,7 @@ fn app(provider: &Provider, base_url: &str) -> Result<Router, BoxError> {
     let recently = auth.require(signed_in_within(seconds("RECENT_SECONDS").unwrap_or(RECENT)));
     Ok(Router::new()
         .route("/api/notes", post(write))
-        .route("/password", get(page(provider, PASSWORD_PAGE)).route_layer(recently))
+        .route("/close-account", get(page(provider, CLOSE_PAGE)).route_layer(recently))
         .layer(auth.layer())
         .route("/", get(page(provider, PAGE)))
         .route("/page.js", get(([(CONTENT_TYPE, "text/javascript")], SCRIPT)))
@@ -137,9 +142,9 @@ Open {here} in two browsers, or in one and a private window of it.
 Sign in to both as alice with the password wonderland.
 
   1. Reload the first browser: it lists two sessions. End the other one.
-  2. In the second browser, click \"Write a note\": its session has ended. Sign in again: the provider
-     remembers this browser, and asks for no password.
-  3. In the second browser, click \"Sign out everywhere\". Click \"Write a note\" in the first: it is out, too.
+  2. Click \"Write a note\" in the second browser: it is signed out. Sign in again: the provider remembers
+     this browser, and asks for no password.
+  3. Click \"Sign out everywhere\" in the second browser, and \"Write a note\" in the first: it is out, too.
 
   service   {here}
   provider  {provider}   the test provider: shows the sign-in form, signs tokens
