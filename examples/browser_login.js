@@ -8,9 +8,14 @@ const ENDED = "Your session has ended. You ended it in another browser, or did n
 // Sends a request with the cookie of the session. Without a session, shows that, and returns nothing.
 async function ask(method, path, body) {
   const answer = await fetch(path, { method, body }).catch(() => undefined);
-  if (answer?.ok) return answer;
-  if (answer?.status === 401) showSignedOut();
-  else say(answer ? `That failed (${answer.status}). Please try again.` : "The service cannot be reached.");
+  if (answer?.ok || answer?.status === 404) return answer; // 404: a session that has ended before
+  if (answer?.status === 401) {
+    const wasSignedIn = !element("signed-in").hidden;
+    showSignedOut();
+    if (wasSignedIn) element("sign-in").focus();
+  } else {
+    say(answer ? `That failed (${answer.status}). Please try again.` : "The service cannot be reached.");
+  }
 }
 
 function show(signedIn) {
@@ -20,6 +25,7 @@ function show(signedIn) {
 }
 
 function showSignedOut() {
+  if (!element("signed-out").hidden) return; // The notice is read once.
   // This page is also the failure page. The endpoint adds an error code from a fixed list to its URL.
   const failed = new URLSearchParams(location.search).get("error");
   say(failed ? `Sign-in failed (${failed}). Please try again.` : sessionStorage.getItem(NOTICE) ?? "");

@@ -49,6 +49,7 @@ async fn is_out_at_next_click(browser: &Browser) {
     browser.click("#call").await;
     browser.shows(ENDED).await;
     browser.has("#sign-in").await;
+    assert_eq!(browser.script("return document.activeElement.id").await, "sign-in");
     assert!(browser.cookies().await.is_empty());
 }
 

@@ -1,5 +1,5 @@
-//! The page of the `trust_admin` example, checked with axe-core: each view and dialog, light and dark, on a
-//! desktop and on a phone.
+//! The pages of the examples `trust_admin` and `browser_login`, checked with axe-core: each view and dialog, light and
+//! dark, on a desktop and on a phone.
 
 use serde_json::Value;
 
@@ -13,6 +13,10 @@ const CHECK: &str = "
     const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
     return axe.run({ runOnly: tags }).then(({ violations }) =>
         violations.map(({ id, nodes }) => `${id}: ${nodes.map(node => node.target).join(' ')}`));";
+
+/// A desktop and a phone.
+const LOOKS: [(u32, u32, &str); 4] =
+    [(1280, 860, "light"), (1280, 860, "dark"), (360, 740, "light"), (360, 740, "dark")];
 
 /// Replaces the text of the policy, as typing would.
 const FAULTY: &str = "
@@ -68,7 +72,7 @@ async fn check(browser: &Browser, axe: &str, name: &str) {
     let overflow =
         "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
     assert_eq!(browser.script(overflow).await, 0, "{name} is wider than the window");
-    browser.screenshot(&format!("trust_admin-{name}")).await;
+    browser.screenshot(&format!("accessibility-{name}")).await;
 }
 
 /// Runs a script, or clicks on the element of a selector.
@@ -92,14 +96,10 @@ async fn trust_page_has_no_accessibility_violation() {
     let line = example.stdout.line("Open http").await;
     let url = line.split(' ').nth(1).unwrap();
     let browser = Browser::start().await;
-    let looks = [(1280, 860), (360, 740)].into_iter();
-    let looks: Vec<_> = looks
-        .flat_map(|(width, height)| ["light", "dark"].map(|scheme| (width, height, scheme)))
-        .collect();
     browser.open(url).await;
     browser.has("#token").await;
-    for (width, height, scheme) in &looks {
-        browser.look(*width, *height, scheme).await;
+    for (width, height, scheme) in LOOKS {
+        browser.look(width, height, scheme).await;
         check(&browser, &axe, &format!("sign-in-{width}-{scheme}")).await;
     }
     browser.click("#sign-in-link").await;
@@ -108,7 +108,7 @@ async fn trust_page_has_no_accessibility_violation() {
     browser.write("#password", "wonderland").await;
     browser.click("#sign-in").await;
     browser.has("#overview-add").await;
-    for (width, height, scheme) in looks {
+    for (width, height, scheme) in LOOKS {
         browser.look(width, height, scheme).await;
         for (name, hash, actions, appears) in VIEWS {
             let leave =
@@ -123,4 +123,37 @@ async fn trust_page_has_no_accessibility_violation() {
         // The next look begins with the saved text.
         browser.click("dialog .primary").await;
     }
+}
+
+#[tokio::test]
+async fn session_page_has_no_accessibility_violation() {
+    let axe = std::fs::read_to_string(install().join("node_modules/axe-core/axe.min.js")).unwrap();
+    let mut example = Program::example("browser_login", &[("LISTEN", "127.0.0.1:0")]);
+    let line = example.stdout.line("Open http").await;
+    let url = line.split(' ').nth(1).unwrap();
+    let (browser, other) = (Browser::start().await, Browser::start().await);
+    let check_looks = async |name: &str| {
+        for (width, height, scheme) in LOOKS {
+            browser.look(width, height, scheme).await;
+            check(&browser, &axe, &format!("sessions-{name}-{width}-{scheme}")).await;
+        }
+    };
+    browser.open(url).await;
+    browser.has("#sign-in").await;
+    check_looks("signed-out").await;
+    for browser in [&other, &browser] {
+        browser.open(&format!("{url}/v1/auth/login")).await;
+        browser.has("#username").await;
+        browser.write("#username", "alice").await;
+        browser.write("#password", "wonderland").await;
+        browser.click("#sign-in").await;
+        browser.has("#sign-out").await;
+    }
+    check_looks("list").await;
+    browser.click("#end-others").await;
+    browser.shows("Ended.").await;
+    check_looks("ended").await;
+    browser.click("#close").await;
+    browser.shows("You signed in a short time ago").await;
+    check_looks("close").await;
 }

@@ -177,7 +177,10 @@ fn example_path(name: &str) -> PathBuf {
         profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
     let modified = |path: &Path| path.metadata().and_then(|of| of.modified()).ok();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let own = modified(&root.join(format!("examples/{name}.rs")));
+    let own = ["rs", "html", "js", "css", "sql", "toml"]
+        .into_iter()
+        .filter_map(|kind| modified(&root.join(format!("examples/{name}.{kind}"))))
+        .max();
     let source = newest(&root.join("src")).max(newest(&root.join("examples/serve"))).max(own);
     if modified(&example) < source {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
