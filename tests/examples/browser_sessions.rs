@@ -99,7 +99,7 @@ async fn sign_out_everywhere_reaches_other_browser() {
 
 #[tokio::test]
 async fn old_sign_in_must_be_repeated() {
-    let environment = [("LISTEN", "127.0.0.1:0"), ("RECENT_SECONDS", "10")];
+    let environment = [("LISTEN", "127.0.0.1:0"), ("RECENT_SECONDS", "20")];
     let mut example = Program::example("browser_login", &environment);
     let line = example.stdout.line("Open http").await;
     let here = line.split(' ').nth(1).unwrap().to_owned();
