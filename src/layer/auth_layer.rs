@@ -8,10 +8,11 @@ use http::Response;
 use tower_layer::Layer;
 
 use super::identity_fields::IdentityFields;
+use super::query::HadRevokedToken;
 use super::service::refuse;
 use super::source::{TenantSource, TokenSource};
 use crate::auth::Auth;
-use crate::error::{AuthError, ErrorResponse, ProblemJson};
+use crate::error::{AuthError, ErrorResponse, InvalidToken, ProblemJson};
 use crate::gate::Gated;
 use crate::support::request_head::ClientKind;
 
@@ -225,7 +226,13 @@ impl AuthLayer {
     }
 
     pub(super) fn refuse(&self, error: &AuthError, client: ClientKind) -> Response<Bytes> {
-        refuse(&self.auth, &*self.options.respond, error, client)
+        let mut response = refuse(&self.auth, &*self.options.respond, error, client);
+        if let AuthError::InvalidToken(InvalidToken::Revoked) = error.plain()
+            && let [TokenSource::Authorization] = &*self.options.tokens
+        {
+            response.extensions_mut().insert(HadRevokedToken);
+        }
+        response
     }
 
     fn with_options(mut self, change: impl FnOnce(&mut Options)) -> Self {

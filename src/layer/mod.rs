@@ -22,7 +22,7 @@ pub use identity_fields::{IdentityFields, Pseudonyms};
 pub use source::{CustomSource, TenantSource, TokenSource};
 
 pub(crate) use auth_layer::AuthLayer;
-pub(crate) use query::{HadQueryToken, has_access_token, is_private};
+pub(crate) use query::{HadQueryToken, HadRevokedToken, has_access_token, is_private};
 pub(crate) use service::{Unauthenticated, authenticate, mark_mock, refuse};
 pub(crate) use source::bearer;
 

@@ -35,6 +35,11 @@ const MALFORMED: AuthError = AuthError::MalformedCredentials(
 #[derive(Clone)]
 pub(crate) struct HadQueryToken;
 
+/// Marks a response that refuses the token in `Authorization` because it is revoked, so that the session layer ends the
+/// session that it belongs to.
+#[derive(Clone)]
+pub(crate) struct HadRevokedToken;
+
 /// Returns whether the query has a parameter with the name of RFC 6750 §2.3.
 pub(crate) fn has_access_token(uri: &Uri) -> bool {
     uri.query().unwrap_or_default().split('&').any(|pair| is_named(pair, "access_token"))

@@ -1,5 +1,6 @@
 //! [`RevocationsBuilder`].
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -149,6 +150,7 @@ impl RevocationsBuilder {
             index,
             clock,
             token_lifetime: self.token_lifetime,
+            kept_for: AtomicU64::new(0),
             leeway: u64::try_from(leeway).unwrap_or(u64::MAX),
             following,
             listeners: RwLock::default(),

@@ -35,10 +35,27 @@ pub struct Revocation {
 /// The tokens that a [`Revocation`] refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    Token { id: Box<str>, subject: Option<Box<str>> },
-    Session { id: Box<str>, subject: Option<Box<str>> },
-    Subject { id: Box<str>, tenant: Option<TenantId> },
-    Client { id: Box<str>, tenant: Option<TenantId> },
+    Token {
+        id: Box<str>,
+        subject: Option<Box<str>>,
+    },
+    /// `is_dated`: only those that were issued before.
+    Session {
+        id: Box<str>,
+        subject: Option<Box<str>>,
+        is_dated: bool,
+    },
+    Subject {
+        id: Box<str>,
+        tenant: Option<TenantId>,
+    },
+    SubjectWithoutTenant {
+        id: Box<str>,
+    },
+    Client {
+        id: Box<str>,
+        tenant: Option<TenantId>,
+    },
     Tenant(TenantId),
     Issuer,
 }
@@ -58,7 +75,21 @@ impl Revocation {
     ///
     /// Many issuers put no `sid` into access tokens. Add [`of_subject`](Self::of_subject) to refuse those, too.
     pub fn session(issuer: impl Into<Box<str>>, sid: impl Into<Box<str>>) -> Self {
-        Self::new(issuer, Target::Session { id: sid.into(), subject: None })
+        Self::new(issuer, Target::Session { id: sid.into(), subject: None, is_dated: false })
+    }
+
+    /// Revokes the tokens of a session at the issuer that were issued before. The session may go on, with the same
+    /// `sid`. A [subject](Self::of_subject) only serves to merge entries.
+    pub(crate) fn tokens_of_session(issuer: impl Into<Box<str>>, sid: impl Into<Box<str>>) -> Self {
+        Self::new(issuer, Target::Session { id: sid.into(), subject: None, is_dated: true })
+    }
+
+    /// Revokes all tokens of a subject that name no tenant.
+    pub(crate) fn subject_without_tenant(
+        issuer: impl Into<Box<str>>,
+        subject: impl Into<Box<str>>,
+    ) -> Self {
+        Self::new(issuer, Target::SubjectWithoutTenant { id: subject.into() })
     }
 
     /// Revokes all tokens of a user or service account: its subject, as in
@@ -109,7 +140,11 @@ impl Revocation {
 
     /// Sets the time before which the refused tokens were issued (`iat`). Default, and the latest time that
     /// counts: now. A token without `iat` counts as issued before. A [`session`](Self::session) or
-    /// [`token`](Self::token) is refused whatever its `iat`.
+    /// [`token`](Self::token) is refused whatever its `iat`, unless its entry was merged into one of the subject: then
+    /// only if it was issued before the merge.
+    ///
+    /// For a browser session of this service, the time of its sign-in counts in place of `iat`, so it ends although its
+    /// tokens are renewed later.
     ///
     /// A few seconds are added, because clocks differ: see
     /// [`leeway`](super::RevocationsBuilder::leeway).
@@ -125,14 +160,22 @@ impl Revocation {
         self
     }
 
+    /// Returns whether tokens are refused whatever their `iat`.
+    pub(super) fn is_timeless(&self) -> bool {
+        matches!(self.target, Target::Token { .. } | Target::Session { is_dated: false, .. })
+    }
+
     /// Returns the issuer.
-    #[allow(dead_code, reason = "for listeners")]
     pub(crate) fn iss(&self) -> &str {
         &self.issuer
     }
 
+    /// Returns the time before which the refused tokens were issued. `None`: now.
+    pub(crate) fn issued_before_or_now(&self) -> Option<SystemTime> {
+        self.issued_before
+    }
+
     /// Returns the tokens that are refused.
-    #[allow(dead_code, reason = "for listeners")]
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
@@ -144,6 +187,7 @@ impl Revocation {
             Target::Session { .. } => Kind::Session,
             Target::Subject { tenant: None, .. } => Kind::Subject,
             Target::Subject { tenant: Some(_), .. } => Kind::SubjectInTenant,
+            Target::SubjectWithoutTenant { .. } => Kind::SubjectWithoutTenant,
             Target::Client { tenant: None, .. } => Kind::Client,
             Target::Client { tenant: Some(_), .. } => Kind::ClientInTenant,
             Target::Tenant(_) => Kind::Tenant,
@@ -156,12 +200,12 @@ impl Revocation {
         let kind = self.kind();
         let key = |kind, ids: &[&str]| (kind, Key::new(kind, &self.issuer, ids));
         match &self.target {
-            Target::Session { id, subject: Some(subject) } => {
+            Target::Session { id, subject: Some(subject), is_dated: false } => {
                 vec![key(kind, &[id]), key(Kind::SubjectWithoutSession, &[subject])]
             }
-            Target::Token { id, .. } | Target::Session { id, subject: None } => {
-                vec![key(kind, &[id])]
-            }
+            Target::Token { id, .. }
+            | Target::Session { id, .. }
+            | Target::SubjectWithoutTenant { id } => vec![key(kind, &[id])],
             Target::Subject { id, tenant } | Target::Client { id, tenant } => match tenant {
                 Some(tenant) => vec![key(kind, &[tenant.as_str(), id])],
                 None => vec![key(kind, &[id])],

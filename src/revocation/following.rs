@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::index::{Entry, Origin};
+use super::index::{Entry, Origin, TIMELESS};
 use super::key::Key;
 use super::log::{Content, LogCursor, LogEntry, LogPage, RevocationLog};
 use super::{Inner, RevokeError, Source};
@@ -343,7 +343,9 @@ impl Inner {
             Content::Entries(entries) => {
                 let now = self.now();
                 for mut entry in entries {
-                    entry.issued_before = entry.issued_before.min(now.wall.saturating_add(1));
+                    if entry.issued_before != TIMELESS || !entry.kind.may_be_timeless() {
+                        entry.issued_before = entry.issued_before.min(now.wall.saturating_add(1));
+                    }
                     // Entries of the log always find room.
                     let _ = self.index.insert(&[entry], Origin::Log, now);
                 }

@@ -29,6 +29,9 @@ const WIDEN_PASSES: u8 = 16;
 /// The bits of [`Index::state`] for kinds that have entries.
 pub(super) const KINDS: u32 = (1 << Kind::ALL.len()) - 1;
 
+/// The [time](Entry::issued_before) of an entry that refuses tokens whenever they were issued.
+pub(super) const TIMELESS: u32 = u32::MAX;
+
 /// The epoch of an entry that the log may lack.
 const UNLOGGED: u8 = 0;
 
@@ -48,7 +51,7 @@ pub(super) struct Entry {
     pub(super) key: Key,
     /// The key of the subject into whose entry this one may be merged, or [`Key::NONE`].
     pub(super) subject: Key,
-    /// Seconds since 1970, rounded up.
+    /// Seconds since 1970, rounded up, or [`TIMELESS`].
     pub(super) issued_before: u32,
     /// Seconds since 1970, rounded up.
     pub(super) until: u32,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use crate::identity::{DIGEST_BYTES, Identity};
+use crate::identity::{DIGEST_BYTES, Identity, TenantId};
 use crate::support::crypto;
 
 /// The kind of an entry. The numbers are in logs of revocations, so they never change.
@@ -20,10 +20,12 @@ pub(super) enum Kind {
     ClientInTenant = 6,
     Tenant = 7,
     Issuer = 8,
+    /// The tokens of a subject that name no tenant.
+    SubjectWithoutTenant = 9,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Token,
         Self::Session,
         Self::SubjectWithoutSession,
@@ -33,6 +35,7 @@ impl Kind {
         Self::ClientInTenant,
         Self::Tenant,
         Self::Issuer,
+        Self::SubjectWithoutTenant,
     ];
 
     /// Returns the name in logs, metrics and keys.
@@ -47,6 +50,7 @@ impl Kind {
             Self::ClientInTenant => "client_in_tenant",
             Self::Tenant => "tenant",
             Self::Issuer => "issuer",
+            Self::SubjectWithoutTenant => "subject_without_tenant",
         }
     }
 
@@ -58,8 +62,8 @@ impl Kind {
         1 << self as u8
     }
 
-    /// Returns whether an entry refuses tokens whatever their `iat`: the id alone says which tokens are meant.
-    pub(super) const fn ignores_time_of_issue(self) -> bool {
+    /// Returns whether an entry may refuse tokens whatever their `iat`, because the id says which ones are meant.
+    pub(super) const fn may_be_timeless(self) -> bool {
         matches!(self, Self::Token | Self::Session)
     }
 }
@@ -98,28 +102,52 @@ impl Hash for Key {
     }
 }
 
+/// What the kinds of entries are about: the attributes of a token or of a session.
+pub(super) struct Attributes<'a> {
+    pub(super) issuer: &'a str,
+    pub(super) subject: &'a str,
+    pub(super) token_id: Option<&'a str>,
+    pub(super) session_id: Option<&'a str>,
+    pub(super) tenant: Option<&'a str>,
+    pub(super) client_id: Option<&'a str>,
+}
+
+impl<'a> Attributes<'a> {
+    fn of(identity: &'a Identity) -> Self {
+        Self {
+            issuer: identity.issuer(),
+            subject: identity.subject(),
+            token_id: identity.token_id(),
+            session_id: identity.session_id(),
+            tenant: identity.tenant_id().map(TenantId::as_str),
+            client_id: identity.client_id(),
+        }
+    }
+
+    /// Returns the key under which an entry of this kind is, if there can be one.
+    pub(super) fn key(&self, kind: Kind) -> Option<Key> {
+        let Self { issuer, subject, token_id, session_id, tenant, client_id } = *self;
+        let key = |ids: &[&str]| Some(Key::new(kind, issuer, ids));
+        match kind {
+            Kind::Token => key(&[token_id?]),
+            Kind::Session => key(&[session_id?]),
+            Kind::SubjectWithoutSession if session_id.is_none() => key(&[subject]),
+            Kind::SubjectWithoutTenant if tenant.is_none() => key(&[subject]),
+            Kind::SubjectWithoutSession | Kind::SubjectWithoutTenant => None,
+            Kind::Subject => key(&[subject]),
+            Kind::SubjectInTenant => key(&[tenant?, subject]),
+            Kind::Client => key(&[client_id?]),
+            Kind::ClientInTenant => key(&[tenant?, client_id?]),
+            Kind::Tenant => key(&[tenant?]),
+            Kind::Issuer => key(&[]),
+        }
+    }
+}
+
 /// Returns the keys of an identity, by the number of the kind.
 pub(super) fn keys_of(identity: &Identity) -> Box<[[u8; DIGEST_BYTES]]> {
-    let issuer = identity.issuer();
-    let key = |kind| -> Option<Key> {
-        let tenant = || identity.tenant_id().map(|tenant| tenant.as_str());
-        let key = |ids: &[&str]| Key::new(kind, issuer, ids);
-        match kind {
-            Kind::Token => Some(key(&[identity.token_id()?])),
-            Kind::Session => Some(key(&[identity.session_id()?])),
-            Kind::SubjectWithoutSession => match identity.session_id() {
-                None => Some(key(&[identity.subject()])),
-                Some(_) => None,
-            },
-            Kind::Subject => Some(key(&[identity.subject()])),
-            Kind::SubjectInTenant => Some(key(&[tenant()?, identity.subject()])),
-            Kind::Client => Some(key(&[identity.client_id()?])),
-            Kind::ClientInTenant => Some(key(&[tenant()?, identity.client_id()?])),
-            Kind::Tenant => Some(key(&[tenant()?])),
-            Kind::Issuer => Some(key(&[])),
-        }
-    };
-    Kind::ALL.iter().map(|kind| key(*kind).unwrap_or(Key::NONE).0).collect()
+    let attributes = Attributes::of(identity);
+    Kind::ALL.iter().map(|kind| attributes.key(*kind).unwrap_or(Key::NONE).0).collect()
 }
 
 #[cfg(test)]

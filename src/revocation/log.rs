@@ -241,6 +241,9 @@ struct StoredEntry {
     subject: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<TenantId>,
+    /// Of a session, only the tokens that were issued before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     issued_before: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -252,9 +255,10 @@ struct StoredEntry {
 impl StoredEntry {
     fn of_event(revocation: &Revocation) -> Self {
         let (id, subject, tenant) = match &revocation.target {
-            Target::Token { id, subject } | Target::Session { id, subject } => {
+            Target::Token { id, subject } | Target::Session { id, subject, .. } => {
                 (Some(id.clone()), subject.clone(), None)
             }
+            Target::SubjectWithoutTenant { id } => (Some(id.clone()), None, None),
             Target::Subject { id, tenant } | Target::Client { id, tenant } => {
                 (Some(id.clone()), None, tenant.clone())
             }
@@ -267,6 +271,7 @@ impl StoredEntry {
             id,
             subject,
             tenant,
+            dated: matches!(revocation.target, Target::Session { is_dated: true, .. }),
             issued_before: revocation.issued_before.map(milliseconds),
             until: revocation.until.map(milliseconds),
             ..Self::default()
@@ -274,11 +279,13 @@ impl StoredEntry {
     }
 
     fn into_event(self) -> Option<Revocation> {
-        let Self { kind, issuer, id, subject, tenant, issued_before, until, .. } = self;
+        let Self { kind, issuer, id, subject, tenant, dated, issued_before, until, .. } = self;
         let kind = Kind::ALL.into_iter().find(|known| Some(known.as_str()) == kind.as_deref())?;
         let target = match (kind, id, tenant) {
+            (Kind::Session, Some(id), None) => Target::Session { id, subject, is_dated: dated },
+            _ if dated => return None,
             (Kind::Token, Some(id), None) => Target::Token { id, subject },
-            (Kind::Session, Some(id), None) => Target::Session { id, subject },
+            (Kind::SubjectWithoutTenant, Some(id), None) => Target::SubjectWithoutTenant { id },
             (Kind::Subject, Some(id), None) => Target::Subject { id, tenant: None },
             (Kind::SubjectInTenant, Some(id), Some(it)) => Target::Subject { id, tenant: Some(it) },
             (Kind::Client, Some(id), None) => Target::Client { id, tenant: None },
@@ -347,6 +354,8 @@ mod tests {
             Revocation::client(iss, "web").in_tenant(tenant.clone()),
             Revocation::tenant(iss, tenant),
             Revocation::issuer(iss),
+            Revocation::tokens_of_session(iss, "1").of_subject("alice"),
+            Revocation::subject_without_tenant(iss, "alice"),
         ];
         all.into_iter().map(times).collect()
     }
@@ -374,11 +383,25 @@ mod tests {
     /// Processes of two versions may share a log.
     #[test]
     fn format_of_entries_is_fixed() {
-        let event = LogEntry::of_event(events().swap_remove(5));
-        let text = r#"{"v":1,"kind":"subject_in_tenant","issuer":"https://a","id":"alice","tenant":"acme","issued_before":1500,"until":9000}"#;
-        assert_eq!(String::from_utf8(event.to_bytes()).unwrap(), text);
-        assert_eq!(event.until(), time(9_000).unwrap());
-        let entry = LogEntry(Content::Entries(entries().split_off(8)));
+        for (nth, text) in [
+            (
+                3,
+                r#"{"v":1,"kind":"session","issuer":"https://a","id":"1","subject":"alice","issued_before":1500,"until":9000}"#,
+            ),
+            (
+                5,
+                r#"{"v":1,"kind":"subject_in_tenant","issuer":"https://a","id":"alice","tenant":"acme","issued_before":1500,"until":9000}"#,
+            ),
+            (
+                10,
+                r#"{"v":1,"kind":"session","issuer":"https://a","id":"1","subject":"alice","dated":true,"issued_before":1500,"until":9000}"#,
+            ),
+        ] {
+            let event = LogEntry::of_event(events().swap_remove(nth));
+            assert_eq!(String::from_utf8(event.to_bytes()).unwrap(), text);
+            assert_eq!(event.until(), time(9_000).unwrap());
+        }
+        let entry = LogEntry(Content::Entries(vec![entries().swap_remove(8)]));
         let key = &crate::support::crypto::sha256_of_parts(["issuer", "https://a", "1"])[..16];
         let bytes = [&[8], key, &[0; 16], &[0, 0, 0, 2, 255, 255, 255, 255]].concat();
         let text = format!(r#"{{"v":1,"entries":"{}"}}"#, base64url::encode(bytes));
@@ -405,7 +428,8 @@ mod tests {
             r#"{"v":1,"kind":"subject_without_session","issuer":"a","id":"b","issued_before":1,"until":2}"#,
             r#"{"v":1,"entries":"%"}"#,
             &format!(r#"{{"v":1,"entries":"{packed}"}}"#),
-            &format!(r#"{{"v":1,"entries":"{}"}}"#, base64url::encode([9; PACKED_BYTES])),
+            &format!(r#"{{"v":1,"entries":"{}"}}"#, base64url::encode([10; PACKED_BYTES])),
+            r#"{"v":1,"kind":"subject","issuer":"a","id":"b","dated":true,"issued_before":1,"until":2}"#,
         ] {
             assert!(LogEntry::from_bytes(text.as_bytes()).is_err(), "{text}");
         }

@@ -20,8 +20,10 @@ mod index;
 mod key;
 mod log;
 mod memory;
+mod session;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -32,13 +34,16 @@ pub use event::Revocation;
 pub use log::{InvalidLogEntry, LogCursor, LogEntry, LogPage, RevocationLog};
 pub use memory::MemoryRevocationLog;
 
+pub(crate) use event::Target;
+pub(crate) use session::SessionFacts;
+
 use crate::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use crate::clock::{Clock, unix_seconds};
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::identity::Identity;
 use crate::support::telemetry;
 use following::Following;
-use index::{Entry, Index, KINDS, Now, Origin};
+use index::{Entry, Index, KINDS, Now, Origin, TIMELESS};
 use key::{Key, Kind, keys_of};
 
 /// The revocations in force. Clones share them.
@@ -67,6 +72,8 @@ struct Inner {
     index: Index,
     clock: Arc<dyn Clock>,
     token_lifetime: Duration,
+    /// The least time for which revocations are kept, in seconds.
+    kept_for: AtomicU64,
     /// In seconds.
     leeway: u64,
     following: Option<Following>,
@@ -205,7 +212,6 @@ impl Revocations {
     ///
     /// The listener runs on the task that calls `revoke` or reads the log, so it must not block. It lives as long as
     /// the revocations, so it must not own an `Auth`.
-    #[allow(dead_code, reason = "caches and stored sessions listen")]
     pub(crate) fn subscribe(&self, listener: Listener) {
         self.0.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
@@ -265,7 +271,9 @@ impl Inner {
         let now = self.clock.now();
         let issued_before = revocation.issued_before.unwrap_or(now).min(now);
         revocation.issued_before = Some(issued_before);
-        revocation.until = revocation.until.or_else(|| now.checked_add(self.token_lifetime));
+        let kept_for = Duration::from_secs(self.kept_for.load(Ordering::Relaxed));
+        let lifetime = self.token_lifetime.max(kept_for);
+        revocation.until = revocation.until.or_else(|| now.checked_add(lifetime));
         revocation
     }
 
@@ -274,7 +282,11 @@ impl Inner {
         let seconds = |at: Option<SystemTime>| at.map_or(u32::MAX, seconds_rounded_up);
         let (issued_before, until) = (seconds(revocation.issued_before), seconds(revocation.until));
         let subject = revocation.subject_key().unwrap_or(Key::NONE);
-        let entry = |(kind, key)| Entry { kind, key, subject, issued_before, until };
+        let entry = |(kind, key): (Kind, Key)| {
+            let is_timeless = kind.may_be_timeless() && revocation.is_timeless();
+            let issued_before = if is_timeless { TIMELESS } else { issued_before };
+            Entry { kind, key, subject, issued_before, until }
+        };
         revocation.keys().into_iter().map(entry).collect()
     }
 
@@ -297,14 +309,14 @@ impl Inner {
             let has_entries = kinds & kind.bit() != 0 && *key != Key::NONE.0;
             has_entries.then(|| self.index.get(Key(*key))).flatten()
         });
-        entries.any(|entry| self.refuses(&entry, identity))
+        let issued_at = identity.issued_at().map_or(0, unix_seconds);
+        entries.any(|entry| self.refuses(&entry, issued_at))
     }
 
-    /// Returns whether an entry that matches an identity refuses its token.
-    fn refuses(&self, entry: &Entry, identity: &Identity) -> bool {
-        let issued_at = identity.issued_at().map_or(0, unix_seconds);
+    /// Returns whether an entry that matches a token or session refuses it.
+    fn refuses(&self, entry: &Entry, issued_at: u64) -> bool {
         let end = u64::from(entry.issued_before).saturating_add(self.leeway);
-        let is_meant = entry.kind.ignores_time_of_issue() || issued_at < end;
+        let is_meant = entry.issued_before == TIMELESS || issued_at < end;
         is_meant && u64::from(entry.until) > unix_seconds(self.clock.now())
     }
 }
@@ -370,6 +382,38 @@ mod tests {
         one.ready().await.unwrap();
         for heard in heard {
             assert_eq!(*heard.lock().unwrap(), ["a 1", "a 3"]);
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    #[tokio::test]
+    async fn tokens_of_a_session_may_be_meant() {
+        use crate::testing::{ManualClock, identity};
+        use serde_json::json;
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_700));
+        let log = MemoryRevocationLog::default();
+        let build = || Revocations::builder().log(log.clone()).clock(clock.clone()).build();
+        let [one, other] = [(); 2].map(|()| build());
+        let before = one.without_leeway(clock.now());
+        let event = Revocation::tokens_of_session("a", "1").of_subject("alice");
+        one.revoke(event.issued_before(before)).await.unwrap();
+        one.revoke(Revocation::session("a", "2").issued_before(before)).await.unwrap();
+        one.revoke(Revocation::subject_without_tenant("a", "bob")).await.unwrap();
+        other.ready().await.unwrap();
+        for revocations in [one, other] {
+            for (claims, expected) in [
+                (json!({ "sub": "alice", "sid": "1", "iat": 999 }), true),
+                (json!({ "sub": "alice", "sid": "1" }), true),
+                (json!({ "sub": "alice", "sid": "1", "iat": 1_000 }), false),
+                (json!({ "sub": "alice", "iat": 1 }), false),
+                (json!({ "sub": "alice", "sid": "2", "iat": 9_999 }), true),
+                (json!({ "sub": "bob", "iat": 1_000 }), true),
+                (json!({ "sub": "bob", "tenant_id": "acme", "iat": 1_000 }), false),
+            ] {
+                let mut token = claims.clone();
+                token["iss"] = "a".into();
+                assert_eq!(revocations.is_revoked(&identity(token)), expected, "{claims}");
+            }
         }
     }
 

@@ -727,7 +727,9 @@ pub(crate) fn untrusted_proxy(peer: std::net::IpAddr, prefix: Option<&str>) {
 /// logged as `info`, because it is normal after a sign-out elsewhere.
 pub(crate) fn session_ended(reason: &'static str) {
     match reason {
-        "refresh_token_refused" => tracing::info!(target: TARGET, reason, "session ended"),
+        "refresh_token_refused" | "revoked" => {
+            tracing::info!(target: TARGET, reason, "session ended")
+        }
         _ => tracing::warn!(target: TARGET, reason, "session ended"),
     }
     count!("scaikey_auth_sessions_ended_total", "reason" => reason);
@@ -742,6 +744,11 @@ pub(crate) fn step_up_without_effect(needed: &dyn std::fmt::Debug) {
 pub(crate) fn session_closed(reason: &'static str) {
     tracing::info!(target: TARGET, reason, "session closed");
     count!("scaikey_auth_sessions_closed_total", "reason" => reason);
+}
+
+/// Logs that the tokens of a session that ended could not be refused in all processes.
+pub(crate) fn tokens_of_session_not_revoked(error: &dyn Display) {
+    tracing::warn!(target: TARGET, %error, "a session ended, but its tokens may be accepted by other processes until they expire");
 }
 
 /// Logs that the tokens of a session are too long for a store, so the session cannot begin or continue.

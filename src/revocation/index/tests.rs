@@ -35,7 +35,7 @@ fn state_has_kinds_with_entries() {
         insert(&index, &[entry(kind, 1, None), entry(kind, 2, None)], at(1));
         assert_ne!(index.state() & kind.bit(), 0);
     }
-    assert_eq!((index.state(), index.len()), (KINDS, 18));
+    assert_eq!((index.state(), index.len()), (KINDS, 20));
     index.set_flag(1 << 16);
     index.sweep_if_due(at(LATER));
     assert_eq!((index.state(), index.len()), (1 << 16, 0), "flags stay");

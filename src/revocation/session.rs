@@ -1,0 +1,92 @@
+//! Browser sessions are judged as tokens are: by the time of their sign-in in place of `iat`.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::index::KINDS;
+use super::key::{Attributes, Kind};
+use super::{Revocations, unavailable};
+use crate::clock::unix_seconds;
+use crate::error::AuthError;
+
+/// What a revocation may say about a session. A token's id says nothing: a renewal replaces the token.
+const KINDS_OF_SESSIONS: u32 = KINDS & !Kind::Token.bit();
+
+/// What is known about a browser session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionFacts<'a> {
+    pub(crate) issuer: &'a str,
+    pub(crate) subject: &'a str,
+    /// The `sid` of the provider's session.
+    pub(crate) session_id: Option<&'a str>,
+    pub(crate) tenant: Option<&'a str>,
+    pub(crate) client_id: &'a str,
+    /// The time of the sign-in.
+    pub(crate) started_at: SystemTime,
+}
+
+impl Revocations {
+    /// Returns whether a revocation may mean a session. If not, nothing needs to be known about it.
+    #[inline]
+    pub(crate) fn may_mean_sessions(&self) -> bool {
+        self.0.index.state() & KINDS_OF_SESSIONS != 0
+    }
+
+    /// Returns whether a session is revoked. Does not wait for the log.
+    pub(crate) fn is_session_revoked(&self, facts: &SessionFacts<'_>) -> bool {
+        let SessionFacts { issuer, subject, session_id, tenant, client_id, started_at } = *facts;
+        let client_id = Some(client_id);
+        let attributes =
+            Attributes { issuer, subject, token_id: None, session_id, tenant, client_id };
+        let (inner, kinds) = (&self.0, self.0.index.state() & KINDS_OF_SESSIONS);
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| kinds & kind.bit() != 0);
+        kinds.any(|kind| {
+            let entry = attributes.key(kind).and_then(|key| inner.index.get(key));
+            entry.is_some_and(|entry| inner.refuses(&entry, unix_seconds(started_at)))
+        })
+    }
+
+    /// Returns whether sessions can be judged now. Otherwise [`until_judging`](Self::until_judging) waits.
+    ///
+    /// # Errors
+    /// The log has not been read for too long.
+    pub(crate) fn try_judging(&self) -> Result<bool, AuthError> {
+        match self.0.index.state() & !KINDS {
+            0 => Ok(true),
+            _ => self.0.may_judge().map_err(unavailable),
+        }
+    }
+
+    /// Waits until sessions can be judged: for the history of the log, if it is not read yet.
+    ///
+    /// # Errors
+    /// The log has not been read for too long.
+    pub(crate) async fn until_judging(&self) -> Result<(), AuthError> {
+        if !self.try_judging()? {
+            self.0.until_read().await;
+            self.try_judging()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the time for [`issued_before`](super::Revocation::issued_before) that means "before the second of this
+    /// time", without leeway: a user who signs in again in this second gets in.
+    pub(crate) fn without_leeway(&self, time: SystemTime) -> SystemTime {
+        let seconds = unix_seconds(time).saturating_sub(self.0.leeway);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// Returns whether all sessions that exist now, and two seconds from now, began before a revocation.
+    pub(crate) fn means_all_until_now(&self, issued_before: SystemTime) -> bool {
+        let leeway = Duration::from_secs(self.0.leeway);
+        let end = issued_before.checked_add(leeway);
+        end.is_none_or(|end| end > self.0.clock.now() + Duration::from_secs(2))
+    }
+
+    /// Makes every revocation without an [end](super::Revocation::until) last at least this long, because there are
+    /// sessions that live as long.
+    pub(crate) fn keep_for_at_least(&self, lifetime: Duration) {
+        let seconds = lifetime.as_secs().saturating_add(u64::from(lifetime.subsec_nanos() > 0));
+        self.0.kept_for.fetch_max(seconds, Ordering::Relaxed);
+    }
+}
