@@ -164,6 +164,7 @@ impl Inner {
 async fn forget(sessions: &Sessions, session: &Session, response: &mut Response<Bytes>) {
     let cookie = sessions.clear_cookie(session);
     response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    sessions.refuse_access_token(session).await;
     // `revoke` logs its failure. The session has ended in any case.
     let _ = sessions.revoke(session).await;
 }

@@ -275,7 +275,7 @@ impl SessionsBuilder {
             self.auth.enable_id_token_sessions();
         }
         let (idle, clock) = (self.idle.unwrap_or(DEFAULT_IDLE), self.auth.clock().clone());
-        Ok(Sessions(Arc::new(Inner {
+        let sessions = Sessions(Arc::new(Inner {
             stored: self.store.map(|store| StoredSessions::new(store, idle, clock)),
             auth: self.auth,
             client: self.client,
@@ -289,8 +289,11 @@ impl SessionsBuilder {
             renewals: SingleFlight::default(),
             form_post_path: OnceLock::new(),
             sign_in: OnceLock::new(),
-        })))
+        }));
+        sessions.follow_revocations();
+        Ok(sessions)
     }
+
     /// Returns the validator of the ID tokens of the client.
     fn id_tokens(&self) -> SessionIdTokens {
         let (auth, client) = (&self.auth, &self.client);

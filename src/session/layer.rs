@@ -118,8 +118,8 @@ pub(super) struct AttachedSession {
 }
 
 impl AttachedSession {
-    pub(super) fn new(sessions: &Sessions, session: Session) -> Self {
-        Self { sessions: sessions.clone(), session: Arc::new(session) }
+    pub(super) fn new(sessions: &Sessions, session: impl Into<Arc<Session>>) -> Self {
+        Self { sessions: sessions.clone(), session: session.into() }
     }
 
     fn of(&self, sessions: &Sessions) -> Option<&Session> {
@@ -146,9 +146,9 @@ pub(super) type After = (Option<Box<ResponseCookies>>, Option<On401>);
 
 /// What a request waits for. Public because a public layer type names it, but not exported.
 pub enum Awaited {
-    /// The result of the renewal (`None` if it took too long), the session before the renewal, and
-    /// the cookies to set.
-    Renewed(Option<RenewalResult>, Session, Box<ResponseCookies>),
+    /// The result of the renewal (`None` if there is none yet; an error if the session cannot be judged), the session
+    /// before the renewal, and the cookies to set.
+    Renewed(Result<Option<RenewalResult>, AuthError>, Session, Box<ResponseCookies>),
     /// The session in the store.
     Loaded(Loaded, Box<ResponseCookies>),
 }
@@ -188,6 +188,19 @@ impl<Q> Gate<Q> for SessionLayer {
             let sign_in = after.end(request, None);
             return Ok(Decision::Pass((Some(after), sign_in)));
         };
+        match sessions.try_is_revoked(&session) {
+            Ok(Some(false)) => {}
+            Ok(Some(true)) => {
+                let sign_in = end_session(&mut after, request, session);
+                return Ok(Decision::Pass((Some(after), sign_in)));
+            }
+            Ok(None) => return Ok(Decision::Wait(Box::pin(judge(session, after)))),
+            Err(error) => {
+                attach_unavailable(sessions, request, session);
+                let unavailable = On401::Unavailable(Box::new(self.unavailable(error, request)));
+                return Ok(Decision::Pass((Some(after), Some(unavailable))));
+            }
+        }
         let freshness = sessions.freshness(&session);
         let renewal = match freshness {
             Freshness::Fresh => None,
@@ -196,19 +209,17 @@ impl<Q> Gate<Q> for SessionLayer {
         let is_expired = freshness == Freshness::Expired;
         match renewal {
             None if is_expired => {
-                let sign_in = after.end(request, Some(session.started_at));
-                let ended = EndedSession(AttachedSession::new(sessions, session));
-                request.extensions_mut().insert(ended);
+                let sign_in = end_session(&mut after, request, session);
                 Ok(Decision::Pass((Some(after), sign_in)))
             }
             Some(renewal) if is_expired || sessions.is_about_to_expire(&session) => {
                 let renewal = with_timeout(sessions.max_renewal_wait(&session), renewal);
                 let awaited =
-                    Box::pin(async move { Awaited::Renewed(renewal.await, session, after) });
+                    Box::pin(async move { Awaited::Renewed(Ok(renewal.await), session, after) });
                 Ok(Decision::Wait(awaited))
             }
             renewal => {
-                let step_up = attach_session(sessions, request, session);
+                let step_up = attach_session(&mut after, request, session);
                 after.renewal = renewal;
                 Ok(Decision::Pass((Some(after), step_up)))
             }
@@ -224,16 +235,33 @@ impl<Q> Gate<Q> for SessionLayer {
             Awaited::Renewed(renewed, before, after) => (renewed, before, after),
             Awaited::Loaded(loaded, after) => return self.resume_loaded(loaded, after, request),
         };
-        let on_401 = apply_renewal(renewed, before, &mut after, request);
+        let on_401 = match renewed {
+            Ok(renewed) => apply_renewal(renewed, before, &mut after, request),
+            Err(error) => {
+                attach_unavailable(&after.sessions, request, before);
+                Err(error)
+            }
+        };
         let on_401 =
             on_401.map_err(|error| On401::Unavailable(Box::new(self.unavailable(error, request))));
         Ok((Some(after), on_401.unwrap_or_else(Some)))
     }
 
     fn finish<B>(
-        (after, on_401): Self::After,
+        (mut after, on_401): Self::After,
         response: &mut Response<ResponseBody<B>>,
     ) -> Option<BoxFuture<Self::After>> {
+        if let Some(refused) = after.as_mut().and_then(|after| after.take_refused(response)) {
+            if let Some(On401::StepUp(redirect)) = on_401 {
+                redirect.sign_in_again(refused.started_at, response);
+            }
+            return after.map(|after| -> BoxFuture<Self::After> {
+                Box::pin(async move {
+                    after.sessions.remove_revoked(&refused).await;
+                    (Some(after), None)
+                })
+            });
+        }
         match on_401 {
             None => {}
             Some(On401::SignIn(redirect)) => redirect.replace(response),
@@ -248,8 +276,10 @@ impl<Q> Gate<Q> for SessionLayer {
         };
         Some(Box::pin(async move {
             match renewal.await {
-                Some(Ok(Some(session))) => after.change = Change::Renewed(session),
-                Some(Ok(None)) => after.change = Change::Ended,
+                Some(Ok(Some(session))) if !after.sessions.is_revoked(&session) => {
+                    after.change = Change::Renewed(session);
+                }
+                Some(Ok(_)) => after.change = Change::Ended,
                 // The current token is still valid, so the next request tries again.
                 Some(Err(_)) | None => {}
             }
@@ -290,12 +320,55 @@ pub(super) fn check_other_token<'v>(
     }
 }
 
-/// Uses the session as the credentials of the request. Returns what replaces a refusal that asks for another sign-in.
-pub(super) fn attach_session<Q>(
-    sessions: &Sessions,
+/// Judges a session when the revocations are known, and waits for its renewal as `decide` does.
+async fn judge(session: Session, after: Box<ResponseCookies>) -> Awaited {
+    let sessions = &after.sessions;
+    let renewed = match sessions.until_judged(&session).await {
+        Err(error) => Err(error),
+        Ok(true) => Ok(Some(Ok(None))),
+        Ok(false) => {
+            let (freshness, limit) =
+                (sessions.freshness(&session), sessions.max_renewal_wait(&session));
+            let must_renew =
+                freshness == Freshness::Expired || sessions.is_about_to_expire(&session);
+            match sessions.renew(&session).filter(|_| must_renew) {
+                Some(renewal) => Ok(with_timeout(limit, renewal).await),
+                None if freshness == Freshness::Expired => Ok(Some(Ok(None))),
+                None => Ok(None),
+            }
+        }
+    };
+    Awaited::Renewed(renewed, session, after)
+}
+
+/// Ends the session of a request. The inner layer decides whether the request needs an identity.
+pub(super) fn end_session<Q>(
+    after: &mut ResponseCookies,
     request: &mut Request<Q>,
     session: Session,
 ) -> Option<On401> {
+    let sign_in = after.end(request, Some(session.started_at));
+    let ended = EndedSession(AttachedSession::new(&after.sessions, session));
+    request.extensions_mut().insert(ended);
+    sign_in
+}
+
+/// Lets `logout` end a session that the request cannot use.
+pub(super) fn attach_unavailable<Q>(
+    sessions: &Sessions,
+    request: &mut Request<Q>,
+    session: Session,
+) {
+    request.extensions_mut().insert(CurrentSession(AttachedSession::new(sessions, session)));
+}
+
+/// Uses the session as the credentials of the request. Returns what replaces a refusal that asks for another sign-in.
+pub(super) fn attach_session<Q>(
+    after: &mut ResponseCookies,
+    request: &mut Request<Q>,
+    session: Session,
+) -> Option<On401> {
+    let (sessions, session) = (&after.sessions, Arc::new(session));
     let step_up = sessions.step_up_redirect(request, &session);
     if let (Some(validator), Some(id_token)) = (sessions.id_tokens(), session.token.id_token()) {
         request.extensions_mut().insert(SessionIdToken {
@@ -307,7 +380,9 @@ pub(super) fn attach_session<Q>(
     if let Some(value) = bearer(session.token.secret().expose()) {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
-    request.extensions_mut().insert(CurrentSession(AttachedSession::new(sessions, session)));
+    let current = CurrentSession(AttachedSession::new(sessions, session.clone()));
+    request.extensions_mut().insert(current);
+    after.attached = Some(session);
     step_up
 }
 
@@ -321,30 +396,23 @@ fn apply_renewal<Q>(
     request: &mut Request<Q>,
 ) -> Result<Option<On401>, AuthError> {
     let error = match renewed {
-        Some(Ok(Some(session))) => {
-            let step_up = attach_session(&after.sessions, request, session.clone());
+        Some(Ok(Some(session))) if !after.sessions.is_revoked(&session) => {
+            let step_up = attach_session(after, request, session.clone());
             after.change = Change::Renewed(session);
             return Ok(step_up);
         }
-        // The session ended. The inner layer decides whether the request needs an identity.
-        Some(Ok(None)) => {
-            let sign_in = after.end(request, Some(before.started_at));
-            let ended = EndedSession(AttachedSession::new(&after.sessions, before));
-            request.extensions_mut().insert(ended);
-            return Ok(sign_in);
-        }
+        Some(Ok(_)) => return Ok(end_session(after, request, before)),
         Some(Err(error)) => Some(error),
         None => None,
     };
-    if after.sessions.freshness(&before) != Freshness::Expired {
-        if error.is_none() {
+    let freshness = after.sessions.freshness(&before);
+    if freshness != Freshness::Expired {
+        if error.is_none() && freshness != Freshness::Fresh {
             after.renewal = after.sessions.renew(&before);
         }
-        return Ok(attach_session(&after.sessions, request, before));
+        return Ok(attach_session(after, request, before));
     }
-    // `logout` must work without a valid token.
-    let current = CurrentSession(AttachedSession::new(&after.sessions, before));
-    request.extensions_mut().insert(current);
+    attach_unavailable(&after.sessions, request, before);
     let late = || ExchangeError::unavailable(None, "the token expired before it was renewed");
     let error = error.unwrap_or_else(late);
     Err(AuthError::unavailable(error.unavailable_component(), error.retry_after(), error))

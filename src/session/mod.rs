@@ -11,6 +11,7 @@ mod content;
 mod cookie;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
+mod judging;
 mod layer;
 mod origin;
 mod response_cookies;
@@ -132,8 +133,13 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// this header, an `Origin` with the request's host. A
 /// [`trusted_origin`](SessionsBuilder::trusted_origin) is always accepted. Other requests get 403.
 ///
+/// **Revocation.** A session ends when a [revocation](crate::revocation) means it, by its subject, tenant, client, issuer
+/// or the provider's session, and began before. Its tokens are then not renewed. A sign-out refuses the access token of
+/// the session, by its `jti`, or else those of the provider's session (`sid`) that were issued before.
+///
 /// **Limitations, without a store.** A copy of the cookies made before sign-out works until the access token
-/// expires; only the refresh token is revoked. If a response with new cookies does not reach the
+/// expires, if it has neither `jti` nor `sid`, or cannot be read by this service. A session with such tokens, and without
+/// an ID token in its cookies, is not judged by itself. If a response with new cookies does not reach the
 /// browser, the next request within one minute gets them again; after that, the user has to sign in
 /// again. If renewed tokens are too large for the cookies, they are revoked, the session ends, and
 /// this is logged.
@@ -245,12 +251,15 @@ impl Sessions {
         started_at: Option<SystemTime>,
     ) -> Option<Redirect> {
         let redirect = self.0.sign_in.get()?;
-        let now = self.0.auth.now();
-        let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
-        if started_at.is_some_and(|at| age(at) < MIN_AGE_FOR_SIGN_IN) {
+        if started_at.is_some_and(|at| self.is_too_young_for_sign_in(at)) {
             return None;
         }
         redirect.redirect(RequestHead::of(request))
+    }
+
+    fn is_too_young_for_sign_in(&self, started_at: SystemTime) -> bool {
+        let age = self.0.auth.now().duration_since(started_at).unwrap_or_default();
+        age < MIN_AGE_FOR_SIGN_IN
     }
 
     /// Starts a session of this user. Returns `None` if the tokens are too large. The layer clears the cookies
@@ -370,6 +379,9 @@ impl Sessions {
             None => Ok(None),
         };
         let last = renewed.ok().flatten();
+        if let Some(last) = &last {
+            self.refuse_access_token(last).await;
+        }
         match last.as_ref().unwrap_or(session).token.refresh_token() {
             Some(token) => revoke(&self.0.client, token).await,
             None => Ok(()),
@@ -474,6 +486,10 @@ impl Sessions {
         refresh: Secret,
     ) -> Result<Option<Renewed>, ExchangeError> {
         let client = &self.0.client;
+        if self.is_revoked(&previous) {
+            telemetry::session_ended("revoked");
+            return Ok(None);
+        }
         let token = match client.refresh(&RefreshRequest::new(refresh.clone())).await {
             Ok(token) => token,
             Err(error) => match error.oauth_error() {
@@ -501,6 +517,8 @@ impl Sessions {
             Ok(renewed) if !self.has_room_for(&previous.renewed_with(renewed.clone())) => {
                 "tokens_too_large"
             }
+            // Meanwhile.
+            Ok(_) if self.is_revoked(&previous) => "revoked",
             Ok(renewed) => return Ok(Some(renewed)),
         };
         telemetry::session_ended(reason);

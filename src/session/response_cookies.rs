@@ -12,7 +12,7 @@ use crate::auth::Auth;
 use crate::clock::with_timeout;
 use crate::error::{AuthError, ErrorResponse};
 use crate::gate::{BoxFuture, ResponseBody};
-use crate::layer::{ClientKind, is_private, refuse};
+use crate::layer::{ClientKind, HadRevokedToken, is_private, refuse};
 
 /// The gRPC status for a missing identity, sent with HTTP status 200.
 const GRPC_STATUS: &str = "grpc-status";
@@ -30,13 +30,16 @@ pub struct ResponseCookies {
     pub(super) sessions: Sessions,
     pub(super) names: CookieNames,
     pub(super) change: Change,
+    /// The session whose token the inner service gets.
+    pub(super) attached: Option<Arc<Session>>,
     /// The renewal to wait for when the response is ready.
     pub(super) renewal: Option<BoxFuture<RenewalResult>>,
 }
 
 impl ResponseCookies {
     pub(super) fn new(sessions: &Sessions, names: CookieNames) -> Self {
-        Self { sessions: sessions.clone(), names, change: Change::None, renewal: None }
+        let (sessions, change) = (sessions.clone(), Change::None);
+        Self { sessions, names, change, attached: None, renewal: None }
     }
 
     /// Ends the session. Returns the redirect to the sign-in. `started_at`: when the session began, if its
@@ -49,6 +52,18 @@ impl ResponseCookies {
         self.change = Change::Ended;
         let started_at = started_at.or_else(|| self.names.newest_start(&self.sessions.0.cookies));
         self.sessions.redirect_to_sign_in(request, started_at).map(On401::SignIn)
+    }
+
+    /// Returns the session of the request, if the inner service refused its token because it is revoked. The session
+    /// has then ended for the browser.
+    pub(super) fn take_refused<B>(
+        &mut self,
+        response: &Response<ResponseBody<B>>,
+    ) -> Option<Arc<Session>> {
+        let session = self.attached.take()?;
+        response.extensions().get::<HadRevokedToken>()?;
+        (self.change, self.renewal) = (Change::Ended, None);
+        Some(session)
     }
 
     /// Returns the renewal to wait for before [`finish`](Self::finish). Returns `None` if the

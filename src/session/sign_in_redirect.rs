@@ -46,7 +46,11 @@ impl SignInRedirect {
     /// other credentials. The sign-in itself is not redirected, nor the page that reports that it failed:
     /// the browser would be redirected without end.
     pub(super) fn redirect(&self, head: RequestHead<'_>) -> Option<Redirect> {
-        let Page(page) = self.page_of(head)?;
+        self.page_of(head).and_then(|page| self.to(page))
+    }
+
+    /// Returns the redirect to the sign-in that returns to a page.
+    pub(super) fn to(&self, Page(page): Page) -> Option<Redirect> {
         HeaderValue::try_from(self.paths.sign_in_url(page.as_deref())).ok().map(Redirect)
     }
 

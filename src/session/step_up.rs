@@ -1,12 +1,12 @@
 //! Step-up (RFC 9470): leads a browser whose session a guard refused to another sign-in, and back to the page.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::layer::On401;
-use super::sign_in_redirect::{Redirect, SignInRedirect};
+use super::sign_in_redirect::{Page, Redirect, SignInRedirect};
 use super::{Session, Sessions, cookies_named, set_cookie};
 use crate::error::StepUp;
 use crate::gate::ResponseBody;
@@ -135,6 +135,22 @@ impl StepUpRedirect {
         }
         let Self { sessions, session, page, .. } = self;
         if let Some(redirect) = sessions.step_up_url(&session, StepUpRequest { page, needs }) {
+            redirect.send(response);
+        }
+    }
+}
+
+impl StepUpRedirect {
+    /// Leads to the sign-in, because the session ended. `started_at`: when it began.
+    pub(super) fn sign_in_again<B>(
+        self,
+        started_at: SystemTime,
+        response: &mut Response<ResponseBody<B>>,
+    ) {
+        let Self { sessions, page, .. } = self;
+        let sign_in =
+            sessions.0.sign_in.get().filter(|_| !sessions.is_too_young_for_sign_in(started_at));
+        if let Some(redirect) = sign_in.and_then(|sign_in| sign_in.to(Page(page))) {
             redirect.send(response);
         }
     }

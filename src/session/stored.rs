@@ -6,6 +6,7 @@ mod layer;
 mod owner;
 mod renewal;
 mod secret;
+mod tidying;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ use crate::support::seal::Purpose;
 use crate::support::single_flight::SingleFlight;
 use crate::support::telemetry;
 use guarded::GuardedStore;
-use owner::SessionOwner;
 use renewal::StoredRenewal;
 pub(super) use secret::SessionSecret;
 
 pub(crate) use endings::{EndReason, ListedSession};
 pub(super) use layer::Loaded;
 pub(crate) use layer::UnavailableSession;
+pub(super) use owner::SessionOwner;
 pub(crate) use owner::Whose;
 
 /// Default time without a request after which a stored session ends.
@@ -123,7 +124,7 @@ impl Sessions {
             .map_err(|error| AuthError::unavailable("random numbers", None, error))?;
         let owner = SessionOwner::new(user, &session.token);
         let provider = self.0.client.issuer();
-        let labels = owner.labels(&session.token, provider, &self.0.keys, clock);
+        let labels = owner.labels(provider, &self.0.keys, clock);
         let ends_at = session.started_at + self.0.lifetime;
         let value = self
             .seal_owner(&secret, &owner, ends_at)
@@ -192,7 +193,11 @@ impl Sessions {
     }
 
     /// Returns the owner of a session, if this process has the key.
-    fn owner_of(&self, record: &StoredSession) -> Option<SessionOwner> {
+    pub(super) fn owner_of(&self, part: &StoredPart) -> Option<SessionOwner> {
+        self.owner_of_record(&part.record)
+    }
+
+    fn owner_of_record(&self, record: &StoredSession) -> Option<SessionOwner> {
         let (sealed, _) = split_value(&record.value)?;
         let clock = &**self.0.auth.clock();
         let name = record.id.to_string();

@@ -1,18 +1,22 @@
 //! The ends of sessions: sign-out, the list of a user's sessions, and ends by others.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 
 use super::owner::{SessionOwner, Whose};
-use super::{Started, StoredSessions};
+use super::{Started, StoredPart, StoredSessions};
+use crate::clock::{CHECK_TIMEOUT, with_timeout};
 use crate::error::AuthError;
-use crate::exchange::identity_of;
-use crate::session::store::{SessionId, StoredSession};
+use crate::revocation::{Revocation, Revocations};
+use crate::session::store::{SessionId, SessionSelector, StoredSession};
 use crate::session::{Session, Sessions};
 use crate::support::base64url;
 use crate::support::crypto;
-use crate::support::telemetry;
+use crate::support::telemetry::{self, Causes};
+
+/// The time after its end at which a token is accepted at the latest: an issuer's greatest leeway, and a minute.
+const GRACE: Duration = Duration::from_secs(660);
 
 /// The reason why a session ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub(crate) enum EndReason {
     EndedByUser,
     /// An administrator or the service ended it.
     EndedByAdministrator,
+    /// A revocation means it, or its token.
+    Revoked,
     /// The provider refuses the refresh token, or the new tokens are not those of the user.
     Refused,
 }
@@ -37,6 +43,7 @@ impl EndReason {
             Self::Replaced => Some("replaced"),
             Self::EndedByUser => Some("ended_by_user"),
             Self::EndedByAdministrator => Some("ended_by_administrator"),
+            Self::Revoked => Some("revoked"),
             Self::Refused => None,
         }
     }
@@ -61,10 +68,14 @@ pub(crate) struct SignedOut {
 
 impl Sessions {
     /// Ends all sessions of the subject of an issuer, in every tenant, and returns their number. For a user who is
-    /// blocked, or whose device is lost. Sessions must have a [store](crate::session::SessionsBuilder::store).
+    /// blocked, or whose device is lost. Sessions must have a [store](crate::session::SessionsBuilder::store); without
+    /// one, [revoke](crate::revocation::Revocations::revoke) the tokens of the subject.
     ///
-    /// *Not* ended: the session at the provider, which may sign the user in again without a question; access tokens that
-    /// were passed on to other services; and refresh tokens, which no process can read any more.
+    /// All tokens of the subject that were issued until now are [revoked](crate::revocation::Revocation::subject), also
+    /// those that other programs have. If that fails, a warning is logged.
+    ///
+    /// *Not* ended: the session at the provider, which may sign the user in again without a question; refresh tokens,
+    /// which no process can read any more; and the use of access tokens at services that do not share these revocations.
     ///
     /// ```
     /// use scaikey_auth::session::Sessions;
@@ -78,7 +89,8 @@ impl Sessions {
     /// ```
     ///
     /// # Errors
-    /// [`AuthError::Unavailable`] if the store failed, so that some sessions may still be valid, or if there is no store.
+    /// [`AuthError::Unavailable`] if the store failed, or if there is no store. With a store, the tokens are revoked in any
+    /// case, and sessions that are still in the store end at their next request.
     pub async fn end_sessions_of(&self, issuer: &str, subject: &str) -> Result<u64, AuthError> {
         if !self.has_store() {
             let problem = "sessions in cookies cannot be ended by the server";
@@ -96,7 +108,8 @@ impl Sessions {
             stored.store.remove(&part.id()).await?;
             last = newest.unwrap_or(last);
         }
-        self.ended(self.owner_of_session(session), EndReason::SignedOut).await;
+        self.ended(None, EndReason::SignedOut).await;
+        self.refuse_access_token(&last).await;
         Ok(SignedOut { cookie: self.clear_cookie(session), session: last })
     }
 
@@ -110,7 +123,7 @@ impl Sessions {
         if let (Some(stored), Some(part)) = (self.stored(), &session.stored)
             && stored.store.remove(&part.id()).await?
         {
-            self.ended(self.owner_of(&part.record), EndReason::Replaced).await;
+            self.ended(None, EndReason::Replaced).await;
         }
         Ok(())
     }
@@ -148,10 +161,13 @@ impl Sessions {
         let records = self.records(stored, whose).await?;
         let found = records.iter().find(|record| handle_of(&record.id) == handle);
         let Some(record) = found else { return Ok(None) };
+        let is_current = current.stored.as_ref().is_some_and(|part| part.id() == record.id);
         if stored.store.remove(&record.id).await? {
-            self.ended(self.owner_of(record), EndReason::EndedByUser).await;
+            let owner = self.owner_of_record(record);
+            let owner = owner.filter(|owner| is_current || !self.shares_sid(owner, current));
+            self.ended(owner, EndReason::EndedByUser).await;
         }
-        Ok(Some(current.stored.as_ref().is_some_and(|part| part.id() == record.id)))
+        Ok(Some(is_current))
     }
 
     /// Ends these sessions, except one. Returns their number.
@@ -167,15 +183,114 @@ impl Sessions {
             Some(part) => selector.except(part.id()),
             None => selector,
         };
-        // They are not listed before: a user may have so many sessions that the list takes too long to end any.
-        let removed = stored.store.remove_where(&selector).await?;
-        for _ in 0..removed {
+        // Only their tokens need a list. A user may have so many sessions that it fails.
+        let tokens = match except {
+            Some(current) => self.tokens_of_others(stored, &selector, current).await,
+            None => Vec::new(),
+        };
+        let removed = stored.store.remove_where(&selector).await;
+        for _ in 0..*removed.as_ref().unwrap_or(&0) {
             self.ended(None, reason).await;
         }
-        Ok(removed)
+        let all = whose.revocation();
+        let tokens = match (reason, except, &removed) {
+            (EndReason::EndedByAdministrator, ..) => all.into_iter().collect(),
+            (EndReason::EndedByUser, None, Ok(_)) => {
+                let before = self.revocations().without_leeway(self.0.auth.now());
+                all.map(|all| all.issued_before(before)).into_iter().collect()
+            }
+            (EndReason::EndedByUser, Some(_), Ok(_)) => tokens,
+            _ => Vec::new(),
+        };
+        self.revoke_tokens(tokens).await;
+        removed
     }
 
-    async fn records(
+    /// Returns what refuses the tokens of these sessions, if they can be listed.
+    async fn tokens_of_others(
+        &self,
+        stored: &StoredSessions,
+        selector: &SessionSelector,
+        current: &Session,
+    ) -> Vec<Revocation> {
+        let records = stored.store.list(selector).await.unwrap_or_default();
+        let owners = records.iter().filter_map(|record| self.owner_of_record(record));
+        let others = owners.filter(|owner| !self.shares_sid(owner, current));
+        let mut tokens: Vec<Revocation> = Vec::new();
+        for revocation in others.filter_map(|owner| self.tokens_of(&owner)) {
+            if !tokens.contains(&revocation) {
+                tokens.push(revocation);
+            }
+        }
+        tokens
+    }
+
+    /// Returns whether the current session began in the same session of the provider.
+    fn shares_sid(&self, owner: &SessionOwner, current: &Session) -> bool {
+        let current = self.owner_of_session(current);
+        current.is_some_and(|it| it.provider_session == owner.provider_session)
+    }
+
+    /// Returns what refuses the tokens of a session of the provider that were issued before this second. A user who signs
+    /// in again at the same moment, in the same session of the provider, gets in.
+    fn tokens_of(&self, owner: &SessionOwner) -> Option<Revocation> {
+        let tokens =
+            Revocation::tokens_of_session(&*owner.issuer, owner.provider_session.as_deref()?);
+        let before = self.revocations().without_leeway(self.0.auth.now());
+        Some(tokens.of_subject(&*owner.subject).issued_before(before))
+    }
+
+    /// Refuses the access token of a session that ended, which others may have.
+    pub(crate) async fn refuse_access_token(&self, session: &Session) {
+        let user = self.user_of_access_token(session);
+        let by_id = user.and_then(|user| {
+            let token = Revocation::token(user.issuer(), user.token_id()?);
+            let token = token.of_subject(user.subject());
+            Some(match user.expires_at().checked_add(GRACE) {
+                Some(end) => token.until(end),
+                None => token,
+            })
+        });
+        let by_sid = || self.tokens_of(&self.owner_of_session(session)?);
+        self.revoke_tokens(by_id.or_else(by_sid).into_iter().collect()).await;
+    }
+
+    fn revocations(&self) -> &Revocations {
+        self.0.auth.revocations()
+    }
+
+    /// Puts revocations in force. A failure is logged: the sessions have ended in any case. It goes on in the background
+    /// if the log is slow.
+    async fn revoke_tokens(&self, tokens: Vec<Revocation>) {
+        if tokens.is_empty() {
+            return;
+        }
+        let revocations = self.revocations().clone();
+        let work = async move {
+            for revocation in tokens {
+                if let Err(error) = revocations.revoke(revocation).await {
+                    telemetry::tokens_of_session_not_revoked(&Causes(&error));
+                    return;
+                }
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(with_timeout(CHECK_TIMEOUT, runtime.spawn(work)).await),
+            Err(_) => work.await,
+        }
+    }
+
+    pub(in crate::session) async fn remove_revoked_part(
+        &self,
+        stored: &StoredSessions,
+        part: &StoredPart,
+    ) {
+        if matches!(stored.store.remove(&part.id()).await, Ok(true)) {
+            self.ended(None, EndReason::Revoked).await;
+        }
+    }
+
+    pub(super) async fn records(
         &self,
         stored: &StoredSessions,
         whose: Whose<'_>,
@@ -183,24 +298,15 @@ impl Sessions {
         stored.store.list(&whose.selector(&self.0.keys, &**self.0.auth.clock())).await
     }
 
-    /// Returns whose a session is. A session in cookies says it in its tokens, if they can be read.
-    fn owner_of_session(&self, session: &Session) -> Option<SessionOwner> {
-        if let Some(part) = &session.stored {
-            return self.owner_of(&part.record);
-        }
-        let mapping = self.0.client.claims_mapping();
-        let tokens = [Some(session.token.secret()), session.token.id_token()];
-        let user = tokens.into_iter().flatten().find_map(|token| identity_of(token, mapping))?;
-        Some(SessionOwner::new(&user, &session.token))
-    }
-
-    /// Every early end of a session passes through here, after the session has ended. `owner` is unknown if many
-    /// sessions ended together, if it was sealed under a key that this process does not have, or if the tokens of a session
-    /// in cookies cannot be read.
+    /// Every early end of a session passes through here, after the session has ended. If its user ended it in another
+    /// session, and its `owner` is known, its tokens are refused.
     pub(super) async fn ended(&self, owner: Option<SessionOwner>, reason: EndReason) {
-        let _ = owner;
         if let Some(reason) = reason.as_str() {
             telemetry::session_closed(reason);
+        }
+        if reason == EndReason::EndedByUser {
+            let tokens = owner.and_then(|owner| self.tokens_of(&owner));
+            self.revoke_tokens(tokens.into_iter().collect()).await;
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::gate::Decision;
 use crate::layer::{RequestHead, refuse};
 use crate::session::cookie::CookieId;
 use crate::session::layer::{
-    After, AttachedSession, Awaited, CurrentSession, EndedSession, On401, SessionLayer,
-    attach_session, check_other_token,
+    After, Awaited, On401, SessionLayer, attach_session, attach_unavailable, check_other_token,
+    end_session,
 };
 use crate::session::origin::{is_from_trusted_page, is_unsafe};
 use crate::session::response_cookies::{ResponseCookies, SessionUnavailable};
@@ -46,7 +46,7 @@ enum Outcome {
     Refused(AuthError),
     /// The store or the provider does not answer.
     Unavailable(Option<Session>, AuthError),
-    /// The session ended, because it could not be renewed.
+    /// The session ended, because it could not be renewed, or was revoked.
     Ended(Session),
     Active(Session),
 }
@@ -117,25 +117,19 @@ impl SessionLayer {
                 return Err(refuse(&sessions.0.auth, &*self.0.respond, &error, client));
             }
             Outcome::Unavailable(session, error) => {
-                let extensions = request.extensions_mut();
                 match session {
                     // `logout` must work without a valid token.
-                    Some(session) => drop(
-                        extensions.insert(CurrentSession(AttachedSession::new(sessions, session))),
+                    Some(session) => attach_unavailable(sessions, request, session),
+                    None => drop(
+                        request
+                            .extensions_mut()
+                            .insert(UnavailableSession(sessions.clone(), error.clone())),
                     ),
-                    None => {
-                        drop(extensions.insert(UnavailableSession(sessions.clone(), error.clone())))
-                    }
                 }
                 Some(On401::Unavailable(Box::new(self.unavailable(error, request))))
             }
-            Outcome::Ended(session) => {
-                let sign_in = after.end(request, Some(session.started_at));
-                let ended = EndedSession(AttachedSession::new(sessions, session));
-                request.extensions_mut().insert(ended);
-                sign_in
-            }
-            Outcome::Active(session) => attach_session(sessions, request, session),
+            Outcome::Ended(session) => end_session(&mut after, request, session),
+            Outcome::Active(session) => attach_session(&mut after, request, session),
         };
         Ok((Some(after), on_401))
     }
@@ -176,10 +170,18 @@ impl Sessions {
         Loaded { outcome: Outcome::None, marker: None, stale }
     }
 
-    /// Makes a session ready for its request: writes that it is in use, and renews its token. Waits for the renewal only
+    /// Makes a session ready for its request: judges it, writes that it is in use, and renews its token. Waits for the renewal only
     /// if the token is about to expire.
     async fn ready(&self, stored: &StoredSessions, session: Session) -> Outcome {
         let Some(part) = session.stored.clone() else { return Outcome::Active(session) };
+        match self.until_judged(&session).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.remove_revoked_part(stored, &part).await;
+                return Outcome::Ended(session);
+            }
+            Err(error) => return Outcome::Unavailable(Some(session), error),
+        }
         self.touch(stored, &part).await;
         match (self.freshness(&session), session.token.refresh_token()) {
             (Freshness::Fresh, _) | (Freshness::Due, None) => return Outcome::Active(session),
@@ -201,6 +203,10 @@ impl Sessions {
         let limit = self.max_renewal_wait(&session);
         let error = match with_timeout(limit, renewal.wait()).await {
             Some(Some(Ok(Some(renewed)))) if self.freshness(&renewed) != Freshness::Expired => {
+                if self.is_revoked(&renewed) {
+                    self.remove_revoked(&renewed).await;
+                    return Outcome::Ended(renewed);
+                }
                 return Outcome::Active(renewed);
             }
             Some(Some(Ok(_))) => return Outcome::Ended(session),

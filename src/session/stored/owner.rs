@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::exchange::{AccessToken, text_claim};
 use crate::identity::{Identity, TenantId};
+use crate::revocation::Revocation;
 use crate::session::store::{SessionLabel, SessionSelector};
 use crate::support::seal::SealingKeys;
 
@@ -17,6 +18,9 @@ pub(crate) struct SessionOwner {
     pub(crate) tenant: Option<String>,
     /// The `sid` of the provider's session (OpenID Connect Back-Channel Logout 1.0 §2.1).
     pub(crate) provider_session: Option<String>,
+    /// The subject of the ID token, if it differs. The provider's logout tokens have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id_token_subject: Option<String>,
 }
 
 /// The sessions to list or to end.
@@ -32,33 +36,31 @@ pub(crate) enum Whose<'a> {
 
 impl SessionOwner {
     /// Returns the owner of a session that begins with these tokens. The ID token names the provider's session.
-    pub(super) fn new(user: &Identity, token: &AccessToken) -> Self {
-        let from_id_token = token.id_token().and_then(|token| text_claim(token, "sid"));
+    pub(in crate::session) fn new(user: &Identity, token: &AccessToken) -> Self {
+        let of_id_token = |name| token.id_token().and_then(|token| text_claim(token, name));
+        let session = of_id_token("sid").or_else(|| user.session_id().map(str::to_owned));
         Self {
             issuer: user.issuer().to_owned(),
             subject: user.subject().to_owned(),
             tenant: user.tenant_id().map(|tenant| tenant.as_str().to_owned()),
-            provider_session: from_id_token.or_else(|| user.session_id().map(str::to_owned)),
+            provider_session: session,
+            id_token_subject: of_id_token("sub").filter(|subject| subject != user.subject()),
         }
     }
 
-    /// Returns the labels of a new session, under the first of the keys. The provider may name the subject of the ID
-    /// token differently from that of the access token; its logout tokens have the former.
+    /// Returns the labels of a new session, under the first of the keys.
     pub(super) fn labels(
         &self,
-        token: &AccessToken,
         provider: &str,
         keys: &SealingKeys,
         clock: &dyn Clock,
     ) -> Vec<SessionLabel> {
-        let Self { issuer, subject, tenant, provider_session } = self;
-        let subject_of_id_token = token.id_token().and_then(|token| text_claim(token, "sub"));
+        let Self { issuer, subject, tenant, provider_session, id_token_subject } = self;
+        let at_provider = id_token_subject.as_deref().unwrap_or(subject);
         let whose = [
             Some(Whose::User { issuer, subject, tenant: tenant.as_deref() }),
             Some(Whose::Subject { issuer, subject }),
-            subject_of_id_token
-                .as_deref()
-                .map(|subject| Whose::Subject { issuer: provider, subject }),
+            Some(Whose::Subject { issuer: provider, subject: at_provider }),
             provider_session
                 .as_deref()
                 .map(|session| Whose::ProviderSession { issuer: provider, session }),
@@ -80,6 +82,20 @@ impl<'a> Whose<'a> {
     pub(crate) fn of(user: &'a Identity) -> Self {
         let tenant = user.tenant_id().map(TenantId::as_str);
         Self::User { issuer: user.issuer(), subject: user.subject(), tenant }
+    }
+
+    /// Returns what refuses the tokens of these users.
+    pub(super) fn revocation(&self) -> Option<Revocation> {
+        match *self {
+            Self::User { issuer, subject, tenant: None } => {
+                Some(Revocation::subject_without_tenant(issuer, subject))
+            }
+            Self::User { issuer, subject, tenant: Some(tenant) } => {
+                Some(Revocation::subject(issuer, subject).in_tenant(tenant.parse().ok()?))
+            }
+            Self::Subject { issuer, subject } => Some(Revocation::subject(issuer, subject)),
+            Self::ProviderSession { .. } => None,
+        }
     }
 
     /// Selects the sessions, also those that began under the other sealing key.

@@ -152,7 +152,7 @@ impl Sessions {
             Some(_) => {
                 // If this fails, the next renewal is refused again.
                 if stored.store.remove(&part.id()).await.is_ok() {
-                    self.ended(self.owner_of(&part.record), EndReason::Refused).await;
+                    self.ended(self.owner_of(&part), EndReason::Refused).await;
                 }
                 Ok(None)
             }

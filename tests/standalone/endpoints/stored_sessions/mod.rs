@@ -1,12 +1,14 @@
 //! Sessions in a store: their life, their renewal, outages of the store, the endpoint `sessions`, and attacks.
 
 mod attacks;
+mod ended;
 mod listing;
 mod outages;
 mod renewals;
+mod revoked;
 mod sign_in_and_out;
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -38,10 +40,16 @@ struct Shared {
     mode: AtomicU8,
     /// The number of writes of existing sessions that fail.
     failing_writes: AtomicUsize,
+    /// The number of removals of one session that fail.
+    failing_removals: AtomicUsize,
+    /// Whether lists fail.
+    has_no_list: AtomicBool,
     loads: AtomicUsize,
     lists: AtomicUsize,
     writes: AtomicUsize,
     ids: Mutex<Vec<SessionId>>,
+    /// The labels of the session that began last.
+    labels: Mutex<Vec<SessionLabel>>,
 }
 
 const WORKS: u8 = 0;
@@ -69,6 +77,14 @@ impl TestStore {
         self.shared.failing_writes.store(count, Ordering::SeqCst);
     }
 
+    fn fail_removals(&self, count: usize) {
+        self.shared.failing_removals.store(count, Ordering::SeqCst);
+    }
+
+    fn refuse_lists(&self) {
+        self.shared.has_no_list.store(true, Ordering::SeqCst);
+    }
+
     /// Returns the sessions in the store, in the order of their sign-ins.
     async fn all(&self) -> Vec<StoredSession> {
         let ids = self.shared.ids.lock().unwrap().clone();
@@ -86,6 +102,18 @@ impl TestStore {
         session.version += 1;
         change(&mut session);
         assert!(self.sessions.replace(session, version).await.unwrap());
+    }
+
+    /// Adds sessions with the labels of the one that began last. Returns their number.
+    async fn copies(&self, count: u32) -> u32 {
+        let (labels, all) = (self.shared.labels.lock().unwrap().clone(), self.all().await);
+        for nth in 0..count {
+            let mut session = all.last().unwrap().clone();
+            let id = std::array::from_fn(|at| nth.to_be_bytes().get(at).copied().unwrap_or(9));
+            session.id = SessionId::from_bytes(id);
+            self.create(session, &labels).await.unwrap();
+        }
+        count
     }
 
     async fn available(&self) -> Result<(), BoxError> {
@@ -106,6 +134,7 @@ impl SessionStore for TestStore {
     ) -> Result<(), BoxError> {
         self.available().await?;
         self.shared.ids.lock().unwrap().push(session.id);
+        *self.shared.labels.lock().unwrap() = labels.to_vec();
         self.sessions.create(session, labels).await
     }
 
@@ -128,7 +157,12 @@ impl SessionStore for TestStore {
 
     async fn remove(&self, id: &SessionId) -> Result<bool, BoxError> {
         self.available().await?;
-        self.sessions.remove(id).await
+        let less = |left: usize| left.checked_sub(1);
+        let failing = &self.shared.failing_removals;
+        match failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => Err("the disk is full".into()),
+            Err(_) => self.sessions.remove(id).await,
+        }
     }
 
     async fn remove_where(&self, selector: &SessionSelector) -> Result<u64, BoxError> {
@@ -139,6 +173,9 @@ impl SessionStore for TestStore {
     async fn list(&self, selector: &SessionSelector) -> Result<Vec<StoredSession>, BoxError> {
         self.shared.lists.fetch_add(1, Ordering::SeqCst);
         self.available().await?;
+        if self.shared.has_no_list.load(Ordering::SeqCst) {
+            return Err("the list takes too long".into());
+        }
         self.sessions.list(selector).await
     }
 }

@@ -1,0 +1,97 @@
+//! A session is judged like a token: its [`Auth`](crate::Auth) has the revocations.
+
+use std::time::SystemTime;
+
+use super::stored::SessionOwner;
+use super::{Session, Sessions};
+use crate::error::AuthError;
+use crate::exchange::identity_of;
+use crate::identity::Identity;
+use crate::revocation::SessionFacts;
+use crate::support::secret::Secret;
+use crate::support::telemetry;
+use crate::validator::signed_token;
+
+impl Sessions {
+    /// Returns whether a session is revoked, or `None` if the history of the revocation log is not read yet.
+    ///
+    /// # Errors
+    /// It is unknown, because the log has not been read for too long.
+    pub(super) fn try_is_revoked(&self, session: &Session) -> Result<Option<bool>, AuthError> {
+        let revocations = self.0.auth.revocations();
+        if revocations.is_idle() {
+            return Ok(Some(false));
+        }
+        Ok(revocations.try_judging()?.then(|| self.is_revoked(session)))
+    }
+
+    /// Returns whether a session is revoked. Waits for the history of the log.
+    pub(super) async fn until_judged(&self, session: &Session) -> Result<bool, AuthError> {
+        if let Some(is_revoked) = self.try_is_revoked(session)? {
+            return Ok(is_revoked);
+        }
+        self.0.auth.revocations().until_judging().await?;
+        Ok(self.is_revoked(session))
+    }
+
+    /// Returns whether a session is revoked, as far as this process knows. If its owner is unknown, only its tokens are
+    /// judged, by the inner layer.
+    pub(super) fn is_revoked(&self, session: &Session) -> bool {
+        let judges = self.0.auth.revocations().may_mean_sessions();
+        let owner = if judges { self.owner_of_session(session) } else { None };
+        owner.is_some_and(|owner| self.is_revoked_for(&owner, session.started_at))
+    }
+
+    /// Returns whether a session of this owner is revoked. The provider's logout tokens name the subject as its ID tokens
+    /// do.
+    pub(super) fn is_revoked_for(&self, owner: &SessionOwner, started_at: SystemTime) -> bool {
+        let (revocations, client) = (self.0.auth.revocations(), &self.0.client);
+        let facts = SessionFacts {
+            issuer: &owner.issuer,
+            subject: &owner.subject,
+            session_id: owner.provider_session.as_deref(),
+            tenant: owner.tenant.as_deref(),
+            client_id: client.client_id(),
+            started_at,
+        };
+        let subject = owner.id_token_subject.as_deref().unwrap_or(&owner.subject);
+        let at_provider = SessionFacts { issuer: client.issuer(), subject, ..facts };
+        let differs = (at_provider.issuer, subject) != (facts.issuer, facts.subject);
+        revocations.is_session_revoked(&facts)
+            || (differs && revocations.is_session_revoked(&at_provider))
+    }
+
+    /// Returns whose a session is. A session in cookies says it in its tokens, if they can be read.
+    pub(super) fn owner_of_session(&self, session: &Session) -> Option<SessionOwner> {
+        if let Some(part) = &session.stored {
+            return self.owner_of(part);
+        }
+        let by_access_token = || self.user_of_access_token(session);
+        let by_id_token = || {
+            let id_token = session.token.id_token()?;
+            identity_of(id_token, self.0.client.claims_mapping())
+        };
+        let user = match self.0.id_tokens {
+            Some(_) => by_id_token().or_else(by_access_token),
+            None => by_access_token().or_else(by_id_token),
+        };
+        Some(SessionOwner::new(&user?, &session.token))
+    }
+
+    /// Returns the identity in the access token, if this service can read it.
+    pub(super) fn user_of_access_token(&self, session: &Session) -> Option<Identity> {
+        let (auth, client) = (&self.0.auth, &self.0.client);
+        let token: &Secret = session.token.secret();
+        let signed = signed_token(auth.issuers(), &**auth.clock(), client.issuer(), token.expose());
+        let signed = signed.ok()?;
+        identity_of(signed.as_ref().unwrap_or(token), client.claims_mapping())
+    }
+
+    /// Removes a session that is revoked, or whose token is, from its store. If that fails, it is judged again.
+    pub(super) async fn remove_revoked(&self, session: &Session) {
+        match (self.stored(), &session.stored) {
+            (Some(stored), Some(part)) => self.remove_revoked_part(stored, part).await,
+            _ => telemetry::session_closed("revoked"),
+        }
+    }
+}
