@@ -487,7 +487,7 @@ impl Sessions {
     ) -> Result<Option<Renewed>, ExchangeError> {
         let client = &self.0.client;
         if self.is_revoked(&previous) {
-            telemetry::session_ended("revoked");
+            telemetry::session_closed("revoked");
             return Ok(None);
         }
         let token = match client.refresh(&RefreshRequest::new(refresh.clone())).await {
@@ -521,7 +521,10 @@ impl Sessions {
             Ok(_) if self.is_revoked(&previous) => "revoked",
             Ok(renewed) => return Ok(Some(renewed)),
         };
-        telemetry::session_ended(reason);
+        match reason {
+            "revoked" => telemetry::session_closed(reason),
+            _ => telemetry::session_ended(reason),
+        }
         if let Some(token) = next {
             // `revoke` logs its failure. The session ends in any case.
             let _ = revoke(client, &token).await;

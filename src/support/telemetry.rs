@@ -727,9 +727,7 @@ pub(crate) fn untrusted_proxy(peer: std::net::IpAddr, prefix: Option<&str>) {
 /// logged as `info`, because it is normal after a sign-out elsewhere.
 pub(crate) fn session_ended(reason: &'static str) {
     match reason {
-        "refresh_token_refused" | "revoked" => {
-            tracing::info!(target: TARGET, reason, "session ended")
-        }
+        "refresh_token_refused" => tracing::info!(target: TARGET, reason, "session ended"),
         _ => tracing::warn!(target: TARGET, reason, "session ended"),
     }
     count!("scaikey_auth_sessions_ended_total", "reason" => reason);
@@ -740,7 +738,7 @@ pub(crate) fn step_up_without_effect(needed: &dyn std::fmt::Debug) {
     tracing::warn!(target: TARGET, ?needed, "a guard refuses a session immediately after the sign-in that it asked for: its access token does not say what the ID token says (acr, auth_time, amr). Let the provider add the claims to access tokens, or let ID tokens name the users (identity_from)");
 }
 
-/// Logs and counts a session that its user or an administrator ended. `reason` comes from a fixed list.
+/// Logs and counts a session that its user, an administrator or a revocation ended. `reason` comes from a fixed list.
 pub(crate) fn session_closed(reason: &'static str) {
     tracing::info!(target: TARGET, reason, "session closed");
     count!("scaikey_auth_sessions_closed_total", "reason" => reason);

@@ -147,6 +147,11 @@ impl Sessions {
         let now = self.0.auth.now();
         let records = self.records(stored, whose).await?.into_iter();
         let records = records.filter(|record| record.expires_at > now);
+        let judges = self.revocations().may_mean_sessions();
+        let records = records.filter(|record| {
+            let owner = if judges { self.owner_of_record(record) } else { None };
+            !owner.is_some_and(|owner| self.is_revoked_for(&owner, record.started_at))
+        });
         Ok(records.map(|record| ListedSession::new(&record, current)).collect())
     }
 
