@@ -28,6 +28,7 @@ mod plain_http;
 mod providers;
 mod public_paths;
 mod resource;
+mod revocation;
 mod secrets;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
@@ -44,6 +45,7 @@ pub use issuer::TokenProfile;
 pub use jsonwebtoken_types::NotInJsonwebtoken;
 pub use jwks::JwksSettings;
 pub use mode::{MockUser, UnknownAuthMode};
+pub use revocation::RevocationLogKind;
 
 pub(crate) use auth_config::{AuthConfig, environment_variable};
 pub(crate) use fault::ConfigError;

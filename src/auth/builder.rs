@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::{Auth, Inner};
+use super::{Auth, Inner, revocations};
 use crate::admission::{AdmissionCheck, AdmissionChecks};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AuthConfig, AuthMode, ConfigError, Fault, IssuerConfig, MockUser, Resource};
@@ -233,8 +233,8 @@ impl AuthBuilder {
     }
 
     /// Sets the [revocations](Auth::revocations), to share them with another [`Auth`] or with other processes, or to
-    /// change their limits. Default: revocations in memory, for this process, by the [clock](Self::clock) of the
-    /// service.
+    /// change their limits. Default: with [`revocation_log`](field@AuthConfig::revocation_log) in the configuration,
+    /// those of this log; otherwise in memory, for this process; by the [clock](Self::clock) of the service.
     pub fn revocations(mut self, revocations: Revocations) -> Self {
         self.revocations = Some(revocations);
         self
@@ -335,12 +335,15 @@ impl AuthBuilder {
         // An explicit tenant store, even `AnyTenant`, is a deliberate choice.
         config.any_tenant |= tenants.is_some();
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let revocations = self.revocations;
-        let revocations = revocations
-            .unwrap_or_else(|| Revocations::builder().shared_clock(clock.clone()).build());
+        config.has_own_revocations = self.revocations.is_some();
         let key_sets = Arc::new(KeySets::with_client(clock.clone(), self.http));
         let mut opaque_tokens = self.opaque_tokens;
         let mut faults = configured_opaque_tokens(&config, &mut opaque_tokens);
+        let configured = || revocations::configured(&config, &clock);
+        let revocations = self.revocations.map_or_else(configured, Ok).unwrap_or_else(|error| {
+            faults.extend_from_slice(error.faults());
+            Revocations::default()
+        });
         faults.extend(opaque::faults(&opaque_tokens, &config));
         let mut jwks = match JwksValidator::with_key_sets(&config, key_sets) {
             Ok(jwks) => ConfigError::from_faults(faults).map(|()| jwks),
@@ -359,6 +362,7 @@ impl AuthBuilder {
         }
         let jwks = Arc::new(jwks);
         let issuers = jwks.issuers().clone();
+        revocations.add_service(&issuers, validators.is_empty());
         let verified_tokens = jwks.verified_tokens().clone();
         let introspected_tokens = IntrospectedTokens::new(!opaque_tokens.is_empty());
         let opaque = (!opaque_tokens.is_empty()).then(|| {

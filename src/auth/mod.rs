@@ -1,6 +1,7 @@
 //! [`Auth`]: authenticates callers with validators, checks and a tenant store.
 
 mod builder;
+mod revocations;
 #[cfg(feature = "jsonwebtoken")]
 mod token_data;
 

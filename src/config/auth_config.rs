@@ -1,12 +1,14 @@
 //! [`AuthConfig`]: the configuration that the builder, files and the environment produce.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::jwks::optional_seconds;
 use super::{
     AuthMode, ClientConfig, ConfigError, EndpointsConfig, Fault, IssuerConfig, MockUser, Origin,
-    env, issuer, resource,
+    RevocationLogKind, env, issuer, resource,
 };
 use crate::identity::Scopes;
 use crate::support::secret::Secret;
@@ -83,6 +85,15 @@ pub struct AuthConfig {
     pub client: ClientConfig,
     /// The settings of the endpoints under `/v1/auth/`.
     pub endpoints: EndpointsConfig,
+    /// Where the processes of the service share [revocations](crate::revocation). Default: `None`; then a revocation
+    /// counts in the process that is told of it. [`RevocationLogKind::Redis`] needs `client.redis_url` and
+    /// `client.cache_keys`, under which the log is sealed; it needs no `client.id`. Mock mode does not use it.
+    pub revocation_log: Option<RevocationLogKind>,
+    /// The time without contact to this log after which all requests get 503, at least 1 s; see
+    /// [`RevocationsBuilder::refuse_after`](crate::revocation::RevocationsBuilder::refuse_after) for the price.
+    /// Default: `None`, never. In files, `revocation_refuse_after_seconds` is a number of seconds.
+    #[serde(rename = "revocation_refuse_after_seconds", with = "optional_seconds")]
+    pub revocation_refuse_after: Option<Duration>,
     /// The public URL of this service (`resource`, RFC 9728 §1.2). If it is set, challenges name the URL of
     /// the protected resource metadata, which `Auth::endpoints` serves. Default: none.
     pub resource: Option<String>,
@@ -106,6 +117,9 @@ pub struct AuthConfig {
     /// The faults of variables whose values could not be parsed.
     #[serde(skip)]
     pub(crate) unreadable: Vec<Fault>,
+    /// Whether code sets the revocations.
+    #[serde(skip)]
+    pub(crate) has_own_revocations: bool,
     /// Settings that are valid but look like mistakes; `build()` logs them.
     #[serde(skip)]
     pub(crate) notices: Vec<String>,
@@ -127,6 +141,8 @@ impl Default for AuthConfig {
             any_tenant: false,
             client: ClientConfig::default(),
             endpoints: EndpointsConfig::default(),
+            revocation_log: None,
+            revocation_refuse_after: None,
             resource: None,
             resource_scopes: Scopes::new(),
             mock: MockUser::default(),
@@ -134,6 +150,7 @@ impl Default for AuthConfig {
             insecure_allow_mock_in_kubernetes: false,
             origin: Origin::default(),
             unreadable: Vec::new(),
+            has_own_revocations: false,
             notices: Vec::new(),
         }
     }
@@ -330,6 +347,7 @@ impl AuthConfig {
         if self.verified_tokens_bytes as u64 > MAX_VERIFIED_TOKENS_BYTES {
             faults.push(Fault::new("verified_tokens_bytes", "must be at most 64 GiB"));
         }
+        self.check_revocations(&mut faults);
         self.mode.check(self, &mut faults);
         let is_unreadable = |field: &str| self.unreadable.iter().any(|fault| fault.field == field);
         // A setting that cannot be read has its default, which may be a fault of its own.

@@ -241,7 +241,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "the form parameter that carries the tenant in a request for a service token",
         "none"),
     row("REDIS_URL", "client.redis_url", |it, text| replace(&mut it.client.redis_url, &mut it.client.redis_url_file, any_text(text)),
-        "a Redis or Valkey server that stores tokens, the log of single-use tokens and, with `P_TRUST_STORE=redis`, the trust policy for all processes; several URLs, separated by commas, name the nodes of a cluster",
+        "a Redis or Valkey server that stores tokens, the log of single-use tokens and, with `P_TRUST_STORE=redis` and `P_REVOCATION_LOG=redis`, the trust policy and revocations for all processes; several URLs, separated by commas, name the nodes of a cluster",
         "none: each process keeps its own"),
     row("REDIS_URL_FILE", "client.redis_url_file", |it, text| replace(&mut it.client.redis_url_file, &mut it.client.redis_url, any_text(text)),
         "a file with `P_REDIS_URL`, read at the start and for each new connection",
@@ -348,6 +348,12 @@ pub const ENVIRONMENT: &[Variable] = &[
     row("BACKCHANNEL_LOGOUT", "endpoints.backchannel_logout", |it, text| store(&mut it.endpoints.backchannel_logout, boolean(text)),
         "`true` lets the provider report ended sessions at `POST /v1/auth/backchannel_logout` (back-channel logout): their tokens are refused; needs `P_CLIENT_ID`, the audience of logout tokens",
         "`false`"),
+    row("REVOCATION_LOG", "revocation_log", |it, text| store(&mut it.revocation_log, choice(text, "`redis`").map(Some)),
+        "where the processes of the service share revocations: `redis` (`P_REDIS_URL`), sealed under `P_CACHE_KEYS`",
+        "none: a revocation counts in the process that is told of it"),
+    row("REVOCATION_REFUSE_AFTER_SECONDS", "revocation_refuse_after_seconds", |it, text| store(&mut it.revocation_refuse_after, seconds(text).map(Some)),
+        "the number of seconds, at least 1, without contact to this log after which all requests get 503; needs `P_REVOCATION_LOG`",
+        "never: requests are judged by the revocations that are known"),
     row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| store(&mut it.endpoints.password_grant, boolean(text)),
         "`true` enables the password grant at `POST /v1/auth/token`",
         "`false`"),
@@ -783,6 +789,8 @@ mod tests {
         ("SESSION_IDLE_SECONDS", "900"),
         ("REGISTER_AT_SIGN_IN", "true"),
         ("BACKCHANNEL_LOGOUT", "true"),
+        ("REVOCATION_LOG", "redis"),
+        ("REVOCATION_REFUSE_AFTER_SECONDS", "30"),
         ("PASSWORD_GRANT", "true"),
         ("TRUST_FILE", "/run/trust.toml"),
         ("TRUST_STORE", "database"),
@@ -861,6 +869,8 @@ mod tests {
         let config = read_pairs(VALUES);
         assert_eq!(config.resource.as_deref(), Some("https://wave.example"));
         assert_eq!(config.resource_scopes.as_str(), "read write");
+        assert_eq!(config.revocation_log, Some(crate::config::RevocationLogKind::Redis));
+        assert_eq!(config.revocation_refuse_after, Some(Duration::from_secs(30)));
         let endpoints = config.endpoints;
         assert_eq!(endpoints.redirect_uri.as_deref(), Some("https://wave.example/v1/auth/login"));
         assert_eq!(endpoints.scopes.as_ref().map(Scopes::as_str), Some("openid read"));

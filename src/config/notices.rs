@@ -124,6 +124,7 @@ impl AuthConfig {
         }
         self.doubt_audiences(&mut doubt);
         self.doubt_client(&mut |field, problem| doubt(field.to_owned(), problem));
+        self.doubt_local_revocations(&mut |field, problem| doubt(field.to_owned(), problem));
         let Err(named) = ConfigError::from_faults(doubts) else { return Vec::new() };
         let named = named.named_by(&self.origin);
         named.faults().iter().map(|fault| format!("{} {}", fault.field, fault.problem)).collect()
@@ -177,13 +178,12 @@ impl AuthConfig {
             || matches!(client.auth, ClientAuthMethod::PrivateKeyJwt | ClientAuthMethod::Assertion);
         const NO_ASSERTION: &str = "has no effect: only a workload token (`P_WORKLOAD_TOKEN`) and auth = private_key_jwt have an audience";
         let has_key = client.key_file.is_some();
-        let is_without_client = client.id.is_none();
+        let has_idle_redis = client.id.is_none() && self.revocation_log.is_none();
         const NO_SECRET: &str =
             "has no effect, because auth (`P_CLIENT_AUTH`) is neither `basic` nor `post`";
         const NO_KEY: &str =
             "has no effect: set auth = private_key_jwt (`P_CLIENT_AUTH=private_key_jwt`)";
-        const NO_CLIENT: &str =
-            "has no effect without client.id (`P_CLIENT_ID`): only the token client stores tokens";
+        const NO_CLIENT: &str = "has no effect without client.id (`P_CLIENT_ID`), because only the token client stores tokens, and without revocation_log (`P_REVOCATION_LOG`)";
         const NO_SIGN_IN: &str = "has no effect without endpoints.redirect_uri (`P_REDIRECT_URI`): only sign-ins request scopes";
         let without_effect = [
             ("client.secret", client.secret.is_some() && !takes_secret, NO_SECRET),
@@ -194,12 +194,8 @@ impl AuthConfig {
                 client.assertion_audience.is_some() && !takes_audience,
                 NO_ASSERTION,
             ),
-            ("client.redis_url", client.redis_url.is_some() && is_without_client, NO_CLIENT),
-            (
-                "client.redis_url_file",
-                client.redis_url_file.is_some() && is_without_client,
-                NO_CLIENT,
-            ),
+            ("client.redis_url", client.redis_url.is_some() && has_idle_redis, NO_CLIENT),
+            ("client.redis_url_file", client.redis_url_file.is_some() && has_idle_redis, NO_CLIENT),
             (
                 "endpoints.scopes",
                 endpoints.scopes.is_some() && endpoints.redirect_uri.is_none(),

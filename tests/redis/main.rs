@@ -16,6 +16,8 @@ mod policies;
 mod processes;
 mod proxy;
 mod replay;
+mod revocation_ids;
+mod revocation_settings;
 mod revocations;
 mod server;
 mod sessions;

@@ -163,7 +163,11 @@ impl RedisCache {
     /// Sets the clock that measures backoffs. Default: the system clock. Time limits always use real
     /// time.
     pub fn clock(self, clock: impl Clock) -> Self {
-        self.with_settings(|settings| settings.clock = Arc::new(clock))
+        self.shared_clock(Arc::new(clock))
+    }
+
+    pub(crate) fn shared_clock(self, clock: Arc<dyn Clock>) -> Self {
+        self.with_settings(|settings| settings.clock = clock)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "ends chains that can fail")]

@@ -1,8 +1,12 @@
 //! Revocations: tokens that are refused although they have not expired, over sockets.
 
 mod entry_points;
+mod lifetimes;
 mod limits;
 mod log;
+mod refill;
+mod room;
+mod settings;
 mod targets;
 mod telemetry;
 mod times;
