@@ -31,7 +31,8 @@ mod workload;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -102,6 +103,16 @@ impl Issuer {
         std::iter::once(&*self.rules).chain(self.template_rules.as_deref())
     }
 
+    /// Returns the longest time from the moment at which a token may be used until it is refused. `None` without a
+    /// limit. Both the time of issue and the expiry have the leeway.
+    pub(crate) fn longest_validity(&self) -> Option<Duration> {
+        let limits = self.all_rules().filter_map(|rules| {
+            let (limit, leeway) = (rules.config.max_token_lifetime?, rules.config.leeway);
+            Some(limit.saturating_add(leeway.saturating_mul(2)))
+        });
+        limits.min()
+    }
+
     /// Records that the issuer signed a token: its tenant exists, and the template may cache the issuer.
     pub(crate) fn record_verified_token(&self) {
         if let Some(template) = &self.cache_in {
@@ -141,6 +152,15 @@ pub(crate) enum IssuerLookup {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Issuers(Arc<Inner>);
+
+/// The issuers of a service that may have ended.
+pub(crate) struct WeakIssuers(Weak<Inner>);
+
+impl WeakIssuers {
+    pub(crate) fn upgrade(&self) -> Option<Issuers> {
+        self.0.upgrade().map(Issuers)
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -211,6 +231,10 @@ impl Issuers {
         }));
         config.issuers.iter().try_for_each(|issuer| issuers.add(issuer.clone()))?;
         Ok(issuers)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakIssuers {
+        WeakIssuers(Arc::downgrade(&self.0))
     }
 
     /// Returns whether the other handle shares these issuers.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::following::Following;
 use super::index::Index;
+use super::lifetimes::Lifetimes;
 use super::log::RevocationLog;
 use super::{Inner, Revocations};
 use crate::clock::{Clock, SystemClock};
@@ -13,14 +14,14 @@ use crate::clock::{Clock, SystemClock};
 /// The default of [`RevocationsBuilder::max_entries`].
 const MAX_ENTRIES: usize = 1_000_000;
 
-/// The default of [`RevocationsBuilder::token_lifetime`].
-const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-
 /// The default of [`RevocationsBuilder::leeway`].
 const LEEWAY: Duration = Duration::from_secs(5);
 
 /// The default of [`RevocationsBuilder::check_every`].
 const CHECK_EVERY: Duration = Duration::from_millis(250);
+
+/// The shortest and the longest time between two reads of the log.
+const PERIODS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 
 /// A builder for [`Revocations`].
 ///
@@ -37,7 +38,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 #[must_use = "nothing is revoked before `build()`"]
 pub struct RevocationsBuilder {
     max_entries: usize,
-    token_lifetime: Duration,
+    token_lifetime: Option<Duration>,
     leeway: Duration,
     log: Option<Arc<dyn RevocationLog>>,
     check_every: Duration,
@@ -49,7 +50,7 @@ impl Default for RevocationsBuilder {
     fn default() -> Self {
         Self {
             max_entries: MAX_ENTRIES,
-            token_lifetime: TOKEN_LIFETIME,
+            token_lifetime: None,
             leeway: LEEWAY,
             log: None,
             check_every: CHECK_EVERY,
@@ -81,15 +82,15 @@ impl RevocationsBuilder {
         self
     }
 
-    /// Sets the time between two reads of the log, in real time. Default: 250 ms. It is how late another process
-    /// refuses a token.
+    /// Sets the time between two reads of the log, in real time. Default: 250 ms; at least 10 ms and at most an hour:
+    /// other values count as the nearest of these. It is how late another process refuses a token.
     pub fn check_every(mut self, period: Duration) -> Self {
-        self.check_every = period;
+        self.check_every = period.clamp(PERIODS.0, PERIODS.1);
         self
     }
 
-    /// Refuses all requests with 503 when the log has not been read for this long, or not at all since the process
-    /// started. Default: never; then requests are judged by the revocations that are known here.
+    /// Refuses all requests with 503 when the log has not answered for this long, or was not read to its end since the
+    /// process started. While a long history is read, each part of it counts. Default: never; then requests are judged by the revocations that are known here.
     ///
     /// **The price:** an outage of the log is one of the service. Choose it if a revoked token must not be accepted
     /// during an outage.
@@ -102,20 +103,27 @@ impl RevocationsBuilder {
     ///
     /// A revocation is one entry; that of a session [of a subject](super::Revocation::of_subject) is two. When the index is
     /// full, entries of sessions and tokens with a subject are merged into one of the subject, which then refuses
-    /// *all* its tokens that were issued until now. If that does not help, [`revoke`](Revocations::revoke) fails. No
-    /// entry is forgotten early.
+    /// *all* its tokens that were issued until now. What that loses: the entry of a session refuses its tokens whatever
+    /// their `iat`, the merged one only those that were issued until the merge. If that does not help,
+    /// [`revoke`](Revocations::revoke) fails. No entry is forgotten early.
+    ///
+    /// From 10,000 entries on, room is made on another thread, because that takes up to a second for a million.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = entries;
         self
     }
 
     /// Sets the longest lifetime of the tokens that the service accepts. A revocation is forgotten after this time.
-    /// Default: 24 h.
+    /// Default: the [`max_token_lifetime`](crate::IssuerConfig::max_token_lifetime) of the issuer and the time by which
+    /// clocks may differ; for an issuer without this limit, and for a service with validators of its own, 24 h.
+    ///
+    /// At least one minute, the limit of the issuer, and the lifetime of browser sessions: a shorter time counts as the
+    /// longest of these.
     ///
     /// **A token that lives longer is accepted again** when its revocation is forgotten. To be sure, limit the
     /// lifetime with [`IssuerConfig::max_token_lifetime`](crate::IssuerConfig::max_token_lifetime).
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
-        self.token_lifetime = lifetime;
+        self.token_lifetime = Some(lifetime);
         self
     }
 
@@ -149,8 +157,7 @@ impl RevocationsBuilder {
         Revocations(Arc::new(Inner {
             index,
             clock,
-            token_lifetime: self.token_lifetime,
-            kept_for: AtomicU64::new(0),
+            lifetimes: Lifetimes::new(self.token_lifetime, self.leeway),
             leeway: u64::try_from(leeway).unwrap_or(u64::MAX),
             following,
             listeners: RwLock::default(),

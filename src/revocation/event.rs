@@ -154,7 +154,7 @@ impl Revocation {
     }
 
     /// Sets the time at which the revocation is forgotten, because the refused tokens have expired. Default: now and
-    /// the [longest lifetime of a token](super::RevocationsBuilder::token_lifetime).
+    /// the [longest lifetime of a token](super::RevocationsBuilder::token_lifetime) of the issuer.
     pub fn until(mut self, time: SystemTime) -> Self {
         self.until = Some(time);
         self

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::index::{Entry, Origin, TIMELESS};
+use super::index::{Entry, Origin, TIMELESS, TOGETHER};
 use super::key::Key;
-use super::log::{Content, LogCursor, LogEntry, LogPage, RevocationLog};
+use super::log::{Content, InvalidLogEntry, LogCursor, LogEntry, LogPage, RevocationLog};
 use super::{Inner, RevokeError, Source};
 use crate::clock::{jittered, random_fraction, sleep, with_timeout};
 use crate::error::BoxError;
+use crate::support::off_thread::off_thread;
 use crate::support::telemetry::{self, Causes, Outage};
 
 /// The flag for requests that wait until the log is read.
@@ -44,6 +45,9 @@ pub(super) struct Following {
     phase: watch::Sender<Phase>,
     /// The monotonic time up to which the log was read, in nanoseconds. Before that, the time of creation.
     read_at: AtomicU64,
+    /// The monotonic time of the last answer of the log, in the same form. Later than `read_at` while a long history
+    /// is read.
+    answered_at: AtomicU64,
     was_read: AtomicBool,
     /// The entries that were appended, until they are read.
     appended: Mutex<Vec<Key>>,
@@ -77,6 +81,7 @@ impl Following {
             cursor: Mutex::default(),
             phase: watch::Sender::new(Phase::Unread),
             read_at: AtomicU64::new(nanoseconds(now)),
+            answered_at: AtomicU64::new(nanoseconds(now)),
             was_read: AtomicBool::new(false),
             appended: Mutex::default(),
             must_refill: AtomicBool::new(false),
@@ -99,7 +104,7 @@ impl Following {
 
     /// Returns the time since the log was read to its end.
     pub(super) fn lag(&self, now: Duration) -> Duration {
-        now.saturating_sub(Duration::from_nanos(self.read_at.load(Ordering::Relaxed)))
+        since(&self.read_at, now)
     }
 
     /// Returns the number of entries that could not be read.
@@ -107,10 +112,11 @@ impl Following {
         self.unreadable.load(Ordering::Relaxed)
     }
 
-    /// Returns the cause, if requests are refused because the log has not been read for too long.
+    /// Returns the cause, if requests are refused because the log has not answered for too long, or its history was
+    /// never read to the end.
     fn refusal(&self, now: Duration) -> Option<BoxError> {
         let limit = self.refuse_after?;
-        if self.was_read.load(Ordering::Relaxed) && self.lag(now) <= limit {
+        if self.was_read.load(Ordering::Relaxed) && since(&self.answered_at, now) <= limit {
             return None;
         }
         Some(match &*self.phase.borrow() {
@@ -252,12 +258,11 @@ impl Inner {
     }
 
     /// Reads what is new in the log, and appends what it lacks.
-    async fn poll(&self, following: &Following) {
-        let started = self.clock.elapsed();
+    async fn poll(self: &Arc<Self>, following: &Following) {
         let appended = std::mem::take(&mut *following.appended());
         let outcome = self.read_to_end(following).await;
         let was_read = outcome.is_ok();
-        self.record_read(following, outcome, started);
+        self.record_read(following, outcome);
         if !was_read {
             following.appended().extend(appended);
         } else if appended.into_iter().any(|key| self.index.is_unlogged(key)) {
@@ -269,15 +274,14 @@ impl Inner {
             let refilled = self.refill(following).await;
             self.record_append(refilled.as_ref().err());
         }
-        self.index.sweep_if_due(self.now());
+        self.sweep().await;
         let lag = following.lag(self.clock.elapsed());
         telemetry::revocation_state(lag, self.index.len());
     }
 
-    fn record_read(&self, following: &Following, outcome: Result<(), BoxError>, started: Duration) {
+    fn record_read(&self, following: &Following, outcome: Result<(), BoxError>) {
         match outcome {
             Ok(()) => {
-                following.read_at.store(nanoseconds(started), Ordering::Relaxed);
                 if !following.was_read.swap(true, Ordering::Relaxed) {
                     telemetry::revocation_log_read(self.index.len());
                 }
@@ -300,9 +304,11 @@ impl Inner {
         }
     }
 
-    async fn read_to_end(&self, following: &Following) -> Result<(), BoxError> {
+    async fn read_to_end(self: &Arc<Self>, following: &Following) -> Result<(), BoxError> {
         loop {
+            let started = nanoseconds(self.clock.elapsed());
             let page = following.read_page().await?;
+            following.answered_at.store(started, Ordering::Relaxed);
             let is_last = page.entries.len() < PAGE;
             let cursor = page.entries.last().map(|(cursor, _)| cursor.clone());
             if page.was_reset {
@@ -310,23 +316,56 @@ impl Inner {
                 following.must_refill.store(true, Ordering::Release);
                 telemetry::revocation_log_lost();
             }
+            let mut readable = Vec::new();
             for (_, entry) in page.entries {
                 match entry {
-                    Ok(entry) => self.apply(entry),
-                    Err(error) => {
-                        following.unreadable.fetch_add(1, Ordering::Relaxed);
-                        let now = self.clock.elapsed();
-                        let is_new = following.unreadable_outage.record_failure(&error, now);
-                        telemetry::revocation_unreadable(&error, is_new);
-                    }
+                    Ok(entry) => readable.push(entry),
+                    Err(error) => self.record_unreadable(following, &error),
                 }
             }
+            self.apply_all(readable).await?;
             if cursor.is_some() || page.was_reset {
                 following.set_cursor(cursor);
             }
             if is_last {
+                following.read_at.store(started, Ordering::Relaxed);
                 return Ok(());
             }
+        }
+    }
+
+    fn record_unreadable(&self, following: &Following, error: &InvalidLogEntry) {
+        following.unreadable.fetch_add(1, Ordering::Relaxed);
+        let is_new = following.unreadable_outage.record_failure(error, self.clock.elapsed());
+        telemetry::revocation_unreadable(error, is_new);
+    }
+
+    /// Removes expired entries, if that is due.
+    async fn sweep(self: &Arc<Self>) {
+        if !self.index.may_take_long(self.now()) {
+            return self.index.sweep_if_due(self.now());
+        }
+        let inner = self.clone();
+        // Without an answer, the runtime ends.
+        let _ = off_thread(move || inner.index.sweep_if_due(inner.now())).await;
+    }
+
+    /// Puts entries of the log in force.
+    async fn apply_all(self: &Arc<Self>, entries: Vec<LogEntry>) -> Result<(), BoxError> {
+        let count: usize = entries.iter().map(LogEntry::entries).sum();
+        if count <= TOGETHER && !self.index.may_take_long(self.now()) {
+            entries.into_iter().for_each(|entry| self.apply(entry));
+            return Ok(());
+        }
+        let inner = self.clone();
+        let apply = move || entries.into_iter().for_each(|entry| inner.apply(entry));
+        Ok(off_thread(apply).await?)
+    }
+
+    /// Makes the follower append entries, unless it finds them in the log.
+    pub(super) fn expect_in_log(&self, entries: &[Entry]) {
+        if let Some(following) = &self.following {
+            following.appended().extend(entries.iter().map(|entry| entry.key));
         }
     }
 
@@ -354,7 +393,7 @@ impl Inner {
     }
 
     /// Appends the entries that the log lacks, because it was lost, or failed when they came.
-    async fn refill(&self, following: &Following) -> Result<(), BoxError> {
+    async fn refill(self: &Arc<Self>, following: &Following) -> Result<(), BoxError> {
         let epoch = self.index.epoch();
         let mut shard = 0;
         while let Some((next, found)) = self.index.unlogged(shard, REFILL, self.now()) {
@@ -403,6 +442,11 @@ impl Drop for Follower {
             inner.index.set_flag(UNFOLLOWED);
         }
     }
+}
+
+/// Returns the time since a monotonic time in nanoseconds.
+fn since(at: &AtomicU64, now: Duration) -> Duration {
+    now.saturating_sub(Duration::from_nanos(at.load(Ordering::Relaxed)))
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -26,6 +26,12 @@ const WIDEN_EVERY: Duration = Duration::from_secs(10);
 /// The number of passes over all entries in which they are merged, so that each needs little memory.
 const WIDEN_PASSES: u8 = 16;
 
+/// The number of entries from which on reading all of them takes long.
+const MANY: usize = 10_000;
+
+/// The number of entries that a task inserts together, at most.
+pub(super) const TOGETHER: usize = 1_000;
+
 /// The bits of [`Index::state`] for kinds that have entries.
 pub(super) const KINDS: u32 = (1 << Kind::ALL.len()) - 1;
 
@@ -165,6 +171,16 @@ impl Index {
 
     pub(super) fn get(&self, key: Key) -> Option<Entry> {
         self.read(key).get(&key).map(|slot| slot.entry(key))
+    }
+
+    /// Returns whether an insertion may read all entries, to make room or to remove expired ones: up to a second for a
+    /// million.
+    pub(super) fn may_take_long(&self, now: Now) -> bool {
+        let is_due = || match self.writer.try_lock() {
+            Ok(writer) => now.elapsed >= writer.next_sweep,
+            Err(_) => true,
+        };
+        self.len() >= MANY && (self.len() + TOGETHER > self.limit || is_due())
     }
 
     /// Puts entries of one revocation in force. Returns whether they refuse more than before.

@@ -181,6 +181,14 @@ impl LogEntry {
         Self(Content::Event(Box::new(revocation)))
     }
 
+    /// Returns the largest number of entries of an index that it has.
+    pub(super) fn entries(&self) -> usize {
+        match &self.0 {
+            Content::Event(_) => 2,
+            Content::Entries(entries) => entries.len(),
+        }
+    }
+
     /// Returns the end of the entry. It may be removed from the log one minute later, because clocks differ.
     pub fn until(&self) -> SystemTime {
         let seconds = match &self.0 {

@@ -18,6 +18,7 @@ mod event;
 mod following;
 mod index;
 mod key;
+mod lifetimes;
 mod log;
 mod memory;
 mod session;
@@ -41,10 +42,13 @@ use crate::admission::{Admission, AdmissionCheck, AdmissionRequest};
 use crate::clock::{Clock, unix_seconds};
 use crate::error::{AuthError, BoxError, InvalidToken};
 use crate::identity::Identity;
+use crate::issuer::Issuers;
+use crate::support::off_thread::off_thread;
 use crate::support::telemetry;
 use following::Following;
-use index::{Entry, Index, KINDS, Now, Origin, TIMELESS};
+use index::{Entry, Full, Index, KINDS, Now, Origin, TIMELESS};
 use key::{Key, Kind, keys_of};
+use lifetimes::Lifetimes;
 
 /// The revocations in force. Clones share them.
 ///
@@ -71,9 +75,7 @@ pub struct Revocations(Arc<Inner>);
 struct Inner {
     index: Index,
     clock: Arc<dyn Clock>,
-    token_lifetime: Duration,
-    /// The least time for which revocations are kept, in seconds.
-    kept_for: AtomicU64,
+    lifetimes: Lifetimes,
     /// In seconds.
     leeway: u64,
     following: Option<Following>,
@@ -154,8 +156,8 @@ impl Revocations {
     /// Puts a revocation in force, in this process immediately, and in the others when they read the log. It may be
     /// repeated.
     ///
-    /// When this returns `Ok`, the log has the revocation. It is appended even if the returned future is dropped. A
-    /// revocation whose [end](Revocation::until) has passed does nothing.
+    /// When this returns `Ok`, the log has the revocation. It is appended even if the returned future is dropped after
+    /// its first poll. A revocation whose [end](Revocation::until) has passed does nothing.
     ///
     /// # Errors
     /// [`RevokeError::Full`] if there are as many entries as allowed; [`RevokeError::Log`] if the log failed or did not
@@ -167,8 +169,7 @@ impl Revocations {
             return Ok(());
         }
         let entries = inner.entries(&revocation);
-        let inserted = inner.index.insert(&entries, Origin::Here, inner.now());
-        if inserted.map_err(|_| RevokeError::Full)? {
+        if inner.insert(&entries).await.map_err(|_| RevokeError::Full)? {
             inner.announce(&revocation, Source::Here);
         }
         match inner.following {
@@ -210,10 +211,23 @@ impl Revocations {
     /// Calls `listener` with each revocation that comes into force, after it does, from this process or from the log.
     /// One that is repeated may come twice. A revocation that reaches the log late may not come at all.
     ///
-    /// The listener runs on the task that calls `revoke` or reads the log, so it must not block. It lives as long as
+    /// The listener runs where `revoke` is called or the log is read, so it must not block. It lives as long as
     /// the revocations, so it must not own an `Auth`.
     pub(crate) fn subscribe(&self, listener: Listener) {
         self.0.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// Makes revocations without an [end](Revocation::until) last this long at least, because something that they
+    /// refuse does.
+    #[allow(dead_code, reason = "browser sessions call it")]
+    pub(crate) fn keep_for_at_least(&self, time: Duration) {
+        self.0.lifetimes.at_least(time);
+    }
+
+    /// Adds a service whose tokens are judged. Revocations last as long as tokens of its issuers may live, unless
+    /// they say otherwise. `has_limits`: the limits of the issuers apply to all its tokens.
+    pub(crate) fn add_service(&self, issuers: &Issuers, has_limits: bool) {
+        self.0.lifetimes.add_service(issuers, has_limits);
     }
 
     /// Judges the token of an identity, if that is possible without waiting, else returns `None`.
@@ -271,9 +285,10 @@ impl Inner {
         let now = self.clock.now();
         let issued_before = revocation.issued_before.unwrap_or(now).min(now);
         revocation.issued_before = Some(issued_before);
-        let kept_for = Duration::from_secs(self.kept_for.load(Ordering::Relaxed));
-        let lifetime = self.token_lifetime.max(kept_for);
-        revocation.until = revocation.until.or_else(|| now.checked_add(lifetime));
+        revocation.until = revocation.until.or_else(|| {
+            let lifetime = self.lifetimes.of(&revocation.issuer);
+            now.checked_add(lifetime)
+        });
         revocation
     }
 
@@ -290,14 +305,30 @@ impl Inner {
         revocation.keys().into_iter().map(entry).collect()
     }
 
+    /// Puts entries of this process in force. If that may take long, another thread does it, also if the caller is
+    /// dropped; the log then gets them later.
+    async fn insert(self: &Arc<Self>, entries: &[Entry]) -> Result<bool, Full> {
+        if !self.index.may_take_long(self.now()) {
+            return self.index.insert(entries, Origin::Here, self.now());
+        }
+        let (inner, entries) = (self.clone(), entries.to_vec());
+        let inserted = off_thread(move || {
+            let inserted = inner.index.insert(&entries, Origin::Here, inner.now());
+            inner.expect_in_log(&entries);
+            inserted
+        });
+        // Only a panic, or the end of the runtime, leaves no answer.
+        inserted.await.unwrap_or(Err(Full))
+    }
+
     /// Tells the log and the listeners of a revocation that has come into force.
     fn announce(&self, revocation: &Revocation, source: Source) {
         let from = match source {
             Source::Here => "here",
             Source::Log => "log",
         };
-        let (kind, key) = (revocation.kind().as_str(), revocation.keys().into_iter().next());
-        telemetry::revoked(kind, &revocation.issuer, &key.map(|(_, key)| key), from);
+        let kind = revocation.kind().as_str();
+        telemetry::revoked(kind, &revocation.issuer, from);
         let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner).clone();
         listeners.iter().for_each(|listener| listener(revocation));
     }
@@ -326,7 +357,9 @@ fn seconds_rounded_up(at: SystemTime) -> u32 {
     u32::try_from(since.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }
 
-/// For your own use: an [`Auth`](crate::Auth) judges its revocations by itself.
+/// For a second set of revocations, such as one that several services share: an [`Auth`](crate::Auth) judges its
+/// own by itself. [`Auth::ready`](crate::Auth::ready) does not wait for the log of this one: call
+/// [`ready`](Revocations::ready).
 #[async_trait]
 impl AdmissionCheck for Revocations {
     fn try_admit(&self, request: &AdmissionRequest<'_>) -> Option<Result<Admission, BoxError>> {

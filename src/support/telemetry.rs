@@ -371,11 +371,12 @@ pub(crate) fn admission_failed(error: &(dyn Error + 'static), is_new: bool) {
     count!("scaikey_auth_admission_failures_total");
 }
 
-/// Logs and counts a revocation that is now in force. `key` is a pseudonym of its ids. `from`: `here` or `log`.
-pub(crate) fn revoked(kind: &'static str, issuer: &str, key: &dyn Debug, from: &'static str) {
+/// Logs and counts a revocation that is now in force. `from`: `here` or `log`. The ids are not logged, and no digest
+/// of them: subjects can be guessed.
+pub(crate) fn revoked(kind: &'static str, issuer: &str, from: &'static str) {
     match from {
-        "log" => tracing::debug!(target: TARGET, kind, issuer, ?key, from, "revoked"),
-        _ => tracing::info!(target: TARGET, kind, issuer, ?key, from, "revoked"),
+        "log" => tracing::debug!(target: TARGET, kind, issuer, from, "revoked"),
+        _ => tracing::info!(target: TARGET, kind, issuer, from, "revoked"),
     }
     count!("scaikey_auth_revocations_total", "kind" => kind, "from" => from);
 }
