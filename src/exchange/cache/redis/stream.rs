@@ -24,6 +24,10 @@ const TRIM: usize = 16;
 /// The time for which an entry is stored after its end, in milliseconds, because the clocks of processes differ.
 const MARGIN: u64 = 60_000;
 
+/// How far ahead of the server's clock an id may be, in seconds. Ids are times, and none is below the last one, so an
+/// attacker who adds an entry of the far future would make the next ids times of the future, or stop the stream.
+const MAX_AHEAD: u64 = 3600;
+
 /// The beginning of a stream.
 const START: &str = "-";
 
@@ -68,7 +72,8 @@ impl SharedStream {
     }
 
     /// Appends a value, and returns its id. Removes some values that have ended before, but none without a successor
-    /// that is older than a minute, because a reader looks for the one that it has seen last.
+    /// that is older than a minute, because a reader looks for the one that it has seen last. Entries of the far future
+    /// are stored again with ids of now.
     pub(super) async fn append(&self, value: &[u8], until: SystemTime) -> Result<String, BoxError> {
         let key = self.key.as_str();
         let milliseconds = |at| (unix_time(at) * 1000.0) as u64;
@@ -142,6 +147,7 @@ async fn append_to_stream(
 ) -> RedisResult<(String, String)> {
     let fill = |command: &mut Cmd| {
         command.arg(1).arg(key).arg(value).arg(until).arg(trim_from).arg(removable).arg(TRIM);
+        command.arg(MAX_AHEAD).arg(MAX_ENTRY);
     };
     APPEND_TO_STREAM.run(&mut connection, fill).await
 }
@@ -162,27 +168,75 @@ async fn read_stream(
 
 // An entry without an end is none of this crate's, so it is removed. An ended entry stays for a minute after the next one
 // was appended, because it is the cursor of each reader that has not read the next one yet.
+//
+// If the last id of the stream is in the far future, all entries from there on are removed, and the first thousand of them
+// stored again: an honest one may be among them. A reader whose cursor was one of them reads all again. Some servers
+// do not set the last id back: then the whole stream is written anew. A server without memory fails before that.
 static APPEND_TO_STREAM: LazyLock<AtomicScript> = LazyLock::new(|| {
     AtomicScript::new(
-        "local kind = redis.call('TYPE', KEYS[1]).ok \
+        "local key = KEYS[1] \
+         local kind = redis.call('TYPE', key).ok \
          if kind ~= 'none' and kind ~= 'stream' then return {'', '-'} end \
+         local function parts(entry) \
+           local value, ends \
+           for i = 1, #entry[2] - 1, 2 do \
+             if entry[2][i] == 'entry' then value = entry[2][i + 1] end \
+             if entry[2][i] == 'until' then ends = entry[2][i + 1] end \
+           end \
+           return value, ends \
+         end \
          local count = tonumber(ARGV[5]) \
          local next = '-' \
          if kind == 'stream' then \
-           local entries = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', count) \
+           local entries = redis.call('XRANGE', key, ARGV[3], '+', 'COUNT', count) \
            for n = 1, #entries - 1 do \
-             local ends = 0 \
-             for i = 1, #entries[n][2] - 1, 2 do \
-               if entries[n][2][i] == 'until' then ends = tonumber(entries[n][2][i + 1]) or 0 end \
-             end \
+             local _, ends = parts(entries[n]) \
              local after = tonumber(string.match(entries[n + 1][1], '^%d+')) \
-             if ends < tonumber(ARGV[4]) and after < tonumber(ARGV[4]) then \
-               redis.call('XDEL', KEYS[1], entries[n][1]) \
+             if (tonumber(ends) or 0) < tonumber(ARGV[4]) and after < tonumber(ARGV[4]) then \
+               redis.call('XDEL', key, entries[n][1]) \
              end \
            end \
            if #entries == count then next = entries[count][1] end \
          end \
-         return {redis.call('XADD', KEYS[1], '*', 'entry', ARGV[1], 'until', ARGV[2]), next}",
+         local function add(id, value, ends) \
+           return redis.pcall('XADD', key, id, 'entry', value, 'until', ends) \
+         end \
+         local id = add('*', ARGV[1], ARGV[2]) \
+         if type(id) == 'table' and not string.find(id.err, 'exhausted') then return id end \
+         local first = (tonumber(redis.call('TIME')[1]) + tonumber(ARGV[6])) * 1000 \
+         local info = redis.call('XINFO', 'STREAM', key) \
+         local last = 0 \
+         for i = 1, #info - 1, 2 do \
+           if info[i] == 'last-generated-id' then \
+             last = tonumber(string.match(info[i + 1], '^%d+')) \
+           end \
+         end \
+         if last < first then return {id, next} end \
+         first = string.format('%.0f', first) \
+         local found = redis.call('XRANGE', key, first, '+', 'COUNT', 1000) \
+         local moved = found \
+         while #found > 0 do \
+           for n = 1, #found do redis.call('XDEL', key, found[n][1]) end \
+           found = redis.call('XRANGE', key, first, '+', 'COUNT', 1000) \
+         end \
+         local top = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1] \
+         if redis.pcall('XSETID', key, top and top[1] or '0-1').err then \
+           local rest = redis.call('XRANGE', key, '-', '+') \
+           redis.call('DEL', key) \
+           for n = 1, #rest do \
+             local value, ends = parts(rest[n]) \
+             if value and ends then add(rest[n][1], value, ends) end \
+           end \
+         end \
+         for n = 1, #moved do \
+           local value, ends = parts(moved[n]) \
+           if moved[n][1] ~= id and value and ends and #value <= tonumber(ARGV[7]) then \
+             add('*', value, ends) \
+           end \
+         end \
+         id = add('*', ARGV[1], ARGV[2]) \
+         if type(id) == 'table' then return id end \
+         return {id, '-'}",
     )
 });
 
