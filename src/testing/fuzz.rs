@@ -15,6 +15,7 @@ use crate::error::{AuthError, Challenger};
 #[cfg(feature = "exchange")]
 use crate::exchange::{AccessToken, SealingKeys};
 use crate::issuer::{Key, KeySet, jwks_uri, workload_token_in};
+use crate::revocation::LogEntry;
 use crate::support::json::Document;
 #[cfg(feature = "exchange")]
 use crate::support::{seal::Purpose, secret::Secret};
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("challenge", challenges),
     ("introspection", introspection),
     ("config", config),
+    ("revocation_log", revocation_log),
     ("workload_token", workload_token),
     #[cfg(feature = "jwe")]
     ("jwe", jwe),
@@ -54,6 +56,15 @@ pub fn json(bytes: &[u8]) {
     if Document::parse(bytes).is_ok() {
         let value: Result<serde_json::Map<_, serde_json::Value>, _> = serde_json::from_slice(bytes);
         assert!(value.is_ok(), "the strict parser accepted text that is no JSON object");
+    }
+}
+
+/// Checks that an entry of a revocation log that can be read is written as one that reads the same.
+pub fn revocation_log(bytes: &[u8]) {
+    if let Ok(entry) = LogEntry::from_bytes(bytes) {
+        let _ = entry.until();
+        let again = LogEntry::from_bytes(&entry.to_bytes());
+        assert_eq!(again.as_ref(), Ok(&entry), "the entry changed when it was written");
     }
 }
 
