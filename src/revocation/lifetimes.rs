@@ -75,3 +75,27 @@ impl Lifetimes {
         longest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_time_counts() {
+        let lifetimes = Lifetimes::new(None, Duration::ZERO);
+        assert_eq!(lifetimes.of("https://a"), UNLIMITED);
+        for (at_least, expected) in [
+            (UNLIMITED / 2, UNLIMITED),
+            (UNLIMITED * 2, UNLIMITED * 2),
+            (UNLIMITED, UNLIMITED * 2),
+            (Duration::MAX, LONGEST),
+        ] {
+            lifetimes.at_least(at_least);
+            assert_eq!(lifetimes.of("https://a"), expected, "{at_least:?}");
+        }
+        let short = Lifetimes::new(Some(Duration::from_millis(1)), Duration::ZERO);
+        assert_eq!(short.of("https://a"), SHORTEST);
+        short.at_least(SHORTEST + Duration::from_millis(1));
+        assert_eq!(short.of("https://a"), SHORTEST + Duration::from_secs(1), "rounded up");
+    }
+}

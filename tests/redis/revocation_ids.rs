@@ -135,3 +135,26 @@ async fn many_entries_of_the_future_are_removed() {
     late.ready().await.unwrap();
     assert!(refuses(&late, "1") && refuses(&late, "2"));
 }
+
+/// Some servers do not set the last id of a stream back. Then it is written anew, with the ids that readers know.
+#[tokio::test]
+async fn stream_is_written_anew_if_necessary() {
+    let server = Redis::start();
+    let user = ["ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-xsetid"];
+    let _: () = server.ask(&user);
+    let url = server.url().expose().replace("redis://", "redis://limited:secret@");
+    let limited = RedisRevocations::new(&redis(&url.into()), keys(OLD));
+    let one = Revocations::builder().log(limited).build();
+    one.revoke(session("1")).await.unwrap();
+    let before = ids(&server);
+    let cursor = log(&server).read(None, 1).await.unwrap().entries[0].0.clone();
+    add(&server, LAST);
+    one.revoke(session("2")).await.unwrap();
+    let after = ids(&server);
+    assert_eq!((&after[0], after.len()), (&before[0], 3), "the last two are stored again");
+    let page = log(&server).read(Some(&cursor), 10).await.unwrap();
+    assert_eq!((page.was_reset, page.entries.len()), (false, 2));
+    let late = process(&server);
+    late.ready().await.unwrap();
+    assert!(refuses(&late, "1") && refuses(&late, "2"));
+}
