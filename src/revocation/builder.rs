@@ -1,6 +1,5 @@
 //! [`RevocationsBuilder`].
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
