@@ -100,7 +100,8 @@ impl SessionsBuilder {
     /// With a store, the browser has one cookie of about 100 bytes, whatever the size of the tokens. The server can
     /// list sessions and end them, a copy of the cookie is worthless after sign-out, and processes renew a session
     /// once without a shared cache. In return, each request with a session needs the store: while it does not answer,
-    /// requests that need an identity get 503, and no user is signed out. See
+    /// requests that need an identity get 503, and no user is signed out. A user has at most 100 sessions in each
+    /// tenant: soon after another starts, the one used longest ago ends. See
     /// [manual::sessions](crate::manual::sessions).
     ///
     /// ```

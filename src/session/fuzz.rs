@@ -7,18 +7,20 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::cookie::{CookieId, MAX_CLEARED, clear_cookies};
-use super::{Purpose, Sessions};
+use super::{Purpose, Sessions, SessionsBuilder};
 use crate::auth::Auth;
 use crate::exchange::TokenExchangeClient;
 use crate::issuer::ClientAuth;
 use crate::support::seal::SealingKeys;
+
+pub use super::stored::fuzz::stored_session;
 
 /// Fuzzes session cookies. `bytes` are used as `Cookie` headers, one per line, and as the content
 /// of a sealed cookie.
 pub fn cookie(bytes: &[u8]) {
     // One value for all runs: an HTTP client takes milliseconds to make.
     static SESSIONS: OnceLock<Option<Sessions>> = OnceLock::new();
-    let sessions = SESSIONS.get_or_init(sessions);
+    let sessions = SESSIONS.get_or_init(|| sessions()?.build().ok());
     assert!(sessions.is_some(), "the sessions for this fuzz target could not be built");
     if let Some(sessions) = sessions {
         read_headers(sessions, bytes);
@@ -26,12 +28,13 @@ pub fn cookie(bytes: &[u8]) {
     }
 }
 
-fn sessions() -> Option<Sessions> {
+/// Returns the builder of sessions for a fuzz target.
+pub(super) fn sessions() -> Option<SessionsBuilder> {
     let issuer = "https://scaikey.example";
     let auth = Auth::builder().issuer(issuer).audience("scaiwave").build().ok()?;
     let client_auth = ClientAuth::basic("scaiwave", "secret");
     let client = TokenExchangeClient::builder(issuer).client_auth(client_auth).build().ok()?;
-    Sessions::builder(&auth, client, SealingKeys::random().ok()?).build().ok()
+    Some(Sessions::builder(&auth, client, SealingKeys::random().ok()?))
 }
 
 /// Checks that forged cookies open no session, can be cleared, and do not reach the inner service.

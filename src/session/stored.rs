@@ -1,11 +1,14 @@
 //! [`StoredSessions`]: sessions whose tokens are in a store. The browser has one small cookie.
 
 mod endings;
+#[cfg(feature = "testing")]
+pub(super) mod fuzz;
 mod guarded;
 mod layer;
 mod owner;
 mod renewal;
 mod secret;
+mod surplus;
 mod tidying;
 
 use std::fmt;
@@ -16,7 +19,9 @@ use http::HeaderValue;
 
 use super::content;
 use super::cookie::CookieId;
-use super::store::{SessionId, SessionStore, StoredSession, to_milliseconds, whole_milliseconds};
+use super::store::{
+    SessionId, SessionLabel, SessionStore, StoredSession, to_milliseconds, whole_milliseconds,
+};
 use super::{Session, Sessions};
 use crate::clock::Clock;
 use crate::error::AuthError;
@@ -53,6 +58,8 @@ pub(super) struct StoredSessions {
     idle: Duration,
     renewals: SingleFlight<SessionId, StoredRenewal>,
     touches: SingleFlight<SessionId, ()>,
+    /// The limits of users' sessions that are being enforced, by the label of the user.
+    surplus: SingleFlight<SessionLabel, ()>,
 }
 
 /// The part of a session that is in the store, as it was loaded, and the secret in its cookie.
@@ -77,6 +84,7 @@ impl StoredSessions {
             idle,
             renewals: SingleFlight::default(),
             touches: SingleFlight::default(),
+            surplus: SingleFlight::default(),
         }
     }
 
@@ -137,6 +145,7 @@ impl Sessions {
         let name = self.0.cookies.marker_value(&session.id, &secret.to_text(), self.0.lifetime);
         let Some(cookie) = name else { return Ok(None) };
         stored.store.create(record, &labels).await?;
+        self.end_surplus(stored, user);
         Ok(Some(Started { cookies: vec![cookie], stored: Some(id) }))
     }
 
@@ -220,8 +229,7 @@ impl Sessions {
         let (purpose, name) =
             (Purpose::StoredSession(secret.key()), secret.session_id().to_string());
         let sealed = self.0.keys.seal_bytes(purpose, &name, &plain, ends_at, clock)?;
-        let length = u32::try_from(owner.len()).ok()?.to_be_bytes();
-        let value = [&length[..], owner, &sealed].concat();
+        let value = join_value(owner, &sealed)?;
         if value.len() > MAX_VALUE_BYTES {
             telemetry::stored_session_too_large(value.len());
             return None;
@@ -264,6 +272,12 @@ impl Sessions {
         });
         touch.wait().await;
     }
+}
+
+/// Returns the value that [`split_value`] splits.
+fn join_value(owner: &[u8], content: &[u8]) -> Option<Vec<u8>> {
+    let length = u32::try_from(owner.len()).ok()?.to_be_bytes();
+    Some([&length[..], owner, content].concat())
 }
 
 fn split_value(value: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -43,6 +43,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("jwe", jwe),
     #[cfg(feature = "endpoints")]
     ("cookie", cookie),
+    #[cfg(feature = "endpoints")]
+    ("stored_session", stored_session),
     #[cfg(feature = "trust")]
     ("trust_policy", trust_policy),
     #[cfg(feature = "exchange")]
@@ -188,6 +190,10 @@ pub fn workload_token(bytes: &[u8]) {
 /// cookie.
 #[cfg(feature = "endpoints")]
 pub use crate::session::fuzz::cookie;
+
+/// Reads and writes sessions in a store: entries in Redis, values, and what is sealed in them.
+#[cfg(feature = "endpoints")]
+pub use crate::session::fuzz::stored_session;
 
 /// Checks that an accepted trust policy stays the same when it is written and read again.
 #[cfg(feature = "trust")]

@@ -16,6 +16,9 @@ use crate::support::stored_sessions::check_three_processes;
 /// Long enough for a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The time limit of a removal of many sessions.
+const MAX_REMOVAL: Duration = Duration::from_secs(30);
+
 fn sessions(url: &Secret) -> SqlSessions {
     SqlSessions::connect_lazy_with_timeout(url, TIMEOUT).unwrap()
 }
@@ -49,6 +52,46 @@ async fn create_together_without_tables(url: &Secret) {
     }
     calls.join_all().await;
     assert_eq!(sessions(url).list(&of_user()).await.unwrap().len(), 10);
+}
+
+/// Returns the session with this number, which starts and ends with the first.
+fn numbered(number: u32) -> StoredSession {
+    let mut id = [0; 32];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    let mut session = session(1, 0);
+    session.id = SessionId::from_bytes(id);
+    session
+}
+
+/// Creates the sessions with the numbers up to `count`, in parallel.
+async fn create_many(store: &SqlSessions, count: u32) {
+    let mut calls = JoinSet::new();
+    for first in 0..8 {
+        let store = store.clone();
+        calls.spawn(async move {
+            for number in (first..count).step_by(8) {
+                store.create(numbered(number), &[USER]).await.unwrap();
+            }
+        });
+    }
+    calls.join_all().await;
+}
+
+/// All sessions of a user end in time, however many there are.
+async fn check_many(store: SqlSessions) {
+    create_many(&store, 5000).await;
+    let others = of_user().except(numbered(7).id);
+    let removal = tokio::time::timeout(MAX_REMOVAL, store.remove_where(&others)).await;
+    assert_eq!(removal.expect("in time").unwrap(), 4999);
+    assert_eq!(store.list(&of_user()).await.unwrap(), [numbered(7)]);
+    assert_eq!(store.remove_where(&of_user()).await.unwrap(), 1);
+}
+
+/// Many expired sessions are removed, a part at a time.
+async fn check_purge_of_many(store: SqlSessions) {
+    create_many(&store, 2100).await;
+    store.create(session(9, 1000), &[USER]).await.unwrap();
+    eventually(async || store.list(&of_user()).await.unwrap() == [session(9, 1000)]).await;
 }
 
 /// A sign-in removes what expired, and nothing else.
@@ -94,6 +137,12 @@ mod sqlite {
     async fn expired_sessions_are_purged() {
         let file = File::reserve("sessions.db");
         check_purge(sessions(&file.sqlite_url())).await;
+        check_purge_of_many(sessions(&file.sqlite_url())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn thousands_of_sessions_end_in_time() {
+        check_many(sessions(&"sqlite::memory:".into())).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,6 +206,37 @@ mod postgres {
     async fn expired_sessions_are_purged() {
         let server = Postgres::start();
         check_purge(sessions(&server.url())).await;
+        check_purge_of_many(sessions(&server.url())).await;
+        let pool = PgPool::connect(server.url().expose()).await.unwrap();
+        let labels = sqlx::query_scalar("SELECT count(*) FROM auth_session_labels");
+        let labels: i64 = labels.fetch_one(&pool).await.unwrap();
+        assert_eq!(labels, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn purge_waits_for_no_locked_session() {
+        let server = Postgres::start();
+        let store = sessions(&server.url());
+        store.create(session(1, 0), &[USER]).await.unwrap();
+        store.create(session(2, 0), &[USER]).await.unwrap();
+        let pool = PgPool::connect(server.url().expose()).await.unwrap();
+        let mut transaction = pool.begin().await.unwrap();
+        let lock = "SELECT 1 FROM auth_sessions ORDER BY id LIMIT 1 FOR UPDATE";
+        sqlx::query(lock).execute(&mut *transaction).await.unwrap();
+        store.create(session(3, 1000), &[USER]).await.unwrap();
+        let left = [session(3, 1000), session(1, 0)];
+        eventually(async || store.list(&of_user()).await.unwrap() == left).await;
+        transaction.rollback().await.unwrap();
+        store.create(session(4, 2000), &[USER]).await.unwrap();
+        eventually(async || store.list(&of_user()).await.unwrap() == [session(4, 2000)]).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn thousands_of_sessions_end_in_time() {
+        let server = Postgres::start();
+        check_many(sessions(&server.url())).await;
+        let bouncer = Bouncer::before(&server);
+        check_many(sessions(&bouncer.url())).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

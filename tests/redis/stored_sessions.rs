@@ -10,6 +10,8 @@ use scaikey_auth::session::{
 };
 use scaikey_auth::testing::conformance::session_store;
 
+use tokio::task::JoinSet;
+
 use super::fixture::redis;
 use super::server::Redis;
 use crate::support::eventually;
@@ -89,6 +91,73 @@ async fn labels_of_expired_sessions_are_removed() {
     store.create(later, &[USER]).await.unwrap();
     let count: i64 = server.ask(&["ZCARD", &format!("scaikey:-:session-of:{USER}")]);
     assert_eq!(count, 1);
+}
+
+/// Returns the session with this number.
+fn numbered(number: u32) -> StoredSession {
+    let mut id = [0; 32];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    let mut session = session(1, Duration::from_secs(3600));
+    session.id = SessionId::from_bytes(id);
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_sessions_end_in_time() {
+    let server = Redis::start();
+    let store = sessions(&server);
+    let mut calls = JoinSet::new();
+    for first in 0..8 {
+        let store = store.clone();
+        calls.spawn(async move {
+            for number in (first..5000).step_by(8) {
+                store.create(numbered(number), &[USER]).await.unwrap();
+            }
+        });
+    }
+    calls.join_all().await;
+    let others = SessionSelector::any_of([USER]).except(numbered(7).id);
+    let limit = Duration::from_secs(30);
+    let removal = tokio::time::timeout(limit, store.remove_where(&others)).await;
+    assert_eq!(removal.expect("in time").unwrap(), 4999);
+    let all = SessionSelector::any_of([USER]);
+    assert_eq!(store.list(&all).await.unwrap(), [numbered(7)]);
+    assert_eq!(store.remove_where(&all).await.unwrap(), 1);
+}
+
+/// The server has no set of a label without sessions.
+#[tokio::test]
+async fn ids_of_ended_sessions_are_removed() {
+    let server = Redis::start();
+    let store = sessions(&server);
+    let label = format!("scaikey:-:session-of:{USER}");
+    let count = || server.ask::<i64>(&["ZCARD", &label]);
+    store.create(numbered(0), &[USER]).await.unwrap();
+    for number in 1..600 {
+        store.create(numbered(number), &[USER]).await.unwrap();
+        assert!(store.remove(&numbered(number).id).await.unwrap());
+    }
+    eventually(async || count() < 300).await;
+    let all = SessionSelector::any_of([USER]);
+    assert_eq!(store.list(&all).await.unwrap(), [numbered(0)]);
+    assert_eq!(store.remove_where(&all).await.unwrap(), 1);
+    assert_eq!(count(), 0);
+}
+
+#[tokio::test]
+async fn list_looks_behind_ended_sessions() {
+    let server = Redis::start();
+    let store = sessions(&server);
+    store.create(numbered(0), &[USER]).await.unwrap();
+    let mut ended = vec!["ZADD".to_owned(), format!("scaikey:-:session-of:{USER}")];
+    for number in 1..2500 {
+        // The score is the end in milliseconds since 1970: later than that of the session.
+        ended.extend(["1890000000000".to_owned(), numbered(number).id.to_string()]);
+    }
+    let ended: Vec<_> = ended.iter().map(String::as_str).collect();
+    assert_eq!(server.ask::<i64>(&ended), 2499);
+    let all = SessionSelector::any_of([USER]);
+    assert_eq!(store.list(&all).await.unwrap(), [numbered(0)]);
 }
 
 #[tokio::test]

@@ -13,11 +13,15 @@ use crate::error::BoxError;
 /// The number of sessions from which on expired ones are removed.
 const MIN_SWEEP: usize = 1024;
 
+/// The largest number of sessions.
+const MAX_SESSIONS: usize = 100_000;
+
 /// A session store in memory, for tests and for services with one process. A restart ends all sessions. Clones share
 /// the sessions.
 ///
-/// Memory is not limited, but only a sign-in adds a session: about 2 kB and the tokens. Expired sessions are removed
-/// when their number has doubled.
+/// A session needs about 2 kB and its tokens. Expired sessions are removed when the number of sessions has doubled. The
+/// store has at most 100,000 sessions: when another starts, the one used longest ago ends, because a sign-in that fails
+/// would be worse.
 ///
 /// ```
 /// use scaikey_auth::exchange::SealingKeys;
@@ -36,6 +40,7 @@ pub struct MemorySessions(Arc<Mutex<State>>);
 struct State {
     sessions: HashMap<SessionId, (StoredSession, Vec<SessionLabel>)>,
     by_label: HashMap<SessionLabel, BTreeSet<SessionId>>,
+    by_use: BTreeSet<(SystemTime, SessionId)>,
     /// The number of sessions at which expired ones are removed next.
     sweep_at: usize,
 }
@@ -60,11 +65,28 @@ impl State {
         if self.sessions.len() >= self.sweep_at.max(MIN_SWEEP) {
             self.sweep(session.used_at);
         }
+        while self.sessions.len() >= MAX_SESSIONS
+            && let Some((_, oldest)) = self.by_use.first().copied()
+        {
+            self.remove(&oldest);
+        }
+        self.by_use.insert((session.used_at, id));
         for label in labels {
             self.by_label.entry(*label).or_default().insert(id);
         }
         self.sessions.insert(id, (session, labels.to_vec()));
         Ok(())
+    }
+
+    fn replace(&mut self, session: StoredSession, version: u64) -> bool {
+        let found = self.sessions.get_mut(&session.id);
+        let Some((found, _)) = found.filter(|(found, _)| found.version == version) else {
+            return false;
+        };
+        self.by_use.remove(&(found.used_at, session.id));
+        self.by_use.insert((session.used_at, session.id));
+        *found = session;
+        true
     }
 
     fn sweep(&mut self, now: SystemTime) {
@@ -78,7 +100,8 @@ impl State {
     }
 
     fn remove(&mut self, id: &SessionId) -> bool {
-        let Some((_, labels)) = self.sessions.remove(id) else { return false };
+        let Some((session, labels)) = self.sessions.remove(id) else { return false };
+        self.by_use.remove(&(session.used_at, *id));
         for label in labels {
             if let Some(ids) = self.by_label.get_mut(&label) {
                 ids.remove(id);
@@ -112,13 +135,7 @@ impl SessionStore for MemorySessions {
     }
 
     async fn replace(&self, session: StoredSession, version: u64) -> Result<bool, BoxError> {
-        let mut state = self.lock();
-        let found = state.sessions.get_mut(&session.id);
-        let Some((found, _)) = found.filter(|(found, _)| found.version == version) else {
-            return Ok(false);
-        };
-        *found = session;
-        Ok(true)
+        Ok(self.lock().replace(session, version))
     }
 
     async fn remove(&self, id: &SessionId) -> Result<bool, BoxError> {
@@ -154,14 +171,18 @@ mod tests {
 
     use super::*;
 
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn id(nth: u64) -> SessionId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&nth.to_be_bytes());
+        SessionId::from_bytes(id)
+    }
+
     #[test]
     fn expired_sessions_are_swept() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let id = |nth: u64| {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&nth.to_be_bytes());
-            SessionId::from_bytes(id)
-        };
         let mut state = State::default();
         let label = SessionLabel::from_bytes([1; 32]);
         for nth in 0..10_000 {
@@ -170,6 +191,28 @@ mod tests {
         }
         assert!(state.sessions.len() <= MIN_SWEEP, "{}", state.sessions.len());
         assert_eq!(state.by_label[&label].len(), state.sessions.len());
+        assert_eq!(state.by_use.len(), state.sessions.len());
         assert!((9900..10_000).all(|nth| state.sessions.contains_key(&id(nth))));
+    }
+
+    #[test]
+    fn session_used_longest_ago_ends() {
+        let (mut state, max) = (State::default(), MAX_SESSIONS as u64);
+        for nth in 0..max {
+            let session = StoredSession::new(id(nth), Vec::new(), at(nth), at(10 * max));
+            state.create(session, &[]).unwrap();
+        }
+        let mut used = state.sessions[&id(0)].0.clone();
+        (used.version, used.used_at) = (2, at(max));
+        assert!(state.replace(used, 1));
+        for nth in max..max + 2 {
+            let session = StoredSession::new(id(nth), Vec::new(), at(nth), at(10 * max));
+            state.create(session, &[]).unwrap();
+        }
+        let (count, uses) = (state.sessions.len(), state.by_use.len());
+        assert_eq!((count, uses), (MAX_SESSIONS, MAX_SESSIONS));
+        let ended: Vec<_> =
+            (0..max + 2).filter(|nth| !state.sessions.contains_key(&id(*nth))).collect();
+        assert_eq!(ended, [1, 2]);
     }
 }

@@ -18,6 +18,8 @@ use crate::support::crypto;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisSessions;
+#[cfg(all(feature = "redis", feature = "testing"))]
+pub(in crate::session) use self::redis::check_redis_entry;
 pub use memory::MemorySessions;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlSessions;
@@ -40,7 +42,8 @@ pub(crate) const MAX_LISTED: usize = 1000;
 /// holes: a session that can be loaded after [`remove`] or [`remove_where`] returned; a [`replace`] that creates a removed
 /// session again. An outage must be an error, because `None` signs the user out.
 ///
-/// A call that takes longer than 2 s of real time counts as failed.
+/// A call that takes longer than 2 s of real time counts as failed. [`remove_where`] may take 30 s, because a user may have
+/// thousands of sessions.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -119,13 +122,15 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// The store failed, so the session may still be there.
     async fn remove(&self, id: &SessionId) -> Result<bool, BoxError>;
 
-    /// Removes all selected sessions, and returns their number. A session that is created at the same time may stay.
+    /// Removes all selected sessions, and returns their number. A session that is created at the same time may stay. It may
+    /// take several steps; a session that was removed stays removed if a later step fails.
     ///
     /// # Errors
     /// The store failed, so some sessions may still be there.
     async fn remove_where(&self, selector: &SessionSelector) -> Result<u64, BoxError>;
 
-    /// Returns the selected sessions, those that started last first, and at most 1000. Some may have expired.
+    /// Returns the selected sessions, those that started last first, and at most 1000. Some may have expired. Each sign-in
+    /// calls this once in the background, for the user's sessions.
     ///
     /// # Errors
     /// The store failed.

@@ -1,7 +1,6 @@
 //! [`RedisSessions`]: sessions in Redis or Valkey.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +17,9 @@ use crate::support::crypto;
 
 /// The time for which an expired session stays, because the clocks of processes differ.
 const LEEWAY: Duration = Duration::from_secs(60);
+
+/// The number of ids with one label at which those of ended sessions are removed, and every multiple of it.
+const TIDY_AT: u64 = 256;
 
 /// The name of the entries, under the prefix of the cache.
 const NAME: &str = "session";
@@ -50,7 +52,11 @@ const NAME: &str = "session";
 /// A session is a string under a key such as `scaiwave:-:session:0a1f…`, which expires a minute after the session. One
 /// script compares the version and replaces it. Sorted sets under keys such as `scaiwave:-:session-of:77c0…` have the ids
 /// of a user's sessions, or of those of one session of the provider. They may have ids of sessions that ended, until the
-/// longest of these sessions would have expired. Each call concerns one key, so it works in a cluster.
+/// longest of these sessions would have expired, or the set has 256 ids. Each call concerns one key, so it works in a
+/// cluster. For many sessions, up to 100 calls are made at the same time. Each has its own timeout, and sessions that
+/// were removed stay removed if a later call fails.
+///
+/// Of more than 1000 sessions of a user, those are [listed](SessionStore::list) that can last longest.
 #[derive(Clone)]
 pub struct RedisSessions {
     entries: SharedEntries,
@@ -63,22 +69,34 @@ impl RedisSessions {
         Self { entries: redis.entries(NAME) }
     }
 
-    async fn read(&self, id: &SessionId) -> Result<Option<StoredSession>, BoxError> {
-        let Some(bytes) = self.entries.read(&id.to_string()).await? else { return Ok(None) };
-        let damaged = || format!("the session {id} in Redis is damaged");
-        Ok(Some(decode(*id, &bytes).ok_or_else(damaged)?))
+    /// Returns up to 1000 sessions with this label, and maybe some more.
+    async fn latest(
+        &self,
+        label: &SessionLabel,
+        except: Option<&SessionId>,
+    ) -> Result<Vec<StoredSession>, BoxError> {
+        let (label, mut sessions, mut skip) = (label.to_string(), Vec::new(), 0);
+        while sessions.len() < MAX_LISTED {
+            let ids = self.entries.labelled(&label, skip).await?;
+            if ids.is_empty() {
+                break;
+            }
+            skip += ids.len();
+            let ids =
+                ids.into_iter().filter(|id| parse_id(id).is_some_and(|id| except != Some(&id)));
+            for (id, value) in self.entries.read_all(ids.collect()).await? {
+                sessions.extend(parse_id(&id).map(|id| decoded(id, &value)).transpose()?);
+            }
+        }
+        Ok(sessions)
     }
 
-    /// Returns the selected ids, some of which may have no session.
-    async fn ids(&self, selector: &SessionSelector) -> Result<BTreeSet<String>, BoxError> {
-        let mut ids = BTreeSet::new();
-        for label in selector.labels() {
-            ids.extend(self.entries.labelled(&label.to_string()).await?);
-        }
-        if let Some(id) = selector.excepted() {
-            ids.remove(&id.to_string());
-        }
-        Ok(ids)
+    /// Removes the ids of ended sessions from those with this label, in the background. A failure is ignored: it is
+    /// tried again when there are more ids.
+    fn tidy(&self, label: String) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let entries = self.entries.clone();
+        runtime.spawn(async move { drop(entries.remove_labels_without_entry(&label).await) });
     }
 }
 
@@ -92,19 +110,24 @@ impl SessionStore for RedisSessions {
         let id = session.id.to_string();
         let (now, ends_at) = (to_milliseconds(session.used_at), to_milliseconds(session.ends_at));
         let leeway = LEEWAY.as_millis() as u64;
-        // First, so that no session is without its labels.
+        let (now, until) = (now.saturating_sub(leeway), ends_at.saturating_add(leeway));
+        // First, so that an id with a label and without a session is that of a session that ended. If a label cannot be
+        // written, the sign-in fails, so no browser can use the session.
+        if !self.entries.insert(&id, &encode(&session)?, ttl(&session)).await? {
+            return Err("there is a session with this id".into());
+        }
         for label in labels {
-            let (now, until) = (now.saturating_sub(leeway), ends_at.saturating_add(leeway));
-            self.entries.label(&label.to_string(), &id, now, until).await?;
+            let label = label.to_string();
+            if self.entries.label(&label, &id, now, until).await? % TIDY_AT == 0 {
+                self.tidy(label);
+            }
         }
-        match self.entries.insert(&id, &encode(&session)?, ttl(&session)).await? {
-            true => Ok(()),
-            false => Err("there is a session with this id".into()),
-        }
+        Ok(())
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, BoxError> {
-        self.read(id).await
+        let value = self.entries.read(&id.to_string()).await?;
+        value.map(|value| decoded(*id, &value)).transpose()
     }
 
     async fn replace(&self, session: StoredSession, version: u64) -> Result<bool, BoxError> {
@@ -118,14 +141,17 @@ impl SessionStore for RedisSessions {
     }
 
     async fn remove_where(&self, selector: &SessionSelector) -> Result<u64, BoxError> {
-        let mut removed = 0;
-        for id in self.ids(selector).await? {
-            // An id without a session may be that of a session that is just being created.
-            if self.entries.remove(&id).await? {
-                removed += 1;
-                for label in selector.labels() {
-                    self.entries.remove_label(&label.to_string(), &id).await?;
+        let (mut removed, except) = (0, selector.excepted().map(ToString::to_string));
+        for label in selector.labels() {
+            let label = label.to_string();
+            loop {
+                let mut ids = self.entries.labelled(&label, 0).await?;
+                ids.retain(|id| except.as_ref() != Some(id));
+                if ids.is_empty() {
+                    break;
                 }
+                removed += self.entries.remove_all(&ids).await?;
+                self.entries.remove_labels(&label, &ids).await?;
             }
         }
         Ok(removed)
@@ -133,12 +159,11 @@ impl SessionStore for RedisSessions {
 
     async fn list(&self, selector: &SessionSelector) -> Result<Vec<StoredSession>, BoxError> {
         let mut sessions = Vec::new();
-        for id in self.ids(selector).await? {
-            if let Some(id) = parse_id(&id) {
-                sessions.extend(self.read(&id).await?);
-            }
+        for label in selector.labels() {
+            sessions.extend(self.latest(label, selector.excepted()).await?);
         }
-        sessions.sort_by_key(|session| Reverse(session.started_at));
+        sessions.sort_by_key(|session| (Reverse(session.started_at), session.id));
+        sessions.dedup_by_key(|session| session.id);
         sessions.truncate(MAX_LISTED);
         Ok(sessions)
     }
@@ -171,6 +196,10 @@ fn encode(session: &StoredSession) -> Result<Vec<u8>, BoxError> {
     Ok(bytes)
 }
 
+fn decoded(id: SessionId, bytes: &[u8]) -> Result<StoredSession, BoxError> {
+    decode(id, bytes).ok_or_else(|| format!("the session {id} in Redis is damaged").into())
+}
+
 fn decode(id: SessionId, mut bytes: &[u8]) -> Option<StoredSession> {
     let mut numbers = [0; NUMBERS];
     for number in &mut numbers {
@@ -186,6 +215,16 @@ fn decode(id: SessionId, mut bytes: &[u8]) -> Option<StoredSession> {
     session.expires_at = at(expires_at);
     session.renewing_until = (renewing_until > 0).then(|| at(renewing_until));
     Some(session)
+}
+
+/// Checks that an entry that can be decoded is the same after it was encoded again.
+#[cfg(feature = "testing")]
+pub(in crate::session) fn check_redis_entry(bytes: &[u8]) {
+    let decode = |bytes: &[u8]| decode(SessionId::from_bytes([7; 32]), bytes);
+    if let Some(session) = decode(bytes) {
+        let again = encode(&session).ok().and_then(|bytes| decode(&bytes));
+        assert_eq!(again, Some(session));
+    }
 }
 
 fn parse_id(text: &str) -> Option<SessionId> {

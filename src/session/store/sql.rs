@@ -1,10 +1,9 @@
 //! [`SqlSessions`]: sessions in a table of SQLite or PostgreSQL.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -12,6 +11,7 @@ use super::{
     MAX_LISTED, SessionId, SessionLabel, SessionSelector, SessionStore, StoredSession,
     from_milliseconds, to_milliseconds,
 };
+use crate::clock::sleep;
 use crate::error::{BoxError, SqlError};
 use crate::support::base64url;
 use crate::support::schema::{Schema, schema};
@@ -22,6 +22,12 @@ const PURGE_PAUSE_MILLISECONDS: u64 = 60_000;
 
 /// The time for which an expired session stays, because the clocks of processes differ.
 const PURGE_DELAY_MILLISECONDS: u64 = 60_000;
+
+/// The largest number of expired sessions that one transaction removes.
+const PURGE_BATCH: usize = 1000;
+
+/// The pause between two such transactions, in which another writer of a SQLite file gets its turn.
+const PURGE_BREAK: Duration = Duration::from_millis(20);
 
 /// A session store in the tables `auth_sessions` and `auth_session_labels` (features `sqlite` or `postgres`). Clones
 /// share the connections.
@@ -62,7 +68,8 @@ const PURGE_DELAY_MILLISECONDS: u64 = 60_000;
 /// ```
 ///
 /// Both tables have an index more, on `expires_at` and on `session_id`. A sign-in removes the sessions that expired more
-/// than a minute before, at most once a minute in each process.
+/// than a minute before, at most once a minute in each process, and at most 1000 in one transaction. All sessions of a
+/// user are removed in one transaction.
 ///
 /// The store works behind PgBouncer in transaction mode, because it keeps no statement between transactions.
 #[derive(Clone)]
@@ -156,40 +163,49 @@ impl SqlSessions {
         Ok(updated == 1)
     }
 
-    /// Deletes sessions in the order of their ids, so that concurrent deletions cannot block each other.
-    async fn delete(&self, ids: &BTreeSet<String>) -> Result<u64, SqlError> {
+    async fn delete(&self, id: &SessionId) -> Result<bool, SqlError> {
+        let id = text(id.as_bytes());
+        let deleted = in_transaction!(&self.pool, connection => {
+            let done = unnamed!(sqlx::query, DELETE).bind(&id).execute(&mut *connection).await?;
+            unnamed!(sqlx::query, DELETE_LABELS_OF_ONE).bind(&id).execute(&mut *connection).await?;
+            done.rows_affected()
+        });
+        Ok(deleted == 1)
+    }
+
+    /// Deletes the selected sessions, and then all labels of those that are no longer there. Concurrent deletions cannot
+    /// block each other: PostgreSQL locks the sessions in the order of their ids, and SQLite has one writer at a time.
+    async fn delete_where(&self, selector: &SessionSelector) -> Result<u64, SqlError> {
+        let except = selector.excepted().map(|id| text(id.as_bytes())).unwrap_or_default();
+        let labels: Vec<_> = selector.labels().iter().map(|label| text(label.as_bytes())).collect();
+        if labels.is_empty() {
+            return Ok(0);
+        }
+        let selected = format!("{SELECT_IDS} IN {}", parameters(2, labels.len()));
+        let sessions = format!("{SELECT_SESSION_IDS} id IN ({selected}) AND id <> $1 ORDER BY id");
+        let sessions = self.deletion(&sessions, "FOR UPDATE");
+        let labels_left = format!("{DELETE_LABELS} IN ({selected}) AND {IS_ORPHAN}");
         Ok(in_transaction!(&self.pool, connection => {
-            let mut deleted = 0;
-            for id in ids {
-                let done = unnamed!(sqlx::query, DELETE).bind(id).execute(&mut *connection).await?;
-                deleted += done.rows_affected();
-                unnamed!(sqlx::query, DELETE_LABELS).bind(id).execute(&mut *connection).await?;
+            let mut deleted = None;
+            for statement in [sessions, labels_left] {
+                let mut query = unnamed!(sqlx::query, sqlx::AssertSqlSafe(statement)).bind(&except);
+                for label in &labels {
+                    query = query.bind(label);
+                }
+                let done = query.execute(&mut *connection).await?.rows_affected();
+                deleted.get_or_insert(done);
             }
-            deleted
+            deleted.unwrap_or_default()
         }))
     }
 
-    async fn select_ids(&self, selector: &SessionSelector) -> Result<BTreeSet<String>, SqlError> {
-        let mut ids = BTreeSet::new();
-        for label in selector.labels() {
-            let label = text(label.as_bytes());
-            let found: Vec<String> = with_connection!(&self.pool, connection => unnamed!(sqlx::query_scalar, SELECT_IDS)
-                .bind(label)
-                .fetch_all(connection)
-                .await?);
-            ids.extend(found);
-        }
-        if let Some(id) = selector.excepted() {
-            ids.remove(&text(id.as_bytes()));
-        }
-        Ok(ids)
-    }
-
-    async fn delete_where(&self, selector: &SessionSelector) -> Result<u64, SqlError> {
-        match self.select_ids(selector).await? {
-            ids if ids.is_empty() => Ok(0),
-            ids => self.delete(&ids).await,
-        }
+    /// Returns the statement that deletes the sessions of a sub-select, in whose order PostgreSQL locks them. It runs a
+    /// sub-select once if this makes an array.
+    fn deletion(&self, selected: &str, lock: &str) -> String {
+        self.pool.pick(
+            format!("DELETE FROM auth_sessions WHERE id IN ({selected})"),
+            format!("DELETE FROM auth_sessions WHERE id = ANY(ARRAY({selected} {lock}))"),
+        )
     }
 
     async fn select(&self, selector: &SessionSelector) -> Result<Vec<StoredSession>, SqlError> {
@@ -225,12 +241,32 @@ impl SqlSessions {
     }
 
     async fn delete_expired(&self, before: i64) -> Result<(), SqlError> {
-        in_transaction!(&self.pool, connection => {
-            for statement in [PURGE_LABELS, PURGE] {
-                unnamed!(sqlx::query, statement).bind(before).execute(&mut *connection).await?;
-            }
-        });
+        while self.delete_some_expired(before).await? == PURGE_BATCH {
+            sleep(PURGE_BREAK).await;
+        }
         Ok(())
+    }
+
+    /// Deletes up to 1000 expired sessions, and returns their number. Leaves out those that another transaction has
+    /// locked.
+    async fn delete_some_expired(&self, before: i64) -> Result<usize, SqlError> {
+        let expired =
+            format!("{SELECT_SESSION_IDS} expires_at < $1 ORDER BY expires_at LIMIT {PURGE_BATCH}");
+        let sessions =
+            format!("{} RETURNING id", self.deletion(&expired, "FOR UPDATE SKIP LOCKED"));
+        Ok(in_transaction!(&self.pool, connection => {
+            let ids = unnamed!(sqlx::query_scalar, sqlx::AssertSqlSafe(sessions)).bind(before);
+            let ids: Vec<String> = ids.fetch_all(&mut *connection).await?;
+            if !ids.is_empty() {
+                let labels = format!("{DELETE_LABELS} IN {}", parameters(1, ids.len()));
+                let mut labels = unnamed!(sqlx::query, sqlx::AssertSqlSafe(labels));
+                for id in &ids {
+                    labels = labels.bind(id);
+                }
+                labels.execute(&mut *connection).await?;
+            }
+            ids.len()
+        }))
     }
 }
 
@@ -255,8 +291,7 @@ impl SessionStore for SqlSessions {
     }
 
     async fn remove(&self, id: &SessionId) -> Result<bool, BoxError> {
-        let ids = BTreeSet::from([text(id.as_bytes())]);
-        Ok(self.run(|| self.delete(&ids)).await? == 1)
+        self.run(|| self.delete(id)).await
     }
 
     async fn remove_where(&self, selector: &SessionSelector) -> Result<u64, BoxError> {
@@ -285,6 +320,12 @@ fn session_of(row: Row) -> Result<StoredSession, SqlError> {
     session.expires_at = expires_at;
     session.renewing_until = renewing_until.map(from_column);
     Ok(session)
+}
+
+/// Returns so many parameters in parentheses, such as `($2, $3)`.
+fn parameters(first: usize, count: usize) -> String {
+    let all: Vec<_> = (first..first + count).map(|number| format!("${number}")).collect();
+    format!("({})", all.join(", "))
 }
 
 fn text(digest: &[u8; 32]) -> String {
@@ -348,19 +389,24 @@ const SELECT_LABELLED: &str = concat!(
     WHERE l.label = $1 ORDER BY s.started_at DESC LIMIT $2"
 );
 
-const SELECT_IDS: &str = "SELECT session_id FROM auth_session_labels WHERE label = $1";
-
 const UPDATE: &str = "UPDATE auth_sessions SET version = $3, value = $4, used_at = $5, \
     expires_at = $6, renewing_until = $7 WHERE id = $1 AND version = $2";
 
 const DELETE: &str = "DELETE FROM auth_sessions WHERE id = $1";
 
-const DELETE_LABELS: &str = "DELETE FROM auth_session_labels WHERE session_id = $1";
+const DELETE_LABELS_OF_ONE: &str = "DELETE FROM auth_session_labels WHERE session_id = $1";
 
-const PURGE_LABELS: &str = "DELETE FROM auth_session_labels WHERE session_id IN \
-    (SELECT id FROM auth_sessions WHERE expires_at < $1)";
+// These begin statements with as many parameters as there are labels or sessions.
 
-const PURGE: &str = "DELETE FROM auth_sessions WHERE expires_at < $1";
+const DELETE_LABELS: &str = "DELETE FROM auth_session_labels WHERE session_id";
+
+const SELECT_IDS: &str = "SELECT session_id FROM auth_session_labels WHERE label";
+
+const SELECT_SESSION_IDS: &str = "SELECT id FROM auth_sessions WHERE";
+
+/// The condition that the session of a label is not there.
+const IS_ORPHAN: &str = "session_id <> $1 AND NOT EXISTS \
+    (SELECT 1 FROM auth_sessions WHERE auth_sessions.id = session_id)";
 
 const SCHEMA: Schema = schema!("auth_session_schema_versions", "5174903281166034725", MIGRATIONS);
 

@@ -23,7 +23,8 @@ const GRACE: Duration = Duration::from_secs(660);
 pub(crate) enum EndReason {
     /// The user signed out.
     SignedOut,
-    /// The browser signed in again. The new session may be of the same session of the provider.
+    /// The browser signed in again, or the user has too many sessions. The new session may be of the same session of the
+    /// provider.
     Replaced,
     /// The user ended it in another session.
     EndedByUser,

@@ -14,6 +14,12 @@ use crate::support::crypto;
 /// The number of parallel callers.
 const CALLERS: usize = 16;
 
+/// The number of sessions of a user who has many: more than a list has.
+const MANY: usize = LISTED + 100;
+
+/// The largest number of sessions in a list.
+const LISTED: usize = 1000;
+
 /// The lifetime of the sessions. Longer than the suite takes on a busy machine.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -27,6 +33,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// - a removed session cannot be loaded, listed or replaced;
 /// - labels select each session that has one of them, once, and no other;
 /// - sessions are listed with the latest first;
+/// - of 1100 sessions of one user the latest 1000 are listed, and all are removed, also by parallel callers;
 /// - a cancelled call leaves the old or the new session, whole.
 ///
 /// The store may have other sessions. The suite leaves none of its own. It does *not* test an outage, which must be an
@@ -53,6 +60,7 @@ pub async fn session_store(store: Arc<dyn SessionStore>) {
     suite.removed_sessions_stay_removed().await;
     suite.labels_select().await;
     suite.parallel_sessions().await;
+    suite.many_sessions().await;
     suite.cancelled_calls().await;
 }
 
@@ -243,6 +251,54 @@ impl Suite {
         assert_eq!(removed, CALLERS as u64, "rule broken: {rule}");
     }
 
+    async fn many_sessions(&self) {
+        let [user, sid] = [(); 2].map(|()| random_label());
+        let sessions: Vec<_> = (0..MANY as u64).map(started_and_ends_later).collect();
+        self.create_together(&sessions, user, sid).await;
+        let rule = "of many sessions the latest 1000 are listed";
+        let listed = self.store.list(&selector(&[user], None)).await;
+        let listed = listed.unwrap_or_else(|error| failed(rule, &error));
+        let latest = sessions.iter().rev().take(LISTED);
+        assert!(listed.iter().eq(latest), "rule broken: {rule}: {} are listed", listed.len());
+        let [oldest, ..] = &sessions[..] else { return };
+        let mut tasks = JoinSet::new();
+        for labels in [&[user][..], &[sid], &[user, sid], &[sid, user]] {
+            let (store, selector) = (self.store.clone(), selector(labels, Some(oldest.id)));
+            tasks.spawn(async move { store.remove_where(&selector).await });
+        }
+        let rule = "of parallel removals of many sessions exactly one counts each";
+        let counts = tasks.join_all().await.into_iter();
+        let removed: u64 = counts.map(|it| it.unwrap_or_else(|error| failed(rule, &error))).sum();
+        assert_eq!(removed, MANY as u64 - 1, "rule broken: {rule}");
+        let rule = "removing many sessions by labels leaves the one that is left out";
+        expect(self.store.list(&selector(&[sid], None)), vec![oldest.clone()], rule).await;
+        self.remove(&oldest.id).await;
+    }
+
+    /// Creates sessions in parallel. Each has the label `user`, and every second one `sid`, too.
+    async fn create_together(
+        &self,
+        sessions: &[StoredSession],
+        user: SessionLabel,
+        sid: SessionLabel,
+    ) {
+        let mut tasks = JoinSet::new();
+        for part in sessions.chunks(2 * sessions.len().div_ceil(2 * CALLERS)) {
+            let (store, part) = (self.store.clone(), part.to_vec());
+            tasks.spawn(async move {
+                for (nth, session) in part.into_iter().enumerate() {
+                    let labels = [user, sid];
+                    let labels = if nth % 2 == 0 { &labels[..] } else { &[user] };
+                    store.create(session, labels).await?;
+                }
+                Ok::<_, BoxError>(())
+            });
+        }
+        for created in tasks.join_all().await {
+            created.unwrap_or_else(|error| failed("many sessions are created", &error));
+        }
+    }
+
     async fn cancelled_calls(&self) {
         for patience in [0, 0, 1, 2, 5] {
             let (first, label) = (new_session(b"first".to_vec()), random_label());
@@ -273,6 +329,14 @@ fn started_later(seconds: u64, value: &[u8]) -> StoredSession {
     let session = new_session(value.to_vec());
     let later = Duration::from_secs(seconds);
     StoredSession::new(session.id, session.value, session.started_at + later, session.ends_at)
+}
+
+/// Returns a session that starts so much later than others, and lasts as long as they do.
+fn started_and_ends_later(seconds: u64) -> StoredSession {
+    let session = new_session(b"value".to_vec());
+    let later = Duration::from_secs(seconds);
+    let (started_at, ends_at) = (session.started_at + later, session.ends_at + later);
+    StoredSession::new(session.id, session.value, started_at, ends_at)
 }
 
 /// Returns the version after `session`.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod ended;
+mod limits;
 mod listing;
 mod outages;
 mod renewals;
@@ -46,7 +47,9 @@ struct Shared {
     has_no_list: AtomicBool,
     loads: AtomicUsize,
     lists: AtomicUsize,
+    hanging_lists: AtomicBool,
     writes: AtomicUsize,
+    removals: AtomicUsize,
     ids: Mutex<Vec<SessionId>>,
     /// The labels of the session that began last.
     labels: Mutex<Vec<SessionLabel>>,
@@ -71,6 +74,19 @@ impl TestStore {
 
     fn writes(&self) -> usize {
         self.shared.writes.load(Ordering::SeqCst)
+    }
+
+    fn removals(&self) -> usize {
+        self.shared.removals.load(Ordering::SeqCst)
+    }
+
+    fn hang_lists(&self) {
+        self.shared.hanging_lists.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns the labels of the session that was created last.
+    fn labels(&self) -> Vec<SessionLabel> {
+        self.shared.labels.lock().unwrap().clone()
     }
 
     fn fail_writes(&self, count: usize) {
@@ -156,6 +172,7 @@ impl SessionStore for TestStore {
     }
 
     async fn remove(&self, id: &SessionId) -> Result<bool, BoxError> {
+        self.shared.removals.fetch_add(1, Ordering::SeqCst);
         self.available().await?;
         let less = |left: usize| left.checked_sub(1);
         let failing = &self.shared.failing_removals;
@@ -175,6 +192,9 @@ impl SessionStore for TestStore {
         self.available().await?;
         if self.shared.has_no_list.load(Ordering::SeqCst) {
             return Err("the list takes too long".into());
+        }
+        if self.shared.hanging_lists.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
         }
         self.sessions.list(selector).await
     }
