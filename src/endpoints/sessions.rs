@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::identity_id::rfc3339;
+use super::introspect::throttle_account;
 use super::parameters::Parameters;
 use super::response::{Failure, invalid_request, json_response, no_content};
 use super::{Endpoint, EndpointRequest, Inner};
@@ -57,6 +58,8 @@ impl Inner {
         incoming: &EndpointRequest,
     ) -> Result<Response<Bytes>, Failure> {
         let caller = self.caller(incoming).await?;
+        let account = throttle_account(caller.identity());
+        self.admit(Endpoint::Sessions, &incoming.head, Some(&account)).await?;
         let handle = self.session_handle(incoming.head.uri.path());
         match (incoming.head.method == Method::DELETE, handle) {
             (true, Some(handle)) => self.end_session(incoming, &caller, handle).await,

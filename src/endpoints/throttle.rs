@@ -48,7 +48,7 @@ pub struct Attempt<'a> {
     ///
     /// At `token` it is the user name, normalised so that equivalent spellings are one account
     /// ([`account_of`](super::EndpointsBuilder::account_of)). The caller chooses it, so it may be
-    /// any text. At `introspect` and `trusts` it is the caller: issuer, tenant, kind and subject.
+    /// any text. At `introspect`, `sessions` and `trusts` it is the caller: issuer, tenant, kind and subject.
     pub account: Option<&'a str>,
 }
 
@@ -93,10 +93,11 @@ pub enum ThrottleDecision {
 /// [`TokenBuckets`], counts in the memory of one process. To share limits between processes,
 /// implement this trait over a store.
 ///
-/// The throttle is called for `login`, `token`, `refresh`, `logout`, `backchannel_logout`, `events`, `introspect`,
+/// The throttle is called for `login`, `token`, `refresh`, `logout`, `sessions`, `backchannel_logout`, `events`, `introspect`,
 /// `exchange` and the requests with a body for `trusts`, before the body is read and before any request to the provider. In this call
 /// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
-/// call for the same attempt names it. Count addresses and accounts separately.
+/// call for the same attempt names it. For `sessions` there is only the call that names the caller. Count addresses and
+/// accounts separately.
 ///
 /// The endpoints call [`try_admit`](Self::try_admit) first, and [`admit`](Self::admit) if it
 /// returns `None`. `now` is a monotonic time of this process, so a shared store must use its own
@@ -234,6 +235,7 @@ impl ThrottleWithFallback {
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
 /// | each address, usually the provider's: `backchannel_logout`, `events` | 1000 | 10 ms |
 /// | each address (only requests with a body), and each caller: `trusts` | 120 | 0.5 seconds |
+/// | each caller: `sessions` | 120 | 0.5 seconds |
 /// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
 /// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do
@@ -312,8 +314,8 @@ impl TokenBuckets {
         self
     }
 
-    /// Allows `burst` requests with a body for `trusts` from each address and by each caller, and then one
-    /// per `period` (longer periods are capped at one hour). The page sends such a request for each pause
+    /// Allows `burst` requests with a body for `trusts` from each address and by each caller, and requests for `sessions`
+    /// by each caller, and then one per `period` (longer periods are capped at one hour). The page sends such a request for each pause
     /// in typing. For each administrator of a tenant, requests for its rules and its history count, too.
     #[must_use]
     pub fn administration(mut self, burst: u32, period: Duration) -> Self {
@@ -349,7 +351,7 @@ impl TokenBuckets {
             Endpoint::Introspect | Endpoint::BackchannelLogout | Endpoint::Events => {
                 self.introspections
             }
-            Endpoint::Trusts => self.administration,
+            Endpoint::Sessions | Endpoint::Trusts => self.administration,
             _ => rate,
         };
         match self.take(kind, &subject, attempt.endpoint, rate, now) {
