@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{EndReason, StoredPart, StoredSessions};
-use crate::clock::{jittered, sleep};
+use crate::clock::{CHECK_TIMEOUT, jittered, sleep};
 use crate::error::AuthError;
 use crate::exchange::Freshness;
 use crate::session::store::whole_milliseconds;
@@ -24,8 +24,8 @@ const POLL: Duration = Duration::from_millis(40);
 /// The mean pause between two attempts to write the new tokens.
 const WRITE_PAUSE: Duration = Duration::from_millis(500);
 
-/// The number of attempts to write the new tokens. Each may take 2 s.
-const WRITES: usize = 20;
+/// The largest number of attempts to write the new tokens, for a clock that stands still.
+const MAX_WRITES: usize = 100;
 
 /// The number of lost attempts to take the lease, after which the session counts as unavailable.
 const MAX_CONFLICTS: usize = 100;
@@ -106,34 +106,42 @@ impl Sessions {
         }
     }
 
-    /// Writes the new tokens. Tries again while the store fails, because the refresh token is used up. Returns `None` if
-    /// the session ended meanwhile.
+    /// Writes the new tokens. Tries again while the store fails, because the refresh token is used up, but only until the
+    /// lease ends: from then on, another process may use it. Returns `None` if the session ended meanwhile.
     async fn store_renewed(
         &self,
         stored: &StoredSessions,
         mut session: Session,
         used: &Secret,
     ) -> Option<Session> {
-        for _ in 0..WRITES {
+        let lease_ends = session.stored.as_ref().and_then(|part| part.record.renewing_until);
+        for _ in 0..MAX_WRITES {
             let (_, part) = with_part(session.clone())?;
             let value = part
                 .value()
                 .and_then(|(owner, _)| self.seal_value(&part.secret, owner, &session))?;
             match self.write(stored, &session, &part, None, Some(value)).await {
                 Ok(Some(written)) => return Some(written),
-                Err(_) => drop(pause(WRITE_PAUSE).await),
+                Err(_) => {}
                 // Another process changed the session, or the answer to the last write was lost.
                 Ok(None) => match self.load_stored(stored, &part.secret, &session.id).await {
                     Ok(Some(current)) if has_refresh_token(&current, used) => {
                         session.stored = current.stored;
+                        continue;
                     }
                     Ok(Some(current)) => return Some(current),
                     Ok(None) => {
                         self.revoke_unused(&session).await;
                         return None;
                     }
-                    Err(_) => drop(pause(WRITE_PAUSE).await),
+                    Err(_) => {}
                 },
+            }
+            pause(WRITE_PAUSE).await;
+            // The next attempt may take two calls.
+            let done_at = self.0.auth.now().checked_add(2 * CHECK_TIMEOUT);
+            if done_at > lease_ends {
+                break;
             }
         }
         Some(session)

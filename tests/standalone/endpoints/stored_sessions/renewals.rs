@@ -171,6 +171,27 @@ async fn failed_write_loses_no_tokens() {
 }
 
 #[tokio::test]
+async fn writes_are_tried_until_lease_ends() {
+    let (env, service, browser) = signed_in().await;
+    age(&env, &service, 70).await;
+    env.provider.fail(ProviderEndpoint::Token, Fault::Stall);
+    let tab = browser.copy_at(&env.api);
+    let fail = async {
+        eventually(async || grants(&env).0 == 1).await;
+        let before = service.store.writes();
+        service.store.fail_writes(usize::MAX);
+        env.provider.heal(ProviderEndpoint::Token);
+        eventually(async || service.store.writes() >= before + 2).await;
+        // From now on, another process may use the refresh token.
+        env.clock.advance(seconds(35));
+        before
+    };
+    let (me, before) = tokio::join!(tab.get("/me"), fail);
+    assert_eq!(me.status, 200, "the request has its token: {me:?}");
+    assert!(service.store.writes() <= before + 4, "{} writes", service.store.writes() - before);
+}
+
+#[tokio::test]
 async fn lease_of_dead_process_ends() {
     let (env, service, browser) = signed_in().await;
     age(&env, &service, 52).await;
