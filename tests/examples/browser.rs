@@ -9,16 +9,16 @@ use axum::response::Html;
 use axum::response::sse::{Event, Sse};
 use axum::{Router, routing};
 use futures_util::stream;
+use scaikey_auth::Identity;
 use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::exchange::SealingKeys;
-use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{Auth, Identity, IssuerConfig, TokenExchangeClient};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::support::process::Program;
+use crate::support::stored_sessions::{wave_auth, wave_client};
 use crate::support::webdriver::Browser;
 
 /// Starts the example and opens its page in a browser.
@@ -167,15 +167,8 @@ impl Slow {
         provider.register_client(wave);
         provider.register_user(User::new("alice", "wonderland"));
         provider.register_user(User::new("bob", "hunter2"));
-        let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
-        let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-        let auth = auth.build().unwrap();
-        let client = TokenExchangeClient::builder(provider.issuer())
-            .allow_loopback_http(true)
-            .client_auth(ClientAuth::basic("wave", "secret"))
-            .clock(clock.clone())
-            .build()
-            .unwrap();
+        let auth = wave_auth(&provider, &clock);
+        let client = wave_client(&provider, &clock).build().unwrap();
         let sessions = Sessions::builder(&auth, client.clone(), SealingKeys::random().unwrap());
         let sessions = sessions.renewal_wait(Duration::from_secs(60)).build().unwrap();
         let endpoints = auth.endpoints().client(client).sessions(sessions.clone());

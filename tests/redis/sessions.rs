@@ -6,17 +6,17 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use axum::{Router, routing::get};
+use scaikey_auth::TokenCache;
 use scaikey_auth::endpoints::SignIn;
 use scaikey_auth::exchange::{RedisCache, SealingKeys};
-use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::Sessions;
 use scaikey_auth::testing::{Client, ManualClock, Provider, User};
-use scaikey_auth::{Auth, IssuerConfig, TokenCache, TokenExchangeClient};
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 use super::fixture::{OLD, keys, layered};
 use super::server::Redis;
+use crate::support::stored_sessions::{wave_auth, wave_client};
 
 const REDIRECT: &str = "https://wave.example/v1/auth/login";
 
@@ -31,18 +31,9 @@ fn process_with(
     cache: impl TokenCache,
     cache_timeout: Duration,
 ) -> Router {
-    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
-    let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-    let auth = auth.build().unwrap();
-    let client = TokenExchangeClient::builder(provider.issuer())
-        .allow_loopback_http(true)
-        .client_auth(ClientAuth::basic("wave", "secret"))
-        .cache(cache)
-        .cache_timeout(cache_timeout)
-        .cache_keys(keys(OLD))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let auth = wave_auth(provider, clock);
+    let client = wave_client(provider, clock).cache(cache).cache_timeout(cache_timeout);
+    let client = client.cache_keys(keys(OLD)).build().unwrap();
     let session_keys = SealingKeys::parse(&OLD.into()).unwrap();
     let sessions = Sessions::builder(&auth, client.clone(), session_keys).build().unwrap();
     let endpoints = auth.endpoints().client(client).sessions(sessions.clone());

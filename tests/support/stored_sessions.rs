@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::{Router, routing::get};
 use scaikey_auth::endpoints::SignIn;
-use scaikey_auth::exchange::SealingKeys;
+use scaikey_auth::exchange::{SealingKeys, TokenExchangeBuilder};
 use scaikey_auth::issuer::ClientAuth;
 use scaikey_auth::session::{SessionId, SessionStore, Sessions};
 use scaikey_auth::testing::{Client, Fault, ManualClock, Provider, ProviderEndpoint, User};
@@ -88,15 +88,8 @@ impl Processes {
 }
 
 fn router(provider: &Provider, clock: &ManualClock, store: impl SessionStore) -> Router {
-    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
-    let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
-    let auth = auth.build().unwrap();
-    let client = TokenExchangeClient::builder(provider.issuer())
-        .allow_loopback_http(true)
-        .client_auth(ClientAuth::basic("wave", "secret"))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let auth = wave_auth(provider, clock);
+    let client = wave_client(provider, clock).build().unwrap();
     let keys = SealingKeys::parse(&KEYS.into()).unwrap();
     let sessions = Sessions::builder(&auth, client.clone(), keys).store(store);
     let sessions = sessions.idle(MINUTE * 600).build().unwrap();
@@ -107,6 +100,21 @@ fn router(provider: &Provider, clock: &ManualClock, store: impl SessionStore) ->
         .layer(auth.layer())
         .layer(endpoints.sign_in(sign_in).build().unwrap())
         .layer(sessions.layer())
+}
+
+/// Returns the service `scaiwave`, which trusts this provider.
+pub(crate) fn wave_auth(provider: &Provider, clock: &ManualClock) -> Auth {
+    let issuer = IssuerConfig::new(provider.issuer()).allow_loopback_http(true);
+    let auth = Auth::builder().issuer(issuer).audience("scaiwave").clock(clock.clone());
+    auth.build().unwrap()
+}
+
+/// Returns the service's client at this provider.
+pub(crate) fn wave_client(provider: &Provider, clock: &ManualClock) -> TokenExchangeBuilder {
+    TokenExchangeClient::builder(provider.issuer())
+        .allow_loopback_http(true)
+        .client_auth(ClientAuth::basic("wave", "secret"))
+        .clock(clock.clone())
 }
 
 /// Returns the cookies that an answer sets.
