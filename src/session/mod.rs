@@ -400,7 +400,7 @@ impl Sessions {
     /// Returns the data cookies, or `None` if they would be too large or could not be sealed.
     fn cookies(&self, session: &Session) -> Option<Vec<HeaderValue>> {
         let clock = &**self.0.auth.clock();
-        let ends = session.started_at + self.0.lifetime;
+        let ends = session.started_at.checked_add(self.0.lifetime)?;
         let sealed = match self.sealed_with_id_token(session, ends) {
             Some(sealed) => sealed,
             None if self.0.id_tokens.is_some() => {

@@ -2,7 +2,7 @@
 
 mod endings;
 #[cfg(feature = "testing")]
-pub(super) mod fuzz;
+pub(crate) mod fuzz;
 mod guarded;
 mod layer;
 mod owner;
@@ -225,7 +225,7 @@ impl Sessions {
         let clock = &**self.0.auth.clock();
         let tokens = session.token.to_bytes_with_id_token(clock);
         let plain = content::to_bytes(session.started_at, session.user, tokens);
-        let ends_at = to_milliseconds(session.started_at + self.0.lifetime);
+        let ends_at = to_milliseconds(session.started_at.checked_add(self.0.lifetime)?);
         let (purpose, name) =
             (Purpose::StoredSession(secret.key()), secret.session_id().to_string());
         let sealed = self.0.keys.seal_bytes(purpose, &name, &plain, ends_at, clock)?;
