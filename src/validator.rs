@@ -9,7 +9,7 @@
 //! See also: [manual::request](crate::manual::request), [manual::opaque](crate::manual::opaque).
 
 mod encrypted;
-mod event_token;
+pub(crate) mod event_token;
 mod groups;
 mod headers;
 mod id_token;

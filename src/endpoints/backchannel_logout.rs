@@ -1,39 +1,18 @@
 //! `POST backchannel_logout`: the provider reports that a session ended (OpenID Connect Back-Channel Logout 1.0).
 
-use std::hash::RandomState;
-use std::sync::OnceLock;
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::Response;
 
 use super::parameters::{BodyFormat, Parameters};
 use super::response::{Failure, INVALID_REQUEST};
+use super::seen_tokens::{Delivery, RETRY_AFTER};
 use super::{EndpointRequest, Inner};
 use crate::error::{AuthError, InvalidToken};
 use crate::replay::ReplayKey;
 use crate::revocation::{Revocation, RevokeError};
-use crate::support::bounded::{Bounded, bounded};
-use crate::support::telemetry;
+use crate::support::crypto;
+use crate::support::telemetry::{self, SecurityEventRecord};
 use crate::validator::{EventToken, EventTokenKind, ExpectedEventToken, verify_event_token};
-
-/// The number of tokens that are remembered. One that was forgotten is processed again, which changes nothing that
-/// matters: it revokes the tokens that were issued before it.
-const MAX_SEEN: usize = 10_000;
-
-/// The tokens that were processed lately in this process. Most services get none, so the map is made for the first.
-#[derive(Debug, Default)]
-pub(super) struct SeenTokens(OnceLock<Bounded<ReplayKey, (), RandomState>>);
-
-impl SeenTokens {
-    pub(super) fn contains(&self, key: &ReplayKey) -> bool {
-        self.0.get().is_some_and(|seen| seen.get(key).is_some())
-    }
-
-    pub(super) fn insert(&self, key: ReplayKey) {
-        self.0.get_or_init(|| bounded(MAX_SEEN)).insert(key, ());
-    }
-}
 
 impl Inner {
     /// Revokes the session or the tokens of the subject in a logout token. Answers 200, also if the token was sent
@@ -51,13 +30,18 @@ impl Inner {
             audiences: &self.logout_audiences,
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
-        let token = verify_event_token(issuers, clock, token, &expected).await.map_err(failure)?;
+        let verified = verify_event_token(issuers, clock, token, &expected).await;
+        let verified = verified.map_err(failure).and_then(|it| Ok((revocation(&it)?, it)));
+        let (revocation, token) = verified.inspect_err(|failure| record(None, outcome(failure)))?;
         let key = ReplayKey::new("logout token", [&*token.issuer.name, token.id()]);
-        if !self.seen_tokens.contains(&key) {
-            self.revoke(revocation(&token)?).await?;
-            self.seen_tokens.insert(key);
-        }
-        Ok(Response::new(Bytes::new()))
+        let delivery = self.seen_tokens.once(&key, self.revoke(revocation)).await;
+        let done = match &delivery {
+            Ok(Delivery::First) => "revoked",
+            Ok(Delivery::Repeated) => "repeated",
+            Err(failure) => outcome(failure),
+        };
+        record(Some(&token), done);
+        delivery.map(|_| Response::new(Bytes::new()))
     }
 
     /// Puts a revocation in force. If that fails, the sender is told to try again.
@@ -69,8 +53,24 @@ impl Inner {
     }
 }
 
-/// The time after which a sender should try again.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+fn outcome(failure: &Failure) -> &'static str {
+    if failure.is_unavailable() { "failed" } else { "refused" }
+}
+
+/// Logs and counts a logout token. One that was not verified is `None`.
+fn record(token: Option<&EventToken>, outcome: &'static str) {
+    let issuer = token.map(|token| &*token.issuer.name);
+    let pseudonym = |id: &str| crypto::pseudonym(&[issuer.unwrap_or_default(), id]);
+    SecurityEventRecord {
+        kind: "backchannel-logout",
+        outcome,
+        issuer,
+        token: token.map(|token| pseudonym(token.id())).as_deref(),
+        subject: token.and_then(EventToken::subject).map(pseudonym).as_deref(),
+        event_type: None,
+    }
+    .record();
+}
 
 /// Returns what a logout token revokes. A session that began after the token was issued goes on, so a replay ends
 /// nothing.

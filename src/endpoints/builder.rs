@@ -8,12 +8,13 @@ use http::HeaderValue;
 use http::request::Parts;
 use url::Url;
 
-use super::backchannel_logout::SeenTokens;
 use super::body;
-use super::events::EventStream;
+use super::events::{EventStream, Polling};
 use super::identity_id::default_identity_id;
 use super::proxies::{ClientAddress, TrustedProxies};
+use super::report_limits::RefusedAddresses;
 use super::response::Outages;
+use super::seen_tokens::SeenTokens;
 use super::session_settings;
 use super::sign_in::{self, SignIn};
 use super::throttle::{Throttle, ThrottleWithFallback, TokenBuckets};
@@ -99,7 +100,9 @@ impl Auth {
             provider_returns_to_logout: false,
             logout_audiences: Vec::new(),
             event_streams: Vec::new(),
+            polling: Polling::default(),
             seen_tokens: SeenTokens::default(),
+            refused_addresses: RefusedAddresses::default(),
             registrar: None,
             registers_at_sign_in: false,
             #[cfg(feature = "trust")]
@@ -222,8 +225,9 @@ impl EndpointsBuilder {
         self
     }
 
-    /// Accepts the security events of a provider: enables `events` (RFC 8935, push). Default: none. May be repeated,
-    /// for streams of other issuers; they share the path. Register its public URL at the provider.
+    /// Accepts the security events of a provider. Default: none. May be repeated, for streams of other issuers. A
+    /// stream that is [pushed](EventStream::push) enables `events` (RFC 8935); all share the path, whose public URL is
+    /// registered at the provider. One that is [polled](EventStream::poll) needs no endpoint (RFC 8936).
     ///
     /// These events refuse tokens, in the whole service:
     ///
@@ -234,9 +238,10 @@ impl EndpointsBuilder {
     /// | RISC `account-disabled`, `account-purged`, `sessions-revoked` | all tokens of the user |
     ///
     /// Refused are the tokens that were issued before the event; a session, whenever they were issued. The subject
-    /// must be of the format `iss_sub` with the issuer of the event, `opaque`, or `complex` with a user, session or
-    /// tenant of these formats. The ids must be those in tokens. Other events, and other subjects, revoke nothing: an
-    /// e-mail address is no identity. All events go to the [handler](EventStream::handler), also those that the
+    /// must be of the format `iss_sub` with the issuer of the event, `opaque`, `jwt_id`, which revokes this token only,
+    /// `aliases`, of which each is a subject, or `complex` with a user, session or tenant of these formats. The ids must
+    /// be those in tokens. For `session-revoked`, `opaque` is the id of a session or a user. Other events, and other
+    /// subjects, revoke nothing: an e-mail address is no identity. All events go to the [handler](EventStream::handler), also those that the
     /// provider sends to verify the stream.
     ///
     /// The answer is 202, also for a token that was sent before; 400 with a code of RFC 8935 §2.4; and 503 if the
@@ -740,7 +745,9 @@ impl EndpointsBuilder {
         let enabled =
             Endpoint::ALL.into_iter().filter(|endpoint| self.is_enabled(*endpoint)).collect();
         let prefix = self.local_prefix().trim_end_matches('/').to_owned();
-        Ok(Endpoints(Arc::new(Inner { enabled, prefix, ..self.inner })))
+        let endpoints = Endpoints(Arc::new(Inner { enabled, prefix, ..self.inner }));
+        endpoints.start_polling();
+        Ok(endpoints)
     }
 
     fn check(&self, faults: &mut Vec<Fault>) {
@@ -857,6 +864,11 @@ impl EndpointsBuilder {
             {
                 wrong("has an authorization that no header can have");
             }
+            if let Some(url) = &stream.url {
+                stream.url_problems(url).for_each(&mut wrong);
+            } else if stream.token.is_some() {
+                wrong("has a service token, which only a polled stream uses");
+            }
             if streams.iter().take(nth).any(|other| other.issuer == stream.issuer) {
                 wrong("is set twice");
             }
@@ -917,7 +929,7 @@ impl EndpointsBuilder {
             Endpoint::BackchannelLogout => {
                 self.accepts_logout_tokens || !self.inner.logout_audiences.is_empty()
             }
-            Endpoint::Events => !self.inner.event_streams.is_empty(),
+            Endpoint::Events => self.inner.event_streams.iter().any(|it| it.url.is_none()),
             Endpoint::Register => self.inner.registrar.is_some(),
             Endpoint::Whoami | Endpoint::Introspect => true,
             #[cfg(feature = "trust")]

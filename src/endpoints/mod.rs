@@ -13,7 +13,7 @@ mod backchannel_logout;
 mod body;
 mod builder;
 mod client_config;
-mod events;
+pub(crate) mod events;
 #[cfg(feature = "trust")]
 mod exchange;
 mod identity_id;
@@ -28,7 +28,9 @@ mod pending_sign_in;
 mod pending_sign_out;
 mod proxies;
 mod register;
+mod report_limits;
 mod response;
+mod seen_tokens;
 mod service;
 mod session_settings;
 mod sessions;
@@ -58,10 +60,12 @@ use crate::registrar::Registrar;
 use crate::session::Sessions;
 use crate::support::telemetry;
 use accounts::AccountRule;
-use backchannel_logout::SeenTokens;
+use events::Polling;
 use identity_id::IdentityIdRule;
 use proxies::ClientAddress;
+use report_limits::RefusedAddresses;
 use response::{Failure, Outages};
+use seen_tokens::SeenTokens;
 use tokens::PasswordRule;
 
 pub use builder::EndpointsBuilder;
@@ -254,7 +258,9 @@ struct Inner {
     /// The clients whose logout tokens are accepted.
     logout_audiences: Vec<String>,
     event_streams: Vec<EventStream>,
+    polling: Polling,
     seen_tokens: SeenTokens,
+    refused_addresses: RefusedAddresses,
     registrar: Option<Arc<dyn Registrar>>,
     registers_at_sign_in: bool,
     #[cfg(feature = "trust")]
@@ -335,8 +341,9 @@ impl Inner {
             Endpoint::Refresh => self.refresh(&incoming).await,
             Endpoint::Logout => self.logout(&incoming).await,
             Endpoint::Sessions => self.sessions(&incoming).await,
-            Endpoint::BackchannelLogout => self.backchannel_logout(&incoming).await,
-            Endpoint::Events => self.events(&incoming).await,
+            Endpoint::BackchannelLogout | Endpoint::Events => {
+                self.report(endpoint, &incoming).await
+            }
             Endpoint::Register => self.register(&incoming).await,
             Endpoint::Whoami => self.whoami(&incoming).await,
             Endpoint::Introspect => self.introspect(&incoming).await,

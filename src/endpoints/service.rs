@@ -51,6 +51,7 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
+        self.endpoints.start_polling();
         let Some(endpoint) = self.endpoints.find(request.uri().path()) else {
             let wrap: fn(Response<B>) -> _ = |response| response.map(ResponseBody::inner);
             return Either::Left(self.inner.call(request).map_ok(wrap));
@@ -82,13 +83,14 @@ async fn respond<Q: Body>(
         return endpoints.dispatch(endpoint, EndpointRequest { head, body: Bytes::new() }).await;
     }
     // Before reading the body, so that only the head of a throttled request is processed.
-    if let Err(failure) = endpoints.admit(endpoint, &head, None).await {
+    if let Err(failure) = endpoints.admit_head(endpoint, &head).await {
         return endpoints.finish(endpoint, &head, Err(failure));
     }
     let version = head.version;
     match body::read(body, body::MAX_BYTES, endpoints.body_timeout).await {
         Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
+            let failure = endpoints.charge(endpoint, &head, failure).await;
             let mut response = endpoints.finish(endpoint, &head, Err(failure));
             close_connection(version, &mut response);
             response

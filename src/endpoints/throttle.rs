@@ -93,11 +93,14 @@ pub enum ThrottleDecision {
 /// [`TokenBuckets`], counts in the memory of one process. To share limits between processes,
 /// implement this trait over a store.
 ///
-/// The throttle is called for `login`, `token`, `refresh`, `logout`, `sessions`, `backchannel_logout`, `events`, `introspect`,
+/// The throttle is called for `login`, `token`, `refresh`, `logout`, `sessions`, `introspect`,
 /// `exchange` and the requests with a body for `trusts`, before the body is read and before any request to the provider. In this call
 /// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
 /// call for the same attempt names it. For `sessions` there is only the call that names the caller. Count addresses and
 /// accounts separately.
+///
+/// For `backchannel_logout` and `events` it is called after a report was refused. If it denies, this process refuses
+/// the reports of the address unread for `retry_after`.
 ///
 /// The endpoints call [`try_admit`](Self::try_admit) first, and [`admit`](Self::admit) if it
 /// returns `None`. `now` is a monotonic time of this process, so a shared store must use its own
@@ -232,13 +235,14 @@ impl ThrottleWithFallback {
 /// | | burst | then one per |
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
+/// | each address: *refused* logout tokens and security events | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
-/// | each address, usually the provider's: `backchannel_logout`, `events` | 1000 | 10 ms |
 /// | each address (only requests with a body), and each caller: `trusts` | 120 | 0.5 seconds |
 /// | each caller: `sessions` | 120 | 0.5 seconds |
 /// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
-/// Addresses are counted before a body is read. `register`, `whoami`, `config` and the metadata do
+/// Addresses are counted before a body is read. Only at `backchannel_logout` and `events`, they are counted when a
+/// report is refused, because a provider may report thousands of sign-outs within a second. `register`, `whoami`, `config` and the metadata do
 /// not read a body and are not counted.
 ///
 /// An IPv6 /64 network counts as one address, because one client usually has a whole network.
@@ -291,7 +295,7 @@ impl TokenBuckets {
     }
 
     /// Allows `burst` attempts from each address, and then one per `period` (longer periods are
-    /// capped at one hour).
+    /// capped at one hour). Of logout tokens and security events, only those that are refused count.
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
         self.per_address = Rate::new(burst, period.min(MAX_PERIOD));
@@ -306,8 +310,8 @@ impl TokenBuckets {
         self
     }
 
-    /// Allows `burst` introspections from each address and by each caller, logout tokens and security events as well, and then one per
-    /// `period` (longer periods are capped at one hour).
+    /// Allows `burst` introspections from each address and by each caller, and then one per `period` (longer periods
+    /// are capped at one hour).
     #[must_use]
     pub fn introspections(mut self, burst: u32, period: Duration) -> Self {
         self.introspections = Rate::new(burst, period.min(MAX_PERIOD));
@@ -348,9 +352,7 @@ impl TokenBuckets {
             (None, None) => return ThrottleDecision::Allow,
         };
         let rate = match attempt.endpoint {
-            Endpoint::Introspect | Endpoint::BackchannelLogout | Endpoint::Events => {
-                self.introspections
-            }
+            Endpoint::Introspect => self.introspections,
             Endpoint::Sessions | Endpoint::Trusts => self.administration,
             _ => rate,
         };
@@ -377,7 +379,7 @@ impl Throttle for TokenBuckets {
 }
 
 /// Returns the bytes that identify an address: an IPv4 address or an IPv6 /64 network.
-fn network(address: IpAddr) -> Vec<u8> {
+pub(super) fn network(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => {

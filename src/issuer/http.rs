@@ -267,13 +267,7 @@ impl Http {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         let response = self.send(url, request, limits, route, true).await?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let is_busy =
-                [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
-            let retry_after = retry_after(response.headers(), None).filter(|_| is_busy);
-            return Err(FetchError::Status { status, retry_after });
-        }
+        require_ok(&response)?;
         let max_age = max_age(response.headers());
         Ok(Answer { body: body(response, limits)?, max_age, is_inline: false })
     }
@@ -317,6 +311,28 @@ impl Http {
         let response = self.send(url, request, limits, route, false).await?;
         let (status, retry_after) = (response.status(), retry_after(response.headers(), Some(now)));
         Ok(Posted { status, retry_after, body: body(response, limits)? })
+    }
+
+    /// Sends JSON to `url` by POST, and follows no redirect. Returns the body of the answer. Any answer but a 200 within
+    /// the limits is an error.
+    #[cfg(feature = "endpoints")]
+    pub(crate) async fn post_json(
+        &self,
+        url: &Url,
+        json: Vec<u8>,
+        authorization: Option<HeaderValue>,
+        limits: Limits,
+        route: &Route,
+    ) -> Result<Vec<u8>, FetchError> {
+        let mut request = request(Method::POST, url, "application/json", json)?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Of the descriptions of errors (RFC 8936 §2.6).
+        headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+        headers.extend(authorization.map(|value| (header::AUTHORIZATION, value)));
+        let response = self.send(url, request, limits, route, false).await?;
+        require_ok(&response)?;
+        body(response, limits)
     }
 
     async fn send(
@@ -396,6 +412,18 @@ fn request(
         .header(header::ACCEPT_ENCODING, ACCEPT_ENCODING)
         .body(body);
     request.map_err(|_| FetchError::Forbidden("it cannot be requested over HTTP"))
+}
+
+/// Checks that the status is 200.
+fn require_ok(response: &Response<Vec<u8>>) -> Result<(), FetchError> {
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(());
+    }
+    let is_busy =
+        [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
+    let retry_after = retry_after(response.headers(), None).filter(|_| is_busy);
+    Err(FetchError::Status { status, retry_after })
 }
 
 /// Returns the body of a response, if it is within the limits and not compressed.

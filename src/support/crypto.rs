@@ -40,6 +40,14 @@ pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [
     fixed(&context.finish())
 }
 
+/// Returns a pseudonym for logs: half of the SHA-256 of some texts. It contains no text, but can be computed from the
+/// texts.
+#[cfg(feature = "endpoints")]
+pub(crate) fn pseudonym(texts: &[&str]) -> String {
+    let digest = sha256_of_parts(texts.iter().copied());
+    hex(digest.first_chunk::<16>().unwrap_or(&[0; 16]))
+}
+
 /// A key for HMAC-SHA-256 (RFC 2104).
 pub(crate) struct HmacKey(hmac::Key);
 

@@ -471,11 +471,53 @@ pub(crate) fn registrar_failed(error: &(dyn Error + 'static)) {
     tracing::warn!(target: TARGET, error = %Causes(error), "store of participants failed");
 }
 
-/// Logs and counts a security event of a verified token.
-pub(crate) fn security_event(issuer: &str, event_type: &str, has_revoked: bool) {
-    tracing::info!(target: TARGET, issuer, event_type, has_revoked, "security event");
-    let outcome = if has_revoked { "revoked" } else { "passed_on" };
-    count!("scaikey_auth_security_events_total", "outcome" => outcome);
+/// A report of a provider, as it is logged and counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SecurityEventRecord<'a> {
+    /// From a fixed list.
+    pub(crate) kind: &'static str,
+    /// `revoked`, `passed_on`, `repeated`, `refused` or `failed`.
+    pub(crate) outcome: &'static str,
+    pub(crate) issuer: Option<&'a str>,
+    /// Pseudonyms of the token and the subject. A token that was not verified has none.
+    pub(crate) token: Option<&'a str>,
+    pub(crate) subject: Option<&'a str>,
+    /// The type in a verified token.
+    pub(crate) event_type: Option<&'a str>,
+}
+
+impl SecurityEventRecord<'_> {
+    /// Logs and counts the event. Senders of tokens that were not verified may be attackers, so these are logged at
+    /// the level `debug`.
+    pub(crate) fn record(&self) {
+        let Self { kind, outcome, issuer, token, subject, event_type } = *self;
+        if_new!(
+            token.is_some(),
+            info!(kind, outcome, issuer, token, subject, event_type, "security event")
+        );
+        count!("scaikey_auth_security_events_total", "kind" => kind, "outcome" => outcome);
+    }
+}
+
+/// Logs and counts a poll for security events. `has_recovered`: after a logged failure.
+pub(crate) fn events_polled(issuer: &str, has_recovered: bool) {
+    if has_recovered {
+        tracing::info!(target: TARGET, issuer, "polling for security events works again");
+    }
+    count!("scaikey_auth_event_polls_total", "issuer" => issuer.to_owned(), "outcome" => "ok");
+}
+
+/// Logs and counts a failed poll for security events. Warns if the failure is new.
+pub(crate) fn events_not_polled(issuer: &str, error: &dyn Display, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(
+            issuer,
+            %error,
+            "polling for security events failed: what the provider reports is not in force until it works again"
+        )
+    );
+    count!("scaikey_auth_event_polls_total", "issuer" => issuer.to_owned(), "outcome" => "failed");
 }
 
 /// Logs a failure of the handler of security events.

@@ -45,6 +45,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cookie", cookie),
     #[cfg(feature = "endpoints")]
     ("stored_session", stored_session),
+    #[cfg(feature = "endpoints")]
+    ("logout_token", logout_token),
+    #[cfg(feature = "endpoints")]
+    ("security_event", security_event),
     #[cfg(feature = "trust")]
     ("trust_policy", trust_policy),
     #[cfg(feature = "exchange")]
@@ -194,6 +198,14 @@ pub use crate::session::fuzz::cookie;
 /// Reads and writes sessions in a store: entries in Redis, values, and what is sealed in them.
 #[cfg(feature = "endpoints")]
 pub use crate::session::fuzz::stored_session;
+
+/// Reads logout tokens.
+#[cfg(feature = "endpoints")]
+pub use crate::validator::event_token::fuzz::logout_token;
+
+/// Reads security event tokens, and answers with them.
+#[cfg(feature = "endpoints")]
+pub use crate::endpoints::events::fuzz::security_event;
 
 /// Checks that an accepted trust policy stays the same when it is written and read again.
 #[cfg(feature = "trust")]

@@ -8,6 +8,54 @@ use crate::revocation::Revocation;
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 
+const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
+
+/// The event types that metrics name.
+const KINDS: [(&str, &[&str]); 3] = [
+    (
+        CAEP,
+        &[
+            "session-revoked",
+            "token-claims-change",
+            "credential-change",
+            "assurance-level-change",
+            "device-compliance-change",
+            "session-established",
+            "session-presented",
+            "risk-level-change",
+        ],
+    ),
+    (
+        RISC,
+        &[
+            "account-credential-change-required",
+            "account-purged",
+            "account-disabled",
+            "account-enabled",
+            "identifier-changed",
+            "identifier-recycled",
+            "credential-compromise",
+            "opt-in",
+            "opt-out-initiated",
+            "opt-out-cancelled",
+            "opt-out-effective",
+            "recovery-activated",
+            "recovery-information-changed",
+            "sessions-revoked",
+        ],
+    ),
+    (SSF, &["verification", "stream-updated"]),
+];
+
+/// Returns the name of an event type in metrics.
+pub(super) fn kind_of(event_type: &str) -> &'static str {
+    let found = KINDS.iter().find_map(|(prefix, names)| {
+        let name = event_type.strip_prefix(prefix)?;
+        names.iter().find(|it| **it == name)
+    });
+    found.copied().unwrap_or("other")
+}
+
 /// The effect of an event on the tokens of its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -42,7 +90,10 @@ impl Effect {
 
     /// Returns the revocations for a subject; none if no token can have it.
     pub(super) fn revocations(self, issuer: &str, subject: &Subject<'_>) -> Vec<Revocation> {
-        let Subject { user, session, either, tenant } = subject;
+        let Subject { user, session, either, tenant, token } = subject;
+        if let (Some(token), true) = (token, self != Self::None) {
+            return vec![Revocation::token(issuer, *token)];
+        }
         let all_of = |user: &str| {
             let all = Revocation::subject(issuer, user);
             match tenant {
@@ -58,7 +109,7 @@ impl Effect {
             }
             (_, Some(session), None, ..) => vec![Revocation::session(issuer, *session)],
             (Self::EndSession, None, Some(user), ..) => vec![all_of(user)],
-            // CAEP's examples use such an id for a session, and transmitters for users, too.
+            // CAEP §3.1 uses such an id for a session, and transmitters for users, too.
             (Self::EndSession, None, None, Some(id), _) => {
                 vec![Revocation::session(issuer, *id), all_of(id)]
             }
@@ -113,6 +164,21 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_bounded() {
+        for (event_type, kind) in [
+            (format!("{CAEP}session-revoked"), "session-revoked"),
+            (format!("{RISC}sessions-revoked"), "sessions-revoked"),
+            (format!("{SSF}verification"), "verification"),
+            (format!("{RISC}session-revoked"), "other"),
+            (format!("{CAEP}invented"), "other"),
+            ("session-revoked".to_owned(), "other"),
+            (String::new(), "other"),
+        ] {
+            assert_eq!(kind_of(&event_type), kind, "{event_type}");
+        }
+    }
+
+    #[test]
     fn subjects_are_revoked_as_named() {
         let tenant = || "acme".parse::<crate::TenantId>().unwrap();
         let user = Subject { user: Some("alice"), ..Subject::default() };
@@ -121,6 +187,8 @@ mod tests {
         let in_tenant = Subject { tenant: Some(tenant()), ..user.clone() };
         let only_tenant = Subject { tenant: Some(tenant()), ..Subject::default() };
         let either = Subject { either: Some("x"), ..Subject::default() };
+        let token = Subject { token: Some("7"), ..user.clone() };
+        let of_7 = || Revocation::token("i", "7");
         let of_17 = || Revocation::session("i", "17");
         let alice = || Revocation::subject("i", "alice");
         let x = || Revocation::subject("i", "x");
@@ -131,6 +199,7 @@ mod tests {
             (&in_tenant, vec![alice().in_tenant(tenant())], vec![alice().in_tenant(tenant())]),
             (&only_tenant, vec![Revocation::tenant("i", tenant())], vec![]),
             (&either, vec![Revocation::session("i", "x"), x()], vec![x()]),
+            (&token, vec![of_7()], vec![of_7()]),
             (&Subject::default(), vec![], vec![]),
         ] {
             assert_eq!(Effect::EndSession.revocations("i", subject), on_session, "{subject:?}");

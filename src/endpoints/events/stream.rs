@@ -6,12 +6,17 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use url::Url;
 
+use super::poll::PollToken;
+use crate::config::PlainHttp;
 use crate::error::BoxError;
+use crate::exchange::{ServiceTokenRequest, TokenExchangeClient};
 use crate::support::secret::Secret;
 
-/// A stream of security events that a provider pushes to `POST /v1/auth/events` (RFC 8935; the Shared Signals
-/// Framework, CAEP and RISC). Set with [`security_events`](super::super::EndpointsBuilder::security_events).
+/// A stream of security events (the Shared Signals Framework, CAEP and RISC). The provider pushes them to
+/// `POST /v1/auth/events` (RFC 8935), or this service polls them (RFC 8936). Set with
+/// [`security_events`](super::super::EndpointsBuilder::security_events).
 ///
 /// ```
 /// use scaikey_auth::endpoints::{Endpoints, EventStream};
@@ -30,6 +35,9 @@ pub struct EventStream {
     pub(in super::super) audience: String,
     pub(in super::super) authorization: Option<Secret>,
     pub(super) handler: Option<Arc<dyn EventHandler>>,
+    /// The URL that is polled.
+    pub(in super::super) url: Option<String>,
+    pub(in super::super) token: Option<PollToken>,
 }
 
 impl EventStream {
@@ -41,14 +49,88 @@ impl EventStream {
             audience: audience.into(),
             authorization: None,
             handler: None,
+            url: None,
+            token: None,
         }
     }
 
-    /// Sets the value of the header `Authorization` that the provider must send, with its scheme: `Bearer …`. It is
-    /// compared in constant time. Default: none, so that the signature of the token alone authenticates the provider.
+    /// Polls the events of `issuer` for `audience` at `url`, the polling endpoint of the stream (RFC 8936). For a
+    /// service that the provider cannot reach. The URL must be `https`, or `http` with a loopback address.
+    ///
+    /// ```
+    /// use scaikey_auth::endpoints::{Endpoints, EventStream};
+    /// use scaikey_auth::exchange::ServiceTokenRequest;
+    /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+    ///
+    /// fn endpoints(auth: &Auth, client: TokenExchangeClient) -> Result<Endpoints, ConfigError> {
+    ///     let url = "https://scaikey.example/ssf/streams/7/poll";
+    ///     let stream = EventStream::poll("https://scaikey.example", "https://wave.example/events", url);
+    ///     let request = ServiceTokenRequest::default().scopes("ssf.read".parse().unwrap());
+    ///     auth.endpoints().security_events(stream.service_token(client, request)).build()
+    /// }
+    /// ```
+    ///
+    /// A task of the tokio runtime polls from [`build`](super::super::EndpointsBuilder::build) on; without a runtime,
+    /// from the first request on that the endpoints see, for any path. It ends when the last clone of the endpoints is
+    /// dropped. In mock mode nothing is polled.
+    ///
+    /// Each token is treated like a pushed one. It is acknowledged when its revocations are in force and the handler
+    /// has returned, and reported with a code of RFC 8935 §2.4 if it is refused. If a revocation could not be stored,
+    /// the handler failed, or there were no keys, the token is neither, so that the provider sends it again.
+    ///
+    /// The provider may delay an answer until there is an event (long polling); after 90 s the service asks again. An
+    /// answer may have 1 MiB; 32 tokens of it are read. If nothing new came, requests are at least 1 s apart. After a
+    /// failure, the service waits for up to 60 s, longer after each further one, or for `Retry-After`. The log warns
+    /// once, and says when it works again. Requests use the [HTTP client](crate::issuer::HttpClient) and the CA file
+    /// of the issuer, and follow no redirect.
+    ///
+    /// Several processes poll one stream without harm, but each event reaches only one of them for sure: share the
+    /// revocations in a [log](crate::revocation::RevocationsBuilder::log).
+    pub fn poll(
+        issuer: impl Into<String>,
+        audience: impl Into<String>,
+        url: impl Into<String>,
+    ) -> Self {
+        Self { url: Some(url.into()), ..Self::push(issuer, audience) }
+    }
+
+    /// Sets the token with which a [polled](Self::poll) stream is requested: a service token of `client` (client
+    /// credentials). If the provider answers 401, another token is obtained once. Default: none.
+    pub fn service_token(
+        mut self,
+        client: TokenExchangeClient,
+        request: ServiceTokenRequest,
+    ) -> Self {
+        self.token = Some(PollToken::new(client, request));
+        self
+    }
+
+    /// Sets the value of the header `Authorization`, with its scheme: `Bearer …`. A provider that pushes must send it;
+    /// it is compared in constant time. To a provider that is polled, this service sends it. Default: none, so that
+    /// the signature of the token alone authenticates the provider.
     pub fn authorization(mut self, value: impl Into<Secret>) -> Self {
         self.authorization = Some(value.into());
         self
+    }
+
+    /// Returns the problems of a stream that is polled at `url`. They do not quote it.
+    pub(in super::super) fn url_problems(&self, url: &str) -> impl Iterator<Item = &'static str> {
+        let url = url.parse::<Url>().ok().filter(Url::has_host);
+        let is_secure = |url: &Url| PlainHttp { loopback: true, hosts: Vec::new() }.allows(url);
+        let is_insecure = url.as_ref().is_some_and(|url| !is_secure(url));
+        let has_password =
+            url.as_ref().is_some_and(|it| !it.username().is_empty() || it.password().is_some());
+        let has_both = self.authorization.is_some() && self.token.is_some();
+        let problems = [
+            (url.is_none(), "has a polling endpoint that is not a URL"),
+            (is_insecure, "has a polling endpoint that is not https"),
+            (
+                has_password,
+                "has credentials in the URL of its polling endpoint: call `authorization`",
+            ),
+            (has_both, "has an authorization and a service token: set only one"),
+        ];
+        problems.into_iter().filter_map(|(is_there, problem)| is_there.then_some(problem))
     }
 
     /// Sets the handler of all events of this stream. Default: none.
@@ -112,8 +194,8 @@ impl fmt::Debug for SecurityEvent<'_> {
 /// A handler of security events, for those that revoke nothing by themselves.
 ///
 /// It is called once for each event of a token, after its revocations are in force, and before the provider is told
-/// that the token was accepted. Another process, or this one after 10,000 further tokens, may be called again for the
-/// same token. It has 5 s.
+/// that the token was accepted. Deliveries of the same token wait for each other. Another process, or this one after
+/// 10,000 further tokens, may be called again for the same token. It has 5 s.
 ///
 /// Harmless mistakes: handling an event twice. Security holes: returning `Ok` before the event is stored; and taking
 /// an e-mail address for an identity, because the provider may give it to another person.
@@ -152,6 +234,6 @@ pub trait EventHandler: fmt::Debug + Send + Sync + 'static {
     /// Handles an event.
     ///
     /// # Errors
-    /// If the event could not be handled. The provider gets 503, and sends the token again.
+    /// If the event could not be handled. A provider that pushes gets 503. The token comes again.
     async fn handle(&self, event: &SecurityEvent<'_>) -> Result<(), BoxError>;
 }

@@ -1,13 +1,13 @@
 //! Security events that a provider pushes (RFC 8417, RFC 8935, CAEP, RISC).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use scaikey_auth::Auth;
 use scaikey_auth::endpoints::{
-    Endpoint, EndpointsBuilder, EventHandler, EventStream, SecurityEvent, TokenBuckets,
+    Endpoint, EndpointsBuilder, EventHandler, EventStream, SecurityEvent,
 };
 use scaikey_auth::error::BoxError;
 use scaikey_auth::testing::{TestIssuer, TokenBuilder};
@@ -17,18 +17,18 @@ use super::env::MINUTE;
 use super::reported::{Api, Flaky, post, serve, with_log};
 use crate::support::{Answer, Log, Server, mock, request};
 
-const PATH: &str = "/v1/auth/events";
-const AUDIENCE: &str = "https://wave.example/events";
+pub(super) const PATH: &str = "/v1/auth/events";
+pub(super) const AUDIENCE: &str = "https://wave.example/events";
 /// Adds a stream to the builder.
 type Addition = fn(EndpointsBuilder, EventStream) -> EndpointsBuilder;
 
-const SET: (&str, &str) = ("content-type", "application/secevent+jwt");
-const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
-const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
+pub(super) const SET: (&str, &str) = ("content-type", "application/secevent+jwt");
+pub(super) const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
+pub(super) const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type";
 
 /// An API with a stream of its first issuer.
-async fn api() -> Api {
+pub(super) async fn api() -> Api {
     api_with(|stream| stream).await
 }
 
@@ -40,18 +40,23 @@ async fn api_with(set: impl FnOnce(EventStream) -> EventStream) -> Api {
 }
 
 /// A security event token with one event about the subject.
-fn event(issuer: &TestIssuer, event_type: &str, payload: Value, subject: Value) -> TokenBuilder {
+pub(super) fn event(
+    issuer: &TestIssuer,
+    event_type: &str,
+    payload: Value,
+    subject: Value,
+) -> TokenBuilder {
     let token = issuer.token().without("sub").without("tenant_id").without("exp");
     let token = token.without("preferred_username").without("email");
     let token = token.typ(Some("secevent+jwt")).audience(AUDIENCE).claim("sub_id", subject);
     token.claim("events", json!({ event_type: payload }))
 }
 
-fn alice(issuer: &TestIssuer) -> Value {
+pub(super) fn alice(issuer: &TestIssuer) -> Value {
     json!({ "format": "iss_sub", "iss": issuer.issuer(), "sub": "alice" })
 }
 
-fn session_revoked(issuer: &TestIssuer) -> TokenBuilder {
+pub(super) fn session_revoked(issuer: &TestIssuer) -> TokenBuilder {
     event(issuer, &format!("{CAEP}/session-revoked"), json!({}), alice(issuer))
 }
 
@@ -59,18 +64,18 @@ async fn push_to(server: &Server, token: &str) -> Answer {
     post(server, PATH, &[SET], token).await
 }
 
-async fn push(api: &Api, token: TokenBuilder) -> Answer {
+pub(super) async fn push(api: &Api, token: TokenBuilder) -> Answer {
     push_to(&api.server, &token.sign()).await
 }
 
 #[track_caller]
-fn assert_accepted(answer: &Answer) {
+pub(super) fn assert_accepted(answer: &Answer) {
     assert_eq!((answer.status, answer.body.as_str()), (202, ""), "{answer:?}");
     assert_eq!(answer.header("cache-control"), "no-store");
 }
 
 #[track_caller]
-fn assert_error(answer: &Answer, code: &str) {
+pub(super) fn assert_error(answer: &Answer, code: &str) {
     assert_eq!(answer.status, 400, "{answer:?}");
     let body = answer.json();
     assert_eq!(body["err"], code, "{answer:?}");
@@ -81,7 +86,7 @@ fn assert_error(answer: &Answer, code: &str) {
 }
 
 /// Alice's access tokens in acme: of session 17, and without one. One in globex, and one of bob in acme.
-fn access_tokens(issuer: &TestIssuer) -> [String; 4] {
+pub(super) fn access_tokens(issuer: &TestIssuer) -> [String; 4] {
     let alice = || issuer.token().subject("alice");
     [
         alice().tenant("acme").claim("sid", "17").sign(),
@@ -91,7 +96,7 @@ fn access_tokens(issuer: &TestIssuer) -> [String; 4] {
     ]
 }
 
-async fn statuses(api: &Api, tokens: &[String; 4]) -> [u16; 4] {
+pub(super) async fn statuses(api: &Api, tokens: &[String; 4]) -> [u16; 4] {
     api.statuses(tokens.each_ref().map(String::as_str)).await
 }
 
@@ -369,6 +374,43 @@ async fn handler_hears_of_every_event_once() {
     assert!(!log.text().contains("alice"), "{}", log.text());
 }
 
+/// A handler that gives way to other tasks before it ends.
+#[derive(Debug, Clone, Default)]
+struct Slow {
+    calls: Arc<AtomicUsize>,
+    fails: bool,
+}
+
+#[async_trait]
+impl EventHandler for Slow {
+    async fn handle(&self, _: &SecurityEvent<'_>) -> Result<(), BoxError> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+        if self.fails && call == 0 { Err("the first call fails".into()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn simultaneous_deliveries_are_handled_once() {
+    for fails in [false, true] {
+        let handler = Slow { fails, ..Slow::default() };
+        let own = handler.clone();
+        let api = api_with(|stream| stream.handler(own)).await;
+        let token = session_revoked(&api.world.provider).sign();
+        let deliveries = (0..10).map(|_| push_to(&api.server, &token));
+        let answers = futures_util::future::join_all(deliveries).await;
+        // Deliveries that came while the first one failed are repeated by the provider.
+        let accepted = answers.iter().filter(|it| it.status == 202).count();
+        let failed = answers.iter().filter(|it| it.status == 503).count();
+        assert_eq!(accepted + failed, 10, "{answers:?}");
+        assert_eq!(failed > 0, fails, "{answers:?}");
+        assert_accepted(&push_to(&api.server, &token).await);
+        assert_eq!(handler.calls.load(Ordering::SeqCst), 1 + usize::from(fails));
+    }
+}
+
 #[tokio::test]
 async fn replay_ends_nothing_new() {
     let log = Flaky::default();
@@ -405,25 +447,6 @@ async fn event_token_is_no_bearer_token() {
     let valid = || session_revoked(&api.world.provider).audience("scaiwave").expires_in(MINUTE);
     for typ in [Some("secevent+jwt"), Some("JWT"), None] {
         assert_eq!(api.status(&valid().subject("alice").typ(typ).sign()).await, 401, "{typ:?}");
-    }
-}
-
-#[tokio::test]
-async fn events_have_a_rate_limit() {
-    let buckets = TokenBuckets::new().introspections(2, MINUTE);
-    let setup = super::env::Setup::default();
-    let env = setup
-        .endpoints(move |it| {
-            let stream = EventStream::push("https://id.example", AUDIENCE);
-            it.throttle(buckets).security_events(stream)
-        })
-        .auth(|auth| auth.issuer("https://id.example"))
-        .build()
-        .await;
-    for expected in [400, 400, 429] {
-        let answer = env.visitor().send(axum::http::Method::POST, PATH, &[SET], "x").await;
-        assert_eq!(answer.status, expected, "{answer:?}");
-        assert!(answer.json()["err"].is_string(), "{answer:?}");
     }
 }
 

@@ -1,0 +1,148 @@
+//! The rate limit of logout tokens and security events: only those that are refused count.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::Request;
+use http_body_util::{BodyExt as _, Full};
+use scaikey_auth::endpoints::{Endpoint, Endpoints, EventStream, TokenBuckets};
+use scaikey_auth::testing::TestIssuer;
+use tower::ServiceExt as _;
+
+use super::backchannel_logout::{PATH as LOGOUT, logout_token};
+use super::env::MINUTE;
+use super::security_events::{AUDIENCE, PATH as EVENTS, session_revoked};
+use crate::support::World;
+
+/// The addresses of the provider and of an attacker.
+const PROVIDER: [u8; 4] = [192, 0, 2, 1];
+const ATTACKER: [u8; 4] = [192, 0, 2, 66];
+
+struct Service {
+    world: World,
+    endpoints: Endpoints,
+}
+
+impl Service {
+    async fn new(buckets: TokenBuckets) -> Self {
+        let world = World::new().await;
+        let auth = world.auth().build().unwrap();
+        let stream = EventStream::push(world.provider.issuer(), AUDIENCE);
+        let endpoints = auth.endpoints().throttle(buckets).security_events(stream);
+        let endpoints = endpoints.backchannel_logout_for("wave").build().unwrap();
+        Self { world, endpoints }
+    }
+
+    fn valid(&self, endpoint: Endpoint, id: usize) -> String {
+        signed(&self.world.provider, endpoint, id, |token| token)
+    }
+
+    /// Returns a token with the signature of another key.
+    fn forged(&self, endpoint: Endpoint, id: usize) -> String {
+        let key = self.world.provider.issuer_at("/other").key();
+        signed(&self.world.provider, endpoint, id, |token| token.signed_by(&key))
+    }
+
+    /// Sends a token from an address, without a socket. Returns the status and `Retry-After`.
+    async fn report(&self, endpoint: Endpoint, address: [u8; 4], token: &str) -> (u16, String) {
+        let (path, content_type, body) = match endpoint {
+            Endpoint::Events => (EVENTS, "application/secevent+jwt", token.to_owned()),
+            _ => (LOGOUT, "application/x-www-form-urlencoded", format!("logout_token={token}")),
+        };
+        let request = Request::post(path).header("content-type", content_type);
+        let mut request = request.body(Full::new(Bytes::from(body))).unwrap();
+        request.extensions_mut().insert(SocketAddr::from((address, 4000)));
+        let answer = self.endpoints.service().oneshot(request).await.unwrap();
+        let wait = answer.headers().get("retry-after").map(|it| it.to_str().unwrap().to_owned());
+        let status = answer.status().as_u16();
+        answer.into_body().collect().await.unwrap();
+        (status, wait.unwrap_or_default())
+    }
+
+    async fn status(&self, endpoint: Endpoint, address: [u8; 4], token: &str) -> u16 {
+        self.report(endpoint, address, token).await.0
+    }
+}
+
+fn signed(
+    issuer: &TestIssuer,
+    endpoint: Endpoint,
+    id: usize,
+    change: impl FnOnce(scaikey_auth::testing::TokenBuilder) -> scaikey_auth::testing::TokenBuilder,
+) -> String {
+    let token = match endpoint {
+        Endpoint::Events => session_revoked(issuer),
+        _ => logout_token(issuer),
+    };
+    change(token.claim("jti", id.to_string()).claim("sid", id.to_string())).sign()
+}
+
+const BOTH: [(Endpoint, u16); 2] = [(Endpoint::BackchannelLogout, 200), (Endpoint::Events, 202)];
+
+#[tokio::test]
+async fn valid_reports_have_no_limit() {
+    let service = Service::new(TokenBuckets::new()).await;
+    for ((endpoint, accepted), many) in BOTH.into_iter().zip([5_000, 1_500]) {
+        for id in 0..many {
+            let token = service.valid(endpoint, id);
+            assert_eq!(service.status(endpoint, PROVIDER, &token).await, accepted, "{id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn forged_reports_are_throttled() {
+    let service = Service::new(TokenBuckets::new()).await;
+    for (endpoint, accepted) in BOTH {
+        let mut statuses = Vec::new();
+        for id in 0..100 {
+            let token = service.forged(endpoint, id);
+            statuses.push(service.status(endpoint, ATTACKER, &token).await);
+        }
+        assert_eq!(statuses[..60], [400; 60], "{endpoint:?}");
+        assert_eq!(statuses[60..], [429; 40], "{endpoint:?}");
+        // Then nothing of this address is verified, and those of others are.
+        let valid = service.valid(endpoint, 1);
+        assert_eq!(service.report(endpoint, ATTACKER, &valid).await, (429, "1".to_owned()));
+        assert_eq!(service.status(endpoint, PROVIDER, &valid).await, accepted);
+        service.world.clock.advance(Duration::from_secs(1));
+        assert_eq!(service.status(endpoint, ATTACKER, &valid).await, accepted);
+    }
+}
+
+#[tokio::test]
+async fn every_refused_report_is_charged() {
+    let minute = Duration::from_secs(60);
+    for (endpoint, accepted) in BOTH {
+        let service = Service::new(TokenBuckets::new().per_address(2, minute)).await;
+        let report = async |token: &str| service.report(endpoint, ATTACKER, token).await.0;
+        assert_eq!(report("x").await, 400);
+        // Accepted tokens are not charged, not even repeated ones.
+        let valid = service.valid(endpoint, 1);
+        for _ in 0..5 {
+            assert_eq!(report(&valid).await, accepted);
+        }
+        assert_eq!(report(&service.forged(endpoint, 2)).await, 400);
+        assert_eq!(report(&service.forged(endpoint, 3)).await, 429);
+        assert_eq!(report(&valid).await, 429);
+        service.world.clock.advance(minute);
+        assert_eq!(report(&valid).await, accepted);
+    }
+}
+
+#[tokio::test]
+async fn unknown_keys_are_fetched_within_bounds() {
+    let service = Service::new(TokenBuckets::new().per_address(1_000, MINUTE)).await;
+    let keys = scaikey_auth::testing::ProviderEndpoint::Jwks;
+    let known = service.valid(Endpoint::Events, 0);
+    assert_eq!(service.status(Endpoint::Events, PROVIDER, &known).await, 202);
+    let before = service.world.provider.requests(keys);
+    for id in 1..200 {
+        let change =
+            |token: scaikey_auth::testing::TokenBuilder| token.kid(Some(&format!("k{id}")));
+        let token = signed(&service.world.provider, Endpoint::Events, id, change);
+        assert_eq!(service.status(Endpoint::Events, ATTACKER, &token).await, 400);
+    }
+    assert!(service.world.provider.requests(keys) - before <= 3);
+}
