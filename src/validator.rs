@@ -9,7 +9,7 @@
 //! See also: [manual::request](crate::manual::request), [manual::opaque](crate::manual::opaque).
 
 mod encrypted;
-pub(crate) mod event_token;
+mod event_token;
 mod groups;
 mod headers;
 mod id_token;
@@ -32,6 +32,8 @@ pub use verified::{VerifiedTokens, VerifiedTokensStats};
 
 #[cfg(feature = "endpoints")]
 pub(crate) use encrypted::signed_token;
+#[cfg(all(feature = "testing", feature = "endpoints"))]
+pub(crate) use event_token::lacks_only_the_key;
 pub(crate) use event_token::{EventToken, EventTokenKind, ExpectedEventToken, verify_event_token};
 pub(crate) use id_token::{
     Authentication, ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse,

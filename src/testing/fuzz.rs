@@ -199,13 +199,9 @@ pub use crate::session::fuzz::cookie;
 #[cfg(feature = "endpoints")]
 pub use crate::session::fuzz::stored_session;
 
-/// Reads logout tokens.
+/// Reads logout tokens, security event tokens, and answers to polls for them.
 #[cfg(feature = "endpoints")]
-pub use crate::validator::event_token::fuzz::logout_token;
-
-/// Reads security event tokens, and answers with them.
-#[cfg(feature = "endpoints")]
-pub use crate::endpoints::events::fuzz::security_event;
+pub use crate::endpoints::events::fuzz::{logout_token, security_event};
 
 /// Checks that an accepted trust policy stays the same when it is written and read again.
 #[cfg(feature = "trust")]

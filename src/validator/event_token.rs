@@ -226,77 +226,16 @@ fn required_text(claims: Value<'_>, name: &'static str) -> Result<(), InvalidTok
     }
 }
 
-/// The fuzz targets for tokens that report events. They use private items of this module, so they are not in
-/// `testing`.
+/// Returns whether a token is accepted but for its signature, whose key is unknown. For the fuzz targets: the issuers
+/// have no keys.
 #[cfg(all(feature = "testing", feature = "endpoints"))]
-pub(crate) mod fuzz {
-    use std::sync::OnceLock;
-
-    use super::{EventTokenKind, ExpectedEventToken, LOGOUT, try_verify};
-    use crate::auth::Auth;
-    use crate::support::base64url;
-    use crate::validator::verification::Verification;
-
-    const ISSUER: &str = "https://scaikey.example";
-    const AUDIENCE: &str = "wave";
-
-    /// Checks that no logout token is accepted without a key, and what its claims are if only the key is missing.
-    pub fn logout_token(bytes: &[u8]) {
-        let Some(claims) = accepted_but_for_the_key(bytes, EventTokenKind::Logout) else { return };
-        assert!(claims["events"][LOGOUT].is_object() && claims.get("nonce").is_none(), "{claims}");
-        let names_one = ["sub", "sid"].iter().any(|name| is_text(&claims[*name]));
-        assert!(names_one && claims["exp"].is_number(), "{claims}");
-    }
-
-    /// Returns claims that are those of a token of this kind. `bytes` are read as a whole token, and as claims.
-    pub(crate) fn accepted_but_for_the_key(
-        bytes: &[u8],
-        kind: EventTokenKind,
-    ) -> Option<serde_json::Value> {
-        let typ = match kind {
-            EventTokenKind::Logout => "logout+jwt",
-            EventTokenKind::SecurityEvent => "secevent+jwt",
-        };
-        let header = base64url::encode(format!(r#"{{"alg":"ES256","typ":"{typ}"}}"#));
-        let token = format!("{header}.{}.AA", base64url::encode(bytes));
-        let is_accepted = is_accepted_but_for_the_key(token.as_bytes(), kind);
-        is_accepted_but_for_the_key(bytes, kind);
-        if !is_accepted {
-            return None;
-        }
-        let claims: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-        assert_eq!(claims["iss"], ISSUER, "{claims}");
-        assert!(is_text(&claims["jti"]) && claims["iat"].is_number(), "{claims}");
-        let names_us = |aud: &serde_json::Value| *aud == AUDIENCE;
-        let is_for_us = claims["aud"].as_array().is_some_and(|it| it.iter().any(names_us));
-        assert!(is_for_us || names_us(&claims["aud"]), "{claims}");
-        let mut events = claims["events"].as_object().into_iter().flatten().peekable();
-        assert!(events.peek().is_some() && events.all(|(_, it)| it.is_object()), "{claims}");
-        Some(claims)
-    }
-
-    fn is_text(value: &serde_json::Value) -> bool {
-        value.as_str().is_some_and(|text| !text.is_empty())
-    }
-
-    fn is_accepted_but_for_the_key(token: &[u8], kind: EventTokenKind) -> bool {
-        // One value for all runs: an HTTP client takes milliseconds to make.
-        static AUTH: OnceLock<Option<Auth>> = OnceLock::new();
-        let auth = || {
-            let auth = Auth::builder().verified_tokens_bytes(0).issuer(ISSUER);
-            auth.audience("scaiwave").build().ok()
-        };
-        let Some(auth) = AUTH.get_or_init(auth) else { return false };
-        let audiences = [AUDIENCE.to_owned()];
-        let expected = ExpectedEventToken { kind, issuer: None, audiences: &audiences };
-        let verified = try_verify(auth.issuers(), &**auth.clock(), token, None, &expected);
-        match verified {
-            Ok(Verification::NeedsKeys { .. }) => true,
-            Ok(Verification::Done(Ok(_))) => {
-                assert!(token.is_empty(), "a token was accepted without a key");
-                false
-            }
-            Ok(Verification::Done(Err(_)) | Verification::NeedsIssuer { .. }) | Err(_) => false,
-        }
-    }
+pub(crate) fn lacks_only_the_key(
+    issuers: &Issuers,
+    clock: &dyn Clock,
+    token: &[u8],
+    expected: &ExpectedEventToken<'_>,
+) -> bool {
+    let verification = try_verify(issuers, clock, token, None, expected);
+    assert!(!matches!(verification, Ok(Verification::Done(Ok(_)))), "accepted without a key");
+    matches!(verification, Ok(Verification::NeedsKeys { .. }))
 }

@@ -223,7 +223,12 @@ impl Poller {
                 let is_new = self.outage.record_failure(&error, now);
                 telemetry::events_not_polled(issuer, &error, is_new);
                 self.must_answer = true;
-                now + self.failures.add(Backoff::PROVIDER, error.retry_after(), now)
+                // An event that the handler never accepts must not delay the others for a minute.
+                let backoff = match &error {
+                    PollError::Unhandled => Backoff::STORE,
+                    _ => Backoff::PROVIDER,
+                };
+                now + self.failures.add(backoff, error.retry_after(), now)
             }
             Ok(has_new) => {
                 telemetry::events_polled(issuer, self.outage.record_success(|| now));
@@ -240,8 +245,11 @@ impl Poller {
         if let (Some(refused), Err(error)) = (&token, &sent)
             && error.status() == Some(StatusCode::UNAUTHORIZED)
         {
-            let token = self.token(Some(refused)).await?;
-            sent = self.send(token.as_ref()).await;
+            let other = self.token(Some(refused)).await?;
+            // A new token was not refused for its age, so there is no other one yet.
+            if let Some(other) = other.filter(|it| it.secret() != refused.secret()) {
+                sent = self.send(Some(&other)).await;
+            }
         }
         if matches!(sent, Err(PollError::Fetch(FetchError::TooLarge(_)))) {
             // The provider may obey a smaller number.

@@ -65,8 +65,8 @@ impl EventStream {
     /// fn endpoints(auth: &Auth, client: TokenExchangeClient) -> Result<Endpoints, ConfigError> {
     ///     let url = "https://scaikey.example/ssf/streams/7/poll";
     ///     let stream = EventStream::poll("https://scaikey.example", "https://wave.example/events", url);
-    ///     let request = ServiceTokenRequest::default().scopes("ssf.read".parse().unwrap());
-    ///     auth.endpoints().security_events(stream.service_token(client, request)).build()
+    ///     let stream = stream.service_token(client, ServiceTokenRequest::default());
+    ///     auth.endpoints().security_events(stream).build()
     /// }
     /// ```
     ///
@@ -80,9 +80,9 @@ impl EventStream {
     ///
     /// The provider may delay an answer until there is an event (long polling); after 90 s the service asks again. An
     /// answer may have 1 MiB; 32 tokens of it are read. If nothing new came, requests are at least 1 s apart. After a
-    /// failure, the service waits for up to 60 s, longer after each further one, or for `Retry-After`. The log warns
-    /// once, and says when it works again. Requests use the [HTTP client](crate::issuer::HttpClient) and the CA file
-    /// of the issuer, and follow no redirect.
+    /// failure, the service waits for up to 60 s, longer after each further one, or for `Retry-After`; for up to 5 s, if
+    /// only an event could not be stored or handled. The log warns once, and says when it works again. Requests use the
+    /// [HTTP client](crate::issuer::HttpClient) and the CA file of the issuer, and follow no redirect.
     ///
     /// Several processes poll one stream without harm, but each event reaches only one of them for sure: share the
     /// revocations in a [log](crate::revocation::RevocationsBuilder::log).

@@ -16,6 +16,7 @@ mod passwords;
 mod races;
 mod registration;
 mod report_limits;
+mod report_telemetry;
 mod reported;
 mod routing;
 mod secrets_in_logs;
