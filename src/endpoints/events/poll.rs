@@ -332,3 +332,40 @@ impl Poller {
         if is_unhandled { Err(PollError::Unhandled) } else { Ok(has_new) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_wait_of_provider_is_no_failure() {
+        let auth = Auth::builder().issuer("https://id.example").audience("docs").build().unwrap();
+        let stream = EventStream::poll("https://id.example", "docs", "https://id.example/poll");
+        let endpoints = auth.endpoints().security_events(stream.clone()).build().unwrap();
+        let mut poller = Poller::new(&stream, &endpoints.0).unwrap();
+        let late = |limit| Err(PollError::Fetch(FetchError::Deadline(limit)));
+        let started = poller.clock().elapsed();
+        poller.record(Ok(true), started);
+        assert!(!poller.must_answer);
+        // The next request shows whether the provider is there.
+        let next = poller.record(late(LONG), started);
+        assert!(poller.must_answer && next <= poller.clock().elapsed());
+        assert_eq!(poller.failures.count, 0);
+        let next = poller.record(late(SHORT), started);
+        assert!(next > started + Duration::from_millis(400));
+        assert_eq!(poller.failures.count, 1);
+    }
+
+    #[test]
+    fn empty_answers_are_paced() {
+        let auth = Auth::builder().issuer("https://id.example").audience("docs").build().unwrap();
+        let stream = EventStream::poll("https://id.example", "docs", "https://id.example/poll");
+        let endpoints = auth.endpoints().security_events(stream.clone()).build().unwrap();
+        let mut poller = Poller::new(&stream, &endpoints.0).unwrap();
+        let started = Duration::from_secs(1000);
+        let next = poller.record(Ok(false), started) - started;
+        assert!(next >= PACE.mul_f64(0.8) && next <= PACE.mul_f64(1.2), "{next:?}");
+        // A long wait is pace enough: this time is in the past by then.
+        assert!(poller.record(Ok(true), started) < started);
+    }
+}
