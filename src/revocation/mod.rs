@@ -218,7 +218,6 @@ impl Revocations {
 
     /// Makes revocations without an [end](Revocation::until) last this long at least, because something that they
     /// refuse does.
-    #[allow(dead_code, reason = "browser sessions call it")]
     pub(crate) fn keep_for_at_least(&self, time: Duration) {
         self.0.lifetimes.at_least(time);
     }

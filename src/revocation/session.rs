@@ -1,6 +1,5 @@
 //! Browser sessions are judged as tokens are: by the time of their sign-in in place of `iat`.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::index::KINDS;
@@ -81,12 +80,5 @@ impl Revocations {
         let leeway = Duration::from_secs(self.0.leeway);
         let end = issued_before.checked_add(leeway);
         end.is_none_or(|end| end > self.0.clock.now() + Duration::from_secs(2))
-    }
-
-    /// Makes every revocation without an [end](super::Revocation::until) last at least this long, because there are
-    /// sessions that live as long.
-    pub(crate) fn keep_for_at_least(&self, lifetime: Duration) {
-        let seconds = lifetime.as_secs().saturating_add(u64::from(lifetime.subsec_nanos() > 0));
-        self.0.kept_for.fetch_max(seconds, Ordering::Relaxed);
     }
 }

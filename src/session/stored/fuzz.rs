@@ -45,7 +45,10 @@ fn read_value(sessions: &Sessions, stored: &StoredSessions, bytes: &[u8]) -> Opt
     let open = |value, secret| sessions.open_record(stored, record(value), secret, &cookie);
 
     let forged = bytes.to_vec();
-    assert!(sessions.owner_of(&record(forged.clone())).is_none(), "a forged owner was opened");
+    assert!(
+        sessions.owner_of_record(&record(forged.clone())).is_none(),
+        "a forged owner was opened"
+    );
     assert!(open(forged, &secret).is_none(), "a forged session was opened");
 
     let (name, end) = (secret.session_id().to_string(), to_milliseconds(ends_at));
@@ -54,7 +57,7 @@ fn read_value(sessions: &Sessions, stored: &StoredSessions, bytes: &[u8]) -> Opt
     let content = seal(Purpose::StoredSession(secret.key()))?;
     let value = join_value(&owner, &content)?;
     assert_eq!(split_value(&value), Some((&owner[..], &content[..])));
-    let _ = sessions.owner_of(&record(value.clone()));
+    let _ = sessions.owner_of_record(&record(value.clone()));
     assert!(open(value.clone(), &other).is_none(), "another cookie opened the session");
     let Some(opened) = open(value, &secret) else { return Some(()) };
     // None for a session that starts at the end of time.

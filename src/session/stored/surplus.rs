@@ -41,7 +41,7 @@ impl Sessions {
             for record in records.iter().take(surplus) {
                 if stored.store.remove(&record.id).await? {
                     ended += 1;
-                    self.ended(self.owner_of(record), EndReason::Replaced).await;
+                    self.ended(None, EndReason::Replaced).await;
                 }
             }
             if is_whole || ended == 0 {
