@@ -421,7 +421,8 @@ mod tests {
     async fn tokens_of_a_session_may_be_meant() {
         use crate::testing::{ManualClock, identity};
         use serde_json::json;
-        let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_700));
+        let clock =
+            ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_millis(4_000_000_000_700));
         let log = MemoryRevocationLog::default();
         let build = || Revocations::builder().log(log.clone()).clock(clock.clone()).build();
         let [one, other] = [(); 2].map(|()| build());
@@ -433,13 +434,13 @@ mod tests {
         other.ready().await.unwrap();
         for revocations in [one, other] {
             for (claims, expected) in [
-                (json!({ "sub": "alice", "sid": "1", "iat": 999 }), true),
+                (json!({ "sub": "alice", "sid": "1", "iat": 3_999_999_999_u64 }), true),
                 (json!({ "sub": "alice", "sid": "1" }), true),
-                (json!({ "sub": "alice", "sid": "1", "iat": 1_000 }), false),
+                (json!({ "sub": "alice", "sid": "1", "iat": 4_000_000_000_u64 }), false),
                 (json!({ "sub": "alice", "iat": 1 }), false),
-                (json!({ "sub": "alice", "sid": "2", "iat": 9_999 }), true),
-                (json!({ "sub": "bob", "iat": 1_000 }), true),
-                (json!({ "sub": "bob", "tenant_id": "acme", "iat": 1_000 }), false),
+                (json!({ "sub": "alice", "sid": "2", "iat": 4_200_000_000_u64 }), true),
+                (json!({ "sub": "bob", "iat": 4_000_000_000_u64 }), true),
+                (json!({ "sub": "bob", "tenant_id": "acme", "iat": 4_000_000_000_u64 }), false),
             ] {
                 let mut token = claims.clone();
                 token["iss"] = "a".into();
