@@ -59,7 +59,7 @@ impl AuthConfig {
         }
     }
 
-    /// Reports reports of the provider that count in one process only, although processes could share them.
+    /// Doubts that reports of the provider should count in one process only, although there is a server to share them.
     pub(super) fn doubt_local_revocations(&self, doubt: &mut dyn FnMut(&str, &str)) {
         let is_local = self.revocation_log.is_none() && !self.has_own_revocations;
         if self.endpoints.backchannel_logout && self.has_redis() && is_local {
