@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse};
 use axum::{Router, routing::get, routing::post};
 use scaikey_auth::endpoints::SignIn;
@@ -98,7 +98,8 @@ fn page(provider: &Provider, html: &'static str) -> impl IntoResponse + Clone + 
          form-action 'self' {}; base-uri 'none'; frame-ancestors 'none'",
         provider.url()
     );
-    ([(CONTENT_SECURITY_POLICY, policy)], Html(html))
+    // Without `no-store`, the Back button may show the page of a session that has ended.
+    ([(CONTENT_SECURITY_POLICY, policy), (CACHE_CONTROL, "no-store".to_owned())], Html(html))
 }
 
 /// Returns a time from the environment.

@@ -4,7 +4,8 @@
 // line of output is the URL. The client `svc` with the secret `s3cret` gets JWTs for the resources below
 // by client credentials. The client `web` signs users in, refreshes and exchanges tokens. Every user who
 // signs in is alice. Only the client `shared`, with the redirect URIs REDIRECT_URI and, after sign-out,
-// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. It is told of sign-outs at BACKCHANNEL_LOGOUT_URI. The client `opaque` has the same redirect URI,
+// POST_LOGOUT_REDIRECT_URI, asks for her password: `wonderland`. It is told of sign-outs at BACKCHANNEL_LOGOUT_URI, and
+// with SID_IN_ACCESS_TOKENS, access tokens name the provider's session. The client `opaque` has the same redirect URI,
 // and gets opaque access tokens. The client `encrypted` has the same URIs, and the key set at KEYS_URI: its tokens
 // are encrypted for these keys. A sign-in with `acr_values` reaches `gold` and `silver`. `/counts` returns the number of successful grants by type. With ML_DSA, the provider also signs with ML-DSA, which needs Node.js 24.7 or later: the
 // client `quantum` authenticates with the key CLIENT_JWK for ML-DSA-44, and gets ID tokens of ML-DSA-87.
@@ -162,8 +163,9 @@ const configuration = {
   // Access tokens say how and when the user signed in (RFC 9068, section 2.2.1).
   extraTokenClaims(ctx) {
     const { AuthorizationCode, RefreshToken } = ctx.oidc.entities;
-    const { acr, authTime } = AuthorizationCode ?? RefreshToken ?? {};
-    return { tenant_id: 'tenant-1', roles: ['docs_internal'], acr, auth_time: authTime };
+    const { acr, authTime, sid } = AuthorizationCode ?? RefreshToken ?? {};
+    const session = process.env.SID_IN_ACCESS_TOKENS ? { sid } : {};
+    return { tenant_id: 'tenant-1', roles: ['docs_internal'], acr, auth_time: authTime, ...session };
   },
   async findAccount(_ctx, id) {
     const claims = { sub: id, name: 'Alice Smith', email: 'alice@example.com', email_verified: true };

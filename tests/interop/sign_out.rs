@@ -77,15 +77,15 @@ async fn next_sign_in_asks_for_the_password() {
 }
 
 /// A provider that reports sign-outs to the service at `site`.
-async fn start_reporting(site: &Site) -> Provider {
+async fn start_reporting(site: &Site, more: &[(&str, &str)]) -> Provider {
     let report = format!("{}/v1/auth/backchannel_logout", site.url());
     let (redirect_uri, logout_uri) = (site.redirect_uri(), site.logout_uri());
-    Provider::start_with(&[
-        ("REDIRECT_URI", &redirect_uri),
+    let uris = [
+        ("REDIRECT_URI", redirect_uri.as_str()),
         ("POST_LOGOUT_REDIRECT_URI", &logout_uri),
         ("BACKCHANNEL_LOGOUT_URI", &report),
-    ])
-    .await
+    ];
+    Provider::start_with(&[&uris, more].concat()).await
 }
 
 /// Signs alice out at the provider, without the service.
@@ -99,7 +99,7 @@ async fn sign_out_at(provider: &Provider, browser: &Browser) {
 #[tokio::test]
 async fn provider_reports_a_sign_out() {
     let site = Site::reserve();
-    let provider = start_reporting(&site).await;
+    let provider = start_reporting(&site, &[]).await;
     let _service = service(&provider, &site, &[("SCAIWAVE_BACKCHANNEL_LOGOUT", "true")]).await;
     let browser = Browser::start().await;
     site.open_login(&browser).await;
@@ -151,13 +151,13 @@ async fn stored_session_names_its_user_there() {
     enter_password(&browser).await;
 }
 
-#[tokio::test]
-async fn reported_sign_out_ends_stored_session() {
+/// Signs alice in with two browsers, and out at the provider with the first, which ends its stored session. Checks how a
+/// request of the other browser, which is another session of the provider, is answered.
+async fn check_reported_sign_out(provider: &[(&str, &str)], status_of_other: u16) {
     let site = Site::reserve();
-    let (provider, page) = (start_reporting(&site).await, site.logout_uri());
+    let (provider, page) = (start_reporting(&site, provider).await, site.logout_uri());
     let reports = [("SCAIWAVE_BACKCHANNEL_LOGOUT", "true")];
     let _service = service(&provider, &site, &[&stored(&page)[..], &reports].concat()).await;
-    // The session of another browser is another session of the provider, and goes on.
     let (browser, other) = (Browser::start().await, Browser::start().await);
     for browser in [&browser, &other] {
         site.open_login(browser).await;
@@ -172,8 +172,16 @@ async fn reported_sign_out_ends_stored_session() {
     })
     .await;
     assert!(browser.cookies().await.is_empty(), "the layer clears the cookie");
-    assert_eq!(other.script(STATUS).await, 200);
-    let count =
-        "return fetch('/v1/auth/sessions').then(it => it.json()).then(it => it.sessions.length)";
-    assert_eq!(other.script(count).await, 1);
+    assert_eq!(other.script(STATUS).await, status_of_other);
+}
+
+#[tokio::test]
+async fn reported_sign_out_ends_stored_session() {
+    check_reported_sign_out(&[("SID_IN_ACCESS_TOKENS", "true")], 200).await;
+}
+
+#[tokio::test]
+async fn report_refuses_tokens_without_session_id() {
+    // It is unknown to which session they belong, so the other browser signs in again, too.
+    check_reported_sign_out(&[], 401).await;
 }
