@@ -44,6 +44,7 @@ pub(crate) use jwks::JwksValidator;
 pub(crate) use jwks::{claims_document, unverified_claims};
 #[cfg(feature = "mock")]
 pub(crate) use mock::MockValidator;
+pub(crate) use opaque::RevokedAnswers;
 #[cfg(feature = "trust")]
 pub(crate) use rules::check_times_with;
 pub(crate) use token_validator::{SyntaxChecked, TokenValidator};

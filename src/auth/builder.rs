@@ -367,7 +367,8 @@ impl AuthBuilder {
         let introspected_tokens = IntrospectedTokens::new(!opaque_tokens.is_empty());
         let opaque = (!opaque_tokens.is_empty()).then(|| {
             let (clock, tokens) = (clock.clone(), introspected_tokens.clone());
-            Arc::new(OpaqueValidator::new(opaque_tokens, issuers.clone(), clock, tokens))
+            let revoked = Arc::new(revocations.clone());
+            Arc::new(OpaqueValidator::new(opaque_tokens, issuers.clone(), clock, tokens, revoked))
         });
         for (template, resolver) in tenant_issuers {
             issuers.add_tenant_issuers(template, resolver)?;

@@ -146,6 +146,7 @@ impl Reading<'_> {
             issued_at,
             expires_at,
             valid_until: expires_at,
+            answered_at: None,
             authenticated_at,
             mfa_verified_at: self.mfa_verified_at(claims, authenticated_at),
             actors: self.actors(claims),

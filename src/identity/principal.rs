@@ -162,6 +162,8 @@ pub(super) struct Inner {
     pub(super) expires_at: SystemTime,
     /// The end of the time in which the validator accepts the token.
     pub(super) valid_until: SystemTime,
+    /// The time since which the issuer has vouched for an opaque token.
+    pub(super) answered_at: Option<SystemTime>,
     pub(super) authenticated_at: Option<SystemTime>,
     pub(super) mfa_verified_at: Option<SystemTime>,
     pub(super) actors: Box<[Actor]>,
@@ -375,6 +377,17 @@ impl Identity {
     /// Sets [`valid_until`](Self::valid_until), which depends on the leeway of the validator.
     pub(crate) fn with_valid_until(mut self, end: SystemTime) -> Self {
         Arc::make_mut(&mut self.0).valid_until = end;
+        self
+    }
+
+    /// Returns the time since which the answer of the issuer about an opaque token counts.
+    pub(crate) fn answered_at(&self) -> Option<SystemTime> {
+        self.0.answered_at
+    }
+
+    /// Sets [`answered_at`](Self::answered_at).
+    pub(crate) fn with_answered_at(mut self, time: SystemTime) -> Self {
+        Arc::make_mut(&mut self.0).answered_at = Some(time);
         self
     }
 

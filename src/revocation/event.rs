@@ -93,14 +93,16 @@ impl Revocation {
     }
 
     /// Revokes all tokens of a user or service account: its subject, as in
-    /// [`Identity::subject`](crate::Identity::subject). In all tenants, unless [`in_tenant`](Self::in_tenant)
+    /// [`Identity::subject`](crate::Identity::subject). Also those in which it is the
+    /// [actor](crate::Identity::actor). In all tenants, unless [`in_tenant`](Self::in_tenant)
     /// names one.
     pub fn subject(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
         Self::new(issuer, Target::Subject { id: subject.into(), tenant: None })
     }
 
     /// Revokes all tokens that were issued to a client, as in
-    /// [`Identity::client_id`](crate::Identity::client_id). In all tenants, unless [`in_tenant`](Self::in_tenant)
+    /// [`Identity::client_id`](crate::Identity::client_id), or in which it is the
+    /// [actor](crate::Identity::actor). In all tenants, unless [`in_tenant`](Self::in_tenant)
     /// names one.
     pub fn client(issuer: impl Into<Box<str>>, client_id: impl Into<Box<str>>) -> Self {
         Self::new(issuer, Target::Client { id: client_id.into(), tenant: None })

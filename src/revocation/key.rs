@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use crate::identity::{DIGEST_BYTES, Identity, TenantId};
+use crate::identity::{Actor, DIGEST_BYTES, Identity, TenantId};
 use crate::support::crypto;
 
 /// The kind of an entry. The numbers are in logs of revocations, so they never change.
@@ -103,6 +103,7 @@ impl Hash for Key {
 }
 
 /// What the kinds of entries are about: the attributes of a token or of a session.
+#[derive(Clone, Copy)]
 pub(super) struct Attributes<'a> {
     pub(super) issuer: &'a str,
     pub(super) subject: &'a str,
@@ -144,10 +145,33 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Returns the keys of an identity, by the number of the kind.
+/// The kinds of the actor's keys.
+const OF_ACTOR: [Kind; 4] =
+    [Kind::Subject, Kind::SubjectInTenant, Kind::Client, Kind::ClientInTenant];
+
+/// Returns the kinds of the keys of an identity.
+pub(super) fn kinds_of_keys() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().chain(OF_ACTOR)
+}
+
+/// Returns the keys of an identity, and then those of its actor: a revoked service must not act for a user either.
+/// Earlier actors do not count (RFC 8693 §4.1).
 pub(super) fn keys_of(identity: &Identity) -> Box<[[u8; DIGEST_BYTES]]> {
     let attributes = Attributes::of(identity);
-    Kind::ALL.iter().map(|kind| attributes.key(*kind).unwrap_or(Key::NONE).0).collect()
+    let actor = identity.actor();
+    let of_actor = |kind| {
+        let Actor { subject, client_id, issuer } = actor?;
+        let id = match kind {
+            Kind::Client | Kind::ClientInTenant => client_id,
+            _ => subject,
+        };
+        let (id, issuer) = (id.as_deref()?, issuer.as_deref().unwrap_or(attributes.issuer));
+        let attributes = Attributes { issuer, subject: id, client_id: Some(id), ..attributes };
+        attributes.key(kind)
+    };
+    let own = Kind::ALL.into_iter().map(|kind| attributes.key(kind));
+    let keys = own.chain(OF_ACTOR.into_iter().map(of_actor));
+    keys.map(|key| key.unwrap_or(Key::NONE).0).collect()
 }
 
 #[cfg(test)]

@@ -44,9 +44,10 @@ use crate::identity::Identity;
 use crate::issuer::Issuers;
 use crate::support::off_thread::off_thread;
 use crate::support::telemetry;
+use crate::validator::RevokedAnswers;
 use following::Following;
 use index::{Entry, Full, Index, KINDS, Now, Origin, TIMELESS};
-use key::{Key, Kind, keys_of};
+use key::{Key, keys_of, kinds_of_keys};
 use lifetimes::Lifetimes;
 
 /// The revocations in force. Clones share them.
@@ -333,20 +334,43 @@ impl Inner {
 
     #[cold]
     fn is_revoked(&self, identity: &Identity, kinds: u32) -> bool {
+        self.refusing(identity, kinds).next().is_some()
+    }
+
+    /// Returns the entries that refuse the token of an identity.
+    fn refusing(&self, identity: &Identity, kinds: u32) -> impl Iterator<Item = Entry> {
         let keys = identity.digests(keys_of);
-        let mut entries = Kind::ALL.iter().zip(keys).filter_map(|(kind, key)| {
+        let entries = kinds_of_keys().zip(keys).filter_map(move |(kind, key)| {
             let has_entries = kinds & kind.bit() != 0 && *key != Key::NONE.0;
             has_entries.then(|| self.index.get(Key(*key))).flatten()
         });
-        let issued_at = identity.issued_at().map_or(0, unix_seconds);
-        entries.any(|entry| self.refuses(&entry, issued_at))
+        let issued_at = identity.issued_at().or(identity.answered_at()).map_or(0, unix_seconds);
+        entries.filter(move |entry| self.refuses(entry, issued_at))
     }
 
     /// Returns whether an entry that matches a token or session refuses it.
     fn refuses(&self, entry: &Entry, issued_at: u64) -> bool {
-        let end = u64::from(entry.issued_before).saturating_add(self.leeway);
-        let is_meant = entry.issued_before == TIMELESS || issued_at < end;
+        let is_meant = self.end_of(entry).is_none_or(|end| issued_at < end);
         is_meant && u64::from(entry.until) > unix_seconds(self.clock.now())
+    }
+
+    /// Returns the time of issue, in seconds since 1970, from which on an entry refuses no token. `None`: it refuses all.
+    fn end_of(&self, entry: &Entry) -> Option<u64> {
+        let is_timeless = entry.issued_before == TIMELESS;
+        (!is_timeless).then(|| u64::from(entry.issued_before).saturating_add(self.leeway))
+    }
+}
+
+/// An issuer that answers after an event knows of it. What is revoked by its id stays refused, whatever the issuer says.
+impl RevokedAnswers for Revocations {
+    fn counts_from(&self, identity: &Identity) -> Option<SystemTime> {
+        let kinds = self.0.index.state() & KINDS;
+        if kinds == 0 {
+            return None;
+        }
+        let ends = self.0.refusing(identity, kinds).map(|entry| self.0.end_of(&entry));
+        let end = ends.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
     }
 }
 

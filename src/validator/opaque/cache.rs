@@ -6,7 +6,8 @@
 //!
 //! - the answer is younger than the time of reuse;
 //! - `exp` has not passed, and the time is within `nbf` and `iat`;
-//! - there was no flush, and no issuer was removed, replaced or purged, since the question began.
+//! - there was no flush, and no issuer was removed, replaced or purged, since the question began;
+//! - no [revocation](RevokedAnswers) is newer than the answer, if the answer does not say when the token was issued.
 //!
 //! An entry that is too old stays in the table: it shows that the token is not invented, and it may serve while
 //! the endpoint is unavailable.
@@ -135,6 +136,12 @@ pub(super) struct QuestionId {
     generation: u64,
 }
 
+/// The revocations, which know of events that an answer is too old for.
+pub(crate) trait RevokedAnswers: fmt::Debug + Send + Sync {
+    /// Returns the time from which on an answer about this token counts, if older answers do not.
+    fn counts_from(&self, identity: &Identity) -> Option<SystemTime>;
+}
+
 /// The result of a lookup.
 pub(super) enum Lookup {
     Active(Identity),
@@ -148,6 +155,8 @@ pub(super) enum Lookup {
 pub(super) struct Reuse {
     /// The monotonic time of the question.
     pub(super) asked_at: Duration,
+    /// The wall-clock time of the question, or the later one from which on its answer counts.
+    pub(super) counts_from: SystemTime,
     pub(super) cache_for: Duration,
     pub(super) serve_while_unavailable: Duration,
 }
@@ -214,8 +223,15 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Looks a token up. `generation` is the current generation of the issuers.
-    pub(super) fn get(&self, token: &[u8], generation: u64, clock: &dyn Clock) -> Lookup {
+    /// Looks a token up. `generation` is the current generation of the issuers. `counts` says whether an answer still
+    /// counts, whatever its age.
+    pub(super) fn get(
+        &self,
+        token: &[u8],
+        generation: u64,
+        clock: &dyn Clock,
+        counts: impl FnOnce(&Identity) -> bool,
+    ) -> Lookup {
         let mac = Mac::of(token);
         // Read before the tables, so that a flush from now on concerns this request too.
         let flushes = self.0.as_ref().map_or(0, |shared| shared.flushes.load(Ordering::Acquire));
@@ -227,6 +243,7 @@ impl IntrospectedTokens {
             && entry.question == question
             && entry.is_fresh(elapsed)
             && entry.is_valid(clock.now())
+            && counts(&entry.identity)
         {
             shared.counters.hits.fetch_add(1, Ordering::Relaxed);
             return Lookup::Active(entry.identity.clone());
@@ -290,6 +307,7 @@ impl Entry {
         let usable_until = fresh_until.saturating_add(reuse.serve_while_unavailable);
         let unanswered_until = AtomicU64::new(0);
         let identity = identity.with_valid_until(lifetime.ends());
+        let identity = identity.with_answered_at(reuse.counts_from);
         Self {
             identity,
             lifetime,

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use http::StatusCode;
@@ -57,6 +57,15 @@ struct Budget {
     bucket: TokenBucket,
     /// The monotonic time of the last warning.
     warned_at: Option<Duration>,
+}
+
+/// A question about a token.
+struct Question {
+    id: QuestionId,
+    token: Secret,
+    /// Whether the token was active before.
+    is_known: bool,
+    counts_from: SystemTime,
 }
 
 /// The reason why a token is not accepted.
@@ -156,12 +165,14 @@ impl Endpoint {
         }
     }
 
-    /// Joins the question about the token, or asks it. `previous` is an earlier answer, too old to be reused.
+    /// Joins the question about the token, or asks it. `previous` is an earlier answer, too old to be reused. An answer counts from
+    /// `counts_from` on, if that is after the question.
     pub(super) fn ask(
         self: &Arc<Self>,
         token: &str,
         question: QuestionId,
         previous: Option<&Arc<Entry>>,
+        counts_from: SystemTime,
     ) -> Result<Waiter<Result<Arc<Entry>, Refusal>>, Refusal> {
         let issuer = self.issuer().ok_or(Refusal::Token(InvalidToken::Issuer))?;
         // A token after its `exp` is limited as an unknown one, because no answer about it is reused.
@@ -173,7 +184,10 @@ impl Endpoint {
             || {
                 let (endpoint, token) = (self.clone(), Secret::new(token));
                 let permit = permit.take();
-                async move { endpoint.run(question, &issuer, token, is_known, permit).await }
+                async move {
+                    let question = Question { id: question, token, is_known, counts_from };
+                    endpoint.run(question, &issuer, permit).await
+                }
             },
         )
     }
@@ -222,13 +236,13 @@ impl Endpoint {
     /// Asks the question, and stores its answer.
     async fn run(
         &self,
-        question: QuestionId,
+        question: Question,
         issuer: &Arc<Issuer>,
-        token: Secret,
-        is_known: bool,
         permit: Option<Permit>,
     ) -> Result<Arc<Entry>, Refusal> {
+        let Question { id: question, token, is_known, counts_from } = question;
         let (settings, asked_at) = (&self.of.settings, self.clock.elapsed());
+        let counts_from = counts_from.max(self.clock.now());
         self.tokens.count(|counters| &counters.questions);
         let answer = with_timeout(settings.timeout, self.answer(issuer, &token)).await;
         let answer = answer.unwrap_or_else(|| {
@@ -246,6 +260,7 @@ impl Endpoint {
                 telemetry::introspection_ended(&self.of.issuer, "active");
                 let reuse = Reuse {
                     asked_at,
+                    counts_from,
                     cache_for: settings.cache_for,
                     serve_while_unavailable: settings.serve_while_unavailable,
                 };

@@ -26,6 +26,7 @@ use crate::issuer::ClientAuth;
 
 pub use cache::{IntrospectedTokens, IntrospectedTokensStats};
 
+pub(crate) use cache::RevokedAnswers;
 pub(crate) use validator::OpaqueValidator;
 
 /// The name of the component in errors.

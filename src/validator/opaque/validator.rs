@@ -1,11 +1,12 @@
 //! [`OpaqueValidator`]: validates opaque tokens, with a cached answer or by a question to their issuer.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
 use super::super::{Credentials, TokenValidator};
-use super::cache::{IntrospectedTokens, Lookup};
+use super::cache::{Entry, IntrospectedTokens, Lookup, QuestionId, RevokedAnswers};
 use super::endpoint::{Endpoint, Refusal};
 use super::{COMPONENT, OpaqueTokens};
 use crate::clock::Clock;
@@ -24,6 +25,7 @@ pub(crate) struct OpaqueValidator {
     tokens: IntrospectedTokens,
     issuers: Issuers,
     clock: Arc<dyn Clock>,
+    revoked: Arc<dyn RevokedAnswers>,
 }
 
 impl OpaqueValidator {
@@ -32,13 +34,14 @@ impl OpaqueValidator {
         issuers: Issuers,
         clock: Arc<dyn Clock>,
         tokens: IntrospectedTokens,
+        revoked: Arc<dyn RevokedAnswers>,
     ) -> Self {
         for of in all.iter().filter(|it| it.settings.insecure_accept_missing_audience) {
             telemetry::missing_audience_accepted(&of.issuer);
         }
         let endpoint = |of| Endpoint::new(of, issuers.clone(), clock.clone(), tokens.clone());
         let endpoints = all.into_iter().map(|of| Arc::new(endpoint(of))).collect();
-        Self { endpoints, tokens, issuers, clock }
+        Self { endpoints, tokens, issuers, clock, revoked }
     }
 
     /// Finds the URL of each endpoint.
@@ -65,12 +68,34 @@ impl OpaqueValidator {
         })
     }
 
+    /// Returns the time from which on an answer counts, if this one is too old. The time of issue says more.
+    fn counts_from(&self, identity: &Identity) -> Option<SystemTime> {
+        identity.issued_at().is_none().then(|| self.revoked.counts_from(identity)).flatten()
+    }
+
+    /// Asks the issuer, or joins a question about the token. The answer counts from `counts_from` on.
+    async fn ask(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        presented: &Credentials<'_>,
+        question: QuestionId,
+        previous: Option<&Arc<Entry>>,
+        counts_from: Option<SystemTime>,
+    ) -> Result<Arc<Entry>, Refusal> {
+        // At least from when the answer before counted, which may have been a few seconds ahead.
+        let before = || previous?.identity.answered_at();
+        let counts_from = counts_from.or_else(before).unwrap_or(SystemTime::UNIX_EPOCH);
+        let waiter = endpoint.ask(presented.token(), question, previous, counts_from)?;
+        waiter.wait().await.unwrap_or_else(|| Err(interrupted()))
+    }
+
     fn look_up(&self, presented: &Credentials<'_>) -> Result<Lookup, AuthError> {
         let token = presented.token_bytes();
         if token.len() > MAX_TOKEN_BYTES {
             return Err(InvalidToken::Malformed("the opaque token is too long").into());
         }
-        let lookup = self.tokens.get(token, self.issuers.generation(), &*self.clock);
+        let counts = |identity: &Identity| self.counts_from(identity).is_none();
+        let lookup = self.tokens.get(token, self.issuers.generation(), &*self.clock, counts);
         // A token in the cache passed this check before.
         if let Lookup::Unknown(..) = lookup {
             presented.check()?;
@@ -104,22 +129,28 @@ impl TokenValidator for OpaqueValidator {
     }
 
     async fn validate(&self, presented: &Credentials<'_>) -> Result<Identity, AuthError> {
-        let (question, previous) = match self.look_up(presented)? {
+        let (question, mut previous) = match self.look_up(presented)? {
             Lookup::Active(identity) => return unless_bound(identity, presented),
             Lookup::Refused(fault) => return Err(fault.into()),
             Lookup::Unknown(question, previous) => (question, previous),
         };
         let endpoint = self.endpoint_of(presented);
         let endpoint = endpoint.ok_or(InvalidToken::Unrecognised)?;
-        let answer = match endpoint.ask(presented.token(), question, previous.as_ref()) {
-            Ok(waiter) => waiter.wait().await.unwrap_or_else(|| Err(interrupted())),
-            Err(refusal) => Err(refusal),
-        };
+        let mut counts_from = previous.as_ref().and_then(|it| self.counts_from(&it.identity));
+        let mut answer =
+            self.ask(endpoint, presented, question, previous.as_ref(), counts_from).await;
+        // The question may have begun before the revocation, or the token is new here.
+        if let Ok(entry) = &answer
+            && let Some(later) = self.counts_from(&entry.identity)
+        {
+            (previous, counts_from) = (Some(entry.clone()), Some(later));
+            answer = self.ask(endpoint, presented, question, previous.as_ref(), counts_from).await;
+        }
         match answer {
             Ok(entry) => unless_bound(entry.identity.clone(), presented),
             Err(Refusal::Token(fault)) => Err(fault.into()),
             Err(Refusal::Unanswered(error, is_outage)) => {
-                let previous = previous.filter(|_| is_outage);
+                let previous = previous.filter(|_| is_outage && counts_from.is_none());
                 let old = previous.and_then(|it| it.while_unavailable(question, &*self.clock));
                 let identity = old.ok_or(error)?;
                 self.tokens.count(|counters| &counters.served_while_unavailable);

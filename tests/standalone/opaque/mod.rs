@@ -6,6 +6,7 @@ mod configuration;
 mod floods;
 mod old_answers;
 mod outages;
+mod revoked;
 mod service;
 mod signed;
 
