@@ -32,6 +32,7 @@ mod failure_cache;
 mod locked_fetch;
 mod pkce;
 pub(crate) mod request;
+mod revoked;
 mod session;
 mod subject_tenants;
 mod token;
@@ -61,5 +62,6 @@ pub(crate) use request::{ExchangeRequest, TokenRequest};
 pub(crate) use token::subject_of;
 #[cfg(feature = "endpoints")]
 pub(crate) use token::{
-    has_readable_claims, has_same_claim, has_same_subject, identity_of, text_claim, until_exp,
+    claimed_identity, has_readable_claims, has_same_claim, has_same_subject, identity_of,
+    text_claim, until_exp,
 };

@@ -115,7 +115,7 @@ impl AuthContext {
     /// notices within one minute (immediately with `testing::ManualClock`). Outside a tokio runtime it
     /// completes immediately, because there is no timer.
     ///
-    /// *Not* covered: a token that is revoked, a key that is removed, a tenant that is suspended and a
+    /// *Not* covered: a token that is revoked ([`is_revoked`](Self::is_revoked)), a key that is removed, a tenant that is suspended and a
     /// session that ends, before the token expires. Keep tokens short-lived. A mock identity expires
     /// after one hour, so that the client's reconnection can be tried. With browser sessions, the
     /// token is the current access token: the page connects again, and the session renews it.
@@ -155,6 +155,24 @@ impl AuthContext {
         let clock = self.auth.clock().clone();
         let valid_until = self.identity.valid_until();
         async move { clock.sleep_until(valid_until).await }
+    }
+
+    /// Returns whether the caller's token is [revoked](crate::revocation) now. The layer judges it only when a request
+    /// begins, so a web socket, a stream or a job asks again from time to time.
+    ///
+    /// It does not wait for the log, and ignores
+    /// [`refuse_after`](crate::revocation::RevocationsBuilder::refuse_after).
+    ///
+    /// ```
+    /// use scaikey_auth::AuthContext;
+    ///
+    /// /// Whether a web socket may send the next message.
+    /// fn may_go_on(caller: &AuthContext) -> bool {
+    ///     !caller.is_revoked()
+    /// }
+    /// ```
+    pub fn is_revoked(&self) -> bool {
+        self.auth.revocations().is_revoked(&self.identity)
     }
 
     /// Returns the [`Auth`] that authenticated the caller, for the challenges of extractors.

@@ -735,7 +735,7 @@ impl EndpointsBuilder {
             });
         }
         if let Some(client) = &self.inner.client {
-            client.share_metadata(self.inner.auth.issuers());
+            client.join_service(self.inner.auth.issuers(), self.inner.auth.revocations());
             if self.accepts_logout_tokens {
                 self.inner.logout_audiences.push(client.client_id().to_owned());
             }

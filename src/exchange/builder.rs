@@ -22,6 +22,7 @@ use crate::identity::{ClaimsMapping, InvalidClaimPath};
 use crate::issuer::{
     ClientAuth, HAS_OWN_CLIENT, Http, HttpClient, Issuers, SecretSource, check_ca_file, well_known,
 };
+use crate::revocation::Revocations;
 use crate::support::breaker::Breakers;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
@@ -98,6 +99,7 @@ pub struct TokenExchangeBuilder {
     cache: Option<Arc<dyn TokenCache>>,
     cache_keys: Option<SealingKeys>,
     issuers: Option<Issuers>,
+    revocations: Option<Revocations>,
     http: Option<Arc<dyn HttpClient>>,
     /// The CA file of the issuer's configuration, unless the client has its own.
     ca_of_issuer: Option<PathBuf>,
@@ -125,6 +127,7 @@ impl TokenExchangeBuilder {
             cache: None,
             cache_keys: None,
             issuers: None,
+            revocations: None,
             http: None,
             ca_of_issuer: None,
             ca_field: "ca_file",
@@ -486,6 +489,29 @@ impl TokenExchangeBuilder {
         self
     }
 
+    /// Sets the [revocations](crate::Auth::revocations) that the subject token and the actor token of a request are judged
+    /// by, before a cached token is returned. Endpoints and sessions set those of their [`Auth`](crate::Auth), unless they are set.
+    /// Default: none; a caller who holds a token that was revoked after its request began still gets cached tokens.
+    ///
+    /// A revoked token is refused with [`ExchangeError::Revoked`](super::ExchangeError::Revoked). *Not* judged are tokens whose claims
+    /// cannot be read here: opaque and encrypted ones. An [`OutboundLayer`](crate::outbound::OutboundLayer) judges its caller, whatever the token.
+    ///
+    /// ```
+    /// use scaikey_auth::issuer::ClientAuth;
+    /// use scaikey_auth::{Auth, ConfigError, TokenExchangeClient};
+    ///
+    /// fn client(auth: &Auth) -> Result<TokenExchangeClient, ConfigError> {
+    ///     TokenExchangeClient::builder("https://scaikey.example")
+    ///         .client_auth(ClientAuth::basic("docs", "the secret"))
+    ///         .revocations(auth.revocations())
+    ///         .build()
+    /// }
+    /// ```
+    pub fn revocations(mut self, revocations: &Revocations) -> Self {
+        self.revocations = Some(revocations.clone());
+        self
+    }
+
     /// Sets the clock. Default: the system clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.settings.clock = Arc::new(clock);
@@ -591,6 +617,7 @@ impl TokenExchangeBuilder {
             metadata: Mutex::new(None),
             end_session: EndSessionSearch::default(),
             issuers: self.issuers.map(OnceLock::from).unwrap_or_default(),
+            revocations: self.revocations.map(OnceLock::from).unwrap_or_default(),
         };
         let cached = CachedExchange::new(endpoint, cache, keys, fingerprint);
         Ok(TokenExchangeClient { cached: Arc::new(cached) })

@@ -19,6 +19,7 @@ use super::{
 use crate::config::{AuthConfig, ExchangeGrant};
 use crate::identity::ClaimsMapping;
 use crate::issuer::Issuers;
+use crate::revocation::Revocations;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
 
@@ -90,10 +91,12 @@ impl TokenExchangeClient {
         TokenExchangeBuilder::new(issuer.into())
     }
 
-    /// Sets [`issuers`](TokenExchangeBuilder::issuers), unless the builder set it.
-    pub(crate) fn share_metadata(&self, issuers: &Issuers) {
+    /// Sets [`issuers`](TokenExchangeBuilder::issuers) and [`revocations`](TokenExchangeBuilder::revocations), unless the
+    /// builder or another service set them.
+    pub(crate) fn join_service(&self, issuers: &Issuers, revocations: &Revocations) {
         // An error means that it is already set, which is fine.
         let _ = self.cached.endpoint.issuers.set(issuers.clone());
+        let _ = self.cached.endpoint.revocations.set(revocations.clone());
     }
 
     /// Returns a builder for the first issuer of `config`, with the settings in
@@ -120,7 +123,8 @@ impl TokenExchangeClient {
     /// # Errors
     /// No token could be obtained: see [`ExchangeError`]. `invalid_target` means that the provider
     /// issues no tokens for the target, and `invalid_request` that it does not accept the subject
-    /// token.
+    /// token. [`Revoked`](ExchangeError::Revoked) if the subject token or the actor token is
+    /// [revoked](TokenExchangeBuilder::revocations).
     pub async fn exchange(&self, request: &ExchangeRequest) -> Result<AccessToken, ExchangeError> {
         self.token(&TokenRequest::Exchange(Cow::Borrowed(request)), None).await
     }
@@ -210,6 +214,7 @@ impl TokenExchangeClient {
         request: &TokenRequest<'_>,
         rejected: Option<&AccessToken>,
     ) -> Result<AccessToken, ExchangeError> {
+        self.refuse_revoked(request).await?;
         let of_workload = match request {
             TokenRequest::Exchange(request) => self.with_workload_token(request).await?,
             _ => None,

@@ -20,6 +20,7 @@ use crate::identity::TenantId;
 use crate::issuer::{
     ClientAuth, ClientRequest, Endpoints, FetchError, Http, Issuers, Limits, RequestError,
 };
+use crate::revocation::Revocations;
 use crate::support::breaker::{ALL_GRANTS, Breaker, Breakers, Delivery, Permit, Transition};
 use crate::support::retry::Backoff;
 use crate::support::telemetry;
@@ -105,6 +106,8 @@ pub(super) struct TokenEndpoint {
     pub(super) end_session: EndSessionSearch,
     /// The issuers with which the metadata is shared.
     pub(super) issuers: OnceLock<Issuers>,
+    /// The revocations that subject and actor tokens are judged by.
+    pub(super) revocations: OnceLock<Revocations>,
 }
 
 impl TokenEndpoint {
@@ -422,7 +425,7 @@ fn log_scope(
         | ExchangeError::Unavailable { .. }
         | ExchangeError::InvalidAnswer(_)
         | ExchangeError::NotConfigured(_) => Some(grant),
-        ExchangeError::Refused { error: Some(_), .. } => None,
+        ExchangeError::Refused { error: Some(_), .. } | ExchangeError::Revoked => None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use crate::error::AuthError;
 use crate::issuer::{ClientAuthError, WorkloadTokenError};
 use crate::support::base64url;
 use crate::support::json::{Document, Value};
@@ -52,7 +53,8 @@ pub enum ExchangeError {
     },
     /// The provider could not be reached, did not answer in time, or answered 429 or 5xx; or the
     /// circuit breaker is open. A request that was sent may have taken effect: a refresh token may be
-    /// used up. Also returned if the shared cache does not answer or another process holds the lock, so
+    /// used up. Also returned if the [log of revocations](crate::revocation::RevocationsBuilder::refuse_after) is
+    /// unavailable; if the shared cache does not answer or another process holds the lock, so
     /// that a refresh token or code was not used; or if the platform gives no usable
     /// [`WorkloadToken`](crate::issuer::WorkloadToken), so that nothing was sent.
     #[error("{source}")]
@@ -70,6 +72,9 @@ pub enum ExchangeError {
     /// read.
     #[error("client authentication is not possible: {0}")]
     ClientAuth(String),
+    /// The subject token or the actor token is [revoked](crate::revocation) here. Nothing was sent to the provider.
+    #[error("the subject token or the actor token is revoked")]
+    Revoked,
     /// The request cannot be sent: the client is not configured for it, or a value that it needs is
     /// missing.
     #[error("{0}")]
@@ -192,14 +197,15 @@ impl ExchangeError {
     }
 
     /// Returns the name of the unavailable component, for responses that show no further details:
-    /// `token store` (the shared cache), `workload identity` (the platform's token of this service) or
-    /// `identity provider`.
+    /// `token store` (the shared cache), `workload identity` (the platform's token of this service),
+    /// `revocation log` or `identity provider`.
     pub(crate) fn unavailable_component(&self) -> &'static str {
         match self {
             _ if self.is_cache_unavailable() => "token store",
             Self::Unavailable { source, .. } if source.is::<WorkloadTokenError>() => {
                 "workload identity"
             }
+            Self::Unavailable { source, .. } if source.is::<AuthError>() => "revocation log",
             _ => "identity provider",
         }
     }
@@ -224,6 +230,7 @@ impl ExchangeError {
             Self::Unavailable { .. } => "unavailable",
             Self::InvalidAnswer(_) => "bad_answer",
             Self::ClientAuth(_) => "client_auth",
+            Self::Revoked => "revoked",
             Self::NotConfigured(_) => "not_configured",
         }
     }

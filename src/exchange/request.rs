@@ -580,6 +580,14 @@ impl TokenRequest<'_> {
         }
     }
 
+    /// Returns the token of the acting party.
+    pub(super) fn actor(&self) -> Option<&Secret> {
+        match self {
+            Self::Exchange(request) => request.actor.as_ref().map(|(token, _)| token),
+            _ => None,
+        }
+    }
+
     /// Returns the request without a named tenant, in this tenant of its subject token. Only for requests
     /// on behalf of a user.
     pub(super) fn in_tenant_of_subject(&self, tenant: TenantId) -> TokenRequest<'static> {

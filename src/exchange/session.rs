@@ -78,10 +78,12 @@ impl SessionTokens {
     ///
     /// # Errors
     /// The token has expired, and the renewal failed or there is no refresh token. `invalid_grant`
-    /// means that the user has to sign in again.
+    /// means that the user has to sign in again, and so does [`Revoked`](ExchangeError::Revoked): the access token is
+    /// [revoked](super::TokenExchangeBuilder::revocations), and the refresh token is not used.
     pub async fn access_token(&self) -> Result<AccessToken, ExchangeError> {
         let session = &self.0;
         let tokens = session.tokens.load_full();
+        session.client.refuse_revoked_token(tokens.access.secret()).await?;
         let clock = session.client.cached.clock();
         match tokens.access.freshness_until_expiry(clock) {
             Freshness::Fresh => Ok(tokens.access.clone()),

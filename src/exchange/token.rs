@@ -11,11 +11,11 @@ use crate::identity::Scopes;
 use crate::support::secret::Secret;
 
 pub(super) use response::claims_of;
+pub(crate) use response::{claimed_identity, subject_of, until_exp};
 #[cfg(feature = "endpoints")]
 pub(crate) use response::{
     has_readable_claims, has_same_claim, has_same_subject, identity_of, text_claim,
 };
-pub(crate) use response::{subject_of, until_exp};
 
 /// The remaining lifetime below which a token counts as expired, because it may expire in transit.
 const SAFETY_MARGIN: Duration = Duration::from_secs(30);

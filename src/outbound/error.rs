@@ -56,6 +56,9 @@ pub enum OutboundError {
     /// The destination needs the caller's token, and the caller is a mock identity without one.
     #[error("the caller is a mock identity, which has no token for other services")]
     MockCaller,
+    /// The destination needs the caller's token or tenant, and the token is [revoked](crate::revocation).
+    #[error("the token of the caller is revoked")]
+    Revoked,
     /// The destination needs the caller's tenant, and the caller has none.
     #[error("the caller has no tenant")]
     NoTenant,

@@ -62,8 +62,11 @@ pub(super) fn decide(
 impl TokenAction {
     fn of(kind: &TokenKind, extensions: &Extensions) -> Result<Self, OutboundError> {
         let caller = || {
-            let context = extensions.get().map(Cow::Borrowed);
-            context.or_else(|| caller::current().map(Cow::Owned)).ok_or(OutboundError::NoCaller)
+            let context = extensions.get().map(Cow::<AuthContext>::Borrowed);
+            let context = context.or_else(|| caller::current().map(Cow::Owned));
+            let context = context.ok_or(OutboundError::NoCaller)?;
+            // It may have been revoked after its request began.
+            if context.is_revoked() { Err(OutboundError::Revoked) } else { Ok(context) }
         };
         Ok(match kind {
             TokenKind::None => Self::Pass,

@@ -64,7 +64,7 @@ pub struct SessionsBuilder {
 
 impl SessionsBuilder {
     pub(super) fn new(auth: &Auth, client: TokenExchangeClient, keys: SealingKeys) -> Self {
-        client.share_metadata(auth.issuers());
+        client.join_service(auth.issuers(), auth.revocations());
         Self {
             auth: auth.clone(),
             client,

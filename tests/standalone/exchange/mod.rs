@@ -7,6 +7,7 @@ mod endpoints;
 mod grants;
 mod on_behalf_of;
 mod outages;
+mod revoked;
 mod sessions;
 mod single_use;
 mod telemetry;

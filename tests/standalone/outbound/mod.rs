@@ -4,6 +4,7 @@ mod callers;
 mod destinations;
 mod grpc;
 mod reqwest_client;
+mod revoked;
 mod secrecy;
 mod tokens;
 mod tower_contracts;
