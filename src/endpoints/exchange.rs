@@ -9,6 +9,7 @@ use super::parameters::{BodyFormat, Parameters};
 use super::response::{Failure, invalid_request, oauth_error};
 use super::tokens::scopes;
 use super::{EndpointRequest, Inner};
+use crate::identity::ClaimsMapping;
 use crate::mint::WorkloadRequest;
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -54,7 +55,19 @@ impl Inner {
         }
         let workloads = self.workloads.as_ref();
         let workloads = workloads.ok_or(Failure::NotConfigured("there is no trust policy"))?;
-        match workloads.exchange(&request(&parameters)?).await {
+        let request = request(&parameters)?;
+        let minted = workloads.exchange(&request).await;
+        if minted.is_ok() {
+            // Not before the token is verified: who is revoked is not for everyone.
+            let (token, mapping) = (&request.subject_token, ClaimsMapping::default());
+            self.refuse_revoked(token, &mapping).await.map_err(|error| {
+                match error.is_unavailable() {
+                    true => error.into(),
+                    false => invalid_request("The subject token is revoked."),
+                }
+            })?;
+        }
+        match minted {
             Ok(minted) => Ok(self.ok(&TokenExchangeResponse {
                 access_token: minted.access_token.expose(),
                 issued_token_type: &minted.issued_token_type,

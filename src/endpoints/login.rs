@@ -15,7 +15,7 @@ use crate::error::{AuthError, InvalidToken};
 use crate::exchange::{AccessToken, AuthorizationRequest, CodeRequest, PkceVerifier, subject_of};
 use crate::identity::{Identity, Provenance};
 use crate::layer::RequestHead;
-use crate::session::{Session, revoke, with_signed_id_token};
+use crate::session::{SessionId, Sessions, revoke, with_signed_id_token};
 use crate::support::media_type::is_form;
 use crate::support::seal::SealingKeys;
 use crate::support::telemetry;
@@ -94,7 +94,7 @@ impl Inner {
                 "Pages of other origins must start a sign-in with a link or a redirect.",
             ));
         }
-        let (page, step_up) = self.requested_page(incoming, parameters)?;
+        let (page, step_up) = self.requested_page(incoming, parameters).await?;
         let return_to = match page {
             Some(page) => sign_in.page(&page).ok_or(RETURN_TO_ELSEWHERE)?.to_owned(),
             None => sign_in.landing_page(),
@@ -102,7 +102,8 @@ impl Inner {
         let verifier = PkceVerifier::generate()?;
         let (prefix, now) = (sign_in.full_cookie_prefix(), self.clock().now());
         let pending = PendingSignIn::new(verifier.secret().expose(), &return_to, now)?;
-        let pending = PendingSignIn { step_up, ..pending };
+        let replaced = if sign_in.form_post { self.stored_session(incoming) } else { None };
+        let pending = pending.replacing(replaced).stepping_up(step_up);
         let request = AuthorizationRequest::new(sign_in.redirect_uri(), &verifier, &pending.state)
             .scopes(sign_in.scopes.clone())
             .nonce(&pending.nonce);
@@ -154,7 +155,7 @@ impl Inner {
                  than ten minutes. Please sign in again.",
             ));
         };
-        let replaced = self.current_session(incoming).ok().flatten().map(|(_, session)| session);
+        let replaced = self.stored_session(incoming).or_else(|| pending.replaced());
         let outcome = match self.authorization_code(parameters).await {
             Ok(code) => self.complete_sign_in(code, &pending, replaced).await,
             Err(failure) => Err(failure),
@@ -167,6 +168,12 @@ impl Inner {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// Returns the session of the browser in the store.
+    fn stored_session(&self, incoming: &EndpointRequest) -> Option<SessionId> {
+        let (_, session) = self.current_session(incoming).ok().flatten()?;
+        Sessions::stored_id(session)
     }
 
     /// Returns whether the browser has a session whose token is valid.
@@ -198,12 +205,12 @@ impl Inner {
     }
 
     /// Redeems the code. Then starts a session and redirects to `return_to`, or returns the tokens. `replaced` is
-    /// the session that the browser has.
+    /// the session in the store that the browser has.
     async fn complete_sign_in(
         &self,
         code: &str,
         pending: &PendingSignIn,
-        replaced: Option<&Session>,
+        replaced: Option<SessionId>,
     ) -> Result<Response<Bytes>, Failure> {
         let verifier = PkceVerifier::parse(&pending.verifier);
         let verifier = verifier.ok_or(Failure::NotConfigured("the PKCE verifier is invalid"))?;
@@ -231,7 +238,7 @@ impl Inner {
         &self,
         token: &AccessToken,
         pending: &PendingSignIn,
-        replaced: Option<&Session>,
+        replaced: Option<SessionId>,
     ) -> Result<Response<Bytes>, Failure> {
         let Some(sessions) = &self.sessions else { return self.tokens_if_admitted(token).await };
         let (identity, session) = match sessions.id_tokens() {
@@ -245,7 +252,7 @@ impl Inner {
                 (identity, session)
             }
         };
-        let response = see_other(&pending.return_to);
+        let response = see_other(&self.page_after_sign_in(pending, &identity)?);
         let mut response =
             response.ok_or(Failure::NotConfigured("return_to is not a valid header value"))?;
         let started = sessions.start(session, &identity).await?;
@@ -258,7 +265,7 @@ impl Inner {
         let finish = async {
             self.register_at_sign_in(&identity, token).await?;
             match replaced {
-                Some(replaced) => Ok(sessions.end_replaced(replaced).await?),
+                Some(replaced) => Ok(sessions.end_replaced(&replaced).await?),
                 None => Ok(()),
             }
         };
@@ -418,6 +425,9 @@ impl Inner {
             }
         })?;
         self.check_step_up(step_up, &authentication)?;
+        // A session that ended at the provider meanwhile starts none here. The time of issue counts, not `auth_time`:
+        // whether a user may sign in again without a password is the provider's decision.
+        self.refuse_revoked(id_token, client.claims_mapping()).await?;
         let subject = |token| subject_of(token, client.claims_mapping());
         match (subject(token.secret()), subject(id_token)) {
             (Some(one), Some(other)) if one != other && !client.accepts_any_subject() => {

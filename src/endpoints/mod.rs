@@ -30,6 +30,7 @@ mod proxies;
 mod register;
 mod report_limits;
 mod response;
+mod revoked;
 mod seen_tokens;
 mod service;
 mod session_settings;

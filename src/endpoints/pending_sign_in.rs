@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 
 use super::response::Failure;
 use crate::clock::Clock;
-use crate::session::{SameSite, SignInNeeds, clear_cookie, cookies_named, set_cookie_for};
+use crate::session::{
+    SameSite, SessionId, SignInNeeds, clear_cookie, cookies_named, set_cookie_for,
+};
 use crate::support::base64url;
 use crate::support::crypto;
 use crate::support::seal::{Purpose, SealingKeys};
@@ -52,6 +54,10 @@ pub(super) struct PendingSignIn {
     /// What a guard asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) step_up: Option<PendingStepUp>,
+    /// The key of the session in the store that the sign-in replaces, in base64url. Only for an answer that the provider posts:
+    /// it comes without the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
 }
 
 /// The sign-in that a guard asked for.
@@ -60,6 +66,9 @@ pub(super) struct PendingStepUp {
     pub(super) needs: SignInNeeds,
     /// What guards asked this browser for in the last minute before.
     pub(super) recent: Vec<SignInNeeds>,
+    /// The digest of the user who is signed in, if the session says who that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<String>,
 }
 
 impl PendingSignIn {
@@ -70,7 +79,24 @@ impl PendingSignIn {
             verifier: verifier.to_owned(),
             return_to: return_to.to_owned(),
             step_up: None,
+            replaces: None,
         })
+    }
+
+    /// Sets what a guard asked for.
+    pub(super) fn stepping_up(self, step_up: Option<PendingStepUp>) -> Self {
+        Self { step_up, ..self }
+    }
+
+    /// Names the session in the store that the sign-in replaces.
+    pub(super) fn replacing(self, id: Option<SessionId>) -> Self {
+        Self { replaces: id.map(|id| base64url::encode(id.as_bytes())), ..self }
+    }
+
+    /// Returns the session in the store that the sign-in replaces, if the answer comes without it.
+    pub(super) fn replaced(&self) -> Option<SessionId> {
+        let id = base64url::decode(self.replaces.as_deref()?)?;
+        Some(SessionId::from_bytes(id.try_into().ok()?))
     }
 
     /// Returns the cookie that holds the sign-in. Its name begins with `prefix`.

@@ -8,7 +8,10 @@ use super::pending_sign_in::{PendingSignIn, PendingStepUp};
 use super::response::{Failure, invalid_request};
 use super::{EndpointRequest, Inner};
 use crate::error::{AuthError, InvalidToken, StepUp};
+use crate::identity::{Identity, TenantId};
 use crate::session::StepUpRequest;
+use crate::support::base64url;
+use crate::support::crypto;
 use crate::validator::Authentication;
 
 /// The error code for a sign-in that is too weak or too old (OpenID Connect Core Error Code
@@ -21,7 +24,7 @@ const DECIDED: [&str; 3] = ["acr_values", "max_age", "prompt"];
 impl Inner {
     /// Returns the page to return to, and what a guard asked for. Only the session layer can write the latter:
     /// it seals it for this session.
-    pub(super) fn requested_page(
+    pub(super) async fn requested_page(
         &self,
         incoming: &EndpointRequest,
         parameters: &Parameters,
@@ -40,8 +43,16 @@ impl Inner {
             let StepUpRequest { page, needs } = sessions.open_step_up(session, sealed)?;
             let cookie = self.sign_in().ok()?.step_up_cookie();
             let recent = sessions.recent_step_ups(&cookie, &incoming.head.headers);
-            Some((page, Some(PendingStepUp { needs, recent })))
+            Some((page, PendingStepUp { needs, recent, user: None }))
         });
+        let opened = match opened {
+            None => None,
+            Some((page, step_up)) => {
+                let caller = self.caller(incoming).await.ok();
+                let user = caller.map(|caller| digest_of(caller.identity()));
+                Some((page, Some(PendingStepUp { user, ..step_up })))
+            }
+        };
         // Not redirected to a page, which could refuse the session again, without end.
         opened.ok_or(invalid_request(
             "This link is of another session, was used already, or is older than ten minutes. Please open the page again.",
@@ -71,6 +82,20 @@ impl Inner {
         ))
     }
 
+    /// Returns the page after a sign-in of this user. Another user than the one whom a guard refused, on a shared
+    /// computer for example, gets the landing page: the page of the user before may be in its address.
+    pub(super) fn page_after_sign_in(
+        &self,
+        pending: &PendingSignIn,
+        user: &Identity,
+    ) -> Result<String, Failure> {
+        let before = pending.step_up.as_ref().and_then(|step_up| step_up.user.as_ref());
+        match before.is_some_and(|before| *before != digest_of(user)) {
+            true => Ok(self.sign_in()?.landing_page()),
+            false => Ok(pending.return_to.clone()),
+        }
+    }
+
     /// Records for a minute that the browser signed in as a guard asked. If the guard then refuses it again, the
     /// session layer does not lead it to another sign-in.
     pub(super) fn record_step_up(
@@ -78,15 +103,25 @@ impl Inner {
         mut response: Response<Bytes>,
         pending: &PendingSignIn,
     ) -> Response<Bytes> {
-        let cookie = pending.step_up.as_ref().and_then(|PendingStepUp { needs, recent }| {
-            let recent: Vec<_> = recent.iter().chain([needs]).collect();
-            self.sessions.as_ref()?.step_up_cookie(&self.sign_in().ok()?.step_up_cookie(), &recent)
-        });
+        let cookie =
+            pending.step_up.as_ref().and_then(|PendingStepUp { needs, recent, .. }| {
+                let recent: Vec<_> = recent.iter().chain([needs]).collect();
+                self.sessions
+                    .as_ref()?
+                    .step_up_cookie(&self.sign_in().ok()?.step_up_cookie(), &recent)
+            });
         if let Some(cookie) = cookie {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         response
     }
+}
+
+/// Returns a digest of issuer, subject and tenant.
+fn digest_of(user: &Identity) -> String {
+    let tenant = user.tenant_id().map(TenantId::as_str);
+    let parts = [user.issuer(), user.subject()].into_iter().chain(tenant);
+    base64url::encode(crypto::sha256_of_parts(parts))
 }
 
 /// Returns the further parameters of the authorization request: those of the settings, except for those that a guard

@@ -119,10 +119,15 @@ impl Sessions {
         self.0.cookies.clear_marker(&session.id)
     }
 
+    /// Returns the key of a session in the store, if there is one.
+    pub(crate) fn stored_id(session: &Session) -> Option<SessionId> {
+        session.stored.as_ref().map(|part| part.id())
+    }
+
     /// Ends the session that a browser had before it signed in.
-    pub(crate) async fn end_replaced(&self, session: &Session) -> Result<(), AuthError> {
-        if let (Some(stored), Some(part)) = (self.stored(), &session.stored)
-            && stored.store.remove(&part.id()).await?
+    pub(crate) async fn end_replaced(&self, id: &SessionId) -> Result<(), AuthError> {
+        if let Some(stored) = self.stored()
+            && stored.store.remove(id).await?
         {
             self.ended(None, EndReason::Replaced).await;
         }

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use scaikey_auth::AuthConfig;
 use scaikey_auth::endpoints::SignIn;
+use scaikey_auth::session::MemorySessions;
 use scaikey_auth::testing::ProviderEndpoint;
 use serde_json::json;
 
@@ -328,4 +329,32 @@ async fn other_sites_cannot_evict_pending_sign_ins() {
     }
     assert_eq!(browser.cookie_names().len(), 1);
     assert_eq!(post(&browser, LOGIN, &form, "cross-site").await.header("location"), "/me");
+}
+
+/// The provider's page is of another site, so the posted answer comes without the session that it replaces.
+#[tokio::test]
+async fn posted_answer_ends_the_session_before() {
+    let store = MemorySessions::new();
+    let of = store.clone();
+    let setup = Setup { session_settings: Box::new(move |it| it.store(of)), ..setup() };
+    let env = setup.build().await;
+    let browser = env.visitor();
+    env.sign_in_as("alice", &browser).await;
+    let before = browser.copy_at(&env.api);
+    env.clock.advance(MINUTE);
+    let form = start(&env, &browser).await;
+    let cookies = browser.session_cookies();
+    browser.cookies.lock().unwrap().retain(|name, _| !cookies.contains_key(name));
+    let answer = post(&browser, LOGIN, &form, "cross-site").await;
+    assert_eq!((answer.status, answer.header("location")), (303, "/me"), "{answer:?}");
+    // The browser sends both cookies again.
+    browser.cookies.lock().unwrap().extend(cookies);
+    assert!(browser.get("/me").await.body.starts_with("bob-id"));
+    assert_eq!(before.get("/me").await.status, 401, "the session of alice has ended");
+    // A failed sign-in ends nothing.
+    let still = browser.copy_at(&env.api);
+    let form = start(&env, &browser).await;
+    let refused = post(&browser, LOGIN, &with(&form, "code", "x"), "cross-site").await;
+    assert!(refused.header("location").contains("error="), "{refused:?}");
+    assert_eq!(still.get("/me").await.status, 200);
 }

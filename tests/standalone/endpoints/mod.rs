@@ -18,6 +18,7 @@ mod registration;
 mod report_limits;
 mod report_telemetry;
 mod reported;
+mod revoked_sign_ins;
 mod routing;
 mod secrets_in_logs;
 mod security_event_subjects;

@@ -450,3 +450,23 @@ async fn step_up_replaces_a_stored_session() {
     let names = |visitor: &Visitor| visitor.session_cookies().into_keys().collect::<Vec<_>>();
     assert_eq!(names(&browser).len(), 1);
 }
+
+/// On a shared computer, another user may sign in on the provider's page.
+#[tokio::test]
+async fn another_users_step_up_replaces_the_session() {
+    for has_store in [false, true] {
+        let site = start(Settings { has_store, ..Settings::default() }).await;
+        let browser = site.env.visitor();
+        site.env.sign_in_as("alice", &browser).await;
+        assert_eq!(load(&browser, "/me").await.body, "alice-id");
+        let before = browser.copy_at(&site.env.api);
+        let login = site.led_to(&browser, "/gold?of=alice").await;
+        let arrived = site.step_up(&browser, &login).await;
+        // Not to the page of the user before: its address may say something about that user.
+        assert_eq!((arrived.status, arrived.header("location")), (303, "/"), "{arrived:?}");
+        assert_eq!(load(&browser, "/me").await.body, "bob-id");
+        assert_eq!(load(&browser, "/gold").await.body, "bob-id", "bob signed in as required");
+        let expected = if has_store { 401 } else { 200 };
+        assert_eq!(before.get("/me").await.status, expected, "a store ends the session before");
+    }
+}

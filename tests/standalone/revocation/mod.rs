@@ -1,5 +1,6 @@
 //! Revocations: tokens that are refused although they have not expired, over sockets.
 
+mod actors;
 mod entry_points;
 mod lifetimes;
 mod limits;
@@ -10,6 +11,8 @@ mod settings;
 mod targets;
 mod telemetry;
 mod times;
+#[cfg(feature = "trust")]
+mod workloads;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
