@@ -47,7 +47,7 @@ use crate::support::telemetry;
 use crate::validator::RevokedAnswers;
 use following::Following;
 use index::{Entry, Full, Index, KINDS, Now, Origin, TIMELESS};
-use key::{Key, keys_of, kinds_of_keys};
+use key::{Key, Kind, keys_of, kinds_of_keys};
 use lifetimes::Lifetimes;
 
 /// The revocations in force. Clones share them.
