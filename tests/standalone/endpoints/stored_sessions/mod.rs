@@ -122,7 +122,8 @@ impl TestStore {
 
     /// Adds sessions with the labels of the one that began last. Returns their number.
     async fn copies(&self, count: u32) -> u32 {
-        let (labels, all) = (self.shared.labels.lock().unwrap().clone(), self.all().await);
+        let labels = self.shared.labels.lock().unwrap().clone();
+        let all = self.all().await;
         for nth in 0..count {
             let mut session = all.last().unwrap().clone();
             let id = std::array::from_fn(|at| nth.to_be_bytes().get(at).copied().unwrap_or(9));
