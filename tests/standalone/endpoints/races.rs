@@ -5,6 +5,7 @@ use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
 
 use super::env::{MINUTE, Setup, TestEnv, Visitor};
+use crate::support::eventually;
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
 
@@ -101,12 +102,12 @@ async fn late_answer_keeps_next_user_signed_in() {
 #[tokio::test]
 async fn late_session_end_keeps_next_user() {
     let (env, browser) = session_due_for_renewal().await;
-    // The user signed out with a copy of the cookies.
-    let copy = env.visitor();
-    *copy.cookies.lock().unwrap() = browser.cookies.lock().unwrap().clone();
-    copy.send(Method::POST, "/v1/auth/logout", &[SAME], "").await;
-    env.clock.advance(MINUTE * 2);
+    // The provider has ended the session, which the renewal finds out while the next user signs in.
+    env.provider.fail(ProviderEndpoint::Token, Fault::OAuthError(400, "invalid_grant"));
+    let before = env.provider.requests(ProviderEndpoint::Token);
     let next = async {
+        eventually(async || env.provider.requests(ProviderEndpoint::Token) > before).await;
+        env.provider.heal(ProviderEndpoint::Token);
         assert_eq!(env.sign_in_as("alice", &browser).await.status, 303);
     };
     assert_eq!(env.while_slow_runs(&browser, next).await.body, "bob-id");
