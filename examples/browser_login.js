@@ -8,7 +8,8 @@ const ENDED = "Your session has ended. You ended it in another browser, or did n
 // Sends a request with the cookie of the session. Without a session, shows that, and returns nothing.
 async function ask(method, path, body) {
   const answer = await fetch(path, { method, body }).catch(() => undefined);
-  if (answer?.ok || answer?.status === 404) return answer; // 404: a session that has ended before
+  const endedBefore = answer?.status === 404 && path.startsWith("/v1/auth/sessions/");
+  if (answer?.ok || endedBefore) return answer;
   if (answer?.status === 401) {
     const wasSignedIn = !element("signed-in").hidden;
     showSignedOut();

@@ -230,9 +230,9 @@ impl SqlSessions {
     /// Removes expired sessions in the background, if that is due. A failure is ignored: the next sign-in tries again.
     fn purge(&self, now: SystemTime) {
         let now = to_milliseconds(now);
-        let due = self.purged_at.load(Ordering::Relaxed).saturating_add(PURGE_PAUSE_MILLISECONDS);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if now < due {
+        // In both directions, because the clock may have been wrong.
+        if now.abs_diff(self.purged_at.load(Ordering::Relaxed)) < PURGE_PAUSE_MILLISECONDS {
             return;
         }
         self.purged_at.store(now, Ordering::Relaxed);
