@@ -89,7 +89,7 @@ pub struct AuthConfig {
     /// counts in the process that is told of it. [`RevocationLogKind::Redis`] needs `client.redis_url` and
     /// `client.cache_keys`, under which the log is sealed; it needs no `client.id`. Mock mode does not use it.
     pub revocation_log: Option<RevocationLogKind>,
-    /// The time without contact to this log after which all requests get 503, at least 1 s; see
+    /// The time without contact to this log after which all requests get 503, at least 5 s; see
     /// [`RevocationsBuilder::refuse_after`](crate::revocation::RevocationsBuilder::refuse_after) for the price.
     /// Default: `None`, never. In files, `revocation_refuse_after_seconds` is a number of seconds.
     #[serde(rename = "revocation_refuse_after_seconds", with = "optional_seconds")]

@@ -352,7 +352,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "where the processes of the service share revocations: `redis` (`P_REDIS_URL`), sealed under `P_CACHE_KEYS`",
         "none: a revocation counts in the process that is told of it"),
     row("REVOCATION_REFUSE_AFTER_SECONDS", "revocation_refuse_after_seconds", |it, text| store(&mut it.revocation_refuse_after, seconds(text).map(Some)),
-        "the number of seconds, at least 1, without contact to this log after which all requests get 503; needs `P_REVOCATION_LOG`",
+        "the number of seconds, at least 5, without contact to this log after which all requests get 503; needs `P_REVOCATION_LOG`",
         "never: requests are judged by the revocations that are known"),
     row("PASSWORD_GRANT", "endpoints.password_grant", |it, text| store(&mut it.endpoints.password_grant, boolean(text)),
         "`true` enables the password grant at `POST /v1/auth/token`",

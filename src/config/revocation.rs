@@ -37,8 +37,11 @@ impl AuthConfig {
             (None, Some(_)) => {
                 fault(REFUSE_AFTER, "needs a log: set revocation_log (`P_REVOCATION_LOG`), too");
             }
-            (Some(_), Some(limit)) if limit < Duration::from_secs(1) => {
-                fault(REFUSE_AFTER, "must be at least 1 s: the log is read four times a second");
+            (Some(_), Some(limit)) if limit < Duration::from_secs(5) => {
+                fault(
+                    REFUSE_AFTER,
+                    "must be at least 5 s: two reads of the log may be seconds apart",
+                );
             }
             _ => {}
         }

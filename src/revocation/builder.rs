@@ -22,6 +22,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// The shortest and the longest time between two reads of the log.
 const PERIODS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 
+/// The shortest value of [`RevocationsBuilder::refuse_after`]. Between two reads, a process may append what the log
+/// lacks, and remove what has ended.
+const SHORTEST_LIMIT: Duration = Duration::from_secs(5);
+
 /// A builder for [`Revocations`].
 ///
 /// ```
@@ -89,7 +93,10 @@ impl RevocationsBuilder {
     }
 
     /// Refuses all requests with 503 when the log has not answered for this long, or was not read to its end since the
-    /// process started. While a long history is read, each part of it counts. Default: never; then requests are judged by the revocations that are known here.
+    /// process started. While a long history is read, each part of it counts. Default: never; then requests are judged
+    /// by the revocations that are known here.
+    ///
+    /// At least 5 s, and four times [`check_every`](Self::check_every): a shorter time counts as the longer of these.
     ///
     /// **The price:** an outage of the log is one of the service. Choose it if a revoked token must not be accepted
     /// during an outage.
@@ -148,7 +155,8 @@ impl RevocationsBuilder {
     /// Builds the revocations. None is in force yet. Does no I/O.
     pub fn build(self) -> Revocations {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let (every, limit) = (self.check_every, self.refuse_after);
+        let every = self.check_every;
+        let limit = self.refuse_after.map(|limit| limit.max(SHORTEST_LIMIT).max(every * 4));
         let following = self.log.map(|log| Following::new(log, every, limit, clock.elapsed()));
         let index = Index::new(self.max_entries);
         index.set_flag(following.as_ref().map_or(0, Following::flags));

@@ -177,7 +177,7 @@ async fn killed_server_is_survived() {
     let one = Process::with(&provider, short(&server.url()), |builder| builder).await;
     let other = Process::with(&provider, short(&server.url()), |builder| builder).await;
     let strict = Process::with(&provider, short(&server.url()), |builder| {
-        builder.refuse_after(Duration::from_millis(1500))
+        builder.refuse_after(Duration::from_secs(5))
     });
     let strict = strict.await;
     let (first, token) = session(&provider, "one");

@@ -26,9 +26,9 @@ fn variables_choose_the_revocation_log() {
         (&[("REVOCATION_LOG", "disk")][..], "WAVE_REVOCATION_LOG", "must be `redis`"),
         (&[LIMIT], "WAVE_REVOCATION_REFUSE_AFTER_SECONDS", "WAVE_REVOCATION_LOG"),
         (
-            &[SHARED, URL, KEYS, ("REVOCATION_REFUSE_AFTER_SECONDS", "0")],
+            &[SHARED, URL, KEYS, ("REVOCATION_REFUSE_AFTER_SECONDS", "4")],
             "WAVE_REVOCATION_REFUSE_AFTER_SECONDS",
-            "at least 1 s",
+            "at least 5 s",
         ),
         #[cfg(feature = "redis")]
         (&[SHARED], "WAVE_REVOCATION_LOG", "WAVE_REDIS_URL"),
