@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::index::{Entry, Origin, TIMELESS, TOGETHER};
+use super::index::{Entry, MANY, Origin, TIMELESS, TOGETHER};
 use super::key::Key;
 use super::log::{Content, InvalidLogEntry, LogCursor, LogEntry, LogPage, RevocationLog};
 use super::{Inner, RevokeError, Source};
@@ -396,7 +396,7 @@ impl Inner {
     async fn refill(self: &Arc<Self>, following: &Following) -> Result<(), BoxError> {
         let epoch = self.index.epoch();
         let mut shard = 0;
-        while let Some((next, found)) = self.index.unlogged(shard, REFILL, self.now()) {
+        while let Some((next, found)) = self.unlogged(shard).await? {
             shard = next;
             for some in found.chunks(REFILL) {
                 // Other processes append, too.
@@ -410,6 +410,18 @@ impl Inner {
                 if !some.is_empty() {
                     following.append(&LogEntry(Content::Entries(some.clone())), &some).await?;
                 }
+    /// Returns entries that the log lacks, and the next shard: see [`Index::unlogged`](super::index::Index::unlogged).
+    async fn unlogged(
+        self: &Arc<Self>,
+        shard: usize,
+    ) -> Result<Option<(usize, Vec<Entry>)>, BoxError> {
+        if self.index.len() < MANY {
+            return Ok(self.index.unlogged(shard, REFILL, self.now()));
+        }
+        let inner = self.clone();
+        Ok(off_thread(move || inner.index.unlogged(shard, REFILL, inner.now())).await?)
+    }
+
             }
         }
         Ok(())

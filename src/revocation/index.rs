@@ -27,7 +27,7 @@ const WIDEN_EVERY: Duration = Duration::from_secs(10);
 const WIDEN_PASSES: u8 = 16;
 
 /// The number of entries from which on reading all of them takes long.
-const MANY: usize = 10_000;
+pub(super) const MANY: usize = 10_000;
 
 /// The number of entries that a task inserts together, at most.
 pub(super) const TOGETHER: usize = 1_000;
