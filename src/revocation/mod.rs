@@ -182,8 +182,7 @@ impl Revocations {
     ///
     /// It does not wait for the log, and ignores [`refuse_after`](RevocationsBuilder::refuse_after).
     pub fn is_revoked(&self, identity: &Identity) -> bool {
-        let kinds = self.0.index.state() & KINDS;
-        kinds != 0 && self.0.is_revoked(identity, kinds)
+        self.0.index.state() & KINDS != 0 && self.0.is_revoked(identity)
     }
 
     /// Waits until the history of the log is read. [`Auth::ready`](crate::Auth::ready) calls it. Returns immediately
@@ -333,15 +332,16 @@ impl Inner {
     }
 
     #[cold]
-    fn is_revoked(&self, identity: &Identity, kinds: u32) -> bool {
-        self.refusing(identity, kinds).next().is_some()
+    fn is_revoked(&self, identity: &Identity) -> bool {
+        self.refusing(identity).next().is_some()
     }
 
-    /// Returns the entries that refuse the token of an identity.
-    fn refusing(&self, identity: &Identity, kinds: u32) -> impl Iterator<Item = Entry> {
+    /// Returns the entries that refuse the token of an identity. The kinds are read anew for each key: an entry of a
+    /// session may just now become one of its subject, which comes later in their order.
+    fn refusing(&self, identity: &Identity) -> impl Iterator<Item = Entry> {
         let keys = identity.digests(keys_of);
         let entries = kinds_of_keys().zip(keys).filter_map(move |(kind, key)| {
-            let has_entries = kinds & kind.bit() != 0 && *key != Key::NONE.0;
+            let has_entries = *key != Key::NONE.0 && self.index.state() & kind.bit() != 0;
             has_entries.then(|| self.index.get(Key(*key))).flatten()
         });
         let issued_at = identity.issued_at().or(identity.answered_at()).map_or(0, unix_seconds);
@@ -364,11 +364,10 @@ impl Inner {
 /// An issuer that answers after an event knows of it. What is revoked by its id stays refused, whatever the issuer says.
 impl RevokedAnswers for Revocations {
     fn counts_from(&self, identity: &Identity) -> Option<SystemTime> {
-        let kinds = self.0.index.state() & KINDS;
-        if kinds == 0 {
+        if self.0.index.state() & KINDS == 0 {
             return None;
         }
-        let ends = self.0.refusing(identity, kinds).map(|entry| self.0.end_of(&entry));
+        let ends = self.0.refusing(identity).map(|entry| self.0.end_of(&entry));
         let end = ends.collect::<Option<Vec<_>>>()?.into_iter().max()?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
     }

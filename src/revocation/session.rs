@@ -37,8 +37,10 @@ impl Revocations {
         let client_id = Some(client_id);
         let attributes =
             Attributes { issuer, subject, token_id: None, session_id, tenant, client_id };
-        let (inner, kinds) = (&self.0, self.0.index.state() & KINDS_OF_SESSIONS);
-        let mut kinds = Kind::ALL.into_iter().filter(|kind| kinds & kind.bit() != 0);
+        let inner = &self.0;
+        // Read anew for each kind, as for tokens.
+        let has_entries = |kind: &Kind| inner.index.state() & KINDS_OF_SESSIONS & kind.bit() != 0;
+        let mut kinds = Kind::ALL.into_iter().filter(has_entries);
         kinds.any(|kind| {
             let entry = attributes.key(kind).and_then(|key| inner.index.get(key));
             entry.is_some_and(|entry| inner.refuses(&entry, unix_seconds(started_at)))
