@@ -123,8 +123,9 @@ impl RevocationsBuilder {
     /// Default: the [`max_token_lifetime`](crate::IssuerConfig::max_token_lifetime) of the issuer and the time by which
     /// clocks may differ; for an issuer without this limit, and for a service with validators of its own, 24 h.
     ///
-    /// At least one minute, the limit of the issuer, and the lifetime of browser sessions: a shorter time counts as the
-    /// longest of these.
+    /// At least one minute, the limit of the issuer, and, unless a single [token](super::Revocation::token) is revoked,
+    /// the lifetime of browser sessions: a shorter time counts as the longest of these. Services that share a log
+    /// may differ in it: each applies its own to what it reads.
     ///
     /// **A token that lives longer is accepted again** when its revocation is forgotten. To be sure, limit the
     /// lifetime with [`IssuerConfig::max_token_lifetime`](crate::IssuerConfig::max_token_lifetime).

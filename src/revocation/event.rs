@@ -30,6 +30,9 @@ pub struct Revocation {
     pub(super) target: Target,
     pub(super) issued_before: Option<SystemTime>,
     pub(super) until: Option<SystemTime>,
+    /// The time of [`revoke`](super::Revocations::revoke), if the caller set no end. Each process then knows how long
+    /// its tokens and sessions live.
+    pub(super) made_at: Option<SystemTime>,
 }
 
 /// The tokens that a [`Revocation`] refuses.
@@ -62,7 +65,8 @@ pub(crate) enum Target {
 
 impl Revocation {
     fn new(issuer: impl Into<Box<str>>, target: Target) -> Self {
-        Self { issuer: issuer.into(), target, issued_before: None, until: None }
+        let issuer = issuer.into();
+        Self { issuer, target, issued_before: None, until: None, made_at: None }
     }
 
     /// Revokes one token: its `jti`, as in [`Identity::token_id`](crate::Identity::token_id).
@@ -155,8 +159,9 @@ impl Revocation {
         self
     }
 
-    /// Sets the time at which the revocation is forgotten, because the refused tokens have expired. Default: now and
-    /// the [longest lifetime of a token](super::RevocationsBuilder::token_lifetime) of the issuer.
+    /// Sets the time at which the revocation is forgotten, because the refused tokens have expired, in all processes.
+    /// Default: now and the [longest lifetime of a token](super::RevocationsBuilder::token_lifetime) of the issuer, or
+    /// of a browser session if it may mean one. A process that reads it from the log adds its own lifetimes.
     pub fn until(mut self, time: SystemTime) -> Self {
         self.until = Some(time);
         self

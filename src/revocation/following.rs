@@ -51,6 +51,8 @@ pub(super) struct Following {
     was_read: AtomicBool,
     /// The entries that were appended, until they are read.
     appended: Mutex<Vec<Key>>,
+    /// What was read has to last longer.
+    must_read_again: AtomicBool,
     /// The log may lack entries of this process.
     must_refill: AtomicBool,
     unreadable: AtomicU64,
@@ -84,6 +86,7 @@ impl Following {
             answered_at: AtomicU64::new(nanoseconds(now)),
             was_read: AtomicBool::new(false),
             appended: Mutex::default(),
+            must_read_again: AtomicBool::new(false),
             must_refill: AtomicBool::new(false),
             unreadable: AtomicU64::new(0),
             outage: Outage::default(),
@@ -123,6 +126,11 @@ impl Following {
             Phase::Failed(error) => format!("the revocation log cannot be read: {error}").into(),
             Phase::Unread | Phase::Read => "the revocation log has not been read".into(),
         })
+    }
+
+    /// Makes the follower read the log from its beginning.
+    pub(super) fn read_again(&self) {
+        self.must_read_again.store(true, Ordering::Release);
     }
 
     fn cursor(&self) -> Option<LogCursor> {
@@ -259,6 +267,9 @@ impl Inner {
 
     /// Reads what is new in the log, and appends what it lacks.
     async fn poll(self: &Arc<Self>, following: &Following) {
+        if following.must_read_again.swap(false, Ordering::AcqRel) {
+            following.set_cursor(None);
+        }
         let appended = std::mem::take(&mut *following.appended());
         let outcome = self.read_to_end(following).await;
         let was_read = outcome.is_ok();
@@ -373,10 +384,17 @@ impl Inner {
     fn apply(&self, entry: LogEntry) {
         match entry.0 {
             Content::Event(revocation) => {
+                let end = revocation.until;
                 let revocation = self.with_times(*revocation);
                 let entries = self.entries(&revocation);
-                if matches!(self.index.insert(&entries, Origin::Log, self.now()), Ok(true)) {
+                let is_prolonged = revocation.until > end;
+                let origin = if is_prolonged { Origin::Prolonged } else { Origin::Log };
+                if matches!(self.index.insert(&entries, origin, self.now()), Ok(true)) {
                     self.announce(&revocation, Source::Log);
+                }
+                if is_prolonged {
+                    // A process that starts after the end in the log needs it, too.
+                    self.expect_in_log(&entries);
                 }
             }
             Content::Entries(entries) => {
@@ -392,8 +410,20 @@ impl Inner {
         }
     }
 
+    /// Returns entries that the log lacks, and the next shard: see [`Index::unlogged`](super::index::Index::unlogged).
+    async fn unlogged(
+        self: &Arc<Self>,
+        shard: usize,
+    ) -> Result<Option<(usize, Vec<Entry>)>, BoxError> {
+        if self.index.len() < MANY {
+            return Ok(self.index.unlogged(shard, REFILL, self.now()));
+        }
+        let inner = self.clone();
+        Ok(off_thread(move || inner.index.unlogged(shard, REFILL, inner.now())).await?)
+    }
+
     /// Appends the entries that the log lacks, because it was lost, or failed when they came.
-    async fn refill(self: &Arc<Self>, following: &Following) -> Result<(), BoxError> {
+    pub(super) async fn refill(self: &Arc<Self>, following: &Following) -> Result<(), BoxError> {
         let epoch = self.index.epoch();
         let mut shard = 0;
         while let Some((next, found)) = self.unlogged(shard).await? {
@@ -410,18 +440,6 @@ impl Inner {
                 if !some.is_empty() {
                     following.append(&LogEntry(Content::Entries(some.clone())), &some).await?;
                 }
-    /// Returns entries that the log lacks, and the next shard: see [`Index::unlogged`](super::index::Index::unlogged).
-    async fn unlogged(
-        self: &Arc<Self>,
-        shard: usize,
-    ) -> Result<Option<(usize, Vec<Entry>)>, BoxError> {
-        if self.index.len() < MANY {
-            return Ok(self.index.unlogged(shard, REFILL, self.now()));
-        }
-        let inner = self.clone();
-        Ok(off_thread(move || inner.index.unlogged(shard, REFILL, inner.now())).await?)
-    }
-
             }
         }
         Ok(())

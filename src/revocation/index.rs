@@ -95,6 +95,8 @@ pub(super) enum Origin {
     /// This process. The log may lack it.
     Here,
     Log,
+    /// The log, in which it ends earlier.
+    Prolonged,
 }
 
 /// The index has no room for another entry.
@@ -284,7 +286,7 @@ impl Index {
                 let is_covered = slot.covers(entry);
                 if slot.is_covered_by(entry) && (origin == Origin::Log || !is_covered) {
                     slot.epoch = epoch;
-                } else if !is_covered && origin == Origin::Here {
+                } else if !is_covered && origin != Origin::Log {
                     slot.epoch = UNLOGGED;
                 }
                 slot.issued_before = slot.issued_before.max(entry.issued_before);

@@ -19,8 +19,8 @@ pub(super) struct Lifetimes {
     /// The setting.
     setting: Option<Duration>,
     leeway: Duration,
-    /// In seconds.
-    at_least: AtomicU64,
+    /// The longest lifetime of browser sessions, in seconds.
+    sessions: AtomicU64,
     services: RwLock<Vec<Service>>,
 }
 
@@ -33,12 +33,13 @@ struct Service {
 
 impl Lifetimes {
     pub(super) fn new(setting: Option<Duration>, leeway: Duration) -> Self {
-        Self { setting, leeway, at_least: AtomicU64::new(0), services: RwLock::default() }
+        Self { setting, leeway, sessions: AtomicU64::new(0), services: RwLock::default() }
     }
 
-    pub(super) fn at_least(&self, time: Duration) {
+    /// Adds browser sessions that live so long. Returns whether that is longer than before.
+    pub(super) fn add_sessions(&self, time: Duration) -> bool {
         let seconds = time.min(LONGEST).as_secs_f64().ceil() as u64;
-        self.at_least.fetch_max(seconds, Ordering::Relaxed);
+        self.sessions.fetch_max(seconds, Ordering::Relaxed) < seconds
     }
 
     pub(super) fn add_service(&self, issuers: &Issuers, has_limits: bool) {
@@ -47,15 +48,20 @@ impl Lifetimes {
         services.push(Service { issuers: issuers.downgrade(), has_limits });
     }
 
-    /// Returns how long a revocation of tokens of this issuer lasts: as long as they can live.
-    pub(super) fn of(&self, issuer: &str) -> Duration {
+    /// Returns how long a revocation of tokens of this issuer and of sessions lasts: as long as they can live.
+    pub(super) fn of_sessions(&self, issuer: &str) -> Duration {
+        let sessions = Duration::from_secs(self.sessions.load(Ordering::Relaxed));
+        self.of_tokens(issuer).max(sessions)
+    }
+
+    /// Returns how long a revocation of tokens only lasts.
+    pub(super) fn of_tokens(&self, issuer: &str) -> Duration {
         let limit = self.limit(issuer);
         let lifetime = match self.setting {
             Some(setting) => setting.max(limit.unwrap_or_default()),
             None => limit.unwrap_or(UNLIMITED),
         };
-        let at_least = Duration::from_secs(self.at_least.load(Ordering::Relaxed));
-        lifetime.max(at_least).clamp(SHORTEST, LONGEST)
+        lifetime.clamp(SHORTEST, LONGEST)
     }
 
     /// Returns the limit for tokens of an issuer, if all services that accept them have one.
@@ -83,19 +89,20 @@ mod tests {
     #[test]
     fn longest_time_counts() {
         let lifetimes = Lifetimes::new(None, Duration::ZERO);
-        assert_eq!(lifetimes.of("https://a"), UNLIMITED);
-        for (at_least, expected) in [
+        assert_eq!(lifetimes.of_sessions("https://a"), UNLIMITED);
+        for (sessions, expected) in [
             (UNLIMITED / 2, UNLIMITED),
             (UNLIMITED * 2, UNLIMITED * 2),
             (UNLIMITED, UNLIMITED * 2),
             (Duration::MAX, LONGEST),
         ] {
-            lifetimes.at_least(at_least);
-            assert_eq!(lifetimes.of("https://a"), expected, "{at_least:?}");
+            lifetimes.add_sessions(sessions);
+            assert_eq!(lifetimes.of_sessions("https://a"), expected, "{sessions:?}");
         }
+        assert_eq!(lifetimes.of_tokens("https://a"), UNLIMITED);
         let short = Lifetimes::new(Some(Duration::from_millis(1)), Duration::ZERO);
-        assert_eq!(short.of("https://a"), SHORTEST);
-        short.at_least(SHORTEST + Duration::from_millis(1));
-        assert_eq!(short.of("https://a"), SHORTEST + Duration::from_secs(1), "rounded up");
+        assert_eq!(short.of_sessions("https://a"), SHORTEST);
+        short.add_sessions(SHORTEST + Duration::from_millis(1));
+        assert_eq!(short.of_sessions("https://a"), SHORTEST + Duration::from_secs(1), "rounded up");
     }
 }

@@ -256,6 +256,9 @@ struct StoredEntry {
     issued_before: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
+    /// The time of the event, rounded down, if each reader knows the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entries: Option<String>,
 }
@@ -282,12 +285,15 @@ impl StoredEntry {
             dated: matches!(revocation.target, Target::Session { is_dated: true, .. }),
             issued_before: revocation.issued_before.map(milliseconds),
             until: revocation.until.map(milliseconds),
+            made_at: revocation.made_at.map(milliseconds_rounded_down),
             ..Self::default()
         }
     }
 
     fn into_event(self) -> Option<Revocation> {
-        let Self { kind, issuer, id, subject, tenant, dated, issued_before, until, .. } = self;
+        let Self {
+            kind, issuer, id, subject, tenant, dated, issued_before, until, made_at, ..
+        } = self;
         let kind = Kind::ALL.into_iter().find(|known| Some(known.as_str()) == kind.as_deref())?;
         let target = match (kind, id, tenant) {
             (Kind::Session, Some(id), None) => Target::Session { id, subject, is_dated: dated },
@@ -303,7 +309,8 @@ impl StoredEntry {
             _ => return None,
         };
         let (issued_before, until) = (Some(time(issued_before?)?), Some(time(until?)?));
-        Some(Revocation { issuer: issuer?, target, issued_before, until })
+        let made_at = made_at.and_then(time);
+        Some(Revocation { issuer: issuer?, target, issued_before, until, made_at })
     }
 }
 
@@ -311,6 +318,12 @@ impl StoredEntry {
 fn milliseconds(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Returns milliseconds since 1970, so that a reader with the same lifetimes finds no later end.
+fn milliseconds_rounded_down(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn time(milliseconds: u64) -> Option<SystemTime> {
@@ -365,7 +378,10 @@ mod tests {
             Revocation::tokens_of_session(iss, "1").of_subject("alice"),
             Revocation::subject_without_tenant(iss, "alice"),
         ];
-        all.into_iter().map(times).collect()
+        let mut all: Vec<_> = all.into_iter().map(times).collect();
+        // The end is not set by its caller.
+        all[5].made_at = time(1_700);
+        all
     }
 
     fn entries() -> Vec<Entry> {
@@ -398,7 +414,7 @@ mod tests {
             ),
             (
                 5,
-                r#"{"v":1,"kind":"subject_in_tenant","issuer":"https://a","id":"alice","tenant":"acme","issued_before":1500,"until":9000}"#,
+                r#"{"v":1,"kind":"subject_in_tenant","issuer":"https://a","id":"alice","tenant":"acme","issued_before":1500,"until":9000,"made_at":1700}"#,
             ),
             (
                 10,
@@ -414,6 +430,17 @@ mod tests {
         let bytes = [&[8], key, &[0; 16], &[0, 0, 0, 2, 255, 255, 255, 255]].concat();
         let text = format!(r#"{{"v":1,"entries":"{}"}}"#, base64url::encode(bytes));
         assert_eq!(String::from_utf8(entry.to_bytes()).unwrap(), text);
+    }
+
+    #[test]
+    fn equal_lifetimes_give_no_later_end() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_000_000_001);
+        let lifetime = Duration::from_secs(60);
+        let event = Revocation { made_at: Some(at), ..times(Revocation::issuer("https://a")) };
+        let written = LogEntry::of_event(event.issued_before(at).until(at + lifetime));
+        let read = LogEntry::from_bytes(&written.to_bytes()).unwrap();
+        let Content::Event(event) = &read.0 else { unreachable!() };
+        assert!(event.made_at.unwrap() + lifetime <= read.until());
     }
 
     #[test]

@@ -216,10 +216,14 @@ impl Revocations {
         self.0.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
-    /// Makes revocations without an [end](Revocation::until) last this long at least, because something that they
-    /// refuse does.
+    /// Makes revocations without an [end](Revocation::until) last as long as browser sessions, but not those of single
+    /// tokens.
     pub(crate) fn keep_for_at_least(&self, time: Duration) {
-        self.0.lifetimes.at_least(time);
+        if self.0.lifetimes.add_sessions(time)
+            && let Some(following) = &self.0.following
+        {
+            following.read_again();
+        }
     }
 
     /// Adds a service whose tokens are judged. Revocations last as long as tokens of its issuers may live, unless
@@ -278,15 +282,22 @@ impl Inner {
         Now { wall, elapsed: self.clock.elapsed() }
     }
 
-    /// Returns the revocation with both times. An event of the future is one of now.
+    /// Returns the revocation with both times. An event of the future is one of now. Unless its caller set the end, it
+    /// lasts as long as what this process judges.
     fn with_times(&self, mut revocation: Revocation) -> Revocation {
         let now = self.clock.now();
         let issued_before = revocation.issued_before.unwrap_or(now).min(now);
         revocation.issued_before = Some(issued_before);
-        revocation.until = revocation.until.or_else(|| {
-            let lifetime = self.lifetimes.of(&revocation.issuer);
-            now.checked_add(lifetime)
-        });
+        if revocation.until.is_none() {
+            revocation.made_at = Some(now);
+        }
+        if let Some(made_at) = revocation.made_at {
+            let lifetime = match revocation.target {
+                Target::Token { .. } => self.lifetimes.of_tokens(&revocation.issuer),
+                _ => self.lifetimes.of_sessions(&revocation.issuer),
+            };
+            revocation.until = revocation.until.max(made_at.min(now).checked_add(lifetime));
+        }
         revocation
     }
 
@@ -403,82 +414,4 @@ fn admission(checked: Result<Option<()>, AuthError>) -> Result<Option<Admission>
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::event::Target;
-    use super::*;
-
-    /// Returns the ids of the sessions that a listener hears of.
-    fn listen(to: &Revocations) -> Arc<Mutex<Vec<String>>> {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (listener, weak) = (heard.clone(), Arc::downgrade(&to.0));
-        to.subscribe(Arc::new(move |revocation| {
-            let Target::Session { id, .. } = revocation.target() else { return };
-            // The revocation is in force already.
-            let inner = weak.upgrade().unwrap();
-            assert!(revocation.keys().iter().all(|(_, key)| inner.index.get(*key).is_some()));
-            listener.lock().unwrap().push(format!("{} {id}", revocation.iss()));
-        }));
-        heard
-    }
-
-    #[tokio::test]
-    async fn listeners_hear_of_each_revocation() {
-        let log = MemoryRevocationLog::default();
-        let [one, other] = [(); 2].map(|()| Revocations::builder().log(log.clone()).build());
-        let heard = [listen(&one), listen(&other)];
-        one.revoke(Revocation::session("a", "1").of_subject("alice")).await.unwrap();
-        one.revoke(Revocation::subject("a", "1")).await.unwrap();
-        one.revoke(Revocation::session("a", "2").until(SystemTime::UNIX_EPOCH)).await.unwrap();
-        one.revoke(Revocation::session("a", "3")).await.unwrap();
-        other.ready().await.unwrap();
-        one.ready().await.unwrap();
-        for heard in heard {
-            assert_eq!(*heard.lock().unwrap(), ["a 1", "a 3"]);
-        }
-    }
-
-    #[cfg(feature = "testing")]
-    #[tokio::test]
-    async fn tokens_of_a_session_may_be_meant() {
-        use crate::testing::{ManualClock, identity};
-        use serde_json::json;
-        let clock =
-            ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_millis(4_000_000_000_700));
-        let log = MemoryRevocationLog::default();
-        let build = || Revocations::builder().log(log.clone()).clock(clock.clone()).build();
-        let [one, other] = [(); 2].map(|()| build());
-        let before = one.without_leeway(clock.now());
-        let event = Revocation::tokens_of_session("a", "1").of_subject("alice");
-        one.revoke(event.issued_before(before)).await.unwrap();
-        one.revoke(Revocation::session("a", "2").issued_before(before)).await.unwrap();
-        one.revoke(Revocation::subject_without_tenant("a", "bob")).await.unwrap();
-        other.ready().await.unwrap();
-        for revocations in [one, other] {
-            for (claims, expected) in [
-                (json!({ "sub": "alice", "sid": "1", "iat": 3_999_999_999_u64 }), true),
-                (json!({ "sub": "alice", "sid": "1" }), true),
-                (json!({ "sub": "alice", "sid": "1", "iat": 4_000_000_000_u64 }), false),
-                (json!({ "sub": "alice", "iat": 1 }), false),
-                (json!({ "sub": "alice", "sid": "2", "iat": 4_200_000_000_u64 }), true),
-                (json!({ "sub": "bob", "iat": 4_000_000_000_u64 }), true),
-                (json!({ "sub": "bob", "tenant_id": "acme", "iat": 4_000_000_000_u64 }), false),
-            ] {
-                let mut token = claims.clone();
-                token["iss"] = "a".into();
-                assert_eq!(revocations.is_revoked(&identity(token)), expected, "{claims}");
-            }
-        }
-    }
-
-    #[test]
-    fn debug_output_has_no_ids() {
-        use futures_util::FutureExt as _;
-        let revocations = Revocations::default();
-        let revoked = revocations.revoke(Revocation::subject("https://canary", "canary"));
-        revoked.now_or_never().unwrap().unwrap();
-        let text = format!("{revocations:?}");
-        assert!(text.contains("entries: 1") && !text.contains("canary"), "{text}");
-    }
-}
+mod tests;

@@ -15,7 +15,8 @@ use scaikey_auth::testing::{ManualClock, Provider, identity};
 use scaikey_auth::{Auth, AuthBuilder};
 use serde_json::json;
 
-use crate::support::{eventually, local_with_all_algorithms};
+use super::Revocable;
+use crate::support::{World, eventually, local_with_all_algorithms};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -98,6 +99,60 @@ async fn added_issuer_has_its_own_limit() {
     assert!((24 * HOUR..25 * HOUR).contains(&found), "{found:?}");
     let found = lifetime(&first, auth.revocations(), &clock).await;
     assert!(found < 2 * HOUR, "{found:?}");
+}
+
+/// Services that share a log may have tokens that live longer than those of the service that hears of an event.
+#[tokio::test]
+async fn readers_use_their_own_lifetimes() {
+    let clock = ManualClock::new();
+    let log = MemoryRevocationLog::with_clock(clock.clone());
+    let process = |lifetime| {
+        let builder = Revocations::builder().check_every(Duration::from_millis(10));
+        builder.token_lifetime(lifetime).log(log.clone()).clock(clock.clone()).build()
+    };
+    let (short, long) = (process(HOUR), process(48 * HOUR));
+    long.ready().await.unwrap();
+    let subject = |id: &str| Revocation::subject("https://a", id);
+    short.revoke(subject("alice")).await.unwrap();
+    short.revoke(subject("bob").until(clock.now() + HOUR)).await.unwrap();
+    // The log gets an entry that lasts as long.
+    eventually(async || log.len() == 3).await;
+    let is_refused = |by: &Revocations, id: &str| {
+        by.is_revoked(&identity(json!({ "iss": "https://a", "sub": id })))
+    };
+    assert!(is_refused(&long, "alice") && is_refused(&long, "bob"));
+    clock.advance(2 * HOUR);
+    assert!(!is_refused(&short, "bob") && !is_refused(&long, "bob"), "an end that was set stays");
+    // What has ended leaves the log.
+    short.revoke(subject("carol")).await.unwrap();
+    let late = process(48 * HOUR);
+    late.ready().await.unwrap();
+    assert!(is_refused(&long, "alice") && is_refused(&late, "alice"));
+    clock.advance(47 * HOUR);
+    assert!(!is_refused(&long, "alice"));
+}
+
+#[tokio::test]
+async fn refuse_after_is_longer_than_reads() {
+    for (every, limit, allowed, refused) in [
+        (HOUR, Duration::from_secs(1), 4 * HOUR, Some(Duration::from_secs(1))),
+        (HOUR, 5 * HOUR, 5 * HOUR, Some(Duration::from_secs(1))),
+        (Duration::from_secs(1), Duration::ZERO, Duration::from_secs(5), None),
+    ] {
+        let world = Arc::new(World::new().await);
+        let log = MemoryRevocationLog::default();
+        let service =
+            Revocable::of(&world, |it| it.check_every(every).refuse_after(limit).log(log));
+        let service = service.await;
+        service.auth.ready().await.unwrap();
+        let token = service.token().expires_in(9 * HOUR).sign();
+        world.clock.advance(allowed);
+        assert_eq!(service.status(&token).await, 200, "{every:?} {limit:?}");
+        if let Some(more) = refused {
+            world.clock.advance(more);
+            assert_eq!(service.status(&token).await, 503, "{every:?} {limit:?}");
+        }
+    }
 }
 
 /// A log that counts how often it is read.

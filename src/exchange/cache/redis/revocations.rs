@@ -39,7 +39,7 @@ const STREAM: &str = "revocations";
 /// anything nor read who is revoked. An entry that cannot be opened is ignored, logged and counted
 /// (`scaikey_auth_revocations_unreadable_total`). The order of the entries does not matter.
 ///
-/// An entry is removed a minute after its end, never because there are many. If the stream is lost, because the server
+/// An entry is removed a minute after the end that its writer knows, never because there are many. If the stream is lost, because the server
 /// restarted without persistence or removed it for lack of memory, each process notices that when it reads next, and
 /// appends what is in force there. A process that starts before another one has done so does not know what was lost. So
 /// configure persistence (`appendonly yes`), and `maxmemory-policy noeviction`. A full server accepts no revocation:
@@ -58,8 +58,8 @@ pub struct RedisRevocations {
 }
 
 impl RedisRevocations {
-    /// Creates a log with the connection, prefix, timeout and clock of this cache. Services that share a server need
-    /// different [prefixes](RedisCache::prefix).
+    /// Creates a log with the connection, prefix, timeout and clock of this cache. Services with the same
+    /// [prefix](RedisCache::prefix) share the log, so they need the same keys.
     pub fn new(redis: &RedisCache, keys: SealingKeys) -> Self {
         Self { stream: redis.stream(STREAM), keys }
     }
