@@ -265,9 +265,11 @@ impl Inner {
         let finish = async {
             self.register_at_sign_in(&identity, token).await?;
             match replaced {
-                Some(replaced) => Ok(sessions.end_replaced(&replaced).await?),
-                None => Ok(()),
+                Some(replaced) => sessions.end_replaced(&replaced).await?,
+                None => {}
             }
+            sessions.end_surplus(&identity);
+            Ok(())
         };
         if let Err(failure) = finish.await {
             sessions.discard(&started).await;

@@ -1,7 +1,7 @@
 //! `logout`: ends a session here and, if configured, at the provider.
 
 use bytes::Bytes;
-use http::{Method, Response, header};
+use http::{HeaderValue, Method, Response, header};
 use serde::Serialize;
 
 use super::parameters::{BodyFormat, Parameters};
@@ -11,7 +11,9 @@ use super::sign_in::RETURN_TO_ELSEWHERE;
 use super::{Endpoint, EndpointRequest, Inner};
 use crate::exchange::ExchangeError;
 use crate::layer::RequestHead;
-use crate::session::{CurrentSession, EndedSession, Session, Sessions, UnavailableSession, revoke};
+use crate::session::{
+    CurrentSession, EndedSession, OlderSessions, Session, Sessions, UnavailableSession, revoke,
+};
 use crate::support::secret::Secret;
 
 /// The answer to a script, which must navigate to the URL itself: `fetch` cannot leave the service.
@@ -58,20 +60,26 @@ impl Inner {
             Err(failure) => return Err(failure),
         };
         self.check_session_layer(incoming)?;
-        // A session in a store ends first: if the store does not answer, the user is still signed in.
+        // Sessions in a store end first: if the store does not answer, the user is still signed in.
+        let older = self.end_older_sessions(incoming).await?;
         let ended = match session {
             Some((sessions, session)) => Some((sessions, sessions.end(session).await?)),
             None => None,
         };
         let from_body = parameters.get("refresh_token").map(Secret::from);
         let sign_out = self.sign_out_at_provider(incoming, &parameters)?;
-        let outcome = match (&ended, from_body) {
-            (Some((sessions, ended)), _) => {
+        let outcome = match (&ended, self.lost_session(incoming), from_body) {
+            (Some((sessions, ended)), ..) => {
                 ignore_missing_endpoint(sessions.revoke(&ended.session).await)
             }
-            (None, Some(token)) => ignore_missing_endpoint(revoke(self.client()?, &token).await),
-            (None, None) if sign_out.is_some() => Ok(()),
-            (None, None) => Err(invalid_request(
+            (None, Some((sessions, lost)), _) => {
+                ignore_missing_endpoint(sessions.revoke_ended(lost).await)
+            }
+            (None, None, Some(token)) => {
+                ignore_missing_endpoint(revoke(self.client()?, &token).await)
+            }
+            (None, None, None) if sign_out.is_some() => Ok(()),
+            (None, None, None) => Err(invalid_request(
                 "There is no session, and the parameter refresh_token is missing.",
             )),
         };
@@ -85,8 +93,30 @@ impl Inner {
             ),
         };
         let cookie = ended.and_then(|(_, ended)| ended.cookie);
-        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+        let cookies = older.into_iter().chain(cookie);
+        response.headers_mut().extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
         Ok(response)
+    }
+
+    /// Ends the sessions of the browser that began before that of the request. Returns the cookies that clear them.
+    async fn end_older_sessions(
+        &self,
+        incoming: &EndpointRequest,
+    ) -> Result<Vec<HeaderValue>, Failure> {
+        match (&self.sessions, incoming.head.extensions.get::<OlderSessions>()) {
+            (Some(sessions), Some(older)) => Ok(sessions.end_older(older).await?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns the session of the request that turned out to have ended. The layer clears its cookies.
+    fn lost_session<'r>(
+        &'r self,
+        incoming: &'r EndpointRequest,
+    ) -> Option<(&'r Sessions, &'r Session)> {
+        let sessions = self.sessions.as_ref()?;
+        let lost = incoming.head.extensions.get::<EndedSession>()?.of(sessions)?;
+        Some((sessions, lost))
     }
 
     /// Returns the session of the request, if it is one of the sessions that these endpoints start.

@@ -83,7 +83,7 @@ impl Revocation {
     }
 
     /// Revokes the tokens of a session at the issuer that were issued before. The session may go on, with the same
-    /// `sid`. A [subject](Self::of_subject) only serves to merge entries.
+    /// `sid`, and browser sessions that began in it do. A [subject](Self::of_subject) only serves to merge entries.
     pub(crate) fn tokens_of_session(issuer: impl Into<Box<str>>, sid: impl Into<Box<str>>) -> Self {
         Self::new(issuer, Target::Session { id: sid.into(), subject: None, is_dated: true })
     }

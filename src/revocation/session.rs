@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::index::KINDS;
-use super::key::{Attributes, Kind};
+use super::index::{Entry, KINDS, TIMELESS};
+use super::key::{Attributes, Key, Kind};
 use super::{Revocations, unavailable};
 use crate::clock::unix_seconds;
 use crate::error::AuthError;
@@ -43,8 +43,16 @@ impl Revocations {
         let mut kinds = Kind::ALL.into_iter().filter(has_entries);
         kinds.any(|kind| {
             let entry = attributes.key(kind).and_then(|key| inner.index.get(key));
+            let entry = entry.filter(|entry| !means_tokens_only(entry));
             entry.is_some_and(|entry| inner.refuses(&entry, unix_seconds(started_at)))
         })
+    }
+
+    /// Returns whether a session in cookies was signed out. Its name is revoked as if it was a session of the issuer.
+    pub(crate) fn is_signed_out(&self, issuer: &str, name: &str) -> bool {
+        let has_entries = self.0.index.state() & Kind::Session.bit() != 0;
+        let entry = || self.0.index.get(Key::new(Kind::Session, issuer, &[name]));
+        has_entries && entry().is_some_and(|entry| self.0.refuses(&entry, 0))
     }
 
     /// Returns whether sessions can be judged now. Otherwise [`until_judging`](Self::until_judging) waits.
@@ -82,5 +90,42 @@ impl Revocations {
         let leeway = Duration::from_secs(self.0.leeway);
         let end = issued_before.checked_add(leeway);
         end.is_none_or(|end| end > self.0.clock.now() + Duration::from_secs(2))
+    }
+}
+
+/// The provider's session, and others that began in it, go on.
+fn means_tokens_only(entry: &Entry) -> bool {
+    entry.kind == Kind::Session && entry.issued_before != TIMELESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Revocation;
+    use super::*;
+
+    #[tokio::test]
+    async fn dated_entries_end_no_session() {
+        let revocations = Revocations::default();
+        let facts = SessionFacts {
+            issuer: "a",
+            subject: "alice",
+            session_id: Some("1"),
+            tenant: None,
+            client_id: "wave",
+            started_at: SystemTime::UNIX_EPOCH,
+        };
+        revocations.revoke(Revocation::tokens_of_session("a", "1")).await.unwrap();
+        assert!(!revocations.is_session_revoked(&facts));
+        revocations.revoke(Revocation::session("a", "1")).await.unwrap();
+        assert!(revocations.is_session_revoked(&facts));
+    }
+
+    #[tokio::test]
+    async fn signed_out_sessions_are_known_by_name() {
+        let revocations = Revocations::default();
+        revocations.revoke(Revocation::tokens_of_session("a", "1")).await.unwrap();
+        let names = [("a", "1"), ("a", "2"), ("b", "1")];
+        let known = names.map(|(issuer, name)| revocations.is_signed_out(issuer, name));
+        assert_eq!(known, [true, false, false]);
     }
 }

@@ -7,7 +7,7 @@ use super::{Session, Sessions};
 use crate::error::AuthError;
 use crate::exchange::identity_of;
 use crate::identity::Identity;
-use crate::revocation::SessionFacts;
+use crate::revocation::{Revocation, SessionFacts};
 use crate::support::secret::Secret;
 use crate::support::telemetry;
 use crate::validator::signed_token;
@@ -37,9 +37,44 @@ impl Sessions {
     /// Returns whether a session is revoked, as far as this process knows. If its owner is unknown, only its tokens are
     /// judged, by the inner layer.
     pub(super) fn is_revoked(&self, session: &Session) -> bool {
-        let judges = self.0.auth.revocations().may_mean_sessions();
-        let owner = if judges { self.owner_of_session(session) } else { None };
-        owner.is_some_and(|owner| self.is_revoked_for(&owner, session.started_at))
+        if !self.0.auth.revocations().may_mean_sessions() {
+            return false;
+        }
+        let means = |owner: &SessionOwner| self.is_revoked_for(owner, session.started_at);
+        match &session.stored {
+            Some(part) => means(part.owner()),
+            None => {
+                self.is_signed_out(session)
+                    || self.owner_of_session(session).is_some_and(|owner| means(&owner))
+            }
+        }
+    }
+
+    /// Returns whether a session in cookies was signed out. Copies of its cookies may remain.
+    fn is_signed_out(&self, session: &Session) -> bool {
+        let name = self.0.cookies.marker(&session.id);
+        self.0.auth.revocations().is_signed_out(self.0.client.issuer(), &name)
+    }
+
+    /// Makes copies of the cookies of a session worthless, also those with earlier tokens.
+    pub(super) fn end_of_copies(&self, session: &Session) -> Option<Revocation> {
+        if session.stored.is_some() {
+            return None;
+        }
+        let (issuer, name) = (self.0.client.issuer(), self.0.cookies.marker(&session.id));
+        let copies = Revocation::tokens_of_session(issuer, name);
+        let copies = match self.owner_of_session(session) {
+            Some(owner) => copies.of_subject(owner.id_token_subject.unwrap_or(owner.subject)),
+            None => copies,
+        };
+        Some(copies.until(session.started_at.checked_add(self.0.lifetime)?))
+    }
+
+    /// Counts a session in cookies that a revocation ended. One in a store is counted when it is removed.
+    pub(super) fn count_revoked(&self, session: &Session) {
+        if session.stored.is_none() && !self.is_signed_out(session) {
+            telemetry::session_closed("revoked");
+        }
     }
 
     /// Returns whether a session of this owner is revoked. The provider's logout tokens name the subject as its ID tokens
@@ -64,7 +99,7 @@ impl Sessions {
     /// Returns whose a session is. A session in cookies says it in its tokens, if they can be read.
     pub(super) fn owner_of_session(&self, session: &Session) -> Option<SessionOwner> {
         if let Some(part) = &session.stored {
-            return self.owner_of(part);
+            return Some(part.owner().clone());
         }
         let by_access_token = || self.user_of_access_token(session);
         let by_id_token = || {
@@ -87,11 +122,15 @@ impl Sessions {
         identity_of(signed.as_ref().unwrap_or(token), client.claims_mapping())
     }
 
-    /// Removes a session that is revoked, or whose token is, from its store. If that fails, it is judged again.
+    /// Removes a session that is revoked, or whose token is, from its store. If that fails, it is judged again. Copies
+    /// of cookies are refused.
     pub(super) async fn remove_revoked(&self, session: &Session) {
         match (self.stored(), &session.stored) {
             (Some(stored), Some(part)) => self.remove_revoked_part(stored, part).await,
-            _ => telemetry::session_closed("revoked"),
+            _ => {
+                self.count_revoked(session);
+                self.refuse_copies(session).await;
+            }
         }
     }
 }

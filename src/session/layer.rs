@@ -191,6 +191,7 @@ impl<Q> Gate<Q> for SessionLayer {
         match sessions.try_is_revoked(&session) {
             Ok(Some(false)) => {}
             Ok(Some(true)) => {
+                sessions.count_revoked(&session);
                 let sign_in = end_session(&mut after, request, session);
                 return Ok(Decision::Pass((Some(after), sign_in)));
             }
@@ -325,13 +326,17 @@ async fn judge(session: Session, after: Box<ResponseCookies>) -> Awaited {
     let sessions = &after.sessions;
     let renewed = match sessions.until_judged(&session).await {
         Err(error) => Err(error),
-        Ok(true) => Ok(Some(Ok(None))),
+        Ok(true) => {
+            sessions.count_revoked(&session);
+            Ok(Some(Ok(None)))
+        }
         Ok(false) => {
             let (freshness, limit) =
                 (sessions.freshness(&session), sessions.max_renewal_wait(&session));
             let must_renew =
                 freshness == Freshness::Expired || sessions.is_about_to_expire(&session);
-            match sessions.renew(&session).filter(|_| must_renew) {
+            let renewal = if must_renew { sessions.renew(&session) } else { None };
+            match renewal {
                 Some(renewal) => Ok(with_timeout(limit, renewal).await),
                 None if freshness == Freshness::Expired => Ok(Some(Ok(None))),
                 None => Ok(None),

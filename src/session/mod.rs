@@ -67,7 +67,9 @@ pub(crate) use cookie::{
 pub(crate) use layer::{CurrentSession, EndedSession};
 pub(crate) use sign_in_redirect::SignInRedirect;
 pub(crate) use step_up::{SignInNeeds, StepUpRequest};
-pub(crate) use stored::{EndReason, ListedSession, Started, UnavailableSession, Whose};
+pub(crate) use stored::{
+    EndReason, ListedSession, OlderSessions, Started, UnavailableSession, Whose,
+};
 
 /// Default name of the cookies, without `__Host-`.
 const DEFAULT_COOKIE_NAME: &str = "session";
@@ -137,9 +139,13 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// or the provider's session, and began before. Its tokens are then not renewed. A sign-out refuses the access token of
 /// the session, by its `jti`, or else those of the provider's session (`sid`) that were issued before.
 ///
-/// **Limitations, without a store.** A copy of the cookies made before sign-out works until the access token
-/// expires, if it has neither `jti` nor `sid`, or cannot be read by this service. A session with such tokens, and without
-/// an ID token in its cookies, is not judged by itself. If a response with new cookies does not reach the
+/// A sign-out of a session in cookies makes all copies of the cookies worthless, in each process that shares the
+/// revocations.
+///
+/// **Limitations, without a store.** After a restart, or in a process that does not share the revocations, a copy of the
+/// cookies made before sign-out works until its access token expires, and longer if the provider could not revoke the
+/// refresh token. A session whose access token this service cannot read, and without an ID token in its cookies, is not
+/// judged by its user. If a response with new cookies does not reach the
 /// browser, the next request within one minute gets them again; after that, the user has to sign in
 /// again. If renewed tokens are too large for the cookies, they are revoked, the session ends, and
 /// this is logged.
@@ -382,7 +388,17 @@ impl Sessions {
         if let Some(last) = &last {
             self.refuse_access_token(last).await;
         }
+        // Not before: a session that is signed out is not renewed.
+        self.refuse_copies(session).await;
         match last.as_ref().unwrap_or(session).token.refresh_token() {
+            Some(token) => revoke(&self.0.client, token).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Revokes the refresh token of a session that ended before the sign-out, unless the provider has refused it.
+    pub(crate) async fn revoke_ended(&self, session: &Session) -> Result<(), ExchangeError> {
+        match session.token.refresh_token().filter(|_| self.is_revoked(session)) {
             Some(token) => revoke(&self.0.client, token).await,
             None => Ok(()),
         }
@@ -487,7 +503,7 @@ impl Sessions {
     ) -> Result<Option<Renewed>, ExchangeError> {
         let client = &self.0.client;
         if self.is_revoked(&previous) {
-            telemetry::session_closed("revoked");
+            self.count_revoked(&previous);
             return Ok(None);
         }
         let token = match client.refresh(&RefreshRequest::new(refresh.clone())).await {
@@ -522,7 +538,7 @@ impl Sessions {
             Ok(renewed) => return Ok(Some(renewed)),
         };
         match reason {
-            "revoked" => telemetry::session_closed(reason),
+            "revoked" => self.count_revoked(&previous),
             _ => telemetry::session_ended(reason),
         }
         if let Some(token) = next {

@@ -35,7 +35,7 @@ pub(super) use secret::SessionSecret;
 
 pub(crate) use endings::{EndReason, ListedSession};
 pub(super) use layer::Loaded;
-pub(crate) use layer::UnavailableSession;
+pub(crate) use layer::{OlderSessions, UnavailableSession};
 pub(super) use owner::SessionOwner;
 pub(crate) use owner::Whose;
 
@@ -67,6 +67,7 @@ pub(super) struct StoredSessions {
 pub(super) struct StoredPart {
     secret: SessionSecret,
     record: StoredSession,
+    owner: SessionOwner,
 }
 
 /// A session that has just started.
@@ -101,6 +102,10 @@ impl StoredSessions {
 impl StoredPart {
     fn id(&self) -> SessionId {
         self.record.id
+    }
+
+    pub(super) fn owner(&self) -> &SessionOwner {
+        &self.owner
     }
 
     /// Returns the sealed owner and the sealed content.
@@ -145,7 +150,6 @@ impl Sessions {
         let name = self.0.cookies.marker_value(&session.id, &secret.to_text(), self.0.lifetime);
         let Some(cookie) = name else { return Ok(None) };
         stored.store.create(record, &labels).await?;
-        self.end_surplus(stored, user);
         Ok(Some(Started { cookies: vec![cookie], stored: Some(id) }))
     }
 
@@ -178,13 +182,15 @@ impl Sessions {
         let opened = self.0.keys.open_bytes(purpose, &record.id.to_string(), sealed, clock);
         let plain = opened.inspect_err(|_| telemetry::stored_session_not_opened()).ok()?;
         let content = content::from_bytes(&plain, clock)?;
+        // A session that cannot be judged is none.
+        let owner = self.owner_of_record(&record)?;
         let age = now.duration_since(content.started_at).unwrap_or_default();
         (age < self.0.lifetime).then(|| Session {
             token: content.token,
             started_at: content.started_at,
             id: id.clone(),
             user: content.user,
-            stored: Some(Arc::new(StoredPart { secret: secret.clone(), record })),
+            stored: Some(Arc::new(StoredPart { secret: secret.clone(), record, owner })),
         })
     }
 
@@ -202,10 +208,6 @@ impl Sessions {
     }
 
     /// Returns the owner of a session, if this process has the key.
-    pub(super) fn owner_of(&self, part: &StoredPart) -> Option<SessionOwner> {
-        self.owner_of_record(&part.record)
-    }
-
     fn owner_of_record(&self, record: &StoredSession) -> Option<SessionOwner> {
         let (sealed, _) = split_value(&record.value)?;
         let clock = &**self.0.auth.clock();

@@ -42,8 +42,8 @@ const MIN_KEY: usize = 32;
 /// - *For sessions:* `old,new`, then `new,old`, then, after the longest session has ended, `new`. Cookies are
 ///   sealed under the first key and opened under either. Without the first step, a server that does not have
 ///   the new key yet ignores the cookies of the others.
-/// - *For revocations in Redis*: `old,new`, then `new,old`, then, after the longest lifetime of a token, `new`. An
-///   entry that was sealed under a removed key is ignored.
+/// - *For revocations in Redis*: `old,new`, then `new,old`, then, after the longest lifetime of a token and
+///   of a session, `new`. An entry that was sealed under a removed key is ignored.
 /// - *For trust policies in Redis* (feature `trust`): `old,new`, then `new,old`, then call
 ///   `RedisPolicies::reseal`, then `new`. A version that was sealed under a removed key cannot be read.
 ///

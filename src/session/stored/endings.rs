@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderValue;
 
 use super::owner::{SessionOwner, Whose};
-use super::{Started, StoredPart, StoredSessions};
+use super::{OlderSessions, Started, StoredPart, StoredSessions};
 use crate::clock::{CHECK_TIMEOUT, with_timeout};
 use crate::error::AuthError;
 use crate::revocation::{Revocation, Revocations};
@@ -32,21 +32,19 @@ pub(crate) enum EndReason {
     EndedByAdministrator,
     /// A revocation means it, or its token.
     Revoked,
-    /// The provider refuses the refresh token, or the new tokens are not those of the user.
-    Refused,
 }
 
 impl EndReason {
-    /// Returns the value of a metric's label. The reason of a refusal is counted elsewhere.
-    fn as_str(self) -> Option<&'static str> {
-        match self {
-            Self::SignedOut => Some("signed_out"),
-            Self::Replaced => Some("replaced"),
-            Self::EndedByUser => Some("ended_by_user"),
-            Self::EndedByAdministrator => Some("ended_by_administrator"),
-            Self::Revoked => Some("revoked"),
-            Self::Refused => None,
-        }
+    /// Logs and counts the early end of a session, after it has ended. Those that the provider refuses to renew are
+    /// counted elsewhere.
+    pub(super) fn count(self) {
+        telemetry::session_closed(match self {
+            Self::SignedOut => "signed_out",
+            Self::Replaced => "replaced",
+            Self::EndedByUser => "ended_by_user",
+            Self::EndedByAdministrator => "ended_by_administrator",
+            Self::Revoked => "revoked",
+        });
     }
 }
 
@@ -109,9 +107,29 @@ impl Sessions {
             stored.store.remove(&part.id()).await?;
             last = newest.unwrap_or(last);
         }
-        self.ended(None, EndReason::SignedOut).await;
+        EndReason::SignedOut.count();
         self.refuse_access_token(&last).await;
         Ok(SignedOut { cookie: self.clear_cookie(session), session: last })
+    }
+
+    /// Ends the older sessions of a browser that signs out, or it would go on with one of them.
+    pub(crate) async fn end_older(
+        &self,
+        older: &OlderSessions,
+    ) -> Result<Vec<HeaderValue>, AuthError> {
+        let (Some(stored), Some(older)) = (self.stored(), older.of(self)) else {
+            return Ok(Vec::new());
+        };
+        let mut cookies = Vec::new();
+        for (id, secret) in older {
+            if let Some(session) = self.load_stored(stored, secret, id).await? {
+                let ended = self.end(&session).await?;
+                // `revoke` logs its failure. The session has ended in any case.
+                let _ = self.revoke(&ended.session).await;
+            }
+            cookies.extend(self.0.cookies.clear_marker(id));
+        }
+        Ok(cookies)
     }
 
     /// Returns the cookie that ends a session in the browser.
@@ -129,7 +147,7 @@ impl Sessions {
         if let Some(stored) = self.stored()
             && stored.store.remove(id).await?
         {
-            self.ended(None, EndReason::Replaced).await;
+            EndReason::Replaced.count();
         }
         Ok(())
     }
@@ -174,9 +192,11 @@ impl Sessions {
         let Some(record) = found else { return Ok(None) };
         let is_current = current.stored.as_ref().is_some_and(|part| part.id() == record.id);
         if stored.store.remove(&record.id).await? {
+            EndReason::EndedByUser.count();
             let owner = self.owner_of_record(record);
-            let owner = owner.filter(|owner| is_current || !self.shares_sid(owner, current));
-            self.ended(owner, EndReason::EndedByUser).await;
+            let owner = owner.filter(|owner| is_current || !shares_sid(owner, current));
+            let tokens = owner.and_then(|owner| self.tokens_of(&owner));
+            self.revoke_tokens(tokens.into_iter().collect()).await;
         }
         Ok(Some(is_current))
     }
@@ -201,14 +221,13 @@ impl Sessions {
         };
         let removed = stored.store.remove_where(&selector).await;
         for _ in 0..*removed.as_ref().unwrap_or(&0) {
-            self.ended(None, reason).await;
+            reason.count();
         }
         let all = whose.revocation();
         let tokens = match (reason, except, &removed) {
             (EndReason::EndedByAdministrator, ..) => all.into_iter().collect(),
             (EndReason::EndedByUser, None, Ok(_)) => {
-                let before = self.revocations().without_leeway(self.0.auth.now());
-                all.map(|all| all.issued_before(before)).into_iter().collect()
+                all.map(|all| all.issued_before(self.before_new_tokens())).into_iter().collect()
             }
             (EndReason::EndedByUser, Some(_), Ok(_)) => tokens,
             _ => Vec::new(),
@@ -226,7 +245,7 @@ impl Sessions {
     ) -> Vec<Revocation> {
         let records = stored.store.list(selector).await.unwrap_or_default();
         let owners = records.iter().filter_map(|record| self.owner_of_record(record));
-        let others = owners.filter(|owner| !self.shares_sid(owner, current));
+        let others = owners.filter(|owner| !shares_sid(owner, current));
         let mut tokens: Vec<Revocation> = Vec::new();
         for revocation in others.filter_map(|owner| self.tokens_of(&owner)) {
             if !tokens.contains(&revocation) {
@@ -236,19 +255,24 @@ impl Sessions {
         tokens
     }
 
-    /// Returns whether the current session began in the same session of the provider.
-    fn shares_sid(&self, owner: &SessionOwner, current: &Session) -> bool {
-        let current = self.owner_of_session(current);
-        current.is_some_and(|it| it.provider_session == owner.provider_session)
-    }
-
-    /// Returns what refuses the tokens of a session of the provider that were issued before this second. A user who signs
-    /// in again at the same moment, in the same session of the provider, gets in.
+    /// Returns what refuses the tokens of a session of the provider that were issued before. A user who signs in again at
+    /// the same moment, in the same session of the provider, gets in.
     fn tokens_of(&self, owner: &SessionOwner) -> Option<Revocation> {
         let tokens =
             Revocation::tokens_of_session(&*owner.issuer, owner.provider_session.as_deref()?);
-        let before = self.revocations().without_leeway(self.0.auth.now());
-        Some(tokens.of_subject(&*owner.subject).issued_before(before))
+        Some(tokens.of_subject(&*owner.subject).issued_before(self.before_new_tokens()))
+    }
+
+    /// Returns the time before which tokens are refused, so that those of a sign-in that follows are not: also if the
+    /// clock of the provider is behind by the leeway.
+    fn before_new_tokens(&self) -> SystemTime {
+        let revocations = self.revocations();
+        revocations.without_leeway(revocations.without_leeway(self.0.auth.now()))
+    }
+
+    /// Refuses copies of the cookies of a session that ended, until its lifetime ends.
+    pub(in crate::session) async fn refuse_copies(&self, session: &Session) {
+        self.revoke_tokens(self.end_of_copies(session).into_iter().collect()).await;
     }
 
     /// Refuses the access token of a session that ended, which others may have.
@@ -270,19 +294,20 @@ impl Sessions {
         self.0.auth.revocations()
     }
 
-    /// Puts revocations in force. A failure is logged: the sessions have ended in any case. It goes on in the background
-    /// if the log is slow.
+    /// Puts revocations in force. A failure is logged, and hinders no other: the sessions have ended in any case. It goes on
+    /// in the background if the log is slow.
     async fn revoke_tokens(&self, tokens: Vec<Revocation>) {
         if tokens.is_empty() {
             return;
         }
         let revocations = self.revocations().clone();
         let work = async move {
+            let mut failure = None;
             for revocation in tokens {
-                if let Err(error) = revocations.revoke(revocation).await {
-                    telemetry::tokens_of_session_not_revoked(&Causes(&error));
-                    return;
-                }
+                failure = revocations.revoke(revocation).await.err().or(failure);
+            }
+            if let Some(error) = failure {
+                telemetry::tokens_of_session_not_revoked(&Causes(&error));
             }
         };
         match tokio::runtime::Handle::try_current() {
@@ -297,7 +322,7 @@ impl Sessions {
         part: &StoredPart,
     ) {
         if matches!(stored.store.remove(&part.id()).await, Ok(true)) {
-            self.ended(None, EndReason::Revoked).await;
+            EndReason::Revoked.count();
         }
     }
 
@@ -308,18 +333,12 @@ impl Sessions {
     ) -> Result<Vec<StoredSession>, AuthError> {
         stored.store.list(&whose.selector(&self.0.keys, &**self.0.auth.clock())).await
     }
+}
 
-    /// Every early end of a session passes through here, after the session has ended. If its user ended it in another
-    /// session, and its `owner` is known, its tokens are refused.
-    pub(super) async fn ended(&self, owner: Option<SessionOwner>, reason: EndReason) {
-        if let Some(reason) = reason.as_str() {
-            telemetry::session_closed(reason);
-        }
-        if reason == EndReason::EndedByUser {
-            let tokens = owner.and_then(|owner| self.tokens_of(&owner));
-            self.revoke_tokens(tokens.into_iter().collect()).await;
-        }
-    }
+/// Returns whether the current session began in the same session of the provider.
+fn shares_sid(owner: &SessionOwner, current: &Session) -> bool {
+    let current = current.stored.as_ref();
+    current.is_some_and(|part| part.owner().provider_session == owner.provider_session)
 }
 
 impl ListedSession {

@@ -30,6 +30,18 @@ impl UnavailableSession {
     }
 }
 
+/// The request extension with the other cookies of a browser that may open a session, older than the one in use. Only a
+/// late answer, or a sign-in in two tabs, leaves such cookies.
+#[derive(Clone)]
+pub(crate) struct OlderSessions(Sessions, Vec<(CookieId, SessionSecret)>);
+
+impl OlderSessions {
+    /// Returns the cookies, if they are of `sessions`.
+    pub(super) fn of(&self, sessions: &Sessions) -> Option<&[(CookieId, SessionSecret)]> {
+        sessions.are_same_as(&self.0).then_some(&self.1)
+    }
+}
+
 /// The session of a request, as the store has it. Public because a public layer type names it, but not exported.
 pub struct Loaded {
     outcome: Outcome,
@@ -37,6 +49,14 @@ pub struct Loaded {
     marker: Option<String>,
     /// The names of cookies that open no session.
     stale: Vec<String>,
+    /// The cookies after the one of the session.
+    older: Vec<(CookieId, SessionSecret)>,
+}
+
+impl Loaded {
+    fn without_session(outcome: Outcome, stale: Vec<String>) -> Self {
+        Self { outcome, marker: None, stale, older: Vec::new() }
+    }
 }
 
 enum Outcome {
@@ -92,7 +112,7 @@ impl SessionLayer {
         Decision::Wait(Box::pin(async move {
             let loaded = match sessions.stored() {
                 Some(stored) => sessions.find(stored, candidates).await,
-                None => Loaded { outcome: Outcome::None, marker: None, stale: Vec::new() },
+                None => Loaded::without_session(Outcome::None, Vec::new()),
             };
             Awaited::Loaded(loaded, after)
         }))
@@ -107,7 +127,10 @@ impl SessionLayer {
         request: &mut Request<Q>,
     ) -> Result<After, Response<Bytes>> {
         let sessions = &self.0.sessions;
-        let Loaded { outcome, marker, stale } = loaded;
+        let Loaded { outcome, marker, stale, older } = loaded;
+        if !older.is_empty() {
+            request.extensions_mut().insert(OlderSessions(sessions.clone(), older));
+        }
         after.names.marker = marker;
         after.names.stale.extend(stale);
         let on_401 = match outcome {
@@ -149,7 +172,7 @@ impl Sessions {
     /// Loads the newest session that one of the cookies opens, and renews it if that is due.
     async fn find(&self, stored: &StoredSessions, candidates: Candidates) -> Loaded {
         let mut stale = Vec::new();
-        for (id, secret) in &candidates.cookies {
+        for (nth, (id, secret)) in candidates.cookies.iter().enumerate() {
             let marker = self.0.cookies.marker(id);
             match self.load_stored(stored, secret, id).await {
                 Ok(None) => stale.push(marker),
@@ -158,16 +181,17 @@ impl Sessions {
                         Err(error) => Outcome::Refused(error),
                         Ok(()) => self.ready(stored, session).await,
                     };
-                    return Loaded { outcome, marker: Some(marker), stale };
+                    let older = candidates.cookies.iter().skip(nth + 1).cloned().collect();
+                    return Loaded { outcome, marker: Some(marker), stale, older };
                 }
                 // It is unknown whether this cookie or an older one opens a session, so none is cleared.
                 Err(error) => {
                     let outcome = Outcome::Unavailable(None, error);
-                    return Loaded { outcome, marker: None, stale: Vec::new() };
+                    return Loaded::without_session(outcome, Vec::new());
                 }
             }
         }
-        Loaded { outcome: Outcome::None, marker: None, stale }
+        Loaded::without_session(Outcome::None, stale)
     }
 
     /// Makes a session ready for its request: judges it, writes that it is in use, and renews its token. Waits for the renewal only

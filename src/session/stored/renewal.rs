@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{EndReason, StoredPart, StoredSessions};
+use super::{StoredPart, StoredSessions};
 use crate::clock::{CHECK_TIMEOUT, jittered, sleep};
 use crate::error::AuthError;
 use crate::exchange::Freshness;
@@ -159,8 +159,9 @@ impl Sessions {
             Some(current) if !has_refresh_token(&current, used) => Ok(Some(current)),
             Some(_) => {
                 // If this fails, the next renewal is refused again.
-                if stored.store.remove(&part.id()).await.is_ok() {
-                    self.ended(self.owner_of(&part), EndReason::Refused).await;
+                match self.is_revoked_for(part.owner(), leased.started_at) {
+                    true => self.remove_revoked_part(stored, &part).await,
+                    false => drop(stored.store.remove(&part.id()).await),
                 }
                 Ok(None)
             }
@@ -193,7 +194,7 @@ impl Sessions {
         if !stored.store.replace(record.clone(), part.record.version).await? {
             return Ok(None);
         }
-        let part = StoredPart { secret: part.secret.clone(), record };
+        let part = StoredPart { secret: part.secret.clone(), owner: part.owner.clone(), record };
         Ok(Some(Session { stored: Some(Arc::new(part)), ..session.clone() }))
     }
 }

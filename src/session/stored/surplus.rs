@@ -13,7 +13,8 @@ const MAX_SESSIONS: usize = 100;
 impl Sessions {
     /// Ends the sessions that a user has too many, in the background: those used longest ago. If the store fails, the next
     /// sign-in tries again.
-    pub(super) fn end_surplus(&self, stored: &StoredSessions, user: &Identity) {
+    pub(crate) fn end_surplus(&self, user: &Identity) {
+        let Some(stored) = self.stored() else { return };
         let selector = Whose::of(user).selector(&self.0.keys, &**self.0.auth.clock());
         let Some(label) = selector.labels().first().copied() else { return };
         let sessions = self.clone();
@@ -41,7 +42,7 @@ impl Sessions {
             for record in records.iter().take(surplus) {
                 if stored.store.remove(&record.id).await? {
                     ended += 1;
-                    self.ended(None, EndReason::Replaced).await;
+                    EndReason::Replaced.count();
                 }
             }
             if is_whole || ended == 0 {

@@ -51,7 +51,7 @@ impl Sessions {
             if owner.is_some_and(|owner| self.is_revoked_for(&owner, record.started_at))
                 && matches!(stored.store.remove(&record.id).await, Ok(true))
             {
-                self.ended(None, EndReason::Revoked).await;
+                EndReason::Revoked.count();
             }
         }
     }

@@ -326,7 +326,7 @@ async fn sign_out_ends_session_and_revokes() {
     assert_eq!(out.status, 204, "{out:?}");
     assert!(browser.cookie_names().is_empty());
     assert_eq!(browser.get("/me").await.status, 401);
-    // A copy works until its access token expires, and cannot be renewed.
+    // A copy cannot be renewed either.
     let thief = env.visitor();
     *thief.cookies.lock().unwrap() = copy;
     env.clock.advance(MINUTE * 70);

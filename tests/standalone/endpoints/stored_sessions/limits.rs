@@ -37,6 +37,23 @@ async fn user_has_at_most_hundred_sessions() {
 }
 
 #[tokio::test]
+async fn sign_in_again_ends_no_other_session() {
+    let (env, service, browser) = signed_in().await;
+    until(|| service.store.lists() == 1).await;
+    let (labels, start) = (service.store.labels(), env.clock.now());
+    for nth in 1..100 {
+        let id = SessionId::from_bytes([nth; 32]);
+        let session = StoredSession::new(id, b"value".to_vec(), start, far_future(start));
+        service.store.create(session, &labels).await.unwrap();
+    }
+    env.clock.advance(seconds(1));
+    env.sign_in(&browser).await;
+    until(|| service.store.lists() == 2).await;
+    assert_eq!(browser.get("/me").await.status, 200);
+    assert_eq!(service.store.all().await.len(), 100, "in place of the one before");
+}
+
+#[tokio::test]
 async fn hanging_list_delays_no_sign_in() {
     let service = Service::new();
     let env = service.setup().build().await;

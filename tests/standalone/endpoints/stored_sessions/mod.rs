@@ -2,6 +2,7 @@
 
 mod attacks;
 mod ended;
+mod judged;
 mod limits;
 mod listing;
 mod outages;

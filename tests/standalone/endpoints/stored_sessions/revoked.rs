@@ -93,16 +93,16 @@ impl Site {
         self.env.auth.revocations().is_revoked(identity)
     }
 
-    async fn revoke(&self, revocation: Revocation) {
+    pub(super) async fn revoke(&self, revocation: Revocation) {
         self.env.auth.revocations().revoke(revocation).await.unwrap();
     }
 
-    fn issuer(&self) -> String {
+    pub(super) fn issuer(&self) -> String {
         self.env.provider.issuer()
     }
 
     /// A logout token of the user with this identity.
-    fn logout_token(&self, of: &Identity) -> TokenBuilder {
+    pub(super) fn logout_token(&self, of: &Identity) -> TokenBuilder {
         let token = self.env.provider.token().without("tenant_id").without("preferred_username");
         let token = token.without("email").typ(Some("logout+jwt")).audience("wave");
         let token = token.subject(of.subject()).claim("sid", of.session_id().unwrap());
@@ -110,14 +110,14 @@ impl Site {
         token.claim("events", json!({ event: {} })).expires_in(seconds(120))
     }
 
-    async fn report(&self, token: TokenBuilder) {
+    pub(super) async fn report(&self, token: TokenBuilder) {
         let form = format!("logout_token={}", token.sign());
         let answer = self.env.visitor().post_form("/v1/auth/backchannel_logout", &form).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// Makes the next request renew the token of a session.
-    async fn age(&self, minutes: u32) {
+    pub(super) async fn age(&self, minutes: u32) {
         for id in self.service.store.all().await.iter().map(|session| session.id) {
             // Requests of other tabs prevented the idle limit.
             let now = self.env.clock.now() + MINUTE * minutes;
