@@ -39,8 +39,8 @@ impl Inner {
     ///
     /// Answers 204, also if the provider does not know the token (RFC 7009 §2.2) or has no
     /// revocation endpoint. Answers 503 if the provider is unavailable and the token stays valid.
-    /// The cookies are cleared in any case, and a failed revocation is logged. Answers 503, and changes
-    /// nothing, if a store of sessions does not answer.
+    /// The cookies are cleared in any case, and a failed revocation is logged. Answers 503 if a store of
+    /// sessions does not answer, and the session may go on.
     ///
     /// If sessions end at the provider, a browser is then led there, whether or not the token could
     /// be revoked. A session ends whatever the parameters are: an answer about them comes afterwards.

@@ -86,6 +86,7 @@ impl Inner {
         handle: &str,
     ) -> Result<Response<Bytes>, Failure> {
         let (sessions, current) = self.own_session(incoming)?;
+        let current = &sessions.newest(current).await?;
         match sessions.end_listed(Whose::of(caller.identity()), handle, current).await? {
             None => Ok(unknown_session()),
             Some(is_current) => {
@@ -140,6 +141,7 @@ impl Inner {
             Some(_) => return Err(invalid_request("The parameter others is not true or false.")),
         };
         let (sessions, current) = self.own_session(incoming)?;
+        let current = &sessions.newest(current).await?;
         let (whose, except) = (Whose::of(caller.identity()), only_others.then_some(current));
         let ended = sessions.end_where(whose, except, EndReason::EndedByUser).await?;
         if only_others {

@@ -99,16 +99,26 @@ impl Sessions {
         self.end_where(whose, None, EndReason::EndedByAdministrator).await
     }
 
+    /// Returns the session with its newest tokens, which another request may have stored.
+    pub(crate) async fn newest(&self, session: &Session) -> Result<Session, AuthError> {
+        let (Some(stored), Some(part)) = (self.stored(), &session.stored) else {
+            return Ok(session.clone());
+        };
+        let newest = self.load_stored(stored, &part.secret, &session.id).await?;
+        Ok(newest.unwrap_or_else(|| session.clone()))
+    }
+
     /// Ends a session of this browser. Its refresh token is still valid.
     pub(crate) async fn end(&self, session: &Session) -> Result<SignedOut, AuthError> {
-        let mut last = session.clone();
-        if let (Some(stored), Some(part)) = (self.stored(), &session.stored) {
-            let newest = self.load_stored(stored, &part.secret, &session.id).await?;
-            stored.store.remove(&part.id()).await?;
-            last = newest.unwrap_or(last);
-        }
-        EndReason::SignedOut.count();
+        let last = self.newest(session).await?;
+        let removed = match (self.stored(), &session.stored) {
+            (Some(stored), Some(part)) => stored.store.remove(&part.id()).await,
+            _ => Ok(true),
+        };
+        // Also if the store failed: the session may have ended, and then no other request can do this.
         self.refuse_access_token(&last).await;
+        removed?;
+        EndReason::SignedOut.count();
         Ok(SignedOut { cookie: self.clear_cookie(session), session: last })
     }
 
@@ -191,12 +201,14 @@ impl Sessions {
         let found = records.iter().find(|record| handle_of(&record.id) == handle);
         let Some(record) = found else { return Ok(None) };
         let is_current = current.stored.as_ref().is_some_and(|part| part.id() == record.id);
-        if stored.store.remove(&record.id).await? {
+        let removed = stored.store.remove(&record.id).await;
+        // Also if it is gone: an earlier request may have removed it without an answer.
+        let owner = self.owner_of_record(record);
+        let owner = owner.filter(|owner| is_current || !shares_sid(owner, current));
+        let tokens = owner.and_then(|owner| self.tokens_of(&owner));
+        self.revoke_tokens(tokens.into_iter().collect()).await;
+        if removed? {
             EndReason::EndedByUser.count();
-            let owner = self.owner_of_record(record);
-            let owner = owner.filter(|owner| is_current || !shares_sid(owner, current));
-            let tokens = owner.and_then(|owner| self.tokens_of(&owner));
-            self.revoke_tokens(tokens.into_iter().collect()).await;
         }
         Ok(Some(is_current))
     }
@@ -277,6 +289,9 @@ impl Sessions {
 
     /// Refuses the access token of a session that ended, which others may have.
     pub(crate) async fn refuse_access_token(&self, session: &Session) {
+        // An opaque token has no readable id. Its issuer is asked again.
+        let token = session.token.secret().expose();
+        self.0.auth.introspected_tokens().forget(token.as_bytes());
         let user = self.user_of_access_token(session);
         let by_id = user.and_then(|user| {
             let token = Revocation::token(user.issuer(), user.token_id()?);

@@ -204,6 +204,14 @@ impl IntrospectedTokens {
         }
     }
 
+    /// Removes the answer about one token, because it may be revoked now. Its next request asks its issuer again.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn forget(&self, token: &[u8]) {
+        if let Some(shared) = &self.0 {
+            shared.active.remove(&Mac::of(token));
+        }
+    }
+
     /// Returns the size of the cache and its counters.
     pub fn stats(&self) -> IntrospectedTokensStats {
         let Some(shared) = &self.0 else { return IntrospectedTokensStats::default() };

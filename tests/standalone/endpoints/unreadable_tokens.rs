@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use scaikey_auth::Auth;
 use scaikey_auth::config::{Algorithm, DecryptionKeys};
 use scaikey_auth::issuer::ClientAuth;
@@ -127,4 +128,20 @@ async fn revoked_token_is_refused_after_seconds() {
     env.provider.revoke_token(&token);
     env.clock.advance(Duration::from_secs(31));
     assert_eq!(browser.get("/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn sign_out_forgets_answer_about_token() {
+    let (env, browser) = Kind::Opaque.start().await;
+    let question = env.provider.received(ProviderEndpoint::Introspection).pop().unwrap();
+    let (_, token) = question.form().swap_remove(0);
+    let bearer = format!("Bearer {token}");
+    let other_service = env.visitor();
+    let status = async || {
+        other_service.send(Method::GET, "/me", &[("authorization", &bearer)], "").await.status
+    };
+    assert_eq!(status().await, 200);
+    assert_eq!(browser.post_json("/v1/auth/logout", &json!({})).await.status, 204);
+    env.provider.revoke_token(&token);
+    assert_eq!(status().await, 401, "an answer from before the sign-out was used");
 }
