@@ -39,7 +39,7 @@ fn variables_choose_the_revocation_log() {
         #[cfg(not(feature = "redis"))]
         (&[SHARED, URL, KEYS], "WAVE_REVOCATION_LOG", "cargo feature `redis`"),
     ] {
-        let error = builder(variables).build().err().expect(variable).to_string();
+        let error = builder(variables).build().expect_err(variable).to_string();
         assert!(error.contains(variable) && error.contains(problem), "{error}");
     }
 }
