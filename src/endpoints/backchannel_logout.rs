@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::Response;
 
 use super::parameters::{BodyFormat, Parameters};
+use super::report_limits::Refusal;
 use super::response::{Failure, INVALID_REQUEST};
-use super::seen_tokens::{Delivery, RETRY_AFTER};
+use super::seen_tokens::RETRY_AFTER;
 use super::{EndpointRequest, Inner};
 use crate::error::{AuthError, InvalidToken};
 use crate::replay::ReplayKey;
@@ -20,7 +21,7 @@ impl Inner {
     pub(super) async fn backchannel_logout(
         &self,
         incoming: &EndpointRequest,
-    ) -> Result<Response<Bytes>, Failure> {
+    ) -> Result<Response<Bytes>, Refusal> {
         let parameters = Parameters::from_body(incoming, BodyFormat::Form, &["logout_token"])?;
         let missing = "The parameter logout_token is missing.";
         let token = parameters.required("logout_token", missing)?;
@@ -31,17 +32,30 @@ impl Inner {
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
         let verified = verify_event_token(issuers, clock, token, &expected).await;
-        let verified = verified.map_err(failure).and_then(|it| Ok((revocation(&it)?, it)));
-        let (revocation, token) = verified.inspect_err(|failure| record(None, outcome(failure)))?;
+        let verified = verified.map_err(|error| Refusal::of(error, failure));
+        let verified = verified.and_then(|it| Ok((revocation(&it)?, it)));
+        let refused = |refusal: &Refusal| record(None, outcome(&refusal.failure));
+        let (revocation, token) = verified.inspect_err(refused)?;
+        let revoked = self.revoke_once(&token, revocation).await;
+        record(Some(&token), revoked.as_ref().map_or_else(outcome, |outcome| outcome));
+        revoked?;
+        Ok(Response::new(Bytes::new()))
+    }
+
+    /// Puts the revocation of a token in force, unless an earlier delivery did. Returns the outcome for the log.
+    async fn revoke_once(
+        &self,
+        token: &EventToken,
+        revocation: Revocation,
+    ) -> Result<&'static str, Failure> {
         let key = ReplayKey::new("logout token", [&*token.issuer.name, token.id()]);
-        let delivery = self.seen_tokens.once(&key, self.revoke(revocation)).await;
-        let done = match &delivery {
-            Ok(Delivery::First) => "revoked",
-            Ok(Delivery::Repeated) => "repeated",
-            Err(failure) => outcome(failure),
-        };
-        record(Some(&token), done);
-        delivery.map(|_| Response::new(Bytes::new()))
+        let mut progress = self.seen_tokens.progress(&key).await?;
+        if progress.is_done {
+            return Ok("repeated");
+        }
+        self.revoke(revocation).await?;
+        progress.is_done = true;
+        Ok("revoked")
     }
 
     /// Puts a revocation in force. If that fails, the sender is told to try again.
@@ -60,13 +74,15 @@ fn outcome(failure: &Failure) -> &'static str {
 /// Logs and counts a logout token. One that was not verified is `None`.
 fn record(token: Option<&EventToken>, outcome: &'static str) {
     let issuer = token.map(|token| &*token.issuer.name);
-    let pseudonym = |id: &str| crypto::pseudonym(&[issuer.unwrap_or_default(), id]);
+    let of = |id| [issuer.unwrap_or_default(), id];
+    let subject = token.and_then(EventToken::subject);
+    let subject = subject.and_then(|subject| crypto::pseudonym(&of(subject)));
     SecurityEventRecord {
         kind: "backchannel-logout",
         outcome,
         issuer,
-        token: token.map(|token| pseudonym(token.id())).as_deref(),
-        subject: token.and_then(EventToken::subject).map(pseudonym).as_deref(),
+        token: token.map(|token| crypto::short_digest(&of(token.id()))).as_deref(),
+        subject: subject.as_deref(),
         event_type: None,
     }
     .record();

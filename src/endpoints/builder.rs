@@ -83,6 +83,8 @@ pub struct EndpointsBuilder {
     has_configured_sessions: bool,
     /// Whether the configured client has faults, which are already reported.
     has_client_faults: bool,
+    /// Whether the configuration has a Redis server, and no revocation log there.
+    has_redis_without_log: bool,
 }
 
 impl Auth {
@@ -135,6 +137,7 @@ impl Auth {
             needs_client: false,
             has_configured_sessions: false,
             has_client_faults: false,
+            has_redis_without_log: false,
         }
     }
 }
@@ -237,7 +240,7 @@ impl EndpointsBuilder {
     /// | CAEP `credential-change` with `revoke` or `delete`, `token-claims-change`, `assurance-level-change` with `decrease` | all tokens of the user |
     /// | RISC `account-disabled`, `account-purged`, `sessions-revoked` | all tokens of the user |
     ///
-    /// Refused are the tokens that were issued before the event; a session, whenever they were issued. The subject
+    /// Refused are the tokens that were issued before the event; of a session that has ended, whenever they were issued. The subject
     /// must be of the format `iss_sub` with the issuer of the event, `opaque`, `jwt_id`, which revokes this token only,
     /// `aliases`, of which each is a subject, or `complex` with a user, session or tenant of these formats. The ids must
     /// be those in tokens. For `session-revoked`, `opaque` is the id of a session or a user. Other events, and other
@@ -245,7 +248,8 @@ impl EndpointsBuilder {
     /// provider sends to verify the stream.
     ///
     /// The answer is 202, also for a token that was sent before; 400 with a code of RFC 8935 §2.4; and 503 if the
-    /// revocation could not be stored or the handler failed, so that the provider sends the token again. A token
+    /// revocation could not be stored, the handler failed, or the key is unknown and keys may not be fetched again yet,
+    /// so that the provider sends the token again. A token
     /// whose `iat` is in the future is accepted, as of now. *Not* checked: that there was such a session or user.
     pub fn security_events(mut self, stream: EventStream) -> Self {
         self.inner.event_streams.push(stream);
@@ -496,6 +500,7 @@ impl EndpointsBuilder {
         self.inner.client_address.variables = config.origin.prefix().map(str::to_owned);
         let settings = &config.endpoints;
         let has_redis = config.client.redis_url.is_some() || config.client.redis_url_file.is_some();
+        self.has_redis_without_log = has_redis && config.revocation_log.is_none();
         if has_redis && self.inner.client.as_ref().is_some_and(|client| !client.has_shared_cache())
         {
             telemetry::redis_unused();
@@ -631,6 +636,18 @@ impl EndpointsBuilder {
         }
     }
 
+    /// Warns that polled events count in one process only, although there is a server to share them.
+    fn warn_of_local_events(&self) {
+        let Inner { auth, event_streams: streams, .. } = &self.inner;
+        // Revocations with a log are not idle before its history is read, and have a lag later.
+        let (revocations, health) = (auth.revocations(), auth.revocations().health());
+        let is_local = revocations.is_idle() && !health.is_away && health.lag.is_zero();
+        if self.has_redis_without_log && is_local {
+            let polled = streams.iter().filter(|stream| stream.url.is_some());
+            polled.for_each(|stream| telemetry::polled_events_are_local(&stream.issuer));
+        }
+    }
+
     /// Stores participants in the database of the tenants, if one is configured.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn with_database(mut self, config: &AuthConfig) -> Self {
@@ -742,11 +759,12 @@ impl EndpointsBuilder {
         }
         self.inner.provider_returns_to_logout = self.provider_returns_to_logout();
         self.warn_of_page_after_sign_out();
+        self.warn_of_local_events();
         let enabled =
             Endpoint::ALL.into_iter().filter(|endpoint| self.is_enabled(*endpoint)).collect();
         let prefix = self.local_prefix().trim_end_matches('/').to_owned();
         let endpoints = Endpoints(Arc::new(Inner { enabled, prefix, ..self.inner }));
-        endpoints.start_polling();
+        endpoints.prepare_polling();
         Ok(endpoints)
     }
 

@@ -1,7 +1,7 @@
 //! The rate limit of reports: logout tokens and security events.
 //!
-//! A provider may report thousands of sign-outs within a second, so accepted reports are not counted. A refused
-//! report is: after too many of them, the reports of its address are refused unread for a while.
+//! A provider may report thousands of sign-outs within a second, so accepted reports are not counted. Forged ones are:
+//! after too many of them, the reports of their address are refused unread for some seconds.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,19 +11,64 @@ use http::Response;
 use http::request::Parts;
 
 use super::response::Failure;
+use super::seen_tokens::RETRY_AFTER;
 use super::throttle::network;
 use super::{Endpoint, EndpointRequest, Inner};
+use crate::error::{AuthError, InvalidToken};
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::mac::{BuildMacHasher, Mac};
+use crate::validator::EventTokenError;
 
 /// The number of addresses that are refused at the same time. An address that is evicted is verified again, until its
 /// next refused report.
 const MAX_ADDRESSES: usize = 10_000;
 
+/// The longest time that an address is refused. The provider may share it with an attacker.
+const MAX_BLOCK: Duration = Duration::from_secs(5);
+
 /// The addresses whose reports are refused unread, each until a monotonic time. Most services get no such reports, so
 /// the map is made for the first.
 #[derive(Debug, Default)]
 pub(super) struct RefusedAddresses(OnceLock<Bounded<Mac, Duration, BuildMacHasher>>);
+
+/// The reason why a report is not accepted.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) failure: Failure,
+    /// Whether it counts: the token costs a signature, or needs a fetch of keys.
+    is_charged: bool,
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { failure, is_charged: false }
+    }
+}
+
+impl Refusal {
+    /// Returns the refusal of a token that was not verified. `failure` is for any but one whose key may exist.
+    pub(super) fn of(error: EventTokenError, failure: impl FnOnce(AuthError) -> Failure) -> Self {
+        match error {
+            EventTokenError::Auth(error) => {
+                let is_charged = matches!(
+                    error,
+                    AuthError::InvalidToken(
+                        InvalidToken::Signature
+                            | InvalidToken::Key
+                            | InvalidToken::Algorithm
+                            | InvalidToken::Decryption(_)
+                    )
+                );
+                Self { failure: failure(error), is_charged }
+            }
+            EventTokenError::KeyNotFetched => {
+                let problem = "the key of the report is unknown, and keys were fetched lately";
+                let error = AuthError::unavailable("keys", Some(RETRY_AFTER), problem);
+                Self { failure: error.into(), is_charged: true }
+            }
+        }
+    }
+}
 
 impl Endpoint {
     /// Returns whether providers report at this endpoint.
@@ -41,7 +86,7 @@ impl Inner {
         }
     }
 
-    /// Handles a report, and charges its address if it is refused.
+    /// Handles a report, and charges its address if it is forged.
     pub(super) async fn report(
         &self,
         endpoint: Endpoint,
@@ -55,41 +100,37 @@ impl Inner {
         };
         match outcome {
             Ok(response) => Ok(response),
-            Err(failure) => Err(self.charge(endpoint, &incoming.head, failure).await),
+            Err(Refusal { failure, is_charged: false }) => Err(failure),
+            Err(Refusal { failure, .. }) => {
+                Err(self.charge(endpoint, &incoming.head).await.unwrap_or(failure))
+            }
         }
     }
 
-    /// Counts a refused report, and returns the failure to answer with. Reports that this service cannot judge or
-    /// store are not counted, because the provider must repeat them. Other endpoints counted the request before.
-    pub(super) async fn charge(
-        &self,
-        endpoint: Endpoint,
-        head: &Parts,
-        failure: Failure,
-    ) -> Failure {
-        let is_refusal = match &failure {
-            Failure::OAuth(..) | Failure::Body(..) => true,
-            Failure::Auth(error) => !error.is_unavailable(),
-            Failure::Throttled(_) | Failure::Exchange(_) | Failure::NotConfigured(_) => false,
-        };
-        if !endpoint.receives_reports() || !is_refusal {
-            return failure;
+    /// Counts a forged report. Returns the failure to answer with, if there were too many.
+    async fn charge(&self, endpoint: Endpoint, head: &Parts) -> Option<Failure> {
+        if self.has_stream_authorization(endpoint, head) {
+            return None;
         }
         let Err(Failure::Throttled(wait)) = self.admit(endpoint, head, None).await else {
-            return failure;
+            return None;
         };
+        let wait = wait.min(MAX_BLOCK);
         if let Some(key) = self.address_key(endpoint, head) {
             let until = self.auth.clock().elapsed().saturating_add(wait);
             self.refused_addresses.0.get_or_init(|| bounded(MAX_ADDRESSES)).insert(key, until);
         }
-        Failure::Throttled(wait)
+        Some(Failure::Throttled(wait))
     }
 
     fn check_address(&self, endpoint: Endpoint, head: &Parts) -> Result<(), Failure> {
         let Some(refused) = self.refused_addresses.0.get() else { return Ok(()) };
         let until = self.address_key(endpoint, head).and_then(|key| refused.get(&key));
         let wait = until.unwrap_or_default().saturating_sub(self.auth.clock().elapsed());
-        if wait.is_zero() { Ok(()) } else { Err(Failure::Throttled(wait)) }
+        match wait.is_zero() || self.has_stream_authorization(endpoint, head) {
+            true => Ok(()),
+            false => Err(Failure::Throttled(wait)),
+        }
     }
 
     fn address_key(&self, endpoint: Endpoint, head: &Parts) -> Option<Mac> {

@@ -90,7 +90,6 @@ async fn respond<Q: Body>(
     match body::read(body, body::MAX_BYTES, endpoints.body_timeout).await {
         Ok(body) => endpoints.dispatch(endpoint, EndpointRequest { head, body }).await,
         Err(failure) => {
-            let failure = endpoints.charge(endpoint, &head, failure).await;
             let mut response = endpoints.finish(endpoint, &head, Err(failure));
             close_connection(version, &mut response);
             response

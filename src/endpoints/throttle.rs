@@ -99,8 +99,9 @@ pub enum ThrottleDecision {
 /// call for the same attempt names it. For `sessions` there is only the call that names the caller. Count addresses and
 /// accounts separately.
 ///
-/// For `backchannel_logout` and `events` it is called after a report was refused. If it denies, this process refuses
-/// the reports of the address unread for `retry_after`.
+/// For `backchannel_logout` and `events` it is called after a forged report: one whose signature or key is not valid.
+/// If it denies, this process refuses the reports of the address unread for `retry_after`, but for 5 s at most. Pushed
+/// events with the [header of their stream](super::EventStream::authorization) are not counted, and not refused.
 ///
 /// The endpoints call [`try_admit`](Self::try_admit) first, and [`admit`](Self::admit) if it
 /// returns `None`. `now` is a monotonic time of this process, so a shared store must use its own
@@ -235,14 +236,14 @@ impl ThrottleWithFallback {
 /// | | burst | then one per |
 /// |---|---|---|
 /// | each address: `login`, `token`, `refresh`, `logout`, `exchange` | 60 | second |
-/// | each address: *refused* logout tokens and security events | 60 | second |
+/// | each address: *forged* logout tokens and security events | 60 | second |
 /// | each address, and each caller: `introspect` | 1000 | 10 ms |
 /// | each address (only requests with a body), and each caller: `trusts` | 120 | 0.5 seconds |
 /// | each caller: `sessions` | 120 | 0.5 seconds |
 /// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
-/// Addresses are counted before a body is read. Only at `backchannel_logout` and `events`, they are counted when a
-/// report is refused, because a provider may report thousands of sign-outs within a second. `register`, `whoami`, `config` and the metadata do
+/// Addresses are counted before a body is read. Only at `backchannel_logout` and `events`, they are counted when the
+/// signature or key of a report is not valid, because a provider may report thousands of sign-outs within a second. `register`, `whoami`, `config` and the metadata do
 /// not read a body and are not counted.
 ///
 /// An IPv6 /64 network counts as one address, because one client usually has a whole network.
@@ -295,7 +296,7 @@ impl TokenBuckets {
     }
 
     /// Allows `burst` attempts from each address, and then one per `period` (longer periods are
-    /// capped at one hour). Of logout tokens and security events, only those that are refused count.
+    /// capped at one hour). Of logout tokens and security events, only forged ones count.
     #[must_use]
     pub fn per_address(mut self, burst: u32, period: Duration) -> Self {
         self.per_address = Rate::new(burst, period.min(MAX_PERIOD));

@@ -353,6 +353,15 @@ impl IssuerKeys {
 }
 
 impl KeySetVersion {
+    /// Returns whether no fetch has ended between the two.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let is_same_set = match (&self.set, &other.set) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        is_same_set && self.version == other.version
+    }
+
     fn is_of(&self, set: &Arc<CachedKeySet>) -> bool {
         self.set.as_ref().is_some_and(|own| Arc::ptr_eq(own, set))
     }

@@ -1,5 +1,8 @@
 //! Random bytes, SHA-256, HMAC-SHA-256, and comparison in constant time.
 
+#[cfg(feature = "endpoints")]
+use std::sync::OnceLock;
+
 use aws_lc_rs::{constant_time, digest, hmac};
 
 use crate::support::base64url;
@@ -40,12 +43,21 @@ pub(crate) fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> [
     fixed(&context.finish())
 }
 
-/// Returns a pseudonym for logs: half of the SHA-256 of some texts. It contains no text, but can be computed from the
-/// texts.
+/// Returns a digest of random ids for logs: half of the SHA-256 of some texts. It can be computed from the texts, so it
+/// is not for ids that can be guessed.
 #[cfg(feature = "endpoints")]
-pub(crate) fn pseudonym(texts: &[&str]) -> String {
+pub(crate) fn short_digest(texts: &[&str]) -> String {
     let digest = sha256_of_parts(texts.iter().copied());
     hex(digest.first_chunk::<16>().unwrap_or(&[0; 16]))
+}
+
+/// Returns a pseudonym for logs, under a random key of this process. `None` if there is no randomness.
+#[cfg(feature = "endpoints")]
+pub(crate) fn pseudonym(texts: &[&str]) -> Option<String> {
+    static KEY: OnceLock<Option<HmacKey>> = OnceLock::new();
+    let key = KEY.get_or_init(|| random::<32>().ok().map(|key| HmacKey::new(&key))).as_ref()?;
+    let mac = key.mac_of_parts(texts.iter().copied());
+    mac.first_chunk::<16>().map(|mac| hex(mac))
 }
 
 /// A key for HMAC-SHA-256 (RFC 2104).
@@ -118,6 +130,14 @@ mod tests {
         // hmac.new(b"key", b"\0\0\0\0\0\0\0\x03abc", "sha256")
         let mac = HmacKey::new(b"key").mac_of_parts(["abc"]);
         assert_eq!(hex(&mac), "1d53d5920fce3f0b311c9f8ecf0fceaba4b4a87d4ae1c9bc98becb0d165135e5");
+    }
+
+    #[cfg(feature = "endpoints")]
+    #[test]
+    fn pseudonyms_cannot_be_computed_from_texts() {
+        let of = |text| pseudonym(&["https://id.example", text]);
+        assert!(of("alice").is_some() && of("alice") == of("alice") && of("alice") != of("bob"));
+        assert_ne!(of("alice"), Some(short_digest(&["https://id.example", "alice"])));
     }
 
     #[test]

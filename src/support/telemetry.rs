@@ -479,8 +479,9 @@ pub(crate) struct SecurityEventRecord<'a> {
     /// `revoked`, `passed_on`, `repeated`, `refused` or `failed`.
     pub(crate) outcome: &'static str,
     pub(crate) issuer: Option<&'a str>,
-    /// Pseudonyms of the token and the subject. A token that was not verified has none.
+    /// A digest of the id of the token, which is random. A token that was not verified has none.
     pub(crate) token: Option<&'a str>,
+    /// A pseudonym of the subject, the same within this process: subjects can be guessed.
     pub(crate) subject: Option<&'a str>,
     /// The type in a verified token.
     pub(crate) event_type: Option<&'a str>,
@@ -520,13 +521,47 @@ pub(crate) fn events_not_polled(issuer: &str, error: &dyn Display, is_new: bool)
     count!("scaikey_auth_event_polls_total", "issuer" => issuer.to_owned(), "outcome" => "failed");
 }
 
+/// Warns that polling needs a tokio runtime.
+pub(crate) fn polling_waits() {
+    tracing::warn!(
+        target: TARGET,
+        "there is no tokio runtime: polling for security events starts with the first request"
+    );
+}
+
+/// Warns that endpoints that poll were dropped too early.
+pub(crate) fn polling_never_began() {
+    tracing::warn!(
+        target: TARGET,
+        "the endpoints were dropped before the first poll for security events: nothing is polled any more"
+    );
+}
+
+/// Warns that events of a stream count in one process only.
+pub(crate) fn polled_events_are_local(issuer: &str) {
+    tracing::warn!(
+        target: TARGET,
+        issuer,
+        "a polled event counts only in the process that gets it, although there is a Redis server: set revocation_log = redis (`P_REVOCATION_LOG=redis`)"
+    );
+}
+
+/// Logs that a token was acknowledged although the handler did not accept it. Warns once per outage of the handler.
+pub(crate) fn events_not_handled(issuer: &str, count: usize, is_new: bool) {
+    if_new!(
+        is_new,
+        warn!(
+            issuer,
+            count,
+            "security events were acknowledged without the handler: it has not accepted too many others"
+        )
+    );
+}
+
 /// Logs a failure of the handler of security events.
 pub(crate) fn event_handler_failed(error: &(dyn Error + 'static), is_new: bool) {
     let error = Causes(error);
-    if_new!(
-        is_new,
-        warn!(%error, "the handler of security events failed: the provider is told to send them again")
-    );
+    if_new!(is_new, warn!(%error, "the handler of security events failed: it gets them again"));
 }
 
 /// Logs and counts a token request that ended.

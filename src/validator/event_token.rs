@@ -2,7 +2,7 @@
 //! event tokens (RFC 8417 §2).
 
 use std::iter;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::encrypted::{self, Opened};
@@ -75,23 +75,55 @@ impl EventToken {
     }
 }
 
+/// The reason why a token is not accepted.
+#[derive(Debug)]
+pub(crate) enum EventTokenError {
+    Auth(AuthError),
+    /// Its key is unknown, and the keys were not fetched since it arrived, because that is limited. It may be valid.
+    KeyNotFetched,
+}
+
+impl From<AuthError> for EventTokenError {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
 /// Verifies a token. Waits for the issuer or its keys if necessary.
 pub(crate) async fn verify_event_token(
     issuers: &Issuers,
     clock: &dyn Clock,
     token: &str,
     expected: &ExpectedEventToken<'_>,
-) -> Result<EventToken, AuthError> {
+) -> Result<EventToken, EventTokenError> {
     let max_bytes = AuthConfig::default().max_token_bytes;
     let is_encrypted = token.bytes().filter(|byte| *byte == b'.').count() == 4;
     let open = || encrypted::open(token.as_bytes(), issuers, max_bytes, clock);
-    let opened = is_encrypted.then(open).transpose()?;
+    let opened = is_encrypted.then(open).transpose().map_err(AuthError::from)?;
     let signed = opened.as_ref().map_or(token.as_bytes(), |opened| &opened.token);
+    // The first and the last key set that were tried.
+    let tried = Mutex::new(None);
     let verify = || match try_verify(issuers, clock, signed, opened.as_ref(), expected) {
-        Ok(verification) => verification,
+        Ok(verification) => {
+            if let Verification::NeedsKeys { tried: version, .. } = &verification {
+                let mut tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+                let first = tried.take().map_or_else(|| version.clone(), |(first, _)| first);
+                *tried = Some((first, version.clone()));
+            }
+            verification
+        }
         Err(fault) => Verification::Done(Err(fault.into())),
     };
-    finish(verify).await
+    let verified = finish(verify).await;
+    let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match verified {
+        Err(AuthError::InvalidToken(InvalidToken::Key))
+            if tried.is_some_and(|(first, last)| first.is_same(&last)) =>
+        {
+            Err(EventTokenError::KeyNotFetched)
+        }
+        verified => Ok(verified?),
+    }
 }
 
 fn try_verify(

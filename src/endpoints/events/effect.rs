@@ -61,7 +61,7 @@ pub(super) fn kind_of(event_type: &str) -> &'static str {
 pub(super) enum Effect {
     /// The session ends, or all sessions of the user or tenant.
     EndSession,
-    /// All tokens of the user are refused that were issued before.
+    /// All tokens of the user, or of the session, are refused that were issued before.
     EndTokens,
     None,
 }
@@ -104,10 +104,16 @@ impl Effect {
         match (self, session, user, either, tenant) {
             (Self::None, ..) => Vec::new(),
             (Self::EndTokens, _, Some(user), ..) => vec![all_of(user)],
-            (_, Some(session), Some(user), ..) => {
+            (Self::EndSession, Some(session), Some(user), ..) => {
                 vec![Revocation::session(issuer, *session).of_subject(*user)]
             }
-            (_, Some(session), None, ..) => vec![Revocation::session(issuer, *session)],
+            (Self::EndSession, Some(session), None, ..) => {
+                vec![Revocation::session(issuer, *session)]
+            }
+            // The session goes on, with new tokens.
+            (Self::EndTokens, Some(session), None, ..) => {
+                vec![Revocation::tokens_of_session(issuer, *session)]
+            }
             (Self::EndSession, None, Some(user), ..) => vec![all_of(user)],
             // CAEP §3.1 uses such an id for a session, and transmitters for users, too.
             (Self::EndSession, None, None, Some(id), _) => {
@@ -194,7 +200,7 @@ mod tests {
         let x = || Revocation::subject("i", "x");
         for (subject, on_session, on_tokens) in [
             (&user, vec![alice()], vec![alice()]),
-            (&session, vec![of_17()], vec![of_17()]),
+            (&session, vec![of_17()], vec![Revocation::tokens_of_session("i", "17")]),
             (&both, vec![of_17().of_subject("alice")], vec![alice()]),
             (&in_tenant, vec![alice().in_tenant(tenant())], vec![alice().in_tenant(tenant())]),
             (&only_tenant, vec![Revocation::tenant("i", tenant())], vec![]),

@@ -4,24 +4,29 @@ mod effect;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
 mod poll;
+mod polling;
 mod stream;
 mod subject;
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
+use futures_util::future::join_all;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
+use super::report_limits::Refusal;
 use super::response::Failure;
-use super::seen_tokens::{Delivery, RETRY_AFTER};
-use super::{EndpointRequest, Inner};
+use super::seen_tokens::{Progress, RETRY_AFTER};
+use super::{Endpoint, EndpointRequest, Inner};
 use crate::clock::with_timeout;
 use crate::error::{AuthError, InvalidToken};
 use crate::replay::ReplayKey;
 use crate::revocation::Revocation;
 use crate::support::crypto;
 use crate::support::media_type::media_type;
+use crate::support::secret::Secret;
 use crate::support::telemetry::{self, SecurityEventRecord};
 use crate::validator::{
     EventToken, EventTokenKind, ExpectedEventToken, insecure_decode_claims, verify_event_token,
@@ -29,7 +34,7 @@ use crate::validator::{
 use effect::{Effect, kind_of};
 use subject::{Subject, SubjectFault};
 
-pub(super) use poll::Polling;
+pub(super) use polling::Polling;
 pub use stream::{EventHandler, EventStream, SecurityEvent};
 
 /// The media type of a security event token (RFC 8417 §7.2).
@@ -51,13 +56,25 @@ const UNKNOWN_ISSUER: Failure =
 const NOT_AUTHENTICATED: Failure =
     Failure::OAuth(AUTHENTICATION_FAILED, "The Authorization header is missing or wrong.");
 
-/// An event of a verified token, and what it means.
-struct Event<'a> {
-    event_type: &'a str,
-    payload: &'a Value,
-    subject: Option<&'a Value>,
+/// Whether a token was handled by this delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    First,
+    Repeated,
+}
+
+/// A verified token, and what it means.
+struct Report {
+    token: EventToken,
+    key: ReplayKey,
+    events: Vec<Event>,
+}
+
+struct Event {
+    event_type: String,
+    payload: Value,
+    subject: Option<Value>,
     occurred_at: SystemTime,
-    /// Still without their time.
     revocations: Vec<Revocation>,
 }
 
@@ -66,9 +83,12 @@ impl Inner {
     pub(super) async fn events(
         &self,
         incoming: &EndpointRequest,
-    ) -> Result<Response<Bytes>, Failure> {
+    ) -> Result<Response<Bytes>, Refusal> {
         let (stream, token) = self.pushed(incoming).inspect_err(|_| record_unverified(None))?;
-        self.receive(stream, token, None).await?;
+        let report = self.read(stream, token, None).await?;
+        let mut progress = self.seen_tokens.progress(&report.key).await?;
+        self.put_in_force(&report, &mut progress).await?;
+        self.pass_on(stream, &report, &mut progress).await?;
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::ACCEPTED;
         Ok(response)
@@ -86,8 +106,21 @@ impl Inner {
         let not_a_token = |_| Failure::OAuth(INVALID_REQUEST, "The body is not a token.");
         let token = std::str::from_utf8(incoming.body.trim_ascii()).map_err(not_a_token)?;
         let stream = self.event_stream(token)?;
-        check_authorization(stream, incoming)?;
-        Ok((stream, token))
+        let is_right = |expected| has_authorization(&incoming.head.headers, expected);
+        match stream.authorization.as_ref().is_none_or(is_right) {
+            true => Ok((stream, token)),
+            false => Err(NOT_AUTHENTICATED),
+        }
+    }
+
+    /// Returns whether a request has the header that was agreed for a stream.
+    pub(super) fn has_stream_authorization(&self, endpoint: Endpoint, head: &Parts) -> bool {
+        let mut streams = self.event_streams.iter().filter(|stream| stream.url.is_none());
+        let has = |stream: &EventStream| {
+            let expected = stream.authorization.as_ref();
+            expected.is_some_and(|it| has_authorization(&head.headers, it))
+        };
+        endpoint == Endpoint::Events && streams.any(has)
     }
 
     /// Returns the stream of a pushed token, which is not verified yet.
@@ -105,14 +138,13 @@ impl Inner {
         self.event_streams.iter().find(is_of).ok_or(UNKNOWN_ISSUER)
     }
 
-    /// Puts the revocations in force that the events of a token mean, and calls the handler of its stream. `id` is
-    /// the `jti` under which a polled token came.
-    async fn receive(
+    /// Verifies a token of a stream and reads its events. `id` is the `jti` under which a polled token came.
+    async fn read(
         &self,
         stream: &EventStream,
         token: &str,
         id: Option<&str>,
-    ) -> Result<Delivery, Failure> {
+    ) -> Result<Report, Refusal> {
         let expected = ExpectedEventToken {
             kind: EventTokenKind::SecurityEvent,
             issuer: Some(&stream.issuer),
@@ -120,78 +152,78 @@ impl Inner {
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
         let verified = verify_event_token(issuers, clock, token, &expected).await;
-        let verified = verified.map_err(failure).and_then(|token| match id {
+        let verified = verified.map_err(|error| Refusal::of(error, failure));
+        let verified = verified.and_then(|token| match id {
             Some(id) if id != token.id() => {
                 let problem = "The token came under another jti than its own.";
-                Err(Failure::OAuth(INVALID_REQUEST, problem))
+                Err(Failure::OAuth(INVALID_REQUEST, problem).into())
             }
             _ => Ok(token),
         });
-        let token = verified.inspect_err(|failure| record_unverified(Some((stream, failure))))?;
-        let claims = token.claims();
-        let key = ReplayKey::new("security event token", [&*token.issuer.name, token.id()]);
-        let delivery = self.seen_tokens.once(&key, self.process(stream, &token, &claims)).await?;
-        if delivery == Delivery::Repeated {
-            for (event_type, payload) in events_of(&claims) {
-                record(&token, event_type, subject_of(&claims, payload), "repeated");
-            }
-        }
-        Ok(delivery)
+        let refused = |refusal: &Refusal| record_unverified(Some((stream, &refusal.failure)));
+        let token = verified.inspect_err(refused)?;
+        Ok(Report::read(token)?)
     }
 
-    async fn process(
-        &self,
-        stream: &EventStream,
-        token: &EventToken,
-        claims: &Value,
-    ) -> Result<(), Failure> {
-        let events = events_of(claims).map(|(event_type, payload)| {
-            let subject = subject_of(claims, payload);
-            let occurred_at = occurred_at(payload, claims, token.issued_at);
-            let revocations = revocations(token, event_type, payload, subject)
-                .inspect_err(|_| record(token, event_type, subject, "refused"))?;
-            Ok(Event { event_type, payload, subject, occurred_at, revocations })
-        });
-        // All are read first: a token with a fault changes nothing.
-        for event in events.collect::<Result<Vec<_>, Failure>>()? {
-            let outcome = if event.revocations.is_empty() { "passed_on" } else { "revoked" };
-            let handled = self.handle(stream, token, &event).await;
-            let outcome = if handled.is_ok() { outcome } else { "failed" };
-            record(token, event.event_type, event.subject, outcome);
-            handled?;
+    /// Puts the revocations of a report in force, unless an earlier delivery did.
+    async fn put_in_force(&self, report: &Report, progress: &mut Progress) -> Result<(), Failure> {
+        if progress.is_in_force {
+            return Ok(());
         }
+        let revocations = report.events.iter().flat_map(|event| &event.revocations);
+        // All are tried: one that cannot be stored is in force in this process.
+        let revoked = join_all(revocations.map(|it| self.revoke(it.clone()))).await;
+        let revoked = revoked.into_iter().collect::<Result<(), Failure>>();
+        if revoked.is_err() && !std::mem::replace(&mut progress.has_failed, true) {
+            report.events.iter().for_each(|event| report.record(event, "failed"));
+        }
+        revoked?;
+        (progress.is_in_force, progress.has_failed) = (true, false);
         Ok(())
     }
 
-    async fn handle(
+    /// Calls the handler of a stream for each event that it has not accepted yet.
+    async fn pass_on(
         &self,
         stream: &EventStream,
-        token: &EventToken,
-        event: &Event<'_>,
-    ) -> Result<(), Failure> {
-        let Event { event_type, payload, subject, occurred_at, revocations } = event;
-        for revocation in revocations {
-            self.revoke(revocation.clone().issued_before(*occurred_at)).await?;
+        report: &Report,
+        progress: &mut Progress,
+    ) -> Result<Delivery, Failure> {
+        if progress.is_done {
+            report.events.iter().for_each(|event| report.record(event, "repeated"));
+            return Ok(Delivery::Repeated);
         }
-        let event = SecurityEvent {
-            issuer: &token.issuer.name,
-            token_id: token.id(),
-            event_type,
-            subject: *subject,
-            payload,
-            occurred_at: *occurred_at,
-            has_revoked: !revocations.is_empty(),
-        };
-        self.call_handler(stream, &event).await
+        for event in report.events.iter().skip(progress.handled) {
+            let handled = self.call_handler(stream, report, event).await;
+            if handled.is_err() && !std::mem::replace(&mut progress.has_failed, true) {
+                report.record(event, "failed");
+            }
+            handled?;
+            (progress.handled, progress.has_failed) = (progress.handled + 1, false);
+            let outcome = if event.revocations.is_empty() { "passed_on" } else { "revoked" };
+            report.record(event, outcome);
+        }
+        progress.is_done = true;
+        Ok(Delivery::First)
     }
 
     async fn call_handler(
         &self,
         stream: &EventStream,
-        event: &SecurityEvent<'_>,
+        report: &Report,
+        event: &Event,
     ) -> Result<(), Failure> {
         let Some(handler) = &stream.handler else { return Ok(()) };
-        let handled = with_timeout(HANDLER_TIMEOUT, handler.handle(event)).await;
+        let event = SecurityEvent {
+            issuer: &report.token.issuer.name,
+            token_id: report.token.id(),
+            event_type: &event.event_type,
+            subject: event.subject.as_ref(),
+            payload: &event.payload,
+            occurred_at: event.occurred_at,
+            has_revoked: !event.revocations.is_empty(),
+        };
+        let handled = with_timeout(HANDLER_TIMEOUT, handler.handle(&event)).await;
         let handled = handled.unwrap_or_else(|| Err("it did not return within 5 s".into()));
         let (outage, elapsed) = (&self.outages.event_handler, || self.auth.clock().elapsed());
         match handled {
@@ -209,6 +241,36 @@ impl Inner {
     }
 }
 
+impl Report {
+    /// Reads all events of a token: one with a fault changes nothing.
+    fn read(token: EventToken) -> Result<Self, Failure> {
+        let claims = token.claims();
+        let events = events_of(&claims).map(|(event_type, payload)| {
+            let subject = subject_of(&claims, payload);
+            let occurred_at = occurred_at(payload, &claims, token.issued_at);
+            let revocations = revocations(&token, event_type, payload, subject)
+                .inspect_err(|_| record(&token, event_type, subject, "refused"))?;
+            Ok(Event {
+                event_type: event_type.clone(),
+                payload: payload.clone(),
+                subject: subject.cloned(),
+                occurred_at,
+                revocations: revocations
+                    .into_iter()
+                    .map(|it| it.issued_before(occurred_at))
+                    .collect(),
+            })
+        });
+        let events = events.collect::<Result<Vec<_>, Failure>>()?;
+        let key = ReplayKey::new("security event token", [&*token.issuer.name, token.id()]);
+        Ok(Self { token, key, events })
+    }
+
+    fn record(&self, event: &Event, outcome: &'static str) {
+        record(&self.token, &event.event_type, event.subject.as_ref(), outcome);
+    }
+}
+
 fn events_of(claims: &Value) -> impl Iterator<Item = (&String, &Value)> {
     claims.get("events").and_then(Value::as_object).into_iter().flatten()
 }
@@ -221,12 +283,12 @@ fn subject_of<'a>(claims: &'a Value, payload: &'a Value) -> Option<&'a Value> {
 /// Logs and counts an event of a verified token.
 fn record(token: &EventToken, event_type: &str, subject: Option<&Value>, outcome: &'static str) {
     let issuer = &*token.issuer.name;
-    let subject = subject.map(|it| crypto::pseudonym(&[issuer, &it.to_string()]));
+    let subject = subject.and_then(|it| crypto::pseudonym(&[issuer, &it.to_string()]));
     SecurityEventRecord {
         kind: kind_of(event_type),
         outcome,
         issuer: Some(issuer),
-        token: Some(&crypto::pseudonym(&[issuer, token.id()])),
+        token: Some(&crypto::short_digest(&[issuer, token.id()])),
         subject: subject.as_deref(),
         event_type: Some(event_type),
     }
@@ -245,16 +307,12 @@ fn record_unverified(cause: Option<(&EventStream, &Failure)>) {
     .record();
 }
 
-/// Checks that the request has the one header that was agreed for the stream.
-fn check_authorization(stream: &EventStream, incoming: &EndpointRequest) -> Result<(), Failure> {
-    let Some(expected) = &stream.authorization else { return Ok(()) };
-    let mut values = incoming.head.headers.get_all(header::AUTHORIZATION).iter();
+/// Returns whether there is one header `Authorization`, with this value.
+fn has_authorization(headers: &HeaderMap, expected: &Secret) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let is_right =
-        |value: &http::HeaderValue| crypto::equal(value.as_bytes(), expected.expose().as_bytes());
-    match (values.next(), values.next()) {
-        (Some(value), None) if is_right(value) => Ok(()),
-        _ => Err(NOT_AUTHENTICATED),
-    }
+        |value: &HeaderValue| crypto::equal(value.as_bytes(), expected.expose().as_bytes());
+    matches!((values.next(), values.next()), (Some(value), None) if is_right(value))
 }
 
 /// Returns the revocations that an event means, still without their time.

@@ -1,35 +1,43 @@
 //! Polling (RFC 8936): this service asks the provider for the events of a stream.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::task::AbortHandle;
 use url::Url;
 
+use super::super::Inner;
 use super::super::response::Failure;
-use super::super::seen_tokens::Delivery;
-use super::super::{Endpoints, Inner};
-use super::{EventStream, INVALID_REQUEST};
+use super::polling::Task;
+use super::{Delivery, EventStream, INVALID_KEY, INVALID_REQUEST, Report};
 use crate::auth::Auth;
 use crate::clock::{Clock, jittered, sleep};
-use crate::config::{AuthMode, Route};
+use crate::config::Route;
 use crate::exchange::{AccessToken, ExchangeError, ServiceTokenRequest, TokenExchangeClient};
 use crate::issuer::{FetchError, IssuerLookup, Limits};
 use crate::support::retry::{Backoff, Failures};
 use crate::support::telemetry::{self, Outage};
 
-/// The most tokens that one answer may have. More are not read; the provider sends them again.
-const MAX_SETS: usize = 32;
+/// The most new tokens that one answer may have. More are not read; the provider sends them again.
+const MAX_NEW: usize = 32;
+
+/// The most tokens that are neither acknowledged nor refused, because of the handler. The provider sends them again
+/// with the new ones.
+const MAX_UNHANDLED: usize = 224;
 
 /// The most bytes that one answer may have: the longest tokens, and room for their names.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 5 << 20;
 
 /// The longest time that a request may take, in real time. It is the time that the provider may wait for an event.
-const LONG: Duration = Duration::from_secs(90);
+/// Many gateways end requests after 60 s.
+const LONG: Duration = Duration::from_secs(50);
+
+/// The shortest time after which a gateway may have ended a request because the provider waited for an event.
+const GATEWAY_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest time that a request may take whose answer the provider must not delay.
 const SHORT: Duration = Duration::from_secs(10);
@@ -39,9 +47,6 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// The longest sleep in real time. The clock of a test may have moved meanwhile.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
-
-/// The shortest time between two starts of the tasks, which end early if a handler panics.
-const RESTART: Duration = Duration::from_secs(10);
 
 /// The request for a token of this service, with which it polls.
 #[derive(Debug, Clone)]
@@ -53,47 +58,6 @@ pub(in super::super) struct PollToken {
 impl PollToken {
     pub(super) fn new(client: TokenExchangeClient, request: ServiceTokenRequest) -> Self {
         Self { client, request }
-    }
-}
-
-/// The tasks that poll. They end with the endpoints.
-#[derive(Debug, Default)]
-pub(in super::super) struct Polling(Mutex<Option<Tasks>>);
-
-#[derive(Debug)]
-struct Tasks {
-    handles: Vec<AbortHandle>,
-    started_at: Duration,
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.handles.iter().for_each(AbortHandle::abort);
-    }
-}
-
-impl Endpoints {
-    /// Starts the tasks that poll, if a stream is polled. Without a tokio runtime, they start with the first request.
-    pub(in super::super) fn start_polling(&self) {
-        let Inner { polling, event_streams, auth, .. } = &*self.0;
-        let is_polled = event_streams.iter().any(|stream| stream.url.is_some());
-        // In development there is no provider.
-        if !is_polled || auth.mode() == AuthMode::Mock {
-            return;
-        }
-        let mut tasks = polling.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = auth.clock().elapsed();
-        let runs = |tasks: &Tasks| {
-            let has_ended = tasks.handles.iter().any(AbortHandle::is_finished);
-            !has_ended || now.saturating_sub(tasks.started_at) < RESTART
-        };
-        if tasks.as_ref().is_some_and(runs) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let pollers = event_streams.iter().filter_map(|stream| Poller::new(stream, &self.0));
-        let handles = pollers.map(|poller| runtime.spawn(poller.run()).abort_handle()).collect();
-        *tasks = Some(Tasks { handles, started_at: now });
     }
 }
 
@@ -117,7 +81,6 @@ struct SetError {
 /// An answer (RFC 8936 §2.3). Whether more events are available makes no difference: the next request asks for them.
 #[derive(Debug, Deserialize)]
 pub(super) struct PollAnswer {
-    #[serde(default)]
     sets: BTreeMap<String, Value>,
 }
 
@@ -144,6 +107,20 @@ impl PollError {
         }
     }
 
+    /// Returns whether the provider may just have waited for an event, for this long.
+    fn ends_wait(&self, waited: Duration) -> bool {
+        use FetchError::{Deadline, Status, Unreachable};
+        match self {
+            Self::Fetch(Deadline(limit)) => *limit == LONG,
+            Self::Fetch(Unreachable(_)) => waited >= GATEWAY_WAIT,
+            Self::Fetch(Status { status, .. }) => {
+                let is_timeout = [StatusCode::REQUEST_TIMEOUT, StatusCode::GATEWAY_TIMEOUT];
+                waited >= GATEWAY_WAIT && is_timeout.contains(status)
+            }
+            _ => false,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Fetch(FetchError::Status { retry_after, .. }) => *retry_after,
@@ -153,12 +130,16 @@ impl PollError {
 }
 
 /// The task that polls one stream.
-struct Poller {
+pub(super) struct Poller {
     inner: Weak<Inner>,
     auth: Auth,
     stream: EventStream,
     url: Url,
-    max_events: usize,
+    /// The number of tokens of the last answer that were neither acknowledged nor refused.
+    unhandled: usize,
+    /// Tokens whose signature was not valid at their first delivery: the keys may be on their way.
+    suspects: BTreeSet<String>,
+    has_given_up: bool,
     /// Whether the provider must answer immediately, to show that it answers.
     must_answer: bool,
     /// The tokens that were handled, and those that were refused, until the provider knows.
@@ -169,14 +150,16 @@ struct Poller {
 }
 
 impl Poller {
-    fn new(stream: &EventStream, inner: &Arc<Inner>) -> Option<Self> {
+    pub(super) fn new(stream: &EventStream, inner: &Arc<Inner>) -> Option<Self> {
         let url = stream.url.as_deref()?.parse().ok()?;
         Some(Self {
             inner: Arc::downgrade(inner),
             auth: inner.auth.clone(),
             stream: stream.clone(),
             url,
-            max_events: MAX_SETS,
+            unhandled: 0,
+            suspects: BTreeSet::new(),
+            has_given_up: false,
             must_answer: true,
             acks: Vec::new(),
             errors: BTreeMap::new(),
@@ -185,8 +168,9 @@ impl Poller {
         })
     }
 
-    async fn run(mut self) {
+    pub(super) async fn run(mut self, task: Task) {
         loop {
+            task.polls();
             let started = self.clock().elapsed();
             let answer = self.request().await;
             // The endpoints are not used before, so that they can be dropped while the provider waits for an event.
@@ -205,6 +189,11 @@ impl Poller {
         }
     }
 
+    /// Returns the number of tokens that an answer may have: tokens that come again leave room for new ones.
+    fn max_events(&self) -> usize {
+        MAX_NEW + self.unhandled.min(MAX_UNHANDLED)
+    }
+
     fn clock(&self) -> &dyn Clock {
         &**self.auth.clock()
     }
@@ -213,9 +202,9 @@ impl Poller {
     fn record(&mut self, outcome: Result<bool, PollError>, started: Duration) -> Duration {
         let (now, issuer) = (self.clock().elapsed(), &*self.stream.issuer);
         match outcome {
-            // A provider may wait for an event for longer than this service does. The next request shows whether it
-            // is there.
-            Err(PollError::Fetch(FetchError::Deadline(limit))) if limit == LONG => {
+            // A provider may wait for an event for longer than this service or a gateway does. The next request shows
+            // whether it is there.
+            Err(error) if !self.must_answer && error.ends_wait(now.saturating_sub(started)) => {
                 self.must_answer = true;
                 now
             }
@@ -251,16 +240,10 @@ impl Poller {
                 sent = self.send(Some(&other)).await;
             }
         }
-        if matches!(sent, Err(PollError::Fetch(FetchError::TooLarge(_)))) {
-            // The provider may obey a smaller number.
-            self.max_events = (self.max_events / 2).max(1);
-        }
         let body = sent?;
         self.acks.clear();
         self.errors.clear();
-        let answer = serde_json::from_slice(&body)?;
-        self.max_events = MAX_SETS;
-        Ok(answer)
+        Ok(serde_json::from_slice(&body)?)
     }
 
     /// Returns a token of this service, if the stream is polled with one.
@@ -280,7 +263,7 @@ impl Poller {
     async fn send(&self, token: Option<&AccessToken>) -> Result<Vec<u8>, PollError> {
         let deadline = if self.must_answer { SHORT } else { LONG };
         let request = PollRequest {
-            max_events: self.max_events,
+            max_events: self.max_events(),
             return_immediately: self.must_answer,
             ack: &self.acks,
             set_errs: &self.errors,
@@ -311,26 +294,84 @@ impl Poller {
 
     /// Handles the tokens of an answer. Returns whether one of them is new.
     async fn handle(&mut self, inner: &Inner, answer: PollAnswer) -> Result<bool, PollError> {
-        let (mut has_new, mut is_unhandled) = (false, false);
-        for (id, token) in answer.sets.into_iter().take(MAX_SETS) {
-            let handled = match token.as_str() {
-                Some(token) => inner.receive(&self.stream, token, Some(&id)).await,
-                None => Err(Failure::OAuth(INVALID_REQUEST, "The token is not a text.")),
-            };
-            match handled {
-                Ok(delivery) => {
+        let most = self.max_events();
+        let sets: Vec<_> = answer.sets.into_iter().take(most).collect();
+        // No handler delays a revocation.
+        let reports = sets.iter().map(|(id, token)| self.put_in_force(inner, id, token));
+        let reports = join_all(reports).await;
+        let outcomes = reports.into_iter().map(|report| self.pass_on(inner, report));
+        let outcomes = join_all(outcomes).await;
+        let suspects = std::mem::take(&mut self.suspects);
+        let (mut has_new, mut given_up) = (false, 0);
+        self.unhandled = 0;
+        for ((id, _), outcome) in sets.into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Handled(delivery) => {
                     has_new |= delivery == Delivery::First;
                     self.acks.push(id);
                 }
-                Err(Failure::OAuth(err, description)) => {
+                Outcome::Refused(INVALID_KEY, _) if !suspects.contains(&id) => {
+                    self.suspects.insert(id);
+                    self.unhandled += 1;
+                }
+                Outcome::Refused(err, description) => {
                     self.errors.insert(id, SetError { err, description });
                 }
+                Outcome::NotPassedOn if self.unhandled >= MAX_UNHANDLED => {
+                    given_up += 1;
+                    self.acks.push(id);
+                }
                 // Neither acknowledged nor refused, so the provider sends it again.
-                Err(_) => is_unhandled = true,
+                Outcome::NotPassedOn | Outcome::Failed => self.unhandled += 1,
             }
         }
-        if is_unhandled { Err(PollError::Unhandled) } else { Ok(has_new) }
+        if given_up > 0 {
+            let is_new = !std::mem::replace(&mut self.has_given_up, true);
+            telemetry::events_not_handled(&self.stream.issuer, given_up, is_new);
+        }
+        self.has_given_up &= self.unhandled > 0;
+        if self.unhandled > 0 { Err(PollError::Unhandled) } else { Ok(has_new) }
     }
+
+    async fn put_in_force(
+        &self,
+        inner: &Inner,
+        id: &str,
+        token: &Value,
+    ) -> Result<Report, Failure> {
+        let not_a_text = Failure::OAuth(INVALID_REQUEST, "The token is not a text.");
+        let token = token.as_str().ok_or(not_a_text)?;
+        let report = inner.read(&self.stream, token, Some(id)).await;
+        let report = report.map_err(|refusal| refusal.failure)?;
+        let mut progress = inner.seen_tokens.progress(&report.key).await?;
+        inner.put_in_force(&report, &mut progress).await?;
+        Ok(report)
+    }
+
+    async fn pass_on(&self, inner: &Inner, report: Result<Report, Failure>) -> Outcome {
+        let report = match report {
+            Ok(report) => report,
+            Err(Failure::OAuth(err, description)) => return Outcome::Refused(err, description),
+            Err(_) => return Outcome::Failed,
+        };
+        let Ok(mut progress) = inner.seen_tokens.progress(&report.key).await else {
+            return Outcome::NotPassedOn;
+        };
+        match inner.pass_on(&self.stream, &report, &mut progress).await {
+            Ok(delivery) => Outcome::Handled(delivery),
+            Err(_) => Outcome::NotPassedOn,
+        }
+    }
+}
+
+/// What became of a token.
+enum Outcome {
+    Handled(Delivery),
+    Refused(&'static str, &'static str),
+    /// It is in force, but the handler failed.
+    NotPassedOn,
+    /// It could not be judged, or its revocations could not be stored.
+    Failed,
 }
 
 #[cfg(test)]
@@ -354,6 +395,31 @@ mod tests {
         let next = poller.record(late(SHORT), started);
         assert!(next > started + Duration::from_millis(400));
         assert_eq!(poller.failures.count, 1);
+    }
+
+    #[test]
+    fn gateways_may_end_long_polls() {
+        let status = |status| FetchError::Status { status, retry_after: None };
+        let broken = || FetchError::Unreachable("the connection was closed".to_owned());
+        for (error, waited, is_end) in [
+            (status(StatusCode::GATEWAY_TIMEOUT), 30, true),
+            (status(StatusCode::REQUEST_TIMEOUT), 30, true),
+            (broken(), 30, true),
+            (status(StatusCode::GATEWAY_TIMEOUT), 1, false),
+            (broken(), 1, false),
+            (status(StatusCode::BAD_GATEWAY), 30, false),
+            (FetchError::Unconnected("refused".to_owned()), 30, false),
+        ] {
+            let text = format!("{error:?} {waited}");
+            let is_found = PollError::Fetch(error).ends_wait(Duration::from_secs(waited));
+            assert_eq!(is_found, is_end, "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_must_have_sets() {
+        let read = |text| serde_json::from_str::<PollAnswer>(text).is_ok();
+        assert!(read(r#"{ "sets": {} }"#) && !read("{}") && !read(r#"{ "status": "up" }"#));
     }
 
     #[test]

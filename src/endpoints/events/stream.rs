@@ -71,15 +71,19 @@ impl EventStream {
     /// ```
     ///
     /// A task of the tokio runtime polls from [`build`](super::super::EndpointsBuilder::build) on; without a runtime,
-    /// from the first request on that the endpoints see, for any path. It ends when the last clone of the endpoints is
-    /// dropped. In mock mode nothing is polled.
+    /// from the first request on that the endpoints see, for any path, and the log warns. It ends when the last clone of
+    /// the endpoints is dropped. In mock mode nothing is polled.
     ///
-    /// Each token is treated like a pushed one. It is acknowledged when its revocations are in force and the handler
-    /// has returned, and reported with a code of RFC 8935 §2.4 if it is refused. If a revocation could not be stored,
-    /// the handler failed, or there were no keys, the token is neither, so that the provider sends it again.
+    /// Each token is treated like a pushed one, but the revocations of all tokens of an answer are in force before the
+    /// handler is called, for several tokens at the same time. A token is acknowledged when its revocations are in force
+    /// and the handler has returned, and reported with a code of RFC 8935 §2.4 if it is refused: `invalid_key` after its
+    /// second delivery, because keys may be published late. If a revocation could not be stored, the handler failed, or
+    /// there were no keys, the token is neither, so that the provider sends it again. While more than 224 tokens wait for
+    /// the handler, further ones are acknowledged without it, and the log warns: revocations go first.
     ///
-    /// The provider may delay an answer until there is an event (long polling); after 90 s the service asks again. An
-    /// answer may have 1 MiB; 32 tokens of it are read. If nothing new came, requests are at least 1 s apart. After a
+    /// The provider may delay an answer until there is an event (long polling); after 50 s the service asks again. That
+    /// a gateway ends such a request after 5 s or more, with 408, 504 or without an answer, is no failure. An answer may
+    /// have 5 MiB; 32 new tokens of it are read. If nothing new came, requests are at least 1 s apart. After a
     /// failure, the service waits for up to 60 s, longer after each further one, or for `Retry-After`; for up to 5 s, if
     /// only an event could not be stored or handled. The log warns once, and says when it works again. Requests use the
     /// [HTTP client](crate::issuer::HttpClient) and the CA file of the issuer, and follow no redirect.
@@ -193,9 +197,10 @@ impl fmt::Debug for SecurityEvent<'_> {
 
 /// A handler of security events, for those that revoke nothing by themselves.
 ///
-/// It is called once for each event of a token, after its revocations are in force, and before the provider is told
-/// that the token was accepted. Deliveries of the same token wait for each other. Another process, or this one after
-/// 10,000 further tokens, may be called again for the same token. It has 5 s.
+/// It is called for each event of a token, after all revocations of the token are in force, and before the provider is
+/// told that the token was accepted. If it fails, it is called again for the same event when the token comes again, and
+/// not for the earlier events of the token, which it has accepted. Deliveries of the same token wait for each other.
+/// Another process, or this one after 10,000 further tokens, may be called again for the same token. It has 5 s.
 ///
 /// Harmless mistakes: handling an event twice. Security holes: returning `Ok` before the event is stored; and taking
 /// an e-mail address for an identity, because the provider may give it to another person.
@@ -234,6 +239,7 @@ pub trait EventHandler: fmt::Debug + Send + Sync + 'static {
     /// Handles an event.
     ///
     /// # Errors
-    /// If the event could not be handled. A provider that pushes gets 503. The token comes again.
+    /// If the event could not be handled. A provider that pushes gets 503. The token comes again. *Not* guaranteed: that
+    /// a provider repeats it for ever.
     async fn handle(&self, event: &SecurityEvent<'_>) -> Result<(), BoxError>;
 }

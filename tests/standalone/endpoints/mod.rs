@@ -15,6 +15,7 @@ mod navigation;
 mod passwords;
 mod races;
 mod registration;
+mod report_handlers;
 mod report_limits;
 mod report_telemetry;
 mod reported;

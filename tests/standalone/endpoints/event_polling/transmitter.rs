@@ -137,7 +137,7 @@ async fn poll(State(shared): State<Shared>, headers: HeaderMap, body: Json<Value
     match mode {
         Mode::Works => answer(&shared, &request).await,
         Mode::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Mode::Huge => Json(json!({ "sets": { "x": "x".repeat(2 << 20) } })).into_response(),
+        Mode::Huge => Json(json!({ "sets": { "x": "x".repeat(6 << 20) } })).into_response(),
         Mode::Malformed => "sets".into_response(),
         Mode::Redirect => Redirect::temporary("/moved").into_response(),
         Mode::Repeats => page(&shared.content(), 100),
