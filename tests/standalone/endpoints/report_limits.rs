@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::http::Request;
 use http_body_util::{BodyExt as _, Full};
 use scaikey_auth::endpoints::{Endpoint, Endpoints, EventStream, TokenBuckets};
-use scaikey_auth::testing::TestIssuer;
+use scaikey_auth::testing::{ProviderEndpoint, TestIssuer, TokenBuilder};
 use tower::ServiceExt as _;
 
 use super::backchannel_logout::{PATH as LOGOUT, logout_token};
@@ -42,10 +42,11 @@ impl Service {
         signed(&self.world.provider, endpoint, id, |token| token)
     }
 
-    /// Returns a token with the signature of another key.
+    /// Returns a token with the signature of another key, under the `kid` of a known one.
     fn forged(&self, endpoint: Endpoint, id: usize) -> String {
-        let key = self.world.provider.issuer_at("/other").key();
-        signed(&self.world.provider, endpoint, id, |token| token.signed_by(&key))
+        let (own, key) = (self.world.provider.key(), self.world.provider.issuer_at("/other").key());
+        let change = |token: TokenBuilder| token.signed_by(&key).kid(Some(own.kid()));
+        signed(&self.world.provider, endpoint, id, change)
     }
 
     /// Sends a token from an address, without a socket. Returns the status and `Retry-After`.
@@ -85,7 +86,7 @@ fn signed(
     issuer: &TestIssuer,
     endpoint: Endpoint,
     id: usize,
-    change: impl FnOnce(scaikey_auth::testing::TokenBuilder) -> scaikey_auth::testing::TokenBuilder,
+    change: impl FnOnce(TokenBuilder) -> TokenBuilder,
 ) -> String {
     let token = match endpoint {
         Endpoint::Events => session_revoked(issuer),
@@ -173,14 +174,13 @@ async fn header_of_the_stream_precedes_the_address() {
 #[tokio::test]
 async fn unknown_keys_are_fetched_within_bounds() {
     let service = Service::new(TokenBuckets::new().per_address(50, MINUTE)).await;
-    let keys = scaikey_auth::testing::ProviderEndpoint::Jwks;
+    let keys = ProviderEndpoint::Jwks;
     let known = service.valid(Endpoint::Events, 0);
     assert_eq!(service.status(Endpoint::Events, PROVIDER, &known).await, 202);
     let before = service.world.provider.requests(keys);
     let mut statuses = Vec::new();
     for id in 1..=51 {
-        let change =
-            |token: scaikey_auth::testing::TokenBuilder| token.kid(Some(&format!("k{id}")));
+        let change = |token: TokenBuilder| token.kid(Some(&format!("k{id}")));
         let token = signed(&service.world.provider, Endpoint::Events, id, change);
         statuses.push(service.status(Endpoint::Events, ATTACKER, &token).await);
     }

@@ -247,7 +247,9 @@ async fn violations_are_refused_with_codes() {
         assert_eq!(answer.json()["err"], *code, "{name}: {answer:?}");
         assert_error(&answer, code);
     }
+    let known = api.world.provider.key();
     let forged = session_revoked(&api.world.provider).signed_by(&api.other.key());
+    let forged = forged.kid(Some(known.kid()));
     assert_error(&push(&api, forged).await, "invalid_key");
     for body in ["", "x", "a.b.c", "{}"] {
         assert_error(&push_to(&api.server, body).await, "invalid_request");
