@@ -264,9 +264,8 @@ impl Inner {
         // Last, so that only a sign-in that succeeds registers a user and ends the session before.
         let finish = async {
             self.register_at_sign_in(&identity, token).await?;
-            match replaced {
-                Some(replaced) => sessions.end_replaced(&replaced).await?,
-                None => {}
+            if let Some(replaced) = replaced {
+                sessions.end_replaced(&replaced).await?;
             }
             sessions.end_surplus(&identity);
             Ok(())
