@@ -7,6 +7,7 @@ use super::key::{Attributes, Key, Kind};
 use super::{Revocations, unavailable};
 use crate::clock::unix_seconds;
 use crate::error::AuthError;
+use crate::identity::Identity;
 
 /// What a revocation may say about a session. A token's id says nothing: a renewal replaces the token.
 const KINDS_OF_SESSIONS: u32 = KINDS & !Kind::Token.bit();
@@ -53,6 +54,25 @@ impl Revocations {
         let has_entries = self.0.index.state() & Kind::Session.bit() != 0;
         let entry = || self.0.index.get(Key::new(Kind::Session, issuer, &[name]));
         has_entries && entry().is_some_and(|entry| self.0.refuses(&entry, 0))
+    }
+
+    /// Returns from when on new tokens of a user are accepted, if the token of this identity is refused only because it
+    /// has no `sid`, so that it is unknown whether it belongs to a session that ended.
+    pub(crate) fn refused_without_session(&self, identity: &Identity) -> Option<SystemTime> {
+        let inner = &self.0;
+        let end = |entry: Entry| match entry.kind {
+            Kind::SubjectWithoutSession => inner.end_of(&entry),
+            _ => None,
+        };
+        let ends = inner.refusing(identity).map(end).collect::<Option<Vec<_>>>()?;
+        // The clock of the issuer may be behind.
+        let end = ends.into_iter().max()?.saturating_add(inner.leeway);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
+    }
+
+    /// Returns whether tokens without `sid` may be refused because of that.
+    pub(crate) fn may_mean_tokens_without_session(&self) -> bool {
+        self.0.index.state() & Kind::SubjectWithoutSession.bit() != 0
     }
 
     /// Returns whether sessions can be judged now. Otherwise [`until_judging`](Self::until_judging) waits.

@@ -11,6 +11,7 @@ use super::{DEFAULT_COOKIE_NAME, Inner, Sessions};
 use crate::auth::Auth;
 use crate::config::{ConfigError, Fault, IdentitySource, is_public_url};
 use crate::exchange::TokenExchangeClient;
+use crate::support::bounded::bounded;
 use crate::support::seal::SealingKeys;
 use crate::support::single_flight::SingleFlight;
 use crate::validator::SessionIdTokens;
@@ -23,6 +24,9 @@ const DEFAULT_RENEWAL_WAIT: Duration = Duration::from_secs(3);
 
 /// Maximum lifetime: browsers do not keep cookies longer (RFC 6265bis §5.5).
 const MAX_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
+
+/// The number of sessions in cookies whose owners are remembered: one or two megabytes.
+const MAX_OWNERS: usize = 4096;
 
 /// The problem of an idle limit for sessions in cookies.
 const NO_STORE: &str =
@@ -288,6 +292,7 @@ impl SessionsBuilder {
             id_tokens: id_tokens.map(Arc::new),
             post_logout_redirect_uri: self.post_logout_redirect_uri,
             renewals: SingleFlight::default(),
+            owners: bounded(MAX_OWNERS),
             form_post_path: OnceLock::new(),
             sign_in: OnceLock::new(),
         }));

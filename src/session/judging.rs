@@ -1,5 +1,6 @@
 //! A session is judged like a token: its [`Auth`](crate::Auth) has the revocations.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::stored::SessionOwner;
@@ -8,6 +9,7 @@ use crate::error::AuthError;
 use crate::exchange::identity_of;
 use crate::identity::Identity;
 use crate::revocation::{Revocation, SessionFacts};
+use crate::support::mac::Mac;
 use crate::support::secret::Secret;
 use crate::support::telemetry;
 use crate::validator::signed_token;
@@ -64,7 +66,9 @@ impl Sessions {
         let (issuer, name) = (self.0.client.issuer(), self.0.cookies.marker(&session.id));
         let copies = Revocation::tokens_of_session(issuer, name);
         let copies = match self.owner_of_session(session) {
-            Some(owner) => copies.of_subject(owner.id_token_subject.unwrap_or(owner.subject)),
+            Some(owner) => {
+                copies.of_subject(owner.id_token_subject.as_deref().unwrap_or(&owner.subject))
+            }
             None => copies,
         };
         Some(copies.until(session.started_at.checked_add(self.0.lifetime)?))
@@ -97,10 +101,14 @@ impl Sessions {
     }
 
     /// Returns whose a session is. A session in cookies says it in its tokens, if they can be read.
-    pub(super) fn owner_of_session(&self, session: &Session) -> Option<SessionOwner> {
-        if let Some(part) = &session.stored {
-            return Some(part.owner().clone());
+    pub(super) fn owner_of_session(&self, session: &Session) -> Option<Arc<SessionOwner>> {
+        match &session.stored {
+            Some(part) => Some(part.owner().clone()),
+            None => self.owner_in_cookies(session),
         }
+    }
+
+    fn read_owner(&self, session: &Session) -> Option<SessionOwner> {
         let by_access_token = || self.user_of_access_token(session);
         let by_id_token = || {
             let id_token = session.token.id_token()?;
@@ -111,6 +119,30 @@ impl Sessions {
             None => by_access_token().or_else(by_id_token),
         };
         Some(SessionOwner::new(&user?, &session.token))
+    }
+
+    /// Returns whose a session in cookies is. Its access token may be long, or encrypted, so the answer is remembered.
+    fn owner_in_cookies(&self, session: &Session) -> Option<Arc<SessionOwner>> {
+        let token = Mac::of(session.token.secret().expose().as_bytes());
+        if let Some(owner) = self.0.owners.get(&token) {
+            return Some(owner);
+        }
+        let owner = Arc::new(self.read_owner(session)?);
+        self.0.owners.insert(token, owner.clone());
+        Some(owner)
+    }
+
+    /// Returns from when on a session may get a new token in place of one that is refused only because it has no `sid`.
+    /// The session itself goes on: the provider's session that it began in is known, and is not revoked.
+    pub(super) fn new_token_from(&self, session: &Session) -> Option<SystemTime> {
+        let revocations = self.0.auth.revocations();
+        if !revocations.may_mean_tokens_without_session() || self.0.id_tokens.is_some() {
+            return None;
+        }
+        session.token.refresh_token()?;
+        self.owner_of_session(session)?.provider_session.as_ref()?;
+        let from = revocations.refused_without_session(&self.user_of_access_token(session)?)?;
+        (!self.is_revoked(session)).then_some(from)
     }
 
     /// Returns the identity in the access token, if this service can read it.

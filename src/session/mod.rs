@@ -38,7 +38,8 @@ use crate::exchange::{
 use crate::gate::BoxFuture;
 use crate::identity::{ClaimsMapping, Identity};
 use crate::layer::RequestHead;
-use crate::support::mac::Mac;
+use crate::support::bounded::Bounded;
+use crate::support::mac::{BuildMacHasher, Mac};
 use crate::support::media_type::is_form;
 use crate::support::seal::{Purpose, SealingKeys};
 use crate::support::secret::Secret;
@@ -49,7 +50,7 @@ use content::Content;
 use cookie::{CookieId, CookieNames, CookiePrefix, UserHash, has_room_for_id_token};
 use origin::Origins;
 use sign_in_redirect::Redirect;
-use stored::StoredSessions;
+use stored::{SessionOwner, StoredSessions};
 
 pub use builder::SessionsBuilder;
 pub use layer::{SessionLayer, SessionService};
@@ -167,6 +168,8 @@ struct Inner {
     renewals: SingleFlight<Mac, Result<Option<Renewed>, ExchangeError>>,
     /// The store, unless the tokens are in the cookies.
     stored: Option<StoredSessions>,
+    /// The owners of sessions in cookies, by the access token. Only used while a revocation may mean sessions.
+    owners: Bounded<Mac, Arc<SessionOwner>, BuildMacHasher>,
     /// The path of `login`, if the provider answers sign-ins with a form that the browser posts
     /// there. Set by the endpoints that start these sessions.
     form_post_path: OnceLock<String>,
@@ -471,7 +474,11 @@ impl Sessions {
         if spare.is_zero() { Duration::MAX } else { spare }
     }
 
+    /// Returns the freshness of the token. One that is refused although the session goes on is as good as expired.
     fn freshness(&self, session: &Session) -> Freshness {
+        if self.new_token_from(session).is_some_and(|from| from <= self.0.auth.now()) {
+            return Freshness::Expired;
+        }
         session.token.freshness_until_expiry(&**self.0.auth.clock())
     }
 

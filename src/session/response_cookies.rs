@@ -55,13 +55,16 @@ impl ResponseCookies {
     }
 
     /// Returns the session of the request, if the inner service refused its token because it is revoked. The session
-    /// has then ended for the browser.
+    /// has then ended for the browser, unless it soon gets another token.
     pub(super) fn take_refused<B>(
         &mut self,
         response: &Response<ResponseBody<B>>,
     ) -> Option<Arc<Session>> {
         let session = self.attached.take()?;
         response.extensions().get::<HadRevokedToken>()?;
+        if self.sessions.new_token_from(&session).is_some() {
+            return None;
+        }
         (self.change, self.renewal) = (Change::Ended, None);
         Some(session)
     }

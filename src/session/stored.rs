@@ -67,7 +67,7 @@ pub(super) struct StoredSessions {
 pub(super) struct StoredPart {
     secret: SessionSecret,
     record: StoredSession,
-    owner: SessionOwner,
+    owner: Arc<SessionOwner>,
 }
 
 /// A session that has just started.
@@ -104,7 +104,7 @@ impl StoredPart {
         self.record.id
     }
 
-    pub(super) fn owner(&self) -> &SessionOwner {
+    pub(super) fn owner(&self) -> &Arc<SessionOwner> {
         &self.owner
     }
 
@@ -183,7 +183,7 @@ impl Sessions {
         let plain = opened.inspect_err(|_| telemetry::stored_session_not_opened()).ok()?;
         let content = content::from_bytes(&plain, clock)?;
         // A session that cannot be judged is none.
-        let owner = self.owner_of_record(&record)?;
+        let owner = Arc::new(self.owner_of_record(&record)?);
         let age = now.duration_since(content.started_at).unwrap_or_default();
         (age < self.0.lifetime).then(|| Session {
             token: content.token,

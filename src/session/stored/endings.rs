@@ -301,7 +301,7 @@ impl Sessions {
                 None => token,
             })
         });
-        let by_sid = || self.tokens_of(&self.owner_of_session(session)?);
+        let by_sid = || self.owner_of_session(session).and_then(|owner| self.tokens_of(&owner));
         self.revoke_tokens(by_id.or_else(by_sid).into_iter().collect()).await;
     }
 

@@ -207,7 +207,8 @@ impl Sessions {
             Err(error) => return Outcome::Unavailable(Some(session), error),
         }
         self.touch(stored, &part).await;
-        match (self.freshness(&session), session.token.refresh_token()) {
+        let freshness = self.freshness(&session);
+        match (freshness, session.token.refresh_token()) {
             (Freshness::Fresh, _) | (Freshness::Due, None) => return Outcome::Active(session),
             (Freshness::Expired, None) => {
                 // If this fails, it ends unused.
@@ -217,7 +218,7 @@ impl Sessions {
             (Freshness::Due | Freshness::Expired, Some(_)) => {}
         }
         let renewal = self.renew_stored(stored, &session, &part);
-        if !self.is_about_to_expire(&session) {
+        if freshness != Freshness::Expired && !self.is_about_to_expire(&session) {
             return Outcome::Active(session);
         }
         self.wait_for_renewal(session, renewal).await

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use axum::http::Method;
 use scaikey_auth::Auth;
 use scaikey_auth::clock::Clock;
-use scaikey_auth::config::IdentitySource;
+use scaikey_auth::config::{Algorithm, IdentitySource};
 use scaikey_auth::revocation::{MemoryRevocationLog, Revocation, Revocations};
 use scaikey_auth::testing::{Client, Fault, ProviderEndpoint};
 
-use super::super::env::{MINUTE, REDIRECT, Setup, TestEnv, Visitor};
+use super::super::env::{BYE, MINUTE, REDIRECT, Setup, TestEnv, Visitor};
 use super::revoked::{
     KINDS, Kind, SIGNED_IN, SIGNED_OUT, Site, Unreliable, site, site_with, status,
 };
@@ -171,5 +171,42 @@ async fn revoked_sessions_are_counted_once() {
             assert_eq!(revoked(), expected, "{kind:?} {minutes}");
             site.env.clock.advance(MINUTE);
         }
+    }
+}
+
+/// Signs bob in with a new browser. His access token has no `sid`.
+async fn sign_in_without_sid(site: &Site) -> Visitor {
+    let token = site.env.provider.token().subject("bob-id").without("sid");
+    let token = token.claim("client_id", "wave").sign();
+    let replaced = Fault::replace_member("access_token", token);
+    site.env.provider.fail(ProviderEndpoint::Token, replaced);
+    let (browser, bob) = site.sign_in("bob").await;
+    site.env.provider.heal(ProviderEndpoint::Token);
+    assert_eq!(bob.session_id(), None);
+    browser
+}
+
+#[tokio::test]
+async fn reports_spare_other_devices() {
+    for kind in KINDS {
+        let change = |mut setup: Setup| {
+            let before = std::mem::replace(&mut setup.session_settings, Box::new(|it| it));
+            setup.session_settings = Box::new(move |it| before(it).end_at_provider(BYE));
+            // Its ID tokens have no `at_hash`.
+            Setup { algorithms: vec![Algorithm::ES384], ..setup }
+        };
+        let site = site_with(kind, None, change).await;
+        let (one, two) = (sign_in_without_sid(&site).await, sign_in_without_sid(&site).await);
+        site.env.clock.advance(MINUTE);
+        let url = sign_out(&one).await.json()["end_session_url"].as_str().unwrap().to_owned();
+        let hint = url.split("id_token_hint=").nth(1).unwrap().split('&').next().unwrap();
+        let claims = hint.split('.').nth(1).unwrap().as_bytes();
+        let claims = base64_simd::URL_SAFE_NO_PAD.decode_to_vec(claims).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        site.report(site.logout_token_for("bob-id", claims["sid"].as_str().unwrap())).await;
+        assert_eq!(status(&two).await, (401, true), "{kind:?}: a new token may be refused, too");
+        site.env.clock.advance(seconds(15));
+        assert_eq!(status(&two).await, SIGNED_IN, "{kind:?}");
+        assert_eq!(site.env.provider.granted("refresh_token"), 1, "{kind:?}");
     }
 }

@@ -103,9 +103,13 @@ impl Site {
 
     /// A logout token of the user with this identity.
     pub(super) fn logout_token(&self, of: &Identity) -> TokenBuilder {
+        self.logout_token_for(of.subject(), of.session_id().unwrap())
+    }
+
+    pub(super) fn logout_token_for(&self, subject: &str, sid: &str) -> TokenBuilder {
         let token = self.env.provider.token().without("tenant_id").without("preferred_username");
         let token = token.without("email").typ(Some("logout+jwt")).audience("wave");
-        let token = token.subject(of.subject()).claim("sid", of.session_id().unwrap());
+        let token = token.subject(subject).claim("sid", sid);
         let event = "http://schemas.openid.net/event/backchannel-logout";
         token.claim("events", json!({ event: {} })).expires_in(seconds(120))
     }
