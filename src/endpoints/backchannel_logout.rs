@@ -37,7 +37,7 @@ impl Inner {
         let refused = |refusal: &Refusal| record(None, outcome(&refusal.failure));
         let (revocation, token) = verified.inspect_err(refused)?;
         let revoked = self.revoke_once(&token, revocation).await;
-        record(Some(&token), revoked.as_ref().unwrap_or_else(outcome));
+        record(Some(&token), revoked.as_ref().copied().unwrap_or_else(outcome));
         revoked?;
         Ok(Response::new(Bytes::new()))
     }
