@@ -1,4 +1,4 @@
-//! The rate limit of logout tokens and security events: only those that are refused count.
+//! The rate limit of logout tokens and security events: only forged ones count.
 
 use std::net::SocketAddr;
 use std::time::Duration;
