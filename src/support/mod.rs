@@ -38,7 +38,6 @@ pub(crate) mod single_flight;
 
 pub(crate) mod seal;
 
-#[cfg(feature = "trust")]
 pub(crate) mod off_thread;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
