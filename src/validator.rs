@@ -35,7 +35,8 @@ pub(crate) use encrypted::signed_token;
 #[cfg(all(feature = "testing", feature = "endpoints"))]
 pub(crate) use event_token::lacks_only_the_key;
 pub(crate) use event_token::{
-    EventToken, EventTokenError, EventTokenKind, ExpectedEventToken, verify_event_token,
+    EventToken, EventTokenError, EventTokenKind, ExpectedEventToken, is_encrypted,
+    verify_event_token,
 };
 pub(crate) use id_token::{
     Authentication, ExpectedIdToken, SessionIdToken, SessionIdTokens, TokenResponse,

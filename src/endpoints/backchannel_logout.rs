@@ -32,7 +32,7 @@ impl Inner {
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
         let verified = verify_event_token(issuers, clock, token, &expected).await;
-        let verified = verified.map_err(|error| Refusal::of(error, failure));
+        let verified = verified.map_err(|error| Refusal::of(token, error, failure));
         let verified = verified.and_then(|it| Ok((revocation(&it)?, it)));
         let refused = |refusal: &Refusal| record(None, outcome(&refusal.failure));
         let (revocation, token) = verified.inspect_err(refused)?;

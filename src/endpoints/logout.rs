@@ -61,7 +61,7 @@ impl Inner {
         };
         self.check_session_layer(incoming)?;
         // Sessions in a store end first: if the store does not answer, the user is still signed in.
-        let older = self.end_older_sessions(incoming).await?;
+        let (older, mut cookies) = self.end_older_sessions(incoming).await?;
         let ended = match session {
             Some((sessions, session)) => Some((sessions, sessions.end(session).await?)),
             None => None,
@@ -83,6 +83,12 @@ impl Inner {
                 "There is no session, and the parameter refresh_token is missing.",
             )),
         };
+        if let Some(sessions) = &self.sessions {
+            for session in &older {
+                // `revoke` logs its failure. The session has ended in any case.
+                let _ = sessions.revoke(session).await;
+            }
+        }
         let mut response = match (refusal, sign_out) {
             (Some(failure), _) => self.failure_response(Endpoint::Logout, &incoming.head, failure),
             // A failed revocation is logged. It must not keep the user from signing out at the provider.
@@ -92,20 +98,21 @@ impl Inner {
                 |()| no_content(),
             ),
         };
-        let cookie = ended.and_then(|(_, ended)| ended.cookie);
-        let cookies = older.into_iter().chain(cookie);
-        response.headers_mut().extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
+        cookies.extend(ended.and_then(|(_, ended)| ended.cookie));
+        let cookies = cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie));
+        response.headers_mut().extend(cookies);
         Ok(response)
     }
 
-    /// Ends the sessions of the browser that began before that of the request. Returns the cookies that clear them.
+    /// Ends the sessions of the browser that began before that of the request. Returns them, and the cookies that clear
+    /// them.
     async fn end_older_sessions(
         &self,
         incoming: &EndpointRequest,
-    ) -> Result<Vec<HeaderValue>, Failure> {
+    ) -> Result<(Vec<Session>, Vec<HeaderValue>), Failure> {
         match (&self.sessions, incoming.head.extensions.get::<OlderSessions>()) {
             (Some(sessions), Some(older)) => Ok(sessions.end_older(older).await?),
-            _ => Ok(Vec::new()),
+            _ => Ok((Vec::new(), Vec::new())),
         }
     }
 

@@ -17,7 +17,7 @@ use super::{Endpoint, EndpointRequest, Inner};
 use crate::error::{AuthError, InvalidToken};
 use crate::support::bounded::{Bounded, bounded};
 use crate::support::mac::{BuildMacHasher, Mac};
-use crate::validator::EventTokenError;
+use crate::validator::{EventTokenError, is_encrypted};
 
 /// The number of addresses that are refused at the same time. An address that is evicted is verified again, until its
 /// next refused report.
@@ -35,7 +35,7 @@ pub(super) struct RefusedAddresses(OnceLock<Bounded<Mac, Duration, BuildMacHashe
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) failure: Failure,
-    /// Whether it counts: the token costs a signature, or needs a fetch of keys.
+    /// Whether it counts: the token costs a signature or a decryption, or needs a fetch of keys.
     is_charged: bool,
 }
 
@@ -47,18 +47,24 @@ impl From<Failure> for Refusal {
 
 impl Refusal {
     /// Returns the refusal of a token that was not verified. `failure` is for any but one whose key may exist.
-    pub(super) fn of(error: EventTokenError, failure: impl FnOnce(AuthError) -> Failure) -> Self {
+    pub(super) fn of(
+        token: &str,
+        error: EventTokenError,
+        failure: impl FnOnce(AuthError) -> Failure,
+    ) -> Self {
         match error {
             EventTokenError::Auth(error) => {
-                let is_charged = matches!(
-                    error,
-                    AuthError::InvalidToken(
-                        InvalidToken::Signature
-                            | InvalidToken::Key
-                            | InvalidToken::Algorithm
-                            | InvalidToken::Decryption(_)
-                    )
-                );
+                // Anyone can encrypt for this service, and opening costs as much as a signature.
+                let is_charged = is_encrypted(token)
+                    || matches!(
+                        error,
+                        AuthError::InvalidToken(
+                            InvalidToken::Signature
+                                | InvalidToken::Key
+                                | InvalidToken::Algorithm
+                                | InvalidToken::Decryption(_)
+                        )
+                    );
                 Self { failure: failure(error), is_charged }
             }
             EventTokenError::KeyNotFetched => {

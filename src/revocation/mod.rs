@@ -219,10 +219,8 @@ impl Revocations {
     /// Makes revocations without an [end](Revocation::until) last as long as browser sessions, but not those of single
     /// tokens.
     pub(crate) fn keep_for_at_least(&self, time: Duration) {
-        if self.0.lifetimes.add_sessions(time)
-            && let Some(following) = &self.0.following
-        {
-            following.read_again();
+        if self.0.lifetimes.add_sessions(time) {
+            self.read_again();
         }
     }
 
@@ -230,6 +228,14 @@ impl Revocations {
     /// they say otherwise. `has_limits`: the limits of the issuers apply to all its tokens.
     pub(crate) fn add_service(&self, issuers: &Issuers, has_limits: bool) {
         self.0.lifetimes.add_service(issuers, has_limits);
+        self.read_again();
+    }
+
+    /// Reads the log from its beginning, because what was read lasts longer now.
+    fn read_again(&self) {
+        if let Some(following) = &self.0.following {
+            following.read_again();
+        }
     }
 
     /// Judges the token of an identity, if that is possible without waiting, else returns `None`.

@@ -56,12 +56,13 @@ impl Revocations {
         has_entries && entry().is_some_and(|entry| self.0.refuses(&entry, 0))
     }
 
-    /// Returns from when on new tokens of a user are accepted, if the token of this identity is refused only because it
-    /// has no `sid`, so that it is unknown whether it belongs to a session that ended.
-    pub(crate) fn refused_without_session(&self, identity: &Identity) -> Option<SystemTime> {
+    /// Returns from when on new tokens of a session are accepted, if the token of this identity is refused only because
+    /// it was issued before: it has no `sid`, so that it is unknown whether it belongs to a session that ended, or only
+    /// the earlier tokens of its `sid` are refused.
+    pub(crate) fn refused_as_earlier(&self, identity: &Identity) -> Option<SystemTime> {
         let inner = &self.0;
         let end = |entry: Entry| match entry.kind {
-            Kind::SubjectWithoutSession => inner.end_of(&entry),
+            Kind::SubjectWithoutSession | Kind::Session => inner.end_of(&entry),
             _ => None,
         };
         let ends = inner.refusing(identity).map(end).collect::<Option<Vec<_>>>()?;
@@ -70,9 +71,10 @@ impl Revocations {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end))
     }
 
-    /// Returns whether tokens without `sid` may be refused because of that.
-    pub(crate) fn may_mean_tokens_without_session(&self) -> bool {
-        self.0.index.state() & Kind::SubjectWithoutSession.bit() != 0
+    /// Returns whether tokens may be refused because they were issued before.
+    pub(crate) fn may_mean_earlier_tokens(&self) -> bool {
+        let kinds = Kind::SubjectWithoutSession.bit() | Kind::Session.bit();
+        self.0.index.state() & kinds != 0
     }
 
     /// Returns whether sessions can be judged now. Otherwise [`until_judging`](Self::until_judging) waits.

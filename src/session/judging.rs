@@ -132,16 +132,17 @@ impl Sessions {
         Some(owner)
     }
 
-    /// Returns from when on a session may get a new token in place of one that is refused only because it has no `sid`.
+    /// Returns from when on a session may get a new token in place of one that is refused only because it was issued
+    /// before a revocation.
     /// The session itself goes on: the provider's session that it began in is known, and is not revoked.
     pub(super) fn new_token_from(&self, session: &Session) -> Option<SystemTime> {
         let revocations = self.0.auth.revocations();
-        if !revocations.may_mean_tokens_without_session() || self.0.id_tokens.is_some() {
+        if !revocations.may_mean_earlier_tokens() || self.0.id_tokens.is_some() {
             return None;
         }
         session.token.refresh_token()?;
         self.owner_of_session(session)?.provider_session.as_ref()?;
-        let from = revocations.refused_without_session(&self.user_of_access_token(session)?)?;
+        let from = revocations.refused_as_earlier(&self.user_of_access_token(session)?)?;
         (!self.is_revoked(session)).then_some(from)
     }
 

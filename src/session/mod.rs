@@ -393,10 +393,14 @@ impl Sessions {
         }
         // Not before: a session that is signed out is not renewed.
         self.refuse_copies(session).await;
-        match last.as_ref().unwrap_or(session).token.refresh_token() {
+        let last = last.as_ref().unwrap_or(session);
+        let revoked = match last.token.refresh_token() {
             Some(token) => revoke(&self.0.client, token).await,
             None => Ok(()),
-        }
+        };
+        // Once more, because another request may have asked before the provider knew.
+        self.forget_answer(last);
+        revoked
     }
 
     /// Revokes the refresh token of a session that ended before the sign-out, unless the provider has refused it.

@@ -89,6 +89,11 @@ impl From<AuthError> for EventTokenError {
     }
 }
 
+/// Returns whether a token is encrypted, by its form (RFC 7516 §3.1).
+pub(crate) fn is_encrypted(token: &str) -> bool {
+    token.bytes().filter(|byte| *byte == b'.').count() == 4
+}
+
 /// Verifies a token. Waits for the issuer or its keys if necessary.
 pub(crate) async fn verify_event_token(
     issuers: &Issuers,
@@ -97,9 +102,8 @@ pub(crate) async fn verify_event_token(
     expected: &ExpectedEventToken<'_>,
 ) -> Result<EventToken, EventTokenError> {
     let max_bytes = AuthConfig::default().max_token_bytes;
-    let is_encrypted = token.bytes().filter(|byte| *byte == b'.').count() == 4;
     let open = || encrypted::open(token.as_bytes(), issuers, max_bytes, clock);
-    let opened = is_encrypted.then(open).transpose().map_err(AuthError::from)?;
+    let opened = is_encrypted(token).then(open).transpose().map_err(AuthError::from)?;
     let signed = opened.as_ref().map_or(token.as_bytes(), |opened| &opened.token);
     // The first and the last key set that were tried.
     let tried = Mutex::new(None);

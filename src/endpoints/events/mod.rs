@@ -152,7 +152,7 @@ impl Inner {
         };
         let (issuers, clock) = (self.auth.issuers(), self.clock());
         let verified = verify_event_token(issuers, clock, token, &expected).await;
-        let verified = verified.map_err(|error| Refusal::of(error, failure));
+        let verified = verified.map_err(|error| Refusal::of(token, error, failure));
         let verified = verified.and_then(|token| match id {
             Some(id) if id != token.id() => {
                 let problem = "The token came under another jti than its own.";

@@ -322,7 +322,13 @@ impl Poller {
                     self.acks.push(id);
                 }
                 // Neither acknowledged nor refused, so the provider sends it again.
-                Outcome::NotPassedOn | Outcome::Failed => self.unhandled += 1,
+                Outcome::NotPassedOn | Outcome::Failed => {
+                    // Its key may not have been fetched again. The next delivery is not its first.
+                    if suspects.contains(&id) {
+                        self.suspects.insert(id);
+                    }
+                    self.unhandled += 1;
+                }
             }
         }
         if given_up > 0 {

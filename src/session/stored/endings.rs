@@ -122,24 +122,23 @@ impl Sessions {
         Ok(SignedOut { cookie: self.clear_cookie(session), session: last })
     }
 
-    /// Ends the older sessions of a browser that signs out, or it would go on with one of them.
+    /// Ends the older sessions of a browser that signs out, or it would go on with one of them. Their refresh tokens are
+    /// still valid. Returns the sessions, and the cookies that end them in the browser.
     pub(crate) async fn end_older(
         &self,
         older: &OlderSessions,
-    ) -> Result<Vec<HeaderValue>, AuthError> {
+    ) -> Result<(Vec<Session>, Vec<HeaderValue>), AuthError> {
+        let (mut sessions, mut cookies) = (Vec::new(), Vec::new());
         let (Some(stored), Some(older)) = (self.stored(), older.of(self)) else {
-            return Ok(Vec::new());
+            return Ok((sessions, cookies));
         };
-        let mut cookies = Vec::new();
         for (id, secret) in older {
             if let Some(session) = self.load_stored(stored, secret, id).await? {
-                let ended = self.end(&session).await?;
-                // `revoke` logs its failure. The session has ended in any case.
-                let _ = self.revoke(&ended.session).await;
+                sessions.push(self.end(&session).await?.session);
             }
             cookies.extend(self.0.cookies.clear_marker(id));
         }
-        Ok(cookies)
+        Ok((sessions, cookies))
     }
 
     /// Returns the cookie that ends a session in the browser.
@@ -287,11 +286,15 @@ impl Sessions {
         self.revoke_tokens(self.end_of_copies(session).into_iter().collect()).await;
     }
 
-    /// Refuses the access token of a session that ended, which others may have.
-    pub(crate) async fn refuse_access_token(&self, session: &Session) {
-        // An opaque token has no readable id. Its issuer is asked again.
+    /// Removes the answer about an opaque access token, which has no readable id: its issuer is asked again.
+    pub(in crate::session) fn forget_answer(&self, session: &Session) {
         let token = session.token.secret().expose();
         self.0.auth.introspected_tokens().forget(token.as_bytes());
+    }
+
+    /// Refuses the access token of a session that ended, which others may have.
+    pub(crate) async fn refuse_access_token(&self, session: &Session) {
+        self.forget_answer(session);
         let user = self.user_of_access_token(session);
         let by_id = user.and_then(|user| {
             let token = Revocation::token(user.issuer(), user.token_id()?);
