@@ -169,7 +169,10 @@ async fn violations_are_refused() {
     let (start, signature) = signed.rsplit_once('.').unwrap();
     let first = if signature.starts_with('A') { "B" } else { "A" };
     let altered = format!("{start}.{first}{}", &signature[1..]);
-    for token in [&altered, start, &format!("{start}."), "x", "", &format!("{signed}.x")] {
+    let none = logout_token(&api.world.provider).header("alg", "none").sign();
+    let unsigned = format!("{}.", none.rsplit_once('.').unwrap().0);
+    let empty = format!("{start}.");
+    for token in [&altered, &unsigned, start, &empty, "x", "", &format!("{signed}.x")] {
         report_to(&api.server, token).await.assert_oauth_error(400, "invalid_request");
     }
     assert_eq!(statuses(&api, &tokens).await, [200; 4]);

@@ -251,6 +251,9 @@ async fn violations_are_refused_with_codes() {
     let forged = session_revoked(&api.world.provider).signed_by(&api.other.key());
     let forged = forged.kid(Some(known.kid()));
     assert_error(&push(&api, forged).await, "invalid_key");
+    let none = session_revoked(&api.world.provider).header("alg", "none").sign();
+    let unsigned = format!("{}.", none.rsplit_once('.').unwrap().0);
+    assert_error(&push_to(&api.server, &unsigned).await, "invalid_key");
     for body in ["", "x", "a.b.c", "{}"] {
         assert_error(&push_to(&api.server, body).await, "invalid_request");
     }

@@ -14,7 +14,7 @@ use scaikey_auth::testing::conformance::revocation_log;
 use tokio::sync::Notify;
 
 use super::Revocable;
-use crate::support::{Log, World, eventually, within_timeout};
+use crate::support::{Log, MetricsRecorder, World, eventually, within_timeout};
 
 /// A log that can fail, hang, and have entries that cannot be read.
 #[derive(Debug, Clone, Default)]
@@ -233,6 +233,23 @@ async fn stale_index_refuses_if_told_to() {
     Faulty::set(&log.is_down, false);
     eventually(async || service.status(&token).await == 200).await;
     assert!(service.auth.revocations().health().lag < Duration::from_secs(61));
+}
+
+#[tokio::test]
+async fn gauge_tells_the_lag_of_outages() {
+    let recorder = MetricsRecorder::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (world, log) = (world().await, Faulty::default());
+    let service = process(&world, &log).await;
+    service.auth.ready().await.unwrap();
+    let lag = || recorder.gauge("scaikey_auth_revocation_log_lag_seconds");
+    eventually(async || lag().is_some_and(|lag| lag < 1.0)).await;
+    Faulty::set(&log.is_down, true);
+    eventually(async || service.auth.revocations().health().is_away).await;
+    service.advance(61);
+    eventually(async || lag().is_some_and(|lag| lag >= 61.0)).await;
+    Faulty::set(&log.is_down, false);
+    eventually(async || lag().is_some_and(|lag| lag < 1.0)).await;
 }
 
 #[tokio::test]

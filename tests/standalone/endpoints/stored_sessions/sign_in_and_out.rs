@@ -4,10 +4,11 @@ use axum::http::Method;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::exchange::SealingKeys;
 use scaikey_auth::session::Sessions;
-use scaikey_auth::testing::{ProviderEndpoint, User};
+use scaikey_auth::testing::{Fault, ProviderEndpoint, User};
 
 use super::super::env::{BYE, MINUTE, Setup};
 use super::{LOGOUT, SAME, Service, cookie, seconds, sign_in, signed_in};
+use crate::support::until;
 
 #[tokio::test]
 async fn browser_has_one_small_cookie() {
@@ -60,6 +61,22 @@ async fn sign_out_ends_every_copy() {
     assert_eq!((late.status, copy.cookie_names().len()), (401, 0), "{late:?}");
     let again = copy.send(Method::POST, LOGOUT, &[SAME], "").await;
     assert_eq!(again.status, 400, "there is no session: {again:?}");
+}
+
+#[tokio::test]
+async fn session_is_removed_before_its_token() {
+    let (env, service, browser) = signed_in().await;
+    let copy = browser.copy_at(&env.api);
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Hang);
+    let out = browser.send(Method::POST, LOGOUT, &[SAME], "");
+    let meanwhile = async {
+        until(|| env.provider.requests(ProviderEndpoint::Revocation) == 1).await;
+        assert!(service.store.all().await.is_empty());
+        assert_eq!(copy.get("/me").await.status, 401);
+        env.provider.heal(ProviderEndpoint::Revocation);
+    };
+    let (out, ()) = tokio::join!(out, meanwhile);
+    assert_eq!(out.status, 204, "{out:?}");
 }
 
 #[tokio::test]
