@@ -194,3 +194,41 @@ async fn hanging_server_signs_no_user_out() {
     assert_eq!(processes.change(1, Method::POST, "/v1/auth/logout", &cookie).await, 204);
     assert_eq!(processes.me(0, &cookie).await, 401);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_server_signs_no_user_out() {
+    let mut server = Redis::start();
+    let processes = Processes::start(|| sessions(&server)).await;
+    let cookie = processes.sign_in(0).await;
+    assert_eq!(processes.me(0, &cookie).await, 200);
+    server.kill();
+    // The second process has not read the session before.
+    for process in [0, 1] {
+        for path in ["/me", "/v1/auth/sessions"] {
+            let answer = processes.get(process, path, &cookie).await;
+            assert_eq!(answer.status(), 503, "{process} {path}");
+            assert!(!answer.headers().contains_key("set-cookie"), "{process} {path}");
+            assert!(answer.headers().contains_key("retry-after"), "{process} {path}");
+        }
+        let out = processes.change(process, Method::POST, "/v1/auth/logout", &cookie).await;
+        assert_eq!(out, 503, "{process}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn emptied_server_ends_every_session() {
+    let server = Redis::start();
+    let processes = Processes::start(|| sessions(&server)).await;
+    let cookie = processes.sign_in(0).await;
+    assert_eq!(processes.me(0, &cookie).await, 200);
+    let _: () = server.ask(&["FLUSHALL"]);
+    let (name, _) = cookie.split_once('=').unwrap();
+    for process in [0, 1] {
+        let answer = processes.get(process, "/me", &cookie).await;
+        assert_eq!(answer.status(), 401, "{process}");
+        let set = answer.headers()["set-cookie"].to_str().unwrap();
+        assert!(set.starts_with(&format!("{name}=;")) && set.contains("Max-Age=0"), "{set}");
+    }
+    let again = processes.sign_in(0).await;
+    assert_eq!(processes.me(1, &again).await, 200);
+}
