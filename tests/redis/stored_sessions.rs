@@ -232,3 +232,26 @@ async fn emptied_server_ends_every_session() {
     let again = processes.sign_in(0).await;
     assert_eq!(processes.me(1, &again).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_server_still_signs_users_out() {
+    let server = Redis::start();
+    let processes = Processes::start(|| sessions(&server)).await;
+    let (one, other) = (processes.sign_in(0).await, processes.sign_in(0).await);
+    assert_eq!(processes.me(1, &other).await, 200);
+    let _: () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!([processes.me(0, &one).await, processes.me(0, &other).await], [200; 2]);
+    assert_eq!(processes.change(0, Method::POST, "/v1/auth/logout", &one).await, 204);
+    assert_eq!([processes.me(0, &one).await, processes.me(0, &other).await], [401, 200]);
+    let failed = processes.try_sign_in(0).await;
+    assert_eq!(failed.status(), 503);
+    let body = axum::body::to_bytes(failed.into_body(), 10_000).await.unwrap();
+    let body = String::from_utf8_lossy(&body);
+    assert!(body.contains("temporarily_unavailable") && !body.contains("OOM"), "{body}");
+    // The failed write disturbs no other session.
+    assert_eq!(processes.me(0, &other).await, 200);
+    assert_eq!(processes.change(0, Method::POST, "/v1/auth/logout", &other).await, 204);
+    assert_eq!(processes.me(1, &other).await, 401);
+    let _: () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    eventually(async || processes.try_sign_in(0).await.status() == 303).await;
+}

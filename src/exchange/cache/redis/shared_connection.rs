@@ -158,6 +158,11 @@ impl From<RedisError> for CallError {
     }
 }
 
+/// Returns whether the server has no room for a write, in memory or on its disk.
+fn refuses_writes_only(error: &RedisError) -> bool {
+    matches!(error.code(), Some("OOM" | "MISCONF"))
+}
+
 impl SharedConnection {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
@@ -243,6 +248,8 @@ impl SharedConnection {
                     self.record_failure(&active, key, error.into());
                     sleep(jittered(RETRY_DELAY, 0.5)).await;
                 }
+                // The server answers reads. A new connection would not, because its probe writes.
+                Err(error) if refuses_writes_only(&error) => return Err(error.into()),
                 Err(error) => return Err(self.record_failure(&active, key, error.into())),
             }
         }
