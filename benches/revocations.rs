@@ -20,6 +20,10 @@ const MIB: usize = 1 << 20;
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
+    #[cfg(feature = "redis")]
+    if let [Ok(issuer), Ok(redis)] = OTHER.map(std::env::var) {
+        return runtime.block_on(OtherProcess::run(&issuer, &redis));
+    }
     let entries = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1_000_000);
     let provider = runtime.block_on(support::provider());
     let empty = Revocations::default();
@@ -112,33 +116,102 @@ fn row(
 }
 
 /// Prints how late another process refuses a token, for 1,000 events.
+/// Measures the time from a logout token at this process to the refusal of the session's token in another one.
 #[cfg(feature = "redis")]
 async fn propagation(provider: &Provider, url: &str) {
-    use scaikey_auth::exchange::{RedisCache, RedisRevocations, SealingKeys};
-
-    let keys = SealingKeys::random().expect("random numbers");
-    let [one, other] = [(); 2].map(|()| {
-        let redis = RedisCache::open(&url.into()).expect("a URL").prefix("bench");
-        Revocations::builder().log(RedisRevocations::new(&redis, keys.clone())).build()
-    });
-    one.ready().await.expect("the server");
-    other.ready().await.expect("the server");
+    let auth = sharing(&provider.issuer(), url).await;
+    let endpoints = auth.endpoints().backchannel_logout_for("wave").build().expect("endpoints");
+    let here = serve(axum::Router::new().layer(endpoints)).await;
+    let report = format!("http://{here}/v1/auth/backchannel_logout");
+    let mut other = OtherProcess::start(&provider.issuer(), url);
+    let http = reqwest::Client::new();
     let mut times = Vec::new();
     for n in 0..1000 {
         let sid = format!("{n}-{}", std::process::id());
-        let claims = serde_json::json!({ "iss": provider.issuer(), "sub": "a", "sid": sid });
-        let caller = scaikey_auth::testing::identity(claims);
+        let access = provider.token().claim("sid", sid.as_str()).sign();
+        let status = async || {
+            let answer = http.get(&other.url).bearer_auth(&access).send().await;
+            answer.expect("the other process").status().as_u16()
+        };
+        assert_eq!(status().await, 200);
+        let event = "http://schemas.openid.net/event/backchannel-logout";
+        let logout = provider.token().typ(Some("logout+jwt")).audience("wave");
+        let logout = logout.claim("sid", sid).claim("events", serde_json::json!({ event: {} }));
+        let logout = logout.expires_in(std::time::Duration::from_secs(120)).sign();
         let start = Instant::now();
-        one.revoke(Revocation::session(provider.issuer(), sid)).await.expect("the server");
-        while !other.is_revoked(&caller) {
+        let body = format!("logout_token={logout}");
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let answer = http.post(&report).header(form.0, form.1).body(body).send().await;
+        assert_eq!(answer.expect("this process").status().as_u16(), 200);
+        while status().await != 401 {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         times.push(1e3 * start.elapsed().as_secs_f64());
     }
+    other.process.kill().expect("the other process");
     times.sort_by(f64::total_cmp);
     println!(
-        "\nfrom the event to the refusal in another process: median {:.0} ms, 99th percentile {:.0} ms",
+        "\nfrom the report to the refusal in another process: median {:.0} ms, 99th percentile {:.0} ms",
         times[times.len() / 2],
         times[times.len() * 99 / 100]
     );
+}
+
+/// The variables that make this program the other process.
+#[cfg(feature = "redis")]
+const OTHER: [&str; 2] = ["BENCH_ISSUER", "BENCH_REDIS"];
+
+#[cfg(feature = "redis")]
+struct OtherProcess {
+    process: std::process::Child,
+    url: String,
+}
+
+#[cfg(feature = "redis")]
+impl OtherProcess {
+    fn start(issuer: &str, redis: &str) -> Self {
+        use std::io::BufRead as _;
+        let program = std::env::current_exe().expect("this program");
+        let mut process = std::process::Command::new(program)
+            .envs(OTHER.into_iter().zip([issuer, redis]))
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("the other process");
+        let output = process.stdout.take().expect("its output");
+        let mut url = String::new();
+        std::io::BufReader::new(output).read_line(&mut url).expect("its URL");
+        Self { process, url: url.trim().to_owned() }
+    }
+
+    /// Serves until the process is killed.
+    async fn run(issuer: &str, redis: &str) {
+        let auth = sharing(issuer, redis).await;
+        let app =
+            axum::Router::new().route("/", axum::routing::get(async || "")).layer(auth.layer());
+        println!("http://{}/", serve(app).await);
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Builds a service that shares its revocations.
+#[cfg(feature = "redis")]
+async fn sharing(name: &str, redis: &str) -> Auth {
+    use scaikey_auth::exchange::{RedisCache, RedisRevocations, SealingKeys};
+    let keys = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=".into();
+    let keys = SealingKeys::parse(&keys).expect("keys");
+    let redis = RedisCache::open(&redis.into()).expect("a URL").prefix("bench");
+    let log = Revocations::builder().log(RedisRevocations::new(&redis, keys)).build();
+    let auth = Auth::builder().issuer(issuer(name)).audience("scaiwave").revocations(log);
+    let auth = auth.build().expect("a configuration");
+    auth.ready().await.expect("the provider and Redis");
+    auth
+}
+
+/// Serves an application in the background. Returns its address.
+#[cfg(feature = "redis")]
+async fn serve(app: axum::Router) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
 }

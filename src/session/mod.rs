@@ -1,10 +1,10 @@
 //! Browser sessions, whose tokens no script can read (feature `endpoints`, on by default).
 //!
-//! [`Sessions`] stores tokens in sealed cookies and renews them. [`Sessions::layer`] turns the
+//! [`Sessions`] stores tokens in sealed cookies or in a [store](SessionStore), and renews them. [`Sessions::layer`] turns the
 //! cookies into the `Authorization` header that the inner layer verifies. The
 //! [`endpoints`](crate::endpoints) start and end sessions.
 //!
-//! See also: [manual::endpoints](crate::manual::endpoints).
+//! See also: [manual::endpoints](crate::manual::endpoints), [manual::sessions](crate::manual::sessions).
 
 mod builder;
 mod content;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
@@ -17,6 +17,7 @@ use super::tokens::TokenBuilder;
 use crate::clock::Clock;
 use crate::clock::unix_seconds;
 use crate::config::Algorithm;
+use crate::support::crypto;
 
 /// Settings that all issuers of one provider share.
 #[derive(Debug)]
@@ -398,10 +399,12 @@ impl TestIssuer {
         &self.0.settings.algorithms
     }
 
-    /// Returns a `jti` that is unique in this process.
+    /// Returns a unique `jti`. Another process has others, because a log of revocations may outlive this one.
     pub(super) fn next_jti(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        format!("token-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+        static PROCESS: LazyLock<String> =
+            LazyLock::new(|| crypto::hex(&crypto::random::<4>().unwrap_or_default()));
+        format!("token-{}-{}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     fn tenant_id(&self) -> &str {

@@ -70,6 +70,10 @@ impl Sessions {
     /// blocked, or whose device is lost. Sessions must have a [store](crate::session::SessionsBuilder::store); without
     /// one, [revoke](crate::revocation::Revocations::revoke) the tokens of the subject.
     ///
+    /// **Check first that the caller may end sessions of every tenant.** Administrators of one tenant use
+    /// `DELETE /v1/auth/sessions` with
+    /// [`session_admin`](crate::endpoints::EndpointsBuilder::session_admin), which ends those of their own tenant only.
+    ///
     /// All tokens of the subject that were issued until now are [revoked](crate::revocation::Revocation::subject), also
     /// those that other programs have. If that fails, a warning is logged.
     ///
