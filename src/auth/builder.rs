@@ -186,10 +186,9 @@ impl AuthBuilder {
     ///
     /// Default: with [`database_url`](field@AuthConfig::database_url) in the configuration, `SqlTenants` in a
     /// [`CachedTenants`](crate::tenant::CachedTenants), unless the database is for the trust policy only; otherwise
-    /// [`AnyTenant`], which accepts every tenant that a verified token names. If the URL of an issuer contains `{tenant_id}`,
-    /// and the issuer has neither a list of tenants nor a resolver, [`AnyTenant`] is not the
-    /// default, and [`build`](Self::build) fails. To accept all tenants, set [`AnyTenant`]
-    /// explicitly.
+    /// [`AnyTenant`], which accepts every tenant that a verified token names. If the URL of an issuer contains
+    /// `{tenant_id}`, and the issuer has neither a list of tenants nor a resolver, [`AnyTenant`] is not the default,
+    /// and [`build`](Self::build) fails. To accept all tenants, set [`AnyTenant`] explicitly.
     pub fn tenants(mut self, tenants: impl TenantResolver) -> Self {
         self.tenants = Some(Arc::new(tenants));
         self
@@ -267,8 +266,8 @@ impl AuthBuilder {
     /// rules, and the page [opaque tokens](crate::manual::opaque).
     ///
     /// They are found by their prefix, or by having no dots as JWTs have, and come after your own
-    /// [validators](Self::validator) and before JWTs. An issuer that is [added](crate::issuer::Issuers::add) while the service runs
-    /// cannot have opaque tokens; those of a [removed](crate::issuer::Issuers::remove) one are refused.
+    /// [validators](Self::validator) and before JWTs. An issuer that is [added](crate::issuer::Issuers::add) while the
+    /// service runs cannot have opaque tokens; those of a [removed](crate::issuer::Issuers::remove) one are refused.
     pub fn opaque_tokens(mut self, tokens: OpaqueTokens) -> Self {
         self.opaque_tokens.push(tokens);
         self

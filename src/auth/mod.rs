@@ -115,10 +115,10 @@ impl AuthContext {
     /// notices within one minute (immediately with `testing::ManualClock`). Outside a tokio runtime it
     /// completes immediately, because there is no timer.
     ///
-    /// *Not* covered: a token that is revoked ([`is_revoked`](Self::is_revoked)), a key that is removed, a tenant that is suspended and a
-    /// session that ends, before the token expires. Keep tokens short-lived. A mock identity expires
-    /// after one hour, so that the client's reconnection can be tried. With browser sessions, the
-    /// token is the current access token: the page connects again, and the session renews it.
+    /// *Not* covered: a token that is revoked ([`is_revoked`](Self::is_revoked)), a key that is removed, a tenant that
+    /// is suspended and a session that ends, before the token expires. Keep tokens short-lived. A mock identity expires
+    /// after one hour, so that the client's reconnection can be tried. With browser sessions, the token is the current
+    /// access token: the page connects again, and the session renews it.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -343,8 +343,8 @@ impl Auth {
         &self.0.introspected_tokens
     }
 
-    /// Returns the [revocations](crate::revocation), to add and monitor them. Default: in memory, for this process only;
-    /// see [`AuthBuilder::revocations`].
+    /// Returns the [revocations](crate::revocation), to add and monitor them. Default: in memory, for this process
+    /// only; see [`AuthBuilder::revocations`].
     pub fn revocations(&self) -> &Revocations {
         &self.0.revocations
     }

@@ -240,12 +240,12 @@ impl EndpointsBuilder {
     /// | CAEP `credential-change` with `revoke` or `delete`, `token-claims-change`, `assurance-level-change` with `decrease` | all tokens of the user |
     /// | RISC `account-disabled`, `account-purged`, `sessions-revoked` | all tokens of the user |
     ///
-    /// Refused are the tokens that were issued before the event; of a session that has ended, whenever they were issued. The subject
-    /// must be of the format `iss_sub` with the issuer of the event, `opaque`, `jwt_id`, which revokes this token only,
-    /// `aliases`, of which each is a subject, or `complex` with a user, session or tenant of these formats. The ids must
-    /// be those in tokens. For `session-revoked`, `opaque` is the id of a session or a user. Other events, and other
-    /// subjects, revoke nothing: an e-mail address is no identity. All events go to the [handler](EventStream::handler), also those that the
-    /// provider sends to verify the stream.
+    /// Refused are the tokens that were issued before the event; of a session that has ended, whenever they were
+    /// issued. The subject must be of the format `iss_sub` with the issuer of the event, `opaque`, `jwt_id`, which
+    /// revokes this token only, `aliases`, of which each is a subject, or `complex` with a user, session or tenant of
+    /// these formats. The ids must be those in tokens. For `session-revoked`, `opaque` is the id of a session or a
+    /// user. Other events, and other subjects, revoke nothing: an e-mail address is no identity. All events go to the
+    /// [handler](EventStream::handler), also those that the provider sends to verify the stream.
     ///
     /// The answer is 202, also for a token that was sent before; 400 with a code of RFC 8935 §2.4; and 503 if the
     /// revocation could not be stored, the handler failed, or the key is unknown and keys may not be fetched again yet,

@@ -392,7 +392,8 @@ impl Inner {
     }
 
     /// Verifies that the ID token belongs to this sign-in, and is as a guard asked. With the scope `openid`, or if a
-    /// guard asked for the sign-in, a missing ID token is an error. Returns the tokens; an encrypted ID token is replaced by the signed one inside.
+    /// guard asked for the sign-in, a missing ID token is an error. Returns the tokens; an encrypted ID token is
+    /// replaced by the signed one inside.
     async fn check_id_token(
         &self,
         token: &AccessToken,
@@ -459,7 +460,8 @@ impl Inner {
 }
 
 /// Returns the error code if it is one that a user or page can act on (RFC 6749 §4.1.2.1, OpenID
-/// Connect Core §3.1.2.6, Unmet Authentication Requirements 1.0), or `server_error`: other texts may come from an attacker.
+/// Connect Core §3.1.2.6, Unmet Authentication Requirements 1.0), or `server_error`: other texts may come from an
+/// attacker.
 fn known_error_code(error: &str) -> &'static str {
     const CODES: [&str; 10] = [
         "access_denied",

@@ -104,8 +104,8 @@ pub enum Endpoint {
     /// [end at the provider](crate::session::SessionsBuilder::end_at_provider), it also leads the
     /// browser there, and `GET logout` may be where the provider redirects it back.
     Logout,
-    /// `GET sessions`, `DELETE sessions/{handle}` and `DELETE sessions`: the caller lists and ends its sessions, if they
-    /// are in a [store](crate::session::SessionsBuilder::store). See [manual::sessions](crate::manual::sessions).
+    /// `GET sessions`, `DELETE sessions/{handle}` and `DELETE sessions`: the caller lists and ends its sessions, if
+    /// they are in a [store](crate::session::SessionsBuilder::store). See [manual::sessions](crate::manual::sessions).
     Sessions,
     /// `POST backchannel_logout`: the provider reports that a session ended, and its tokens are refused from then on
     /// (OpenID Connect Back-Channel Logout 1.0).

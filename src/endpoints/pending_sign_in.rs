@@ -54,8 +54,8 @@ pub(super) struct PendingSignIn {
     /// What a guard asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) step_up: Option<PendingStepUp>,
-    /// The key of the session in the store that the sign-in replaces, in base64url. Only for an answer that the provider posts:
-    /// it comes without the session.
+    /// The key of the session in the store that the sign-in replaces, in base64url. Only for an answer that the
+    /// provider posts: it comes without the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replaces: Option<String>,
 }

@@ -144,3 +144,30 @@ impl Inner {
         Some(Mac::of(&[endpoint.as_str().as_bytes(), &address].join(&0)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_costly_refusals_are_charged() {
+        use super::super::response::INVALID_REQUEST;
+        let failure = |_| Failure::OAuth(INVALID_REQUEST, "It is not valid.");
+        let charged = |token: &str, fault: InvalidToken| {
+            Refusal::of(token, EventTokenError::Auth(fault.into()), failure).is_charged
+        };
+        for (token, fault, is_charged) in [
+            ("a.b.c", InvalidToken::Signature, true),
+            ("a.b.c", InvalidToken::Key, true),
+            ("a.b.c", InvalidToken::Algorithm, true),
+            ("a.b.c", InvalidToken::Audience, false),
+            ("a.b.c", InvalidToken::Expired, false),
+            // Opening it costs as much as a signature, whatever is inside.
+            ("a.b.c.d.e", InvalidToken::Audience, true),
+            ("a.b.c.d.e", InvalidToken::Expired, true),
+        ] {
+            assert_eq!(charged(token, fault), is_charged, "{token} {fault:?}");
+        }
+        assert!(Refusal::of("a.b.c", EventTokenError::KeyNotFetched, failure).is_charged);
+    }
+}

@@ -94,8 +94,8 @@ pub enum ThrottleDecision {
 /// implement this trait over a store.
 ///
 /// The throttle is called for `login`, `token`, `refresh`, `logout`, `sessions`, `introspect`,
-/// `exchange` and the requests with a body for `trusts`, before the body is read and before any request to the provider. In this call
-/// [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
+/// `exchange` and the requests with a body for `trusts`, before the body is read and before any request to the
+/// provider. In this call [`attempt.account`](Attempt::account) is `None`. If the attempt concerns an account, a second
 /// call for the same attempt names it. For `sessions` there is only the call that names the caller. Count addresses and
 /// accounts separately.
 ///
@@ -243,8 +243,8 @@ impl ThrottleWithFallback {
 /// | each account, [in equivalent spellings](super::EndpointsBuilder::account_of): `token` | 10 | 30 seconds |
 ///
 /// Addresses are counted before a body is read. Only at `backchannel_logout` and `events`, they are counted when the
-/// signature or key of a report is not valid, because a provider may report thousands of sign-outs within a second. `register`, `whoami`, `config` and the metadata do
-/// not read a body and are not counted.
+/// signature or key of a report is not valid, because a provider may report thousands of sign-outs within a second.
+/// `register`, `whoami`, `config` and the metadata do not read a body and are not counted.
 ///
 /// An IPv6 /64 network counts as one address, because one client usually has a whole network.
 /// Attempts without a known address are not counted by address; a warning is logged once. See
@@ -319,9 +319,10 @@ impl TokenBuckets {
         self
     }
 
-    /// Allows `burst` requests with a body for `trusts` from each address and by each caller, and requests for `sessions`
-    /// by each caller, and then one per `period` (longer periods are capped at one hour). The page sends such a request for each pause
-    /// in typing. For each administrator of a tenant, requests for its rules and its history count, too.
+    /// Allows `burst` requests with a body for `trusts` from each address and by each caller, and requests for
+    /// `sessions` by each caller, and then one per `period` (longer periods are capped at one hour). The page sends
+    /// such a request for each pause in typing. For each administrator of a tenant, requests for its rules and its
+    /// history count, too.
     #[must_use]
     pub fn administration(mut self, burst: u32, period: Duration) -> Self {
         self.administration = Rate::new(burst, period.min(MAX_PERIOD));

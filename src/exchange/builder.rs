@@ -489,12 +489,14 @@ impl TokenExchangeBuilder {
         self
     }
 
-    /// Sets the [revocations](crate::Auth::revocations) that the subject token and the actor token of a request are judged
-    /// by, before a cached token is returned. Endpoints and sessions set those of their [`Auth`](crate::Auth), unless they are set.
-    /// Default: none; a caller who holds a token that was revoked after its request began still gets cached tokens.
+    /// Sets the [revocations](crate::Auth::revocations) that the subject token and the actor token of a request are
+    /// judged by, before a cached token is returned. Endpoints and sessions set those of their [`Auth`](crate::Auth),
+    /// unless they are set. Default: none; a caller who holds a token that was revoked after its request began still
+    /// gets cached tokens.
     ///
-    /// A revoked token is refused with [`ExchangeError::Revoked`](super::ExchangeError::Revoked). *Not* judged are tokens whose claims
-    /// cannot be read here: opaque and encrypted ones. An [`OutboundLayer`](crate::outbound::OutboundLayer) judges its caller, whatever the token.
+    /// A revoked token is refused with [`ExchangeError::Revoked`](super::ExchangeError::Revoked). *Not* judged are
+    /// tokens whose claims cannot be read here: opaque and encrypted ones. An
+    /// [`OutboundLayer`](crate::outbound::OutboundLayer) judges its caller, whatever the token.
     ///
     /// ```
     /// use scaikey_auth::issuer::ClientAuth;

@@ -91,8 +91,8 @@ impl TokenExchangeClient {
         TokenExchangeBuilder::new(issuer.into())
     }
 
-    /// Sets [`issuers`](TokenExchangeBuilder::issuers) and [`revocations`](TokenExchangeBuilder::revocations), unless the
-    /// builder or another service set them.
+    /// Sets [`issuers`](TokenExchangeBuilder::issuers) and [`revocations`](TokenExchangeBuilder::revocations), unless
+    /// the builder or another service set them.
     pub(crate) fn join_service(&self, issuers: &Issuers, revocations: &Revocations) {
         // An error means that it is already set, which is fine.
         let _ = self.cached.endpoint.issuers.set(issuers.clone());

@@ -313,8 +313,8 @@ impl Http {
         Ok(Posted { status, retry_after, body: body(response, limits)? })
     }
 
-    /// Sends JSON to `url` by POST, and follows no redirect. Returns the body of the answer. Any answer but a 200 within
-    /// the limits is an error.
+    /// Sends JSON to `url` by POST, and follows no redirect. Returns the body of the answer. Any answer but a 200
+    /// within the limits is an error.
     #[cfg(feature = "endpoints")]
     pub(crate) async fn post_json(
         &self,

@@ -3,8 +3,8 @@
 //! `Auth::issuers` returns [`Issuers`]: [`health`](Issuers::health) for readiness probes and dashboards
 //! ([`IssuerHealth`], [`KeyState`]), and `add`, `remove` and `purge` while requests run. [`TenantIssuers`]
 //! is the trait for a provider with one issuer per tenant. [`ClientAuth`] is the client authentication of
-//! this service at the provider, and [`WorkloadToken`] replaces its secret. [`HttpClient`] replaces the HTTP client. The configuration of an issuer,
-//! [`IssuerConfig`], is at the root of the crate.
+//! this service at the provider, and [`WorkloadToken`] replaces its secret. [`HttpClient`] replaces the HTTP client.
+//! The configuration of an issuer, [`IssuerConfig`], is at the root of the crate.
 //!
 //! See also: [manual::tenants](crate::manual::tenants).
 

@@ -107,10 +107,10 @@ impl RevocationsBuilder {
 
     /// Sets the largest number of entries. Default: 1,000,000, which take some 60 MB.
     ///
-    /// A revocation is one entry; that of a session [of a subject](super::Revocation::of_subject) is two. When the index is
-    /// full, entries of sessions and tokens with a subject are merged into one of the subject, which then refuses
-    /// *all* its tokens that were issued until now. What that loses: the entry of a session refuses its tokens whatever
-    /// their `iat`, the merged one only those that were issued until the merge. If that does not help,
+    /// A revocation is one entry; that of a session [of a subject](super::Revocation::of_subject) is two. When the
+    /// index is full, entries of sessions and tokens with a subject are merged into one of the subject, which then
+    /// refuses *all* its tokens that were issued until now. What that loses: the entry of a session refuses its tokens
+    /// whatever their `iat`, the merged one only those that were issued until the merge. If that does not help,
     /// [`revoke`](Revocations::revoke) fails. No entry is forgotten early.
     ///
     /// From 10,000 entries on, room is made on another thread, because that takes up to a second for a million.

@@ -223,8 +223,8 @@ impl Index {
         self.read(key).get(&key).is_some_and(|slot| slot.epoch != epoch)
     }
 
-    /// Returns entries that were not read from the log in this epoch: at least this many, if there are. Begins at the shard with this number,
-    /// and returns the number of the next. `None` after the last.
+    /// Returns entries that were not read from the log in this epoch: at least this many, if there are. Begins at the
+    /// shard with this number, and returns the number of the next. `None` after the last.
     pub(super) fn unlogged(
         &self,
         mut shard: usize,

@@ -371,14 +371,16 @@ impl Inner {
         is_meant && u64::from(entry.until) > unix_seconds(self.clock.now())
     }
 
-    /// Returns the time of issue, in seconds since 1970, from which on an entry refuses no token. `None`: it refuses all.
+    /// Returns the time of issue, in seconds since 1970, from which on an entry refuses no token. `None`: it refuses
+    /// all.
     fn end_of(&self, entry: &Entry) -> Option<u64> {
         let is_timeless = entry.issued_before == TIMELESS;
         (!is_timeless).then(|| u64::from(entry.issued_before).saturating_add(self.leeway))
     }
 }
 
-/// An issuer that answers after an event knows of it. What is revoked by its id stays refused, whatever the issuer says.
+/// An issuer that answers after an event knows of it. What is revoked by its id stays refused, whatever the issuer
+/// says.
 impl RevokedAnswers for Revocations {
     fn counts_from(&self, identity: &Identity) -> Option<SystemTime> {
         if self.0.index.state() & KINDS == 0 {

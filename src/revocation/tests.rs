@@ -230,6 +230,60 @@ async fn later_sessions_prolong_what_was_read() {
     assert!((3530..3550).contains(&(until() - before)), "an hour instead of a minute");
 }
 
+/// Two services may share revocations, and the second may be built after the log was read.
+#[tokio::test]
+async fn later_services_prolong_what_was_read() {
+    const ISSUER: &str = "https://a.example";
+    let log = MemoryRevocationLog::default();
+    let builder = || Revocations::builder().log(log.clone()).token_lifetime(Duration::ZERO);
+    let [one, other] = [(); 2].map(|()| builder().check_every(Duration::ZERO).build());
+    one.revoke(Revocation::token(ISSUER, "1")).await.unwrap();
+    other.ready().await.unwrap();
+    let key = Key::new(Kind::Token, ISSUER, &["1"]);
+    let until = || other.0.index.get(key).unwrap().until;
+    let before = until();
+    let hour = crate::IssuerConfig::new(ISSUER).max_token_lifetime(Duration::from_secs(3600));
+    let service = crate::Auth::builder().issuer(hour).audience("docs").revocations(other.clone());
+    let _service = service.build().unwrap();
+    for _ in 0..1_000 {
+        if until() > before {
+            break;
+        }
+        crate::clock::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(until() - before >= 3530, "{}", until() - before);
+}
+
+/// A session goes on if only its earlier tokens are refused, by the time of issue.
+#[cfg(all(feature = "testing", feature = "endpoints"))]
+#[tokio::test]
+async fn earlier_tokens_may_be_replaced() {
+    use crate::testing::identity;
+    use serde_json::json;
+    let seconds = |at| SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+    let now = unix_seconds(SystemTime::now());
+    let claims = |sid| json!({ "iss": "a", "sub": "alice", "sid": sid, "iat": now - 60 });
+    let without_sid = identity(json!({ "iss": "a", "sub": "alice", "iat": now - 60 }));
+    let earlier = || Revocation::tokens_of_session("a", "1").issued_before(seconds(now - 30));
+    let reported = || {
+        let session = Revocation::session("a", "1").of_subject("alice");
+        session.issued_before(seconds(now - 30))
+    };
+    // The leeway counts twice: the clock of the issuer may be behind.
+    let from = Some(seconds(now - 20));
+    for (revocation, token, expected) in [
+        (earlier(), identity(claims("1")), from),
+        (earlier(), identity(claims("2")), None),
+        (reported(), without_sid.clone(), from),
+        (reported(), identity(claims("1")), None),
+        (Revocation::subject("a", "alice"), identity(claims("1")), None),
+    ] {
+        let revocations = Revocations::default();
+        revocations.revoke(revocation.clone()).await.unwrap();
+        assert_eq!(revocations.refused_as_earlier(&token), expected, "{revocation:?}");
+    }
+}
+
 #[tokio::test]
 async fn search_for_unlogged_entries_blocks_no_task() {
     use std::task::Poll;

@@ -129,8 +129,8 @@ impl SessionsBuilder {
 
     /// Sets how long a session in a [`store`](Self::store) lasts without a request. Default 30 minutes; at least one
     /// minute. A request renews the limit at most once a minute (for a limit below four minutes, once in a quarter of
-    /// it), so a session may end that much earlier. A limit above the [`lifetime`](Self::lifetime) has no effect. Without
-    /// a store, it is a fault of [`build`](Self::build).
+    /// it), so a session may end that much earlier. A limit above the [`lifetime`](Self::lifetime) has no effect.
+    /// Without a store, it is a fault of [`build`](Self::build).
     pub fn idle(mut self, limit: Duration) -> Self {
         self.idle = Some(limit);
         self

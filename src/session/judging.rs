@@ -81,8 +81,8 @@ impl Sessions {
         }
     }
 
-    /// Returns whether a session of this owner is revoked. The provider's logout tokens name the subject as its ID tokens
-    /// do.
+    /// Returns whether a session of this owner is revoked. The provider's logout tokens name the subject as its ID
+    /// tokens do.
     pub(super) fn is_revoked_for(&self, owner: &SessionOwner, started_at: SystemTime) -> bool {
         let (revocations, client) = (self.0.auth.revocations(), &self.0.client);
         let facts = SessionFacts {

@@ -1,8 +1,8 @@
 //! Browser sessions, whose tokens no script can read (feature `endpoints`, on by default).
 //!
-//! [`Sessions`] stores tokens in sealed cookies or in a [store](SessionStore), and renews them. [`Sessions::layer`] turns the
-//! cookies into the `Authorization` header that the inner layer verifies. The
-//! [`endpoints`](crate::endpoints) start and end sessions.
+//! [`Sessions`] stores tokens in sealed cookies or in a [store](SessionStore), and renews them. [`Sessions::layer`]
+//! turns the cookies into the `Authorization` header that the inner layer verifies. The [`endpoints`](crate::endpoints)
+//! start and end sessions.
 //!
 //! See also: [manual::endpoints](crate::manual::endpoints), [manual::sessions](crate::manual::sessions).
 
@@ -136,20 +136,19 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// this header, an `Origin` with the request's host. A
 /// [`trusted_origin`](SessionsBuilder::trusted_origin) is always accepted. Other requests get 403.
 ///
-/// **Revocation.** A session ends when a [revocation](crate::revocation) means it, by its subject, tenant, client, issuer
-/// or the provider's session, and began before. Its tokens are then not renewed. A sign-out refuses the access token of
-/// the session, by its `jti`, or else those of the provider's session (`sid`) that were issued before.
+/// **Revocation.** A session ends when a [revocation](crate::revocation) means it, by its subject, tenant, client,
+/// issuer or the provider's session, and began before. Its tokens are then not renewed. A sign-out refuses the access
+/// token of the session, by its `jti`, or else those of the provider's session (`sid`) that were issued before.
 ///
 /// A sign-out of a session in cookies makes all copies of the cookies worthless, in each process that shares the
 /// revocations.
 ///
-/// **Limitations, without a store.** After a restart, or in a process that does not share the revocations, a copy of the
-/// cookies made before sign-out works until its access token expires, and longer if the provider could not revoke the
-/// refresh token. A session whose access token this service cannot read, and without an ID token in its cookies, is not
-/// judged by its user. If a response with new cookies does not reach the
-/// browser, the next request within one minute gets them again; after that, the user has to sign in
-/// again. If renewed tokens are too large for the cookies, they are revoked, the session ends, and
-/// this is logged.
+/// **Limitations, without a store.** After a restart, or in a process that does not share the revocations, a copy of
+/// the cookies made before sign-out works until its access token expires, and longer if the provider could not revoke
+/// the refresh token. A session whose access token this service cannot read, and without an ID token in its cookies, is
+/// not judged by its user. If a response with new cookies does not reach the browser, the next request within one
+/// minute gets them again; after that, the user has to sign in again. If renewed tokens are too large for the cookies,
+/// they are revoked, the session ends, and this is logged.
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
@@ -650,8 +649,8 @@ fn is_successor(new: &Secret, old: &Secret, mapping: &ClaimsMapping) -> bool {
     has_same_subject(new, old, mapping) && has_same_claim(new, old, "nonce")
 }
 
-/// Returns the tokens with the signed ID token, if it was encrypted. It is not verified. It is the one that the provider
-/// accepts as a hint (OpenID Connect Core §3.1.2.1).
+/// Returns the tokens with the signed ID token, if it was encrypted. It is not verified. It is the one that the
+/// provider accepts as a hint (OpenID Connect Core §3.1.2.1).
 pub(crate) fn with_signed_id_token(
     auth: &Auth,
     client: &TokenExchangeClient,

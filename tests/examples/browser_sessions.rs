@@ -1,4 +1,5 @@
-//! Two browsers in the `browser_login` example: the list of sessions, and their ends. With `SCREENSHOTS`, saves pictures.
+//! Two browsers in the `browser_login` example: the list of sessions, and their ends. With `SCREENSHOTS`, saves
+//! pictures.
 
 use serde_json::Value;
 

@@ -151,8 +151,8 @@ async fn stored_session_names_its_user_there() {
     enter_password(&browser).await;
 }
 
-/// Signs alice in with two browsers, and out at the provider with the first, which ends its stored session. Checks how a
-/// request of the other browser, which is another session of the provider, is answered.
+/// Signs alice in with two browsers, and out at the provider with the first, which ends its stored session. Checks how
+/// a request of the other browser, which is another session of the provider, is answered.
 async fn check_reported_sign_out(provider: &[(&str, &str)], status_of_other: u16) {
     let site = Site::reserve();
     let (provider, page) = (start_reporting(&site, provider).await, site.logout_uri());

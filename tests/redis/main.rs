@@ -1,4 +1,5 @@
-//! The token cache, trust policies and browser sessions in Redis: sharing, locks, conformance, and faults of the server.
+//! The token cache, trust policies and browser sessions in Redis: sharing, locks, conformance, and faults of the
+//! server.
 //!
 //! These tests need `--features redis`. Each starts a private server, from the Debian package
 //! `redis-server`.

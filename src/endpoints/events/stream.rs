@@ -71,22 +71,22 @@ impl EventStream {
     /// ```
     ///
     /// A task of the tokio runtime polls from [`build`](super::super::EndpointsBuilder::build) on; without a runtime,
-    /// from the first request on that the endpoints see, for any path, and the log warns. It ends when the last clone of
-    /// the endpoints is dropped. In mock mode nothing is polled.
+    /// from the first request on that the endpoints see, for any path, and the log warns. It ends when the last clone
+    /// of the endpoints is dropped. In mock mode nothing is polled.
     ///
     /// Each token is treated like a pushed one, but the revocations of all tokens of an answer are in force before the
-    /// handler is called, for several tokens at the same time. A token is acknowledged when its revocations are in force
-    /// and the handler has returned, and reported with a code of RFC 8935 §2.4 if it is refused: `invalid_key` after its
-    /// second delivery, because keys may be published late. If a revocation could not be stored, the handler failed, or
-    /// there were no keys, the token is neither, so that the provider sends it again. While more than 224 tokens wait for
-    /// the handler, further ones are acknowledged without it, and the log warns: revocations go first.
+    /// handler is called, for several tokens at the same time. A token is acknowledged when its revocations are in
+    /// force and the handler has returned, and reported with a code of RFC 8935 §2.4 if it is refused: `invalid_key`
+    /// after its second delivery, because keys may be published late. If a revocation could not be stored, the handler
+    /// failed, or there were no keys, the token is neither, so that the provider sends it again. While more than 224
+    /// tokens wait for the handler, further ones are acknowledged without it, and the log warns: revocations go first.
     ///
     /// The provider may delay an answer until there is an event (long polling); after 50 s the service asks again. That
-    /// a gateway ends such a request after 5 s or more, with 408, 504 or without an answer, is no failure. An answer may
-    /// have 5 MiB; 32 new tokens of it are read. If nothing new came, requests are at least 1 s apart. After a
-    /// failure, the service waits for up to 60 s, longer after each further one, or for `Retry-After`; for up to 5 s, if
-    /// only an event could not be stored or handled. The log warns once, and says when it works again. Requests use the
-    /// [HTTP client](crate::issuer::HttpClient) and the CA file of the issuer, and follow no redirect.
+    /// a gateway ends such a request after 5 s or more, with 408, 504 or without an answer, is no failure. An answer
+    /// may have 5 MiB; 32 new tokens of it are read. If nothing new came, requests are at least 1 s apart. After a
+    /// failure, the service waits for up to 60 s, longer after each further one, or for `Retry-After`; for up to 5 s,
+    /// if only an event could not be stored or handled. The log warns once, and says when it works again. Requests use
+    /// the [HTTP client](crate::issuer::HttpClient) and the CA file of the issuer, and follow no redirect.
     ///
     /// Several processes poll one stream without harm, but each event reaches only one of them for sure: share the
     /// revocations in a [log](crate::revocation::RevocationsBuilder::log).
@@ -239,7 +239,7 @@ pub trait EventHandler: fmt::Debug + Send + Sync + 'static {
     /// Handles an event.
     ///
     /// # Errors
-    /// If the event could not be handled. A provider that pushes gets 503. The token comes again. *Not* guaranteed: that
-    /// a provider repeats it for ever.
+    /// If the event could not be handled. A provider that pushes gets 503. The token comes again. *Not* guaranteed:
+    /// that a provider repeats it for ever.
     async fn handle(&self, event: &SecurityEvent<'_>) -> Result<(), BoxError>;
 }

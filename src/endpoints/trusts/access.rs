@@ -66,9 +66,9 @@ impl TrustAdmin {
     /// [`trust`](crate::trust#delegation-to-tenants)). The guard of [`new`](Self::new) is asked first, and a request
     /// that neither admits gets its refusal. Default: no such callers.
     ///
-    /// *Not* checked: whether the caller is an administrator of the tenant, except by the guard. A caller whom the guard
-    /// of [`new`](Self::new) admits to `GET` only reads the whole policy, so its changes as an administrator of a tenant
-    /// are 412: give such callers two accounts.
+    /// *Not* checked: whether the caller is an administrator of the tenant, except by the guard. A caller whom the
+    /// guard of [`new`](Self::new) admits to `GET` only reads the whole policy, so its changes as an administrator of a
+    /// tenant are 412: give such callers two accounts.
     #[must_use]
     pub fn tenant_guard(mut self, guard: impl Guard) -> Self {
         self.tenant = Some(Box::new(guard));

@@ -126,8 +126,8 @@ pub(crate) fn identity_of(token: &Secret, mapping: &ClaimsMapping) -> Option<Ide
         .ok()
 }
 
-/// Returns the identity that a JWT claims, *not verified*, to look for its revocation. Read leniently, as the validator of
-/// any service may: without `exp`, and with the client as subject if there is no other.
+/// Returns the identity that a JWT claims, *not verified*, to look for its revocation. Read leniently, as the validator
+/// of any service may: without `exp`, and with the client as subject if there is no other.
 pub(crate) fn claimed_identity(token: &Secret, mapping: &ClaimsMapping) -> Option<Identity> {
     let claims = claims_of(token).ok()??;
     let issuer = claims.root().get("iss")?.as_str()?.into();

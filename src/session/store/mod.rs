@@ -38,12 +38,12 @@ pub(crate) const MAX_LISTED: usize = 1000;
 /// neither whether a session is still valid, nor whose it is. It must compare ids and labels exactly, and [`replace`] a
 /// session atomically: of several callers with the same version, exactly one succeeds.
 ///
-/// Harmless mistakes: a session that stays after it expired; a session that is lost, whose user signs in again. Security
-/// holes: a session that can be loaded after [`remove`] or [`remove_where`] returned; a [`replace`] that creates a removed
-/// session again. An outage must be an error, because `None` signs the user out.
+/// Harmless mistakes: a session that stays after it expired; a session that is lost, whose user signs in again.
+/// Security holes: a session that can be loaded after [`remove`] or [`remove_where`] returned; a [`replace`] that
+/// creates a removed session again. An outage must be an error, because `None` signs the user out.
 ///
-/// A call that takes longer than 2 s of real time counts as failed. [`remove_where`] may take 30 s, because a user may have
-/// thousands of sessions.
+/// A call that takes longer than 2 s of real time counts as failed. [`remove_where`] may take 30 s, because a user may
+/// have thousands of sessions.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -122,15 +122,15 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// The store failed, so the session may still be there.
     async fn remove(&self, id: &SessionId) -> Result<bool, BoxError>;
 
-    /// Removes all selected sessions, and returns their number. A session that is created at the same time may stay. It may
-    /// take several steps; a session that was removed stays removed if a later step fails.
+    /// Removes all selected sessions, and returns their number. A session that is created at the same time may stay. It
+    /// may take several steps; a session that was removed stays removed if a later step fails.
     ///
     /// # Errors
     /// The store failed, so some sessions may still be there.
     async fn remove_where(&self, selector: &SessionSelector) -> Result<u64, BoxError>;
 
-    /// Returns the selected sessions, those that started last first, and at most 1000. Some may have expired. Each sign-in
-    /// calls this once in the background, for the user's sessions.
+    /// Returns the selected sessions, those that started last first, and at most 1000. Some may have expired. Each
+    /// sign-in calls this once in the background, for the user's sessions.
     ///
     /// # Errors
     /// The store failed.
@@ -223,8 +223,8 @@ pub struct StoredSession {
     pub value: Vec<u8>,
     /// The time of the sign-in.
     pub started_at: SystemTime,
-    /// The time of the last write, which follows a use of the session. A store that needs the lifetime of an entry takes
-    /// the time from this to [`expires_at`](Self::expires_at), so it needs no clock.
+    /// The time of the last write, which follows a use of the session. A store that needs the lifetime of an entry
+    /// takes the time from this to [`expires_at`](Self::expires_at), so it needs no clock.
     pub used_at: SystemTime,
     /// The time after which the session cannot be used. From then on, the store may remove it.
     pub expires_at: SystemTime,

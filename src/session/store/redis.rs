@@ -29,8 +29,9 @@ const NAME: &str = "session";
 /// It uses the connection, the prefix and the write timeout (2 s) of a [`RedisCache`], which may cache tokens, too.
 ///
 /// **Set up the server** so that it forgets no session: with `maxmemory-policy noeviction`, or enough memory. A session
-/// that the server loses is like a sign-out: after a restart without persistence, an eviction, or a failover to a replica
-/// that lags behind. With an older copy of the data, a session that was ended may be there again, until it expires.
+/// that the server loses is like a sign-out: after a restart without persistence, an eviction, or a failover to a
+/// replica that lags behind. With an older copy of the data, a session that was ended may be there again, until it
+/// expires.
 ///
 /// ```
 /// use scaikey_auth::exchange::{RedisCache, SealingKeys};
@@ -50,11 +51,11 @@ const NAME: &str = "session";
 /// ```
 ///
 /// A session is a string under a key such as `scaiwave:-:session:0a1f…`, which expires a minute after the session. One
-/// script compares the version and replaces it. Sorted sets under keys such as `scaiwave:-:session-of:77c0…` have the ids
-/// of a user's sessions, or of those of one session of the provider. They may have ids of sessions that ended, until the
-/// longest of these sessions would have expired, or the set has 256 ids. Each call concerns one key, so it works in a
-/// cluster. For many sessions, up to 100 calls are made at the same time. Each has its own timeout, and sessions that
-/// were removed stay removed if a later call fails.
+/// script compares the version and replaces it. Sorted sets under keys such as `scaiwave:-:session-of:77c0…` have the
+/// ids of a user's sessions, or of those of one session of the provider. They may have ids of sessions that ended,
+/// until the longest of these sessions would have expired, or the set has 256 ids. Each call concerns one key, so it
+/// works in a cluster. For many sessions, up to 100 calls are made at the same time. Each has its own timeout, and
+/// sessions that were removed stay removed if a later call fails.
 ///
 /// Of more than 1000 sessions of a user, those are [listed](SessionStore::list) that can last longest.
 #[derive(Clone)]

@@ -67,9 +67,9 @@ const PURGE_BREAK: Duration = Duration::from_millis(20);
 /// );
 /// ```
 ///
-/// Both tables have an index more, on `expires_at` and on `session_id`. A sign-in removes the sessions that expired more
-/// than a minute before, at most once a minute in each process, and at most 1000 in one transaction. All sessions of a
-/// user are removed in one transaction.
+/// Both tables have an index more, on `expires_at` and on `session_id`. A sign-in removes the sessions that expired
+/// more than a minute before, at most once a minute in each process, and at most 1000 in one transaction. All sessions
+/// of a user are removed in one transaction.
 ///
 /// The store works behind PgBouncer in transaction mode, because it keeps no statement between transactions.
 #[derive(Clone)]
@@ -173,8 +173,9 @@ impl SqlSessions {
         Ok(deleted == 1)
     }
 
-    /// Deletes the selected sessions, and then all labels of those that are no longer there. Concurrent deletions cannot
-    /// block each other: PostgreSQL locks the sessions in the order of their ids, and SQLite has one writer at a time.
+    /// Deletes the selected sessions, and then all labels of those that are no longer there. Concurrent deletions
+    /// cannot block each other: PostgreSQL locks the sessions in the order of their ids, and SQLite has one writer at a
+    /// time.
     async fn delete_where(&self, selector: &SessionSelector) -> Result<u64, SqlError> {
         let except = selector.excepted().map(|id| text(id.as_bytes())).unwrap_or_default();
         let labels: Vec<_> = selector.labels().iter().map(|label| text(label.as_bytes())).collect();

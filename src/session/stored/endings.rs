@@ -23,8 +23,8 @@ const GRACE: Duration = Duration::from_secs(660);
 pub(crate) enum EndReason {
     /// The user signed out.
     SignedOut,
-    /// The browser signed in again, or the user has too many sessions. The new session may be of the same session of the
-    /// provider.
+    /// The browser signed in again, or the user has too many sessions. The new session may be of the same session of
+    /// the provider.
     Replaced,
     /// The user ended it in another session.
     EndedByUser,
@@ -78,7 +78,8 @@ impl Sessions {
     /// those that other programs have. If that fails, a warning is logged.
     ///
     /// *Not* ended: the session at the provider, which may sign the user in again without a question; refresh tokens,
-    /// which no process can read any more; and the use of access tokens at services that do not share these revocations.
+    /// which no process can read any more; and the use of access tokens at services that do not share these
+    /// revocations.
     ///
     /// ```
     /// use scaikey_auth::session::Sessions;
@@ -92,8 +93,8 @@ impl Sessions {
     /// ```
     ///
     /// # Errors
-    /// [`AuthError::Unavailable`] if the store failed, or if there is no store. With a store, the tokens are revoked in any
-    /// case, and sessions that are still in the store end at their next request.
+    /// [`AuthError::Unavailable`] if the store failed, or if there is no store. With a store, the tokens are revoked in
+    /// any case, and sessions that are still in the store end at their next request.
     pub async fn end_sessions_of(&self, issuer: &str, subject: &str) -> Result<u64, AuthError> {
         if !self.has_store() {
             let problem = "sessions in cookies cannot be ended by the server";
@@ -126,8 +127,8 @@ impl Sessions {
         Ok(SignedOut { cookie: self.clear_cookie(session), session: last })
     }
 
-    /// Ends the older sessions of a browser that signs out, or it would go on with one of them. Their refresh tokens are
-    /// still valid. Returns the sessions, and the cookies that end them in the browser.
+    /// Ends the older sessions of a browser that signs out, or it would go on with one of them. Their refresh tokens
+    /// are still valid. Returns the sessions, and the cookies that end them in the browser.
     pub(crate) async fn end_older(
         &self,
         older: &OlderSessions,
@@ -270,8 +271,8 @@ impl Sessions {
         tokens
     }
 
-    /// Returns what refuses the tokens of a session of the provider that were issued before. A user who signs in again at
-    /// the same moment, in the same session of the provider, gets in.
+    /// Returns what refuses the tokens of a session of the provider that were issued before. A user who signs in again
+    /// at the same moment, in the same session of the provider, gets in.
     fn tokens_of(&self, owner: &SessionOwner) -> Option<Revocation> {
         let tokens =
             Revocation::tokens_of_session(&*owner.issuer, owner.provider_session.as_deref()?);
@@ -316,8 +317,8 @@ impl Sessions {
         self.0.auth.revocations()
     }
 
-    /// Puts revocations in force. A failure is logged, and hinders no other: the sessions have ended in any case. It goes on
-    /// in the background if the log is slow.
+    /// Puts revocations in force. A failure is logged, and hinders no other: the sessions have ended in any case. It
+    /// goes on in the background if the log is slow.
     async fn revoke_tokens(&self, tokens: Vec<Revocation>) {
         if tokens.is_empty() {
             return;

@@ -194,8 +194,8 @@ impl Sessions {
         Loaded::without_session(Outcome::None, stale)
     }
 
-    /// Makes a session ready for its request: judges it, writes that it is in use, and renews its token. Waits for the renewal only
-    /// if the token is about to expire.
+    /// Makes a session ready for its request: judges it, writes that it is in use, and renews its token. Waits for the
+    /// renewal only if the token is about to expire.
     async fn ready(&self, stored: &StoredSessions, session: Session) -> Outcome {
         let Some(part) = session.stored.clone() else { return Outcome::Active(session) };
         match self.until_judged(&session).await {

@@ -106,8 +106,8 @@ impl Sessions {
         }
     }
 
-    /// Writes the new tokens. Tries again while the store fails, because the refresh token is used up, but only until the
-    /// lease ends: from then on, another process may use it. Returns `None` if the session ended meanwhile.
+    /// Writes the new tokens. Tries again while the store fails, because the refresh token is used up, but only until
+    /// the lease ends: from then on, another process may use it. Returns `None` if the session ended meanwhile.
     async fn store_renewed(
         &self,
         stored: &StoredSessions,

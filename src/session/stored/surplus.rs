@@ -11,8 +11,8 @@ use crate::session::store::{MAX_LISTED, SessionSelector};
 const MAX_SESSIONS: usize = 100;
 
 impl Sessions {
-    /// Ends the sessions that a user has too many, in the background: those used longest ago. If the store fails, the next
-    /// sign-in tries again.
+    /// Ends the sessions that a user has too many, in the background: those used longest ago. If the store fails, the
+    /// next sign-in tries again.
     pub(crate) fn end_surplus(&self, user: &Identity) {
         let Some(stored) = self.stored() else { return };
         let selector = Whose::of(user).selector(&self.0.keys, &**self.0.auth.clock());

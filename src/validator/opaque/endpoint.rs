@@ -165,8 +165,8 @@ impl Endpoint {
         }
     }
 
-    /// Joins the question about the token, or asks it. `previous` is an earlier answer, too old to be reused. An answer counts from
-    /// `counts_from` on, if that is after the question.
+    /// Joins the question about the token, or asks it. `previous` is an earlier answer, too old to be reused. An answer
+    /// counts from `counts_from` on, if that is after the question.
     pub(super) fn ask(
         self: &Arc<Self>,
         token: &str,

@@ -164,8 +164,8 @@ impl OpaqueTokens {
     ///
     /// A question takes one from the budget, and a token that this service accepts gives it back. So the rate of
     /// good tokens is not limited by `per_second`; `burst` limits how many of them are asked about at the same
-    /// time. A token that was accepted before needs no budget until its `exp`. Beyond the budget, a request gets 503 with `Retry-After`, and not
-    /// 401, because its token may be good.
+    /// time. A token that was accepted before needs no budget until its `exp`. Beyond the budget, a request gets 503
+    /// with `Retry-After`, and not 401, because its token may be good.
     pub fn unknown_tokens(mut self, burst: u32, per_second: u32) -> Self {
         self.settings.unknown_tokens = (burst, per_second);
         self

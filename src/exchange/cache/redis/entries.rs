@@ -160,8 +160,8 @@ impl SharedEntries {
         Ok(self.connection.call(CallMode::Required, &key, add).await?)
     }
 
-    /// Returns up to 1000 ids with this label after the first `skip`, those with the latest time first. Some of them may
-    /// have no entry.
+    /// Returns up to 1000 ids with this label after the first `skip`, those with the latest time first. Some of them
+    /// may have no entry.
     pub(crate) async fn labelled(&self, label: &str, skip: usize) -> Result<Vec<String>, BoxError> {
         let key = self.label_key(label);
         let members = |connection| members(connection, &key, skip);

@@ -39,12 +39,12 @@ const STREAM: &str = "revocations";
 /// anything nor read who is revoked. An entry that cannot be opened is ignored, logged and counted
 /// (`scaikey_auth_revocations_unreadable_total`). The order of the entries does not matter.
 ///
-/// An entry is removed a minute after the end that its writer knows, never because there are many. If the stream is lost, because the server
-/// restarted without persistence or removed it for lack of memory, each process notices that when it reads next, and
-/// appends what is in force there. A process that starts before another one has done so does not know what was lost. So
-/// configure persistence (`appendonly yes`), and `maxmemory-policy noeviction`. A full server accepts no revocation:
-/// [`revoke`](crate::revocation::Revocations::revoke) fails. A replica that takes over may lack the latest entries:
-/// the process that reads next notices it if it had read one of them.
+/// An entry is removed a minute after the end that its writer knows, never because there are many. If the stream is
+/// lost, because the server restarted without persistence or removed it for lack of memory, each process notices that
+/// when it reads next, and appends what is in force there. A process that starts before another one has done so does
+/// not know what was lost. So configure persistence (`appendonly yes`), and `maxmemory-policy noeviction`. A full
+/// server accepts no revocation: [`revoke`](crate::revocation::Revocations::revoke) fails. A replica that takes over
+/// may lack the latest entries: the process that reads next notices it if it had read one of them.
 ///
 /// *Not* protected: a writer to Redis can delete the stream or withhold entries. Processes append again what
 /// they know.

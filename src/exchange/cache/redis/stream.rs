@@ -166,12 +166,13 @@ async fn read_stream(
     READ_STREAM.run(&mut connection, fill).await
 }
 
-// An entry without an end is none of this crate's, so it is removed. An ended entry stays for a minute after the next one
-// was appended, because it is the cursor of each reader that has not read the next one yet.
+// An entry without an end is none of this crate's, so it is removed. An ended entry stays for a minute after the next
+// one was appended, because it is the cursor of each reader that has not read the next one yet.
 //
-// If the last id of the stream is in the far future, all entries from there on are removed, and the first thousand of them
-// stored again: an honest one may be among them. A reader whose cursor was one of them reads all again. Some servers
-// do not set the last id back: then the whole stream is written anew. A server without memory fails before that.
+// If the last id of the stream is in the far future, all entries from there on are removed, and the first thousand of
+// them stored again: an honest one may be among them. A reader whose cursor was one of them reads all again. Some
+// servers do not set the last id back: then the whole stream is written anew. A server without memory fails before
+// that.
 static APPEND_TO_STREAM: LazyLock<AtomicScript> = LazyLock::new(|| {
     AtomicScript::new(
         "local key = KEYS[1] \

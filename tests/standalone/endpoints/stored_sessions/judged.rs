@@ -14,7 +14,7 @@ use super::revoked::{
     KINDS, Kind, SIGNED_IN, SIGNED_OUT, Site, Unreliable, site, site_with, status,
 };
 use super::{LOGOUT, SAME, SESSIONS, seconds, sign_in, signed_in};
-use crate::support::{Answer, MetricsRecorder, local};
+use crate::support::{Answer, MetricsRecorder, eventually, local};
 
 async fn sign_out(browser: &Visitor) -> Answer {
     browser.send(Method::POST, LOGOUT, &[SAME], "").await
@@ -139,7 +139,14 @@ async fn sign_out_ends_older_sessions_of_browser() {
     let other = sign_in(&env).await;
     // As after two tabs signed in at the same time.
     one.cookies.lock().unwrap().extend(two.session_cookies());
-    assert_eq!(sign_out(&one).await.status, 204);
+    env.provider.fail(ProviderEndpoint::Revocation, Fault::Hang);
+    let meanwhile = async {
+        eventually(async || env.provider.requests(ProviderEndpoint::Revocation) == 1).await;
+        assert_eq!(service.store.all().await.len(), 1, "no session waits for the provider");
+        env.provider.heal(ProviderEndpoint::Revocation);
+    };
+    let (out, ()) = tokio::join!(sign_out(&one), meanwhile);
+    assert_eq!(out.status, 204, "{out:?}");
     assert!(one.session_cookies().is_empty());
     for browser in [&one, &bob, &two] {
         assert_eq!(status(browser).await, SIGNED_OUT);

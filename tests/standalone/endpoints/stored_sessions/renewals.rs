@@ -8,7 +8,7 @@ use scaikey_auth::session::SessionStore;
 use scaikey_auth::testing::{Fault, ProviderEndpoint};
 use tokio::task::JoinSet;
 
-use super::super::env::{MINUTE, TestEnv};
+use super::super::env::{MINUTE, TestEnv, Visitor};
 use super::{LOGOUT, SAME, Service, cookie, seconds, sign_in, signed_in};
 use crate::support::eventually;
 
@@ -38,6 +38,15 @@ async fn until_renewed(env: &TestEnv, service: &Service, times: u64) {
 
 fn grants(env: &TestEnv) -> (u64, u64) {
     (env.provider.granted("refresh_token"), env.provider.refresh_reuses())
+}
+
+/// Returns two tabs with an expired session, which the provider renews, but whose answer comes only when it is healed.
+async fn stalled_renewal() -> (TestEnv, Service, [Visitor; 2]) {
+    let (env, service, browser) = signed_in().await;
+    age(&env, &service, 70).await;
+    env.provider.fail(ProviderEndpoint::Token, Fault::Stall);
+    let tab = browser.copy_at(&env.api);
+    (env, service, [browser, tab])
 }
 
 #[tokio::test]
@@ -135,10 +144,7 @@ async fn renewal_for_another_user_ends_session() {
 
 #[tokio::test]
 async fn end_during_renewal_revokes_new_token() {
-    let (env, service, browser) = signed_in().await;
-    age(&env, &service, 70).await;
-    env.provider.fail(ProviderEndpoint::Token, Fault::Stall);
-    let tab = browser.copy_at(&env.api);
+    let (env, service, [browser, tab]) = stalled_renewal().await;
     let end = async {
         eventually(async || grants(&env).0 == 1).await;
         let id = service.store.all().await[0].id;
@@ -153,10 +159,7 @@ async fn end_during_renewal_revokes_new_token() {
 
 #[tokio::test]
 async fn failed_write_loses_no_tokens() {
-    let (env, service, browser) = signed_in().await;
-    age(&env, &service, 70).await;
-    env.provider.fail(ProviderEndpoint::Token, Fault::Stall);
-    let tab = browser.copy_at(&env.api);
+    let (env, service, [browser, tab]) = stalled_renewal().await;
     let fail = async {
         eventually(async || grants(&env).0 == 1).await;
         service.store.fail_writes(2);
@@ -172,10 +175,7 @@ async fn failed_write_loses_no_tokens() {
 
 #[tokio::test]
 async fn writes_are_tried_until_lease_ends() {
-    let (env, service, browser) = signed_in().await;
-    age(&env, &service, 70).await;
-    env.provider.fail(ProviderEndpoint::Token, Fault::Stall);
-    let tab = browser.copy_at(&env.api);
+    let (env, service, [browser, tab]) = stalled_renewal().await;
     let fail = async {
         eventually(async || grants(&env).0 == 1).await;
         let before = service.store.writes();
