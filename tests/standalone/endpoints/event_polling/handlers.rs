@@ -95,19 +95,6 @@ async fn unknown_key_is_reported_after_two_deliveries() {
     assert!(reported >= 2, "{polls:?}");
 }
 
-/// Keys are fetched again only now and then, so not every delivery can be judged.
-#[tokio::test]
-async fn many_unknown_keys_are_reported() {
-    let transmitter = Transmitter::new().await;
-    let api = api(&transmitter, plain).await;
-    let ids = ["1", "2", "3", "4"];
-    for id in ids {
-        transmitter.send(id, event(&api, id).kid(Some(&format!("new {id}"))).sign());
-    }
-    until_with_time(&api, || ids.iter().all(|id| transmitter.error(id).is_some())).await;
-    assert!(ids.iter().all(|id| transmitter.error(id).as_deref() == Some("invalid_key")));
-}
-
 #[test]
 fn polling_that_never_starts_is_logged() {
     let log = Log::start();

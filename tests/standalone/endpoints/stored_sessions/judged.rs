@@ -7,6 +7,7 @@ use scaikey_auth::Auth;
 use scaikey_auth::clock::Clock;
 use scaikey_auth::config::{Algorithm, IdentitySource};
 use scaikey_auth::revocation::{MemoryRevocationLog, Revocation, Revocations};
+use scaikey_auth::session::StoredSession;
 use scaikey_auth::testing::{Client, Fault, ProviderEndpoint};
 
 use super::super::env::{BYE, MINUTE, REDIRECT, Setup, TestEnv, Visitor};
@@ -128,6 +129,24 @@ async fn sign_out_of_a_revoked_session_succeeds() {
         assert_eq!(site.env.provider.granted("refresh_token"), 0, "{kind:?}");
         assert_eq!(sign_out(&browser).await.status, 400, "there is no session");
     }
+}
+
+/// The revocation is older than the token that the session would get.
+#[tokio::test]
+async fn session_that_stays_in_its_store_is_not_renewed() {
+    let (env, service, browser) = signed_in().await;
+    service.store.fail_removals(1_000);
+    env.clock.advance(MINUTE * 5);
+    let bob = Revocation::subject(env.provider.issuer(), "bob-id");
+    env.auth.revocations().revoke(bob).await.unwrap();
+    for minutes in [50, 20] {
+        env.clock.advance(MINUTE * minutes);
+        let (id, now) = (service.store.all().await[0].id, env.clock.now());
+        let use_now = |it: &mut StoredSession| (it.used_at, it.expires_at) = (now, it.ends_at);
+        service.store.change(&id, use_now).await;
+        assert_eq!(status(&browser).await, SIGNED_OUT, "{minutes}");
+    }
+    assert_eq!((env.provider.granted("refresh_token"), service.store.all().await.len()), (0, 1));
 }
 
 #[tokio::test]

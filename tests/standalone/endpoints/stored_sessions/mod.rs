@@ -186,7 +186,10 @@ impl SessionStore for TestStore {
 
     async fn remove_where(&self, selector: &SessionSelector) -> Result<u64, BoxError> {
         self.available().await?;
-        self.sessions.remove_where(selector).await
+        match self.shared.failing_removals.load(Ordering::SeqCst) {
+            0 => self.sessions.remove_where(selector).await,
+            _ => Err("the disk is full".into()),
+        }
     }
 
     async fn list(&self, selector: &SessionSelector) -> Result<Vec<StoredSession>, BoxError> {

@@ -40,13 +40,12 @@ fn grants(env: &TestEnv) -> (u64, u64) {
     (env.provider.granted("refresh_token"), env.provider.refresh_reuses())
 }
 
-/// Returns two tabs with an expired session, which the provider renews, but whose answer comes only when it is healed.
-async fn stalled_renewal() -> (TestEnv, Service, [Visitor; 2]) {
+/// Returns a browser with an expired session. The provider renews it, but its answer comes only when it is healed.
+async fn stalled_renewal() -> (TestEnv, Service, Visitor) {
     let (env, service, browser) = signed_in().await;
     age(&env, &service, 70).await;
     env.provider.fail(ProviderEndpoint::Token, Fault::Stall);
-    let tab = browser.copy_at(&env.api);
-    (env, service, [browser, tab])
+    (env, service, browser)
 }
 
 #[tokio::test]
@@ -144,7 +143,7 @@ async fn renewal_for_another_user_ends_session() {
 
 #[tokio::test]
 async fn end_during_renewal_revokes_new_token() {
-    let (env, service, [browser, tab]) = stalled_renewal().await;
+    let (env, service, tab) = stalled_renewal().await;
     let end = async {
         eventually(async || grants(&env).0 == 1).await;
         let id = service.store.all().await[0].id;
@@ -159,7 +158,8 @@ async fn end_during_renewal_revokes_new_token() {
 
 #[tokio::test]
 async fn failed_write_loses_no_tokens() {
-    let (env, service, [browser, tab]) = stalled_renewal().await;
+    let (env, service, browser) = stalled_renewal().await;
+    let tab = browser.copy_at(&env.api);
     let fail = async {
         eventually(async || grants(&env).0 == 1).await;
         service.store.fail_writes(2);
@@ -175,7 +175,7 @@ async fn failed_write_loses_no_tokens() {
 
 #[tokio::test]
 async fn writes_are_tried_until_lease_ends() {
-    let (env, service, [browser, tab]) = stalled_renewal().await;
+    let (env, service, tab) = stalled_renewal().await;
     let fail = async {
         eventually(async || grants(&env).0 == 1).await;
         let before = service.store.writes();
