@@ -133,7 +133,7 @@ async fn sign_out_of_a_revoked_session_succeeds() {
 
 /// The revocation is older than the token that the session would get.
 #[tokio::test]
-async fn session_that_stays_in_its_store_is_not_renewed() {
+async fn session_in_failing_store_is_not_renewed() {
     let (env, service, browser) = signed_in().await;
     service.store.fail_removals(1_000);
     env.clock.advance(MINUTE * 5);
